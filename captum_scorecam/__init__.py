@@ -1,0 +1,16 @@
+"""Score-CAM for Captum: class activation maps without gradients (arXiv 1910.01279)."""
+
+from captum_scorecam.activation_maps import swin_activation_maps, vit_activation_maps
+from captum_scorecam.attr.score_cam import RunStatistics, ScoreCAM
+from captum_scorecam.input_space import InputSpaceAttribution
+
+__all__ = [
+    "InputSpaceAttribution",
+    "RunStatistics",
+    "ScoreCAM",
+    "__version__",
+    "swin_activation_maps",
+    "vit_activation_maps",
+]
+
+__version__ = "0.1.0"

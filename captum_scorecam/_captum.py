@@ -1,0 +1,157 @@
+"""Captum's private helpers, gathered in the one file that may import them."""
+
+from __future__ import annotations
+
+import threading
+import warnings
+from collections import Counter
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any, TypeAlias, cast
+
+import torch
+from captum._utils.common import (
+    _format_additional_forward_args,
+    _format_baseline,
+    _format_tensor_into_tuples,
+    _run_forward,
+    _select_targets,
+    _validate_input,
+    _validate_target,
+)
+from captum._utils.gradient import _forward_layer_eval
+from captum._utils.progress import progress
+from captum._utils.typing import BaselineType, TargetType
+from torch import Tensor
+from torch.nn import Module
+
+__all__ = [
+    "BaselineType",
+    "Baselines",
+    "ForwardFunction",
+    "TargetType",
+    "Tensors",
+    "evaluate_layer",
+    "format_baselines",
+    "format_forward_args",
+    "format_inputs",
+    "format_output",
+    "progress",
+    "run_forward",
+    "select_target",
+    "validate_target",
+]
+
+ForwardFunction: TypeAlias = Callable[..., Any]
+Tensors: TypeAlias = tuple[Tensor, ...]
+Baselines: TypeAlias = tuple[Tensor | int | float, ...]
+
+
+def format_inputs(inputs: Tensor | Tensors) -> Tensors:
+    """Returns the inputs as a tuple of tensors."""
+    formatted: Tensors = _format_tensor_into_tuples(inputs)
+    return formatted
+
+
+def format_baselines(baselines: BaselineType, inputs: Tensors) -> Baselines:
+    """Returns one baseline per input (0 where none is given), checked against the inputs as Captum does."""
+    formatted: Baselines = _format_baseline(baselines, inputs)
+    _validate_input(inputs, formatted)
+    return formatted
+
+
+def format_forward_args(additional_forward_args: object | None) -> tuple[Any, ...]:
+    """Returns the additional forward arguments as a tuple, empty where there are none."""
+    return _format_additional_forward_args(additional_forward_args) or ()
+
+
+def format_output(outputs: Tensors) -> Tensor | Tensors:
+    """Returns the one tensor of a tuple of one, and a longer tuple as it is."""
+    return outputs if len(outputs) > 1 else outputs[0]
+
+
+def run_forward(forward_func: ForwardFunction, inputs: Tensors, additional_forward_args: tuple[Any, ...]) -> Any:
+    """Returns what `forward_func` returns for the inputs, followed by the additional arguments."""
+    return _run_forward(forward_func, inputs, None, additional_forward_args)
+
+
+def select_target(scores: Tensor, target: TargetType) -> Tensor:
+    """Returns the target's score of each row of `scores`, as Captum selects it."""
+    selected: Tensor = _select_targets(scores, target)
+    return selected
+
+
+def validate_target(n_examples: int, target: TargetType) -> None:
+    """Raises Captum's error where a list or tensor of targets is not as long as the batch."""
+    _validate_target(n_examples, target)
+
+
+def evaluate_layer(
+    forward_func: ForwardFunction,
+    layer: Module,
+    inputs: Tensors,
+    additional_forward_args: tuple[Any, ...],
+    device_ids: list[int] | None,
+    attribute_to_layer_input: bool,
+) -> tuple[Tensors, Any]:
+    """Runs one forward and returns what the layer gave (or got) in it, and what `forward_func` returned.
+
+    Where the layer runs more than once, the last call counts, and a warning says so. A compiled `forward_func` runs
+    eagerly here, since hooks of the original modules do not fire in compiled code.
+
+    Raises:
+        ValueError: If the layer does not run in the forward.
+    """
+    outputs: list[Any] = []
+    calls: Counter[torch.device | None] = Counter()
+    lock = threading.Lock()
+
+    def recorded_forward(*args: Any) -> Any:
+        outputs.append(forward_func(*args))
+        return outputs[-1]
+
+    def count_call(_module: Module, _args: Any, output: Any) -> None:
+        # DataParallel runs one replica of the layer per device, each in its own thread.
+        with lock:
+            calls[_device_of(output)] += 1
+
+    hook = layer.register_forward_hook(count_call)
+    try:
+        with _eager():
+            activations = _forward_layer_eval(
+                recorded_forward,
+                inputs,
+                layer,
+                additional_forward_args or None,
+                device_ids=device_ids or getattr(forward_func, "device_ids", None),
+                attribute_to_layer_input=attribute_to_layer_input,
+            )
+    except AssertionError as error:
+        if calls or not outputs:
+            raise
+        raise ValueError(
+            f"Expected `layer` to run in the forward of `forward_func`, but {_describe(layer)} never ran."
+        ) from error
+    finally:
+        hook.remove()
+    if max(calls.values()) > 1:
+        warnings.warn(
+            f"{_describe(layer)} ran {max(calls.values())} times in one forward; its last call is explained.",
+            stacklevel=4,
+        )
+    return cast(Tensors, activations), outputs[-1]
+
+
+def _device_of(output: Any) -> torch.device | None:
+    first = output[0] if isinstance(output, (tuple, list)) and output else output
+    return first.device if isinstance(first, Tensor) else None
+
+
+def _describe(layer: Module) -> str:
+    text = " ".join(repr(layer).split())
+    return f"layer {text if len(text) <= 80 else text[:77] + '...'}"
+
+
+def _eager() -> AbstractContextManager[None]:
+    set_stance = getattr(torch.compiler, "set_stance", None)
+    return nullcontext() if set_stance is None else set_stance("force_eager")

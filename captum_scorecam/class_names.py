@@ -1,0 +1,63 @@
+"""Classes by name."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Sequence
+
+from torchvision.models import ResNet18_Weights
+
+
+def imagenet_class_names() -> list[str]:
+    """Returns the names of ImageNet's 1000 classes, in the order in which its classifiers have them."""
+    return list(ResNet18_Weights.DEFAULT.meta["categories"])
+
+
+def class_name(index: int, class_names: Sequence[str] | None) -> str:
+    """Returns the name of a class, or ``class 3`` where there are no names."""
+    return f"class {index}" if class_names is None else class_names[index]
+
+
+def find_class(wanted: str, n_classes: int, class_names: Sequence[str] | None = None) -> int:
+    """Finds the one class that a user means.
+
+    Args:
+        wanted (str): Its index, its name, or a part of its name that no other class has, in any case.
+            Where names differ in case only ("Cardigan" the dog, "cardigan" the jacket), the case counts.
+        n_classes (int): The number of classes.
+        class_names (sequence of str, optional): Their names. Default: None, ``class 0``, ``class 1``, …
+
+    Returns:
+        int: The class's index.
+
+    Raises:
+        ValueError: If the index is out of range, or there is no class of that name, or more than one.
+    """
+    if wanted.lstrip("+-").isdecimal():
+        if not 0 <= int(wanted) < n_classes:
+            raise ValueError(f"Expected `--target` in 0..{n_classes - 1}, but got {wanted}.")
+        return int(wanted)
+    names = [class_name(index, class_names) for index in range(n_classes)]
+    folded = wanted.strip().casefold()
+    for matches in (
+        [index for index, name in enumerate(names) if name == wanted],
+        [index for index, name in enumerate(names) if name.casefold() == folded],
+        [index for index, name in enumerate(names) if folded and folded in name.casefold()],
+    ):
+        if len(matches) == 1:
+            return matches[0]
+        if matches:
+            listed = _listed(matches, names)
+            raise ValueError(
+                f"Expected `--target` to name one class, but {wanted!r} fits {len(matches)}: {listed}."
+            )
+    close = difflib.get_close_matches(folded, [name.casefold() for name in names], n=5, cutoff=0.4)
+    matches = [index for index, name in enumerate(names) if name.casefold() in close]
+    raise ValueError(
+        f"Expected `--target` to name a class, but {wanted!r} fits none. Nearest: {_listed(matches, names)}."
+    )
+
+
+def _listed(indices: list[int], names: Sequence[str]) -> str:
+    shown = [f"{names[index]} ({index})" for index in indices[:6]]
+    return ", ".join(shown + ["…"] * (len(indices) > 6)) or "none"

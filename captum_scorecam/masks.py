@@ -1,0 +1,155 @@
+"""Activation maps as masks in [0, 1], and inputs blended with a baseline through them. Pure tensors, no model."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+INTERPOLATION_MODES = {1: "linear", 2: "bilinear", 3: "trilinear"}
+
+
+def resize(maps: Tensor, size: Sequence[int]) -> Tensor:
+    """Resizes maps linearly (linear, bilinear or trilinear by their rank; ``align_corners=False``).
+
+    Args:
+        maps (Tensor): Shape N×K×h, N×K×h×w or N×K×d×h×w.
+        size (sequence of int): The wanted spatial size.
+
+    Returns:
+        Tensor: N×K×*size.
+    """
+    if tuple(maps.shape[2:]) == tuple(size):
+        return maps
+    return F.interpolate(maps, tuple(size), mode=INTERPOLATION_MODES[maps.dim() - 2], align_corners=False)
+
+
+def min_max_normalize(maps: Tensor) -> Tensor:
+    """Scales each example's and channel's map to [0, 1]: s(A) = (A − min A) / (max A − min A).
+
+    A constant map has no such scaling (0/0) and becomes zero.
+
+    Args:
+        maps (Tensor): Shape N×K×spatial, floating point.
+
+    Returns:
+        Tensor: The shape of `maps`, values in [0, 1].
+    """
+    spatial = tuple(range(2, maps.dim()))
+    low = maps.amin(spatial, keepdim=True)
+    span = maps.amax(spatial, keepdim=True) - low
+    return (maps - low) / torch.where(span > 0, span, 1.0)
+
+
+def varies(maps: Tensor) -> Tensor:
+    """Tells which maps are not constant, to rounding: max A − min A > 2 ε max |A|, ε of the maps' dtype.
+
+    Args:
+        maps (Tensor): Shape N×K×spatial, floating point.
+
+    Returns:
+        Tensor: N×K, bool.
+    """
+    flat = maps.flatten(2).to(working_dtype(maps.dtype))
+    span = flat.amax(2) - flat.amin(2)
+    return span > 2 * torch.finfo(maps.dtype).eps * flat.abs().amax(2)
+
+
+def most_varied(maps: Tensor, max_channels: int) -> Tensor:
+    """Tells which `max_channels` channels of each example have the largest standard deviation (Faster-Score-CAM).
+
+    Args:
+        maps (Tensor): Shape N×K×spatial.
+        max_channels (int): How many channels to keep, at least 1.
+
+    Returns:
+        Tensor: N×K, bool.
+    """
+    deviation = maps.flatten(2).to(working_dtype(maps.dtype)).std(2, correction=0)
+    kept = deviation.topk(min(max_channels, maps.shape[1]), dim=1).indices
+    return torch.zeros_like(deviation, dtype=torch.bool).scatter_(1, kept, True)
+
+
+def working_dtype(dtype: torch.dtype) -> torch.dtype:
+    """The dtype in which masks, scores and weights are computed: float64 for float64, else float32."""
+    return torch.float64 if dtype == torch.float64 else torch.float32
+
+
+def blend(inputs: Tensor, masks: Tensor, baselines: Tensor) -> Tensor:
+    """Masks inputs towards a baseline: B + H ∘ (X − B).
+
+    Args:
+        inputs (Tensor): X, shape R×C×spatial.
+        masks (Tensor): H, shape R×1×spatial, in [0, 1]; 1 keeps the input, 0 gives the baseline.
+        baselines (Tensor): B, broadcastable to `inputs`, of its dtype.
+
+    Returns:
+        Tensor: The shape and dtype of `inputs`.
+    """
+    return torch.lerp(baselines, inputs, masks.to(inputs.dtype))
+
+
+@dataclass(frozen=True)
+class ChannelMasks:
+    """The masks H_k = s(U(A_k)) of a layer's channels, made a few at a time.
+
+    A channel whose map is constant has no mask. Channels of one example whose maps are equal once they are scaled to
+    [0, 1] (positive affine copies of one another) share one.
+
+    Attributes:
+        maps (Tensor): P×1×spatial, the distinct scaled maps at the layer's resolution.
+        examples (Tensor): P, the example that each mask belongs to, ascending.
+        index (Tensor): N×K, the mask of each channel; −1 where it has none.
+        sizes (tuple): The spatial size of each input tensor.
+        n_constant (int): How many of the N·K channels are constant.
+    """
+
+    maps: Tensor
+    examples: Tensor
+    index: Tensor
+    sizes: tuple[tuple[int, ...], ...]
+    n_constant: int
+
+    @classmethod
+    def of(
+        cls, activations: Tensor, sizes: tuple[tuple[int, ...], ...], max_channels: int | None = None
+    ) -> ChannelMasks:
+        """Finds the distinct masks of activations N×K×spatial for inputs of the given spatial sizes."""
+        maps = activations.to(working_dtype(activations.dtype))
+        masked = torch.stack([varies(_at_most(activations, size)) for size in sizes]).any(0)
+        n_constant = masked.numel() - int(masked.sum())
+        if max_channels is not None:
+            masked &= most_varied(maps, max_channels)
+        example = masked.nonzero()[:, :1].to(maps.dtype)
+        keys = torch.cat([example, min_max_normalize(maps).flatten(2)[masked]], dim=1)
+        distinct, of_channel = torch.unique(keys, dim=0, return_inverse=True)
+        index = torch.full_like(masked, -1, dtype=torch.long)
+        index[masked] = of_channel
+        distinct_maps = distinct[:, 1:].reshape(-1, 1, *maps.shape[2:])
+        return cls(distinct_maps, distinct[:, 0].long(), index, sizes, n_constant)
+
+    @classmethod
+    def of_baselines(cls, n_examples: int, sizes: tuple[tuple[int, ...], ...], like: Tensor) -> ChannelMasks:
+        """One mask of zeros for each example, under which nothing but the baseline is left."""
+        examples = torch.arange(n_examples, device=like.device)
+        maps = like.new_zeros(n_examples, *[1] * (1 + len(sizes[0])), dtype=working_dtype(like.dtype))
+        return cls(maps, examples, examples.unsqueeze(1), sizes, 0)
+
+    def __len__(self) -> int:
+        return len(self.maps)
+
+    def __getitem__(self, rows: Tensor) -> tuple[Tensor, ...]:
+        """The masks of some rows: for each input tensor one, shape len(rows)×1×size, values in [0, 1]."""
+        return tuple(min_max_normalize(resize(self.maps[rows], size)) for size in self.sizes)
+
+    def of_channels(self, scores: Tensor) -> Tensor:
+        """Spreads scores P×T of the masks over the channels, N×K×T; 0 for a channel without a mask."""
+        return torch.cat([scores, scores.new_zeros(1, scores.shape[1])])[self.index]
+
+
+def _at_most(maps: Tensor, size: tuple[int, ...]) -> Tensor:
+    # Shrinking a map can make it constant; enlarging can not.
+    return resize(maps, [min(have, wanted) for have, wanted in zip(maps.shape[2:], size, strict=True)])

@@ -1,0 +1,71 @@
+"""Leaves the user's model, random state and grad mode as they were."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import Module
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.modules.dropout import _DropoutNd
+from torch.nn.modules.module import register_module_forward_pre_hook
+
+
+class TrainingBuffers:
+    """The buffers of modules in training mode, kept before the modules run and restored afterwards.
+
+    A forward in training mode changes buffers (BatchNorm its running statistics). The modules are found as they run,
+    whatever callable they are reached through.
+    """
+
+    def __init__(self) -> None:
+        self._kept: list[tuple[Module, str, Tensor, Tensor]] = []
+        self._modules: set[Module] = set()
+
+    @contextmanager
+    def recorded(self) -> Iterator[None]:
+        """Keeps the buffers of every module in training mode that runs in the body, and warns where it matters."""
+        hook = register_module_forward_pre_hook(self._keep)
+        try:
+            yield
+        finally:
+            hook.remove()
+        for module in self._modules:
+            if isinstance(module, (_BatchNorm, _DropoutNd)):
+                warnings.warn(
+                    f"The model is in training mode ({type(module).__name__}): scores depend on the batch or on "
+                    "chance. Call `model.eval()` for a reproducible map.",
+                    stacklevel=4,
+                )
+                break
+
+    def restore(self) -> None:
+        """Puts every kept buffer back."""
+        for module, name, buffer, content in self._kept:
+            buffer.copy_(content)
+            module._buffers[name] = buffer
+
+    def _keep(self, module: Module, _args: Any) -> None:
+        if module.training and module not in self._modules:
+            self._modules.add(module)
+            self._kept += [(module, name, b, b.clone()) for name, b in module._buffers.items() if b is not None]
+
+
+@contextmanager
+def unchanged_model_state(inputs: tuple[Tensor, ...]) -> Iterator[TrainingBuffers]:
+    """Runs its body without gradients, then restores the random states of CPU and GPUs, and the recorded buffers.
+
+    Args:
+        inputs (tuple of Tensor): Tensors whose CUDA devices' random states are kept.
+    """
+    devices = {tensor.device.index for tensor in inputs if tensor.is_cuda}
+    buffers = TrainingBuffers()
+    with torch.random.fork_rng(sorted(devices)), torch.no_grad():
+        try:
+            yield buffers
+        finally:
+            buffers.restore()

@@ -1,0 +1,59 @@
+"""Scores of the masked inputs → channel weights → map. Pure tensors, no model."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+CHANNEL_WEIGHTINGS = ("softmax", "increase", "score")
+
+
+def channel_weights(
+    scores: Tensor, masked: Tensor, weighting: str = "softmax", baseline_scores: Tensor | None = None
+) -> Tensor:
+    """Turns the scores of the masked inputs into one weight per example, channel and target.
+
+    ``"softmax"`` is α = softmax(S − f(B)) over the channels (arXiv 1910.01279, Algorithm 1), where f(B) cancels.
+    ``"increase"`` is α = S − f(B), the Increase of Confidence (ibid., Definition 2). ``"score"`` is α = S, as in the
+    code that the authors released.
+
+    Args:
+        scores (Tensor): S, N×K×T; what stands there for a channel without a mask is not read.
+        masked (Tensor): N×K, bool: the channels that have a mask. The others get weight 0.
+        weighting (str): ``"softmax"``, ``"increase"`` or ``"score"``.
+        baseline_scores (Tensor, optional): f(B), N×T, for ``"increase"``.
+
+    Returns:
+        Tensor: α, N×K×T.
+
+    Raises:
+        ValueError: If `weighting` is unknown or `baseline_scores` is missing.
+    """
+    unmasked = ~masked.unsqueeze(-1)
+    if weighting == "softmax":
+        weights = scores.masked_fill(unmasked, -torch.inf).softmax(1)
+    elif weighting == "increase":
+        if baseline_scores is None:
+            raise ValueError("Expected `baseline_scores` for the weighting 'increase', but got None.")
+        weights = scores - baseline_scores.unsqueeze(1)
+    elif weighting == "score":
+        weights = scores
+    else:
+        names = " or ".join(map(repr, CHANNEL_WEIGHTINGS))
+        raise ValueError(f"Expected the weighting to be {names}, but got {weighting!r}.")
+    return weights.masked_fill(unmasked, 0.0)
+
+
+def weighted_maps(activations: Tensor, weights: Tensor, summed: bool = True) -> Tensor:
+    """The weighted channels of every target: L = Σ_k α_k A_k, before the ReLU.
+
+    Args:
+        activations (Tensor): A, N×K×spatial.
+        weights (Tensor): α, N×K×T.
+        summed (bool): Whether to sum over the channels. Default: True.
+
+    Returns:
+        Tensor: N×T×spatial, or N×T×K×spatial where not summed, of the activations' dtype.
+    """
+    equation = "nk...,nkt->nt..." if summed else "nk...,nkt->ntk..."
+    return torch.einsum(equation, activations.to(weights.dtype), weights).to(activations.dtype)
