@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -139,8 +139,6 @@ def score_masked_inputs(
 ) -> Tensor:
     """Runs the masked forwards of all masks, chunk by chunk.
 
-    Masks and masked inputs exist one chunk at a time. A chunk that does not fit into memory is halved and run again.
-
     Args:
         forward (MaskedForward): What to run.
         masks (Masks): P masks.
@@ -152,28 +150,48 @@ def score_masked_inputs(
 
     Raises:
         ValueError: If a score is NaN or infinite.
-        torch.OutOfMemoryError: If one row does not fit either. It says what was tried.
+        torch.OutOfMemoryError: If one row does not fit into memory. It says what was tried.
     """
-    chunks = [forward.class_scores.empty()]
+    chunks = [scores for _, _, scores in scored_chunks(forward, masks, chunk_size, progress)]
+    return torch.cat([forward.class_scores.empty(), *chunks])
+
+
+def scored_chunks(
+    forward: MaskedForward, masks: Masks, chunk_size: ChunkSize, progress: str | None = None
+) -> Iterator[tuple[Tensor, Tensors, Tensor]]:
+    """As :func:`score_masked_inputs`, but yields each chunk as soon as it is scored, for methods that sum masks up.
+
+    Masks and masked inputs exist one chunk at a time. A chunk that does not fit into memory is halved and run again.
+
+    Yields:
+        tuple: The numbers of the chunk's rows (R), their masks (for each input one, R×1×spatial), their scores (R×T).
+    """
+    scores: list[Tensor] = []
     done = 0
     with _captum.progress(total=len(masks), desc=progress, disable=progress is None) as bar:
         while done < len(masks):
             rows = chunk_size.next_rows(done, len(masks), forward.device)
-            scores = _run_chunk(forward, masks, rows, chunk_size)
-            if scores is None:
+            chunk = _run_chunk(forward, masks, rows, chunk_size)
+            if chunk is None:
                 torch.cuda.empty_cache()
                 continue
-            chunks.append(scores[: len(masks) - done])
-            done += len(scores)
-            bar.update(len(chunks[-1]))
-    return _finite(torch.cat(chunks), masks)
+            n_rows = min(len(rows), len(masks) - done)
+            scores.append(chunk[1][:n_rows])
+            yield rows[:n_rows], tuple(mask[:n_rows] for mask in chunk[0]), scores[-1]
+            done += n_rows
+            bar.update(n_rows)
+    if scores:
+        _check_finite(torch.cat(scores), masks)
 
 
-def _run_chunk(forward: MaskedForward, masks: Masks, rows: Tensor, chunk_size: ChunkSize) -> Tensor | None:
-    """Scores of the rows, or None where they did not fit into memory and the chunk size was halved."""
+def _run_chunk(
+    forward: MaskedForward, masks: Masks, rows: Tensor, chunk_size: ChunkSize
+) -> tuple[Tensors, Tensor] | None:
+    """The rows' masks and scores, or None where they did not fit into memory and the chunk size was halved."""
     try:
         with chunk_size.timed(len(rows), forward.device):
-            return forward(masks[rows], masks.examples[rows])
+            chunk = masks[rows]
+            return chunk, forward(chunk, masks.examples[rows])
     except RuntimeError as error:
         if not is_out_of_memory(error):
             raise
@@ -222,12 +240,11 @@ def _to_channels_last(inputs: Tensor) -> Tensor:
     return inputs.contiguous(memory_format=torch.channels_last) if inputs.dim() == 4 else inputs
 
 
-def _finite(scores: Tensor, masks: Masks) -> Tensor:
+def _check_finite(scores: Tensor, masks: Masks) -> None:
     bad = ~scores.isfinite().all(1)
     if bad.any():
-        first = int(bad.nonzero()[0])
+        example = int(masks.examples[bad.nonzero()[0]])
         raise ValueError(
             f"Expected finite scores, but got NaN or Inf for {int(bad.sum())} of {len(masks)} masked inputs, "
-            f"the first of them of example {int(masks.examples[first])}."
+            f"the first of them of example {example}."
         )
-    return scores
