@@ -98,6 +98,11 @@ class ScoreCAM(LayerAttribution, PerturbationAttribution):
         """The method's name as it is written."""
         return "Score-CAM"
 
+    @property
+    def multiplies_by_inputs(self) -> bool:
+        """False, as for LayerGradCam: the map weighs activations, not differences of the input from a baseline."""
+        return False
+
     @log_usage()
     def attribute(
         self,
