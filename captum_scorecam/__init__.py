@@ -1,7 +1,8 @@
 """Score-CAM for Captum: class activation maps without gradients (arXiv 1910.01279)."""
 
 from captum_scorecam.activation_maps import swin_activation_maps, vit_activation_maps
-from captum_scorecam.attr.score_cam import RunStatistics, ScoreCAM
+from captum_scorecam.attr.run_statistics import RunStatistics
+from captum_scorecam.attr.score_cam import ScoreCAM
 from captum_scorecam.input_space import InputSpaceAttribution
 
 __all__ = [

@@ -16,6 +16,7 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 LAYERS = [
     ["_captum"],
     ["masks", "activation_maps", "model_state", "weighting", "input_space", "class_scores", "chunk_size", "grid_masks"],
+    ["masked_forward"],
     ["scoring"],
     ["attr", "metrics"],
     ["evaluation", "__init__"],

@@ -8,8 +8,9 @@ import torch
 from torch import Tensor, nn
 
 from captum_scorecam.chunk_size import ChunkSize
+from captum_scorecam.masked_forward import MaskedForward
 from captum_scorecam.masks import ChannelMasks
-from captum_scorecam.scoring import MaskedForward, score_masked_inputs, scored_chunks
+from captum_scorecam.scoring import score_masked_inputs, scored_chunks
 
 
 def forward_of(model: Callable[..., Any], inputs: Tensor, target: Any = 0, **options: Any) -> MaskedForward:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from captum.attr import LayerAttribution, PerturbationAttribution
@@ -15,43 +14,14 @@ from torch.nn import Module
 from captum_scorecam import _captum
 from captum_scorecam._captum import BaselineType, ForwardFunction, TargetType, Tensors
 from captum_scorecam.activation_maps import checked_activation_maps
+from captum_scorecam.attr.run_statistics import RunStatistics
 from captum_scorecam.chunk_size import ChunkSizes
 from captum_scorecam.class_scores import ScoreFunction
+from captum_scorecam.masked_forward import MaskedForward
 from captum_scorecam.masks import ChannelMasks
 from captum_scorecam.model_state import unchanged_model_state
-from captum_scorecam.scoring import MaskedForward, score_masked_inputs
+from captum_scorecam.scoring import score_baselines, score_masked_inputs
 from captum_scorecam.weighting import CHANNEL_WEIGHTINGS, channel_weights, weighted_maps
-
-
-@dataclass(frozen=True)
-class RunStatistics:
-    """What the last call of :class:`ScoreCAM` ran.
-
-    Attributes:
-        channels (int): N·K, the channels of all examples.
-        constant (int): Channels whose maps are constant, which have no mask.
-        unselected (int): Channels left out by ``max_channels``.
-        shared (int): Channels that shared another channel's mask.
-        rows (int): Masked inputs run through the model: what is left.
-    """
-
-    channels: int = 0
-    constant: int = 0
-    unselected: int = 0
-    shared: int = 0
-    rows: int = 0
-
-    def plus(self, masks: ChannelMasks) -> RunStatistics:
-        """Adds the channels of one activation."""
-        channels = masks.index.numel()
-        masked = int((masks.index >= 0).sum())
-        return RunStatistics(
-            self.channels + channels,
-            self.constant + masks.n_constant,
-            self.unselected + channels - masks.n_constant - masked,
-            self.shared + masked - len(masks),
-            self.rows + len(masks),
-        )
 
 
 class ScoreCAM(LayerAttribution, PerturbationAttribution):
@@ -211,9 +181,10 @@ class ScoreCAM(LayerAttribution, PerturbationAttribution):
         with unchanged_model_state(forward.inputs) as state:
             with state.recorded():
                 activations = self._activations(forward, attribute_to_layer_input, activation_transform)
-            baseline_scores = forward.baseline_scores(chunk_size) if channel_weighting == "increase" else None
+            baseline_scores = score_baselines(forward, chunk_size) if channel_weighting == "increase" else None
             for activation in activations:
                 masks = ChannelMasks.of(activation, forward.sizes, max_channels)
+                _warn_of_constant_maps(masks)
                 scores = masks.of_channels(score_masked_inputs(forward, masks, chunk_size, progress))
                 weights = channel_weights(scores, masks.index >= 0, channel_weighting, baseline_scores)
                 maps.append(weighted_maps(activation, weights, attr_dim_summation))
@@ -250,5 +221,15 @@ def _check_options(score: str | ScoreFunction, channel_weighting: str, max_chann
         warnings.warn(
             "The softmax of probabilities hardly varies over the channels, so the map is close to their plain sum. Use "
             "score='output' with 'softmax', or score='probability' with 'score' or 'increase'.",
+            stacklevel=5,
+        )
+
+
+def _warn_of_constant_maps(masks: ChannelMasks) -> None:
+    unexplained = int((masks.index < 0).all(1).sum())
+    if unexplained:
+        warnings.warn(
+            f"All channels of the layer are constant for {unexplained} of {len(masks.index)} examples, "
+            "so none can mask the input: their map is zero.",
             stacklevel=5,
         )

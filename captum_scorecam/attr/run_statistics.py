@@ -1,0 +1,38 @@
+"""What a call of Score-CAM ran, and what it could leave out."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from captum_scorecam.masks import ChannelMasks
+
+
+@dataclass(frozen=True)
+class RunStatistics:
+    """What the last call of :class:`ScoreCAM` ran.
+
+    Attributes:
+        channels (int): N·K, the channels of all examples.
+        constant (int): Channels whose maps are constant, which have no mask.
+        unselected (int): Channels left out by ``max_channels``.
+        shared (int): Channels that shared another channel's mask.
+        rows (int): Masked inputs run through the model: what is left.
+    """
+
+    channels: int = 0
+    constant: int = 0
+    unselected: int = 0
+    shared: int = 0
+    rows: int = 0
+
+    def plus(self, masks: ChannelMasks) -> RunStatistics:
+        """Adds the channels of one activation."""
+        channels = masks.index.numel()
+        masked = int((masks.index >= 0).sum())
+        return RunStatistics(
+            self.channels + channels,
+            self.constant + masks.n_constant,
+            self.unselected + channels - masks.n_constant - masked,
+            self.shared + masked - len(masks),
+            self.rows + len(masks),
+        )
