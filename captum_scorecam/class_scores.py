@@ -85,7 +85,11 @@ class ClassScores:
         self._score = score
         self._targets = [_shared_or_per_example(target, device) for target in targets]
         self._n_examples = n_examples
-        self._device = device
+
+    @property
+    def n_targets(self) -> int:
+        """T."""
+        return len(self._targets)
 
     def of_examples(self, output: Any) -> Tensor:
         """Scores N×T of a forward of the examples themselves.
@@ -104,9 +108,9 @@ class ClassScores:
         """Scores R×T of a forward whose row r is a version of example ``examples[r]``."""
         return self._select(output, [_of_rows(target, examples) for target in self._targets], len(examples))
 
-    def empty(self) -> Tensor:
-        """Scores of no rows, 0×T."""
-        return torch.empty(0, len(self._targets), device=self._device)
+    def empty(self, inputs: Tensor) -> Tensor:
+        """Scores of no rows, 0×T, on the inputs' device."""
+        return inputs.new_empty(0, len(self._targets), dtype=working_dtype(inputs.dtype))
 
     def _select(self, output: Any, targets: Sequence[TargetType], n_rows: int) -> Tensor:
         scores = self._score(output)

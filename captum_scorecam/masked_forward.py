@@ -95,6 +95,15 @@ class MaskedForward:
         arguments = tuple(self._of_rows(argument, examples) for argument in self.additional_forward_args)
         return self.class_scores.of_rows(self._forward(masked, arguments), examples)
 
+    def unmasked_scores(self) -> Tensor:
+        """f^c(X) of each example, N×T. It shows whether the targets and the output fit, before any mask is made.
+
+        Raises:
+            ValueError: If the output has not one row per example, or a score is not finite.
+            AssertionError, IndexError, RuntimeError: Captum's errors for a target that is missing or out of range.
+        """
+        return self.class_scores.of_examples(self._forward(self.inputs, self.additional_forward_args))
+
     def _of_rows(self, value: Any, examples: Tensor) -> Any:
         n_examples = len(self.inputs[0])
         if not isinstance(value, Tensor) or value.dim() == 0 or len(value) != n_examples:
@@ -124,8 +133,7 @@ def _checked_inputs(inputs: Tensor | Tensors) -> Tensors:
             )
         if x.dim() not in (3, 4, 5):
             raise ValueError(
-                "Expected inputs of shape N×C×spatial (1 to 3 spatial dimensions), "
-                f"but got shape {tuple(x.shape)}."
+                f"Expected inputs of shape N×C×spatial (1 to 3 spatial dimensions), but got shape {tuple(x.shape)}."
             )
         if len(x) == 0 or len(x) != len(tensors[0]):
             raise ValueError(f"Expected inputs of as many examples, at least one, but got {[len(t) for t in tensors]}.")

@@ -31,23 +31,28 @@ class TrainingBuffers:
         """Keeps the buffers of every module in training mode that runs in the body, and warns where it matters."""
         hook = register_module_forward_pre_hook(self._keep)
         try:
-            yield
+            with warnings.catch_warnings():
+                # That the hook fires for a compiled model and for the original in it does no harm here.
+                warnings.filterwarnings("ignore", message="Using `torch.compile.*global hooks")
+                yield
         finally:
             hook.remove()
-        for module in self._modules:
-            if isinstance(module, (_BatchNorm, _DropoutNd)):
-                warnings.warn(
-                    f"The model is in training mode ({type(module).__name__}): scores depend on the batch or on "
-                    "chance. Call `model.eval()` for a reproducible map.",
-                    stacklevel=4,
-                )
-                break
+            self._warn_of_training_mode()
 
     def restore(self) -> None:
         """Puts every kept buffer back."""
         for module, name, buffer, content in self._kept:
             buffer.copy_(content)
             module._buffers[name] = buffer
+
+    def _warn_of_training_mode(self) -> None:
+        names = [type(m).__name__ for m in self._modules if isinstance(m, (_BatchNorm, _DropoutNd))]
+        if names:
+            warnings.warn(
+                f"The model is in training mode ({names[0]}): scores depend on the batch or on chance. "
+                "Call `model.eval()` for a reproducible map.",
+                stacklevel=5,
+            )
 
     def _keep(self, module: Module, _args: Any) -> None:
         if module.training and module not in self._modules:
@@ -69,3 +74,20 @@ def unchanged_model_state(inputs: tuple[Tensor, ...]) -> Iterator[TrainingBuffer
             yield buffers
         finally:
             buffers.restore()
+
+
+@contextmanager
+def gradients_enabled() -> Iterator[None]:
+    """Records gradients in its body, also where the caller is in ``no_grad`` or ``inference_mode``."""
+    with torch.inference_mode(False), torch.enable_grad():
+        yield
+
+
+def differentiable(value: Any) -> Any:
+    """Returns a tensor without its history, and one made in ``inference_mode`` as a copy that gradients can go through.
+
+    Anything else is returned as it is.
+    """
+    if not isinstance(value, Tensor):
+        return value
+    return value.clone() if value.is_inference() else value.detach()

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Protocol
 
 import torch
 from torch import Tensor
+from torch.distributed import ProcessGroup
 
 from captum_scorecam import _captum
 from captum_scorecam._captum import Tensors
 from captum_scorecam.chunk_size import ChunkSize
 from captum_scorecam.masked_forward import MaskedForward as MaskedForward
 from captum_scorecam.masks import ChannelMasks
+from captum_scorecam.process_group import gathered, rows_of_rank
 
 
 class Masks(Protocol):
@@ -29,8 +32,31 @@ class Masks(Protocol):
         """The masks of some rows: for each input tensor one, shape len(rows)×1×spatial, values in [0, 1]."""
 
 
+@dataclass(frozen=True)
+class MaskRows:
+    """Some rows of a sequence of masks, in a given order."""
+
+    masks: Masks
+    rows: Tensor
+
+    @property
+    def examples(self) -> Tensor:
+        """The example that each of the rows is applied to."""
+        return self.masks.examples[self.rows]
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, rows: Tensor) -> Tensors:
+        return self.masks[self.rows[rows]]
+
+
 def score_masked_inputs(
-    forward: MaskedForward, masks: Masks, chunk_size: ChunkSize, progress: str | None = None
+    forward: MaskedForward,
+    masks: Masks,
+    chunk_size: ChunkSize,
+    progress: str | None = None,
+    process_group: ProcessGroup | None = None,
 ) -> Tensor:
     """Runs the masked forwards of all masks, chunk by chunk.
 
@@ -39,6 +65,8 @@ def score_masked_inputs(
         masks (Masks): P masks.
         chunk_size (ChunkSize): How many rows a forward takes.
         progress (str, optional): The text beside a progress bar. Default: no bar.
+        process_group (ProcessGroup, optional): Ranks that share the masks; each must be given the same ones.
+            Default: None, this process alone.
 
     Returns:
         Tensor: P×T; 0×T if there are no masks.
@@ -47,8 +75,15 @@ def score_masked_inputs(
         ValueError: If a score is NaN or infinite.
         torch.OutOfMemoryError: If one row does not fit into memory. It says what was tried.
     """
-    chunks = [scores for _, _, scores in scored_chunks(forward, masks, chunk_size, progress)]
-    return torch.cat([forward.class_scores.empty(), *chunks])
+    empty = forward.class_scores.empty(forward.inputs[0])
+
+    def scores_of(part: Masks) -> Tensor:
+        return torch.cat([empty, *(scores for _, _, scores in scored_chunks(forward, part, chunk_size, progress))])
+
+    if process_group is None:
+        return scores_of(masks)
+    share = MaskRows(masks, rows_of_rank(len(masks), process_group, forward.device))
+    return gathered(lambda: scores_of(share), len(masks), process_group, like=empty)
 
 
 def score_baselines(forward: MaskedForward, chunk_size: ChunkSize) -> Tensor:

@@ -56,4 +56,6 @@ def weighted_maps(activations: Tensor, weights: Tensor, summed: bool = True) -> 
         Tensor: N×T×spatial, or N×T×K×spatial where not summed, of the activations' dtype.
     """
     equation = "nk...,nkt->nt..." if summed else "nk...,nkt->ntk..."
-    return torch.einsum(equation, activations.to(weights.dtype), weights).to(activations.dtype)
+    # Autocast would take this sum, a matrix product, in half precision.
+    with torch.autocast(weights.device.type, enabled=False):
+        return torch.einsum(equation, activations.to(weights.dtype), weights).to(activations.dtype)

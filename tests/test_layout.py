@@ -15,8 +15,8 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 # From the models' outputs up to the command line; a file imports only from files that stand before it.
 LAYERS = [
     ["_captum"],
-    ["masks", "activation_maps", "model_state", "weighting", "input_space", "class_scores", "chunk_size", "grid_masks"],
-    ["masked_forward"],
+    ["masks", "activation_maps", "model_state", "weighting", "input_space", "class_scores", "chunk_size"],
+    ["baselines", "grid_masks", "masked_forward", "process_group"],
     ["scoring"],
     ["attr", "metrics"],
     ["evaluation", "__init__"],

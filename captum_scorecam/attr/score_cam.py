@@ -9,19 +9,23 @@ from typing import Any
 from captum.attr import LayerAttribution, PerturbationAttribution
 from captum.log import log_usage
 from torch import Tensor
+from torch.distributed import ProcessGroup
 from torch.nn import Module
 
 from captum_scorecam import _captum
 from captum_scorecam._captum import BaselineType, ForwardFunction, TargetType, Tensors
 from captum_scorecam.activation_maps import checked_activation_maps
+from captum_scorecam.attr.options import check_options, check_tolerance
 from captum_scorecam.attr.run_statistics import RunStatistics
+from captum_scorecam.attr.tolerance import scores_within_tolerance
 from captum_scorecam.chunk_size import ChunkSizes
 from captum_scorecam.class_scores import ScoreFunction
 from captum_scorecam.masked_forward import MaskedForward
 from captum_scorecam.masks import ChannelMasks
 from captum_scorecam.model_state import unchanged_model_state
+from captum_scorecam.process_group import from_first_rank
 from captum_scorecam.scoring import score_baselines, score_masked_inputs
-from captum_scorecam.weighting import CHANNEL_WEIGHTINGS, channel_weights, weighted_maps
+from captum_scorecam.weighting import channel_weights, weighted_maps
 
 
 class ScoreCAM(LayerAttribution, PerturbationAttribution):
@@ -55,9 +59,7 @@ class ScoreCAM(LayerAttribution, PerturbationAttribution):
         torch.Size([2, 1, 30, 30])
     """
 
-    def __init__(
-        self, forward_func: ForwardFunction, layer: Module, device_ids: list[int] | None = None
-    ) -> None:
+    def __init__(self, forward_func: ForwardFunction, layer: Module, device_ids: list[int] | None = None) -> None:
         LayerAttribution.__init__(self, forward_func, layer, device_ids)
         PerturbationAttribution.__init__(self, forward_func)
         self.last_run: RunStatistics | None = None
@@ -89,6 +91,8 @@ class ScoreCAM(LayerAttribution, PerturbationAttribution):
         channel_weighting: str = "softmax",
         max_channels: int | None = None,
         activation_transform: Callable[[Tensor], Tensor] | None = None,
+        tolerance: float | None = None,
+        process_group: ProcessGroup | None = None,
         perturbations_per_eval: int | None = None,
         show_progress: bool = False,
     ) -> Tensor | Tensors:
@@ -108,6 +112,9 @@ class ScoreCAM(LayerAttribution, PerturbationAttribution):
             channel_weighting (str): α from S: ``"softmax"`` (default), ``"increase"`` (S − f(B)) or ``"score"`` (S).
             max_channels (int, optional): Only the channels of largest standard deviation (Faster-Score-CAM).
             activation_transform (callable, optional): Turns the layer's activation into maps N×K×spatial.
+            tolerance (float, optional): Stop when the channels not yet run can no longer change the map, scaled to
+                [0, 1], by more. For score="probability" with channel_weighting="score". Default: None, exact.
+            process_group (ProcessGroup, optional): Ranks that make this same call and share its forwards.
             perturbations_per_eval (int, optional): A forward takes at most this many × N rows. Default: None, tuned.
             show_progress (bool): Show Captum's progress bar. Default: False.
 
@@ -134,6 +141,8 @@ class ScoreCAM(LayerAttribution, PerturbationAttribution):
             channel_weighting=channel_weighting,
             max_channels=max_channels,
             activation_transform=activation_transform,
+            tolerance=tolerance,
+            process_group=process_group,
             perturbations_per_eval=perturbations_per_eval,
             show_progress=show_progress,
         )
@@ -155,6 +164,8 @@ class ScoreCAM(LayerAttribution, PerturbationAttribution):
         channel_weighting: str = "softmax",
         max_channels: int | None = None,
         activation_transform: Callable[[Tensor], Tensor] | None = None,
+        tolerance: float | None = None,
+        process_group: ProcessGroup | None = None,
         perturbations_per_eval: int | None = None,
         show_progress: bool = False,
     ) -> Tensor | Tensors:
@@ -172,7 +183,9 @@ class ScoreCAM(LayerAttribution, PerturbationAttribution):
         Raises:
             As :meth:`attribute` does, and ValueError if there is no target.
         """
-        _check_options(score, channel_weighting, max_channels)
+        check_options(score, channel_weighting, max_channels, activation_transform)
+        if tolerance is not None:
+            check_tolerance(tolerance, score, channel_weighting, attr_dim_summation, process_group)
         forward = MaskedForward.of(self.forward_func, inputs, targets, additional_forward_args, baselines, score)
         chunk_size = self._chunk_sizes.of(self.forward_func, forward.inputs, perturbations_per_eval)
         progress = f"{self.get_name()} attribution" if show_progress else None
@@ -181,14 +194,22 @@ class ScoreCAM(LayerAttribution, PerturbationAttribution):
         with unchanged_model_state(forward.inputs) as state:
             with state.recorded():
                 activations = self._activations(forward, attribute_to_layer_input, activation_transform)
+            if process_group is not None:
+                activations = from_first_rank(activations, process_group)
             baseline_scores = score_baselines(forward, chunk_size) if channel_weighting == "increase" else None
             for activation in activations:
                 masks = ChannelMasks.of(activation, forward.sizes, max_channels)
                 _warn_of_constant_maps(masks)
-                scores = masks.of_channels(score_masked_inputs(forward, masks, chunk_size, progress))
-                weights = channel_weights(scores, masks.index >= 0, channel_weighting, baseline_scores)
+                if tolerance is None:
+                    scores = score_masked_inputs(forward, masks, chunk_size, progress, process_group)
+                    n_run = len(masks)
+                else:
+                    scores, n_run = scores_within_tolerance(forward, masks, activation, tolerance, chunk_size, progress)
+                weights = channel_weights(
+                    masks.of_channels(scores), masks.index >= 0, channel_weighting, baseline_scores
+                )
                 maps.append(weighted_maps(activation, weights, attr_dim_summation))
-                self.last_run = self.last_run.plus(masks)
+                self.last_run = self.last_run.plus(masks, n_run)
         return _captum.format_output(tuple(x.relu() if relu_attributions else x for x in maps))
 
     def _activations(
@@ -201,7 +222,7 @@ class ScoreCAM(LayerAttribution, PerturbationAttribution):
         activations, output = _captum.evaluate_layer(
             self.forward_func,
             self.layer,
-            forward.inputs,
+            tuple(x.clone() for x in forward.inputs),
             forward.additional_forward_args,
             self.device_ids,
             attribute_to_layer_input,
@@ -209,20 +230,6 @@ class ScoreCAM(LayerAttribution, PerturbationAttribution):
         maps = checked_activation_maps(activations, forward.inputs, activation_transform)
         forward.class_scores.of_examples(output)
         return maps
-
-
-def _check_options(score: str | ScoreFunction, channel_weighting: str, max_channels: int | None) -> None:
-    if channel_weighting not in CHANNEL_WEIGHTINGS:
-        names = " or ".join(map(repr, CHANNEL_WEIGHTINGS))
-        raise ValueError(f"Expected `channel_weighting` to be {names}, but got {channel_weighting!r}.")
-    if max_channels is not None and max_channels < 1:
-        raise ValueError(f"Expected `max_channels` to be at least 1, but got {max_channels}.")
-    if score == "probability" and channel_weighting == "softmax":
-        warnings.warn(
-            "The softmax of probabilities hardly varies over the channels, so the map is close to their plain sum. Use "
-            "score='output' with 'softmax', or score='probability' with 'score' or 'increase'.",
-            stacklevel=5,
-        )
 
 
 def _warn_of_constant_maps(masks: ChannelMasks) -> None:

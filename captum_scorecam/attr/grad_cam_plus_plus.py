@@ -1,0 +1,143 @@
+"""Grad-CAM++: a layer's activation maps, weighted by their positive gradients."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from captum.attr import GradientAttribution, LayerAttribution
+from captum.log import log_usage
+from torch import Tensor
+from torch.nn import Module
+
+from captum_scorecam import _captum
+from captum_scorecam._captum import ForwardFunction, TargetType, Tensors
+from captum_scorecam.activation_maps import checked_activation_maps
+from captum_scorecam.masks import working_dtype
+from captum_scorecam.model_state import differentiable, gradients_enabled, unchanged_model_state
+from captum_scorecam.weighting import weighted_maps
+
+
+def grad_cam_plus_plus_weights(activations: Tensor, gradients: Tensor) -> Tensor:
+    r"""The weight of each channel: w = Σ_ij α_ij ReLU(g_ij) (arXiv 1710.11063, eqs. 7 and 19).
+
+    For a score that is the exponential of the target's output, whose gradient is g, equation 19 becomes
+    α_ij = g² / (2 g² + Σ_ab A_ab g³) = 1 / (2 + g Σ_ab A_ab). The second form has no 0/0 where a gradient vanishes
+    and no g³ that underflows. The factor exp(output), which all weights have in common, is left out.
+
+    Args:
+        activations (Tensor): A, N×K×spatial.
+        gradients (Tensor): g, of that shape.
+
+    Returns:
+        Tensor: w, N×K, in float32 (float64 for float64). Finite: where 2 + g Σ A is 0 (only a negative Σ A can make
+        it so), α has a pole and is taken as 0.
+    """
+    positive = gradients.to(working_dtype(activations.dtype)).flatten(2).relu()
+    total = activations.to(positive.dtype).flatten(2).sum(2, keepdim=True)
+    denominator = 2 + positive * total
+    return torch.where(denominator == 0, 0.0, positive / denominator).sum(2)
+
+
+class LayerGradCamPlusPlus(LayerAttribution, GradientAttribution):
+    r"""Grad-CAM++ (`arXiv 1710.11063 <https://arxiv.org/abs/1710.11063>`_), with the call of Captum's ``LayerGradCam``.
+
+    Where Grad-CAM weighs a channel by its mean gradient, Grad-CAM++ sums the positive gradients, each with a coefficient:
+
+    .. math::
+
+        w_k = \sum_{ij} \alpha^k_{ij} ReLU(g^k_{ij}), \quad
+        \alpha^k_{ij} = \frac{(g^k_{ij})^2}{2 (g^k_{ij})^2 + \sum_{ab} A^k_{ab} (g^k_{ij})^3}, \quad
+        L = \sum_k w_k A_k
+
+    It costs one forward and one backward pass.
+
+    Args:
+        forward_func (callable): The model, or any function of its inputs.
+        layer (torch.nn.Module): The layer to explain, usually the last convolutional one. Its output (or input) must
+            have shape N×K×spatial, or be given that shape by ``activation_transform``.
+        device_ids (list of int, optional): The devices of a DataParallel model that `forward_func` wraps.
+
+    Example:
+        >>> import torch
+        >>> from torch import nn
+        >>> from captum_scorecam import LayerGradCamPlusPlus
+        >>> model = nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.Flatten(), nn.Linear(8 * 30 * 30, 10))
+        >>> LayerGradCamPlusPlus(model, model[1]).attribute(torch.rand(2, 3, 32, 32), target=3).shape
+        torch.Size([2, 1, 30, 30])
+    """
+
+    def __init__(
+        self, forward_func: ForwardFunction, layer: Module, device_ids: list[int] | None = None
+    ) -> None:
+        LayerAttribution.__init__(self, forward_func, layer, device_ids)
+        GradientAttribution.__init__(self, forward_func)
+
+    @classmethod
+    def get_name(cls) -> str:
+        """The method's name as it is written."""
+        return "Grad-CAM++"
+
+    @log_usage()
+    def attribute(
+        self,
+        inputs: Tensor | Tensors,
+        target: TargetType = None,
+        additional_forward_args: object | None = None,
+        attribute_to_layer_input: bool = False,
+        relu_attributions: bool = False,
+        attr_dim_summation: bool = True,
+        grad_kwargs: dict[str, Any] | None = None,
+        *,
+        activation_transform: Callable[[Tensor], Tensor] | None = None,
+    ) -> Tensor | Tensors:
+        """Computes the map of one target for each example; the parameters up to `grad_kwargs` are LayerGradCam's.
+
+        Args:
+            inputs (Tensor or tuple of Tensor): N examples.
+            target: The class to explain, in any form that Captum accepts. Default: None, for one output per example.
+            additional_forward_args (optional): What `forward_func` takes after the inputs.
+            attribute_to_layer_input (bool): Explain the layer's input instead of its output. Default: False.
+            relu_attributions (bool): Keep positive values only, as the paper does. Default: False, as LayerGradCam.
+            attr_dim_summation (bool): Sum over the channels. Default: True.
+            grad_kwargs (dict, optional): Further arguments of ``torch.autograd.grad``.
+            activation_transform (callable, optional): Turns the layer's activation, and its gradient, into maps
+                N×K×spatial. It may only move and drop values (see :func:`vit_activation_maps`).
+
+        Returns:
+            Tensor or tuple of Tensor: Maps N×1×h×w at the layer's resolution (N×K×h×w without `attr_dim_summation`),
+            of the activation's dtype, without history; a tuple if the layer gives several tensors.
+
+        Raises:
+            ValueError, TypeError: If the layer does not run, gives no map of the inputs' spatial rank, or a value is
+                not finite. The message says what was expected.
+            AssertionError, IndexError, RuntimeError: Captum's errors for a target that is missing or out of range.
+        """
+        tensors = _captum.format_inputs(inputs)
+        arguments = _captum.format_forward_args(additional_forward_args)
+        with unchanged_model_state(tensors) as state:
+            with gradients_enabled(), state.recorded():
+                activations, gradients = _captum.layer_gradients(
+                    self.forward_func,
+                    self.layer,
+                    tuple(differentiable(x) for x in tensors),
+                    target,
+                    tuple(differentiable(argument) for argument in arguments),
+                    self.device_ids,
+                    attribute_to_layer_input,
+                    grad_kwargs,
+                )
+            maps = checked_activation_maps(activations, tensors, activation_transform)
+            slopes = checked_activation_maps(gradients, tensors, activation_transform)
+            attributions = [
+                _attribution(of_map.detach(), slope.detach(), attr_dim_summation)
+                for of_map, slope in zip(maps, slopes, strict=True)
+            ]
+        return _captum.format_output(tuple(x.relu() if relu_attributions else x for x in attributions))
+
+
+def _attribution(activations: Tensor, gradients: Tensor, summed: bool) -> Tensor:
+    weights = grad_cam_plus_plus_weights(activations, gradients).unsqueeze(2)
+    maps = weighted_maps(activations, weights, summed)
+    return maps if summed else maps[:, 0]

@@ -1,0 +1,59 @@
+"""The work of one call shared among the ranks of a torch.distributed process group."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from captum_scorecam._captum import Tensors
+
+
+def from_first_rank(tensors: Tensors, group: dist.ProcessGroup) -> Tensors:
+    """Returns the first rank's tensors on every rank, so that all see the same to the last bit."""
+    shared = tuple(tensor.contiguous() for tensor in tensors)
+    for tensor in shared:
+        dist.broadcast(tensor, dist.get_global_rank(group, 0), group)
+    return shared
+
+
+def rows_of_rank(n_rows: int, group: dist.ProcessGroup, device: torch.device) -> Tensor:
+    """The rows that are this rank's: every W-th of them, W being the number of ranks."""
+    return torch.arange(dist.get_rank(group), n_rows, dist.get_world_size(group), device=device)
+
+
+def gathered(compute: Callable[[], Tensor], n_rows: int, group: dist.ProcessGroup, like: Tensor) -> Tensor:
+    """Computes this rank's rows and gathers those of all ranks.
+
+    Args:
+        compute (callable): Gives the scores of :func:`rows_of_rank`, R×T.
+        n_rows (int): P, the rows of all ranks.
+        group (ProcessGroup): The ranks that share the rows.
+        like (Tensor): A tensor of the scores' device, dtype and T, of any number of rows.
+
+    Returns:
+        Tensor: P×T, on every rank.
+
+    Raises:
+        RuntimeError: If another rank failed. A rank that failed raises its own error; none waits for it.
+    """
+    n_ranks = dist.get_world_size(group)
+    most = -(-n_rows // n_ranks)
+    padded = like.new_zeros(most, like.shape[1])
+    error: Exception | None = None
+    try:
+        scores = compute()
+        padded[: len(scores)] = scores
+    except Exception as failure:
+        error = failure
+    failed = torch.tensor([float(error is not None)], device=like.device)
+    dist.all_reduce(failed, group=group)
+    if error is not None:
+        raise error
+    if failed.item():
+        raise RuntimeError(f"Expected all {n_ranks} ranks to score their masked inputs, but {int(failed)} failed.")
+    parts = [torch.empty_like(padded) for _ in range(n_ranks)]
+    dist.all_gather(parts, padded, group=group)
+    return torch.stack(parts, 1).flatten(0, 1)[:n_rows]

@@ -1,0 +1,94 @@
+"""Two gloo processes share the masked forwards of one call."""
+
+from __future__ import annotations
+
+import socket
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+from captum_scorecam import ScoreCAM
+
+
+class Net(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        generator = torch.Generator().manual_seed(0)
+        self.conv = nn.Conv2d(3, 7, 3, stride=2)
+        self.fc = nn.Linear(7, 4)
+        with torch.no_grad():
+            for parameter in self.parameters():
+                parameter.copy_(torch.randn(parameter.shape, generator=generator))
+        self.rows = 0
+        self.breaks = False
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.rows += len(x)
+        output = self.fc(self.conv(x).relu().mean((2, 3)))
+        return output * torch.nan if self.breaks and self.rows > 3 else output
+
+
+IMAGES = torch.rand(3, 3, 11, 9, generator=torch.Generator().manual_seed(1))
+CALLS: list[dict[str, Any]] = [
+    {},
+    {"score": "probability", "channel_weighting": "increase", "perturbations_per_eval": 1},
+    {"max_channels": 1, "perturbations_per_eval": 1},
+]
+
+
+def explain(process_group: dist.ProcessGroup | None) -> tuple[list[Tensor], list[int]]:
+    maps, rows = [], []
+    for call in CALLS:
+        net = Net().eval()
+        maps.append(ScoreCAM(net, net.conv).attribute(IMAGES, [0, 1, 2], process_group=process_group, **call))
+        rows.append(net.rows)
+    return maps, rows
+
+
+def run_rank(rank: int, port: int, folder: str) -> None:
+    dist.init_process_group("gloo", init_method=f"tcp://127.0.0.1:{port}", rank=rank, world_size=2)
+    maps, rows = explain(dist.group.WORLD)
+    net = Net().eval()
+    net.breaks = rank == 1
+    try:
+        ScoreCAM(net, net.conv).attribute(IMAGES, 0, process_group=dist.group.WORLD)
+        error = "none"
+    except (RuntimeError, ValueError) as failure:
+        error = str(failure)
+    torch.save({"maps": maps, "rows": rows, "error": error}, Path(folder) / f"{rank}.pt")
+    dist.destroy_process_group()
+
+
+@pytest.fixture(scope="module")
+def ranks(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
+    folder = tmp_path_factory.mktemp("ranks")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    torch.multiprocessing.spawn(run_rank, (port, str(folder)), nprocs=2)
+    return [torch.load(folder / f"{rank}.pt") for rank in range(2)]
+
+
+def test_two_ranks_give_the_maps_of_one(ranks: list[dict[str, Any]]) -> None:
+    maps, _ = explain(None)
+    for rank in ranks:
+        for shared, alone in zip(rank["maps"], maps, strict=True):
+            assert torch.allclose(shared, alone, rtol=1e-5, atol=1e-7)
+
+
+def test_each_rank_runs_half_of_the_masked_inputs(ranks: list[dict[str, Any]]) -> None:
+    _, alone = explain(None)
+    unmasked = [3, 6, 3]  # the forward that reads the activations, and that of the baselines for 'increase'
+    for call in range(len(CALLS)):
+        first, second = (rank["rows"][call] - unmasked[call] for rank in ranks)
+        assert first + second == alone[call] - unmasked[call]
+        assert 0 <= first - second <= 1
+
+
+def test_a_rank_that_fails_raises_its_error_and_the_other_does_not_wait(ranks: list[dict[str, Any]]) -> None:
+    assert ranks[1]["error"].startswith("Expected finite scores, but got NaN or Inf for")
+    assert ranks[0]["error"] == "Expected all 2 ranks to score their masked inputs, but 1 failed."

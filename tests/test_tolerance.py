@@ -1,0 +1,80 @@
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from captum_scorecam import ScoreCAM
+
+OPTIONS = {"score": "probability", "channel_weighting": "score"}
+
+
+class Channels(nn.Module):
+    """A layer with 64 channels, of which a few are far stronger than the rest; the classes look at their means."""
+
+    def __init__(self, shift: float = 0.0) -> None:
+        super().__init__()
+        generator = torch.Generator().manual_seed(0)
+        self.register_buffer("kernel", torch.randn(64, 3, 3, 3, generator=generator))
+        strengths = 0.6 ** torch.arange(64)
+        self.kernel *= strengths[:, None, None, None]
+        self.register_buffer("classes", 3 * torch.randn(64, 5, generator=generator))
+        self.register_buffer("shift", shift * strengths[:, None, None])
+        self.layer = nn.Identity()
+        self.rows = 0
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.rows += len(x)
+        maps = self.layer(torch.conv2d(x, self.kernel, stride=2).relu() - self.shift)
+        return maps.mean((2, 3)) @ self.classes
+
+
+def scaled(maps: Tensor) -> Tensor:
+    low, high = maps.amin((2, 3), keepdim=True), maps.amax((2, 3), keepdim=True)
+    return (maps - low) / (high - low)
+
+
+@pytest.mark.parametrize("tolerance", [0.3, 0.1, 0.01])
+@pytest.mark.parametrize("relu", [True, False])
+@pytest.mark.parametrize("shift", [0.0, 0.5])
+def test_the_scaled_map_is_within_the_tolerance_and_rows_are_saved(tolerance: float, relu: bool, shift: float) -> None:
+    model, x = Channels(shift), torch.rand(3, 3, 15, 13, generator=torch.Generator().manual_seed(1))
+    score_cam = ScoreCAM(model, model.layer)
+    targets = torch.tensor([[0, 1], [2, 3], [4, 0]])
+    exact = score_cam.attribute_targets(x, targets, relu_attributions=relu, **OPTIONS)
+    assert score_cam.last_run.omitted == 0
+    model.rows = 0
+    near = score_cam.attribute_targets(
+        x, targets, relu_attributions=relu, tolerance=tolerance, perturbations_per_eval=1, **OPTIONS
+    )
+    run = score_cam.last_run
+    assert 0 < (scaled(exact) - scaled(near)).abs().max() <= tolerance
+    assert run.rows < run.channels - run.constant - run.shared
+    assert run.omitted == run.channels - run.constant - run.shared - run.rows
+    assert model.rows == run.rows + 3
+
+
+def test_a_tiny_tolerance_runs_everything_and_equals_the_exact_map() -> None:
+    model, x = Channels(), torch.rand(2, 3, 15, 13)
+    score_cam = ScoreCAM(model, model.layer)
+    exact = score_cam.attribute(x, 1, **OPTIONS)
+    near = score_cam.attribute(x, 1, tolerance=1e-30, **OPTIONS)
+    assert score_cam.last_run.omitted == 0
+    assert torch.allclose(exact, near, rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"tolerance": 0.0}, r"Expected `tolerance` in \(0, 1\), but got 0.0"),
+        ({"tolerance": 1.5}, r"Expected `tolerance` in \(0, 1\), but got 1.5"),
+        ({"tolerance": 0.1, "score": "output"}, "but got 'output' and 'score'"),
+        ({"tolerance": 0.1, "channel_weighting": "increase"}, "but got 'probability' and 'increase'"),
+        ({"tolerance": 0.1, "attr_dim_summation": False}, "Expected neither attr_dim_summation=False"),
+    ],
+)
+def test_a_tolerance_whose_bound_does_not_hold_is_an_error(options: dict[str, object], message: str) -> None:
+    model = Channels()
+    with pytest.raises(ValueError, match=message):
+        ScoreCAM(model, model.layer).attribute(torch.rand(1, 3, 15, 13), 1, **{**OPTIONS, **options})
+    assert model.rows == 0
