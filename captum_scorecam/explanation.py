@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from captum.attr import LayerActivation, LayerAttribution, LayerGradCam, LayerGradientXActivation
 from torch import Tensor, nn
 
-from captum_scorecam.attr.score_cam import RunStatistics, ScoreCAM
+from captum_scorecam import RunStatistics, ScoreCAM
 from captum_scorecam.class_names import class_name, find_class
 from captum_scorecam.classifiers import Classifier
 from captum_scorecam.images import seen_pixels
@@ -20,6 +20,7 @@ from captum_scorecam.layers import ExplainedLayer
 P = ParamSpec("P")
 T = TypeVar("T")
 
+LAYER_GRAD_CAM, TOKEN_GRAD_CAM = "LayerGradCam", "Grad-CAM of tokens"
 PREDICTED, CHOSEN, RUNNER_UP = "predicted", "chosen", "runner-up"
 
 
@@ -56,6 +57,7 @@ class ImageExplanation:
         classes (tuple of ClassExplanation): The target, then the runner-up if it was wanted.
         run (RunStatistics): The forwards that ScoreCAM ran, and the channels that it could leave out.
         score_cam_seconds (float): The time that ScoreCAM took for all classes.
+        grad_cam_name (str): ``LayerGradCam``, or what stands for it at a layer of tokens.
     """
 
     image_name: str
@@ -63,6 +65,7 @@ class ImageExplanation:
     classes: tuple[ClassExplanation, ...]
     run: RunStatistics
     score_cam_seconds: float
+    grad_cam_name: str = LAYER_GRAD_CAM
 
 
 def explain_image(
@@ -98,9 +101,7 @@ def explain_image(
     roles = _roles(probabilities, classifier.class_names, target, compare)
     grad_cams = [_timed(grad_cam, classifier.model, layer, inputs, index) for index in roles]
     score_cam = ScoreCAM(classifier.model, layer.module)
-    maps, seconds = _timed(
-        _score_cams, score_cam, layer, inputs, list(roles), perturbations_per_eval, show_progress
-    )
+    maps, seconds = _timed(_score_cams, score_cam, layer, inputs, list(roles), perturbations_per_eval, show_progress)
     classes = tuple(
         ClassExplanation(
             index=index,
@@ -116,7 +117,9 @@ def explain_image(
         )
     )
     run = score_cam.last_run or RunStatistics()
-    return ImageExplanation(image_name, seen_pixels(inputs, classifier.preprocess), classes, run, seconds)
+    pixels = seen_pixels(inputs, classifier.preprocess)
+    grad_cam_name = LAYER_GRAD_CAM if layer.activation_transform is None else TOKEN_GRAD_CAM
+    return ImageExplanation(image_name, pixels, classes, run, seconds, grad_cam_name)
 
 
 def grad_cam(model: nn.Module, layer: ExplainedLayer, inputs: Tensor, target: int) -> Tensor:
@@ -153,9 +156,7 @@ def _grad_cam_of_tokens(
 ) -> Tensor:
     gradient = LayerGradientXActivation(model, layer.module, multiply_by_inputs=False)
     activation = LayerActivation(model, layer.module)
-    weights = transform(gradient.attribute(inputs, target, attribute_to_layer_input=layer.of_input)).mean(
-        (2, 3), True
-    )
+    weights = transform(gradient.attribute(inputs, target, attribute_to_layer_input=layer.of_input)).mean((2, 3), True)
     maps = transform(activation.attribute(inputs, attribute_to_layer_input=layer.of_input))
     return F.relu((weights * maps).sum(1, keepdim=True))
 
@@ -183,13 +184,11 @@ def _score_cams(
 
 def _upsampled(maps: Tensor, inputs: Tensor) -> Tensor:
     """Returns maps 1×T×h×w as T×H×W, of the inputs' size, on the CPU."""
-    upsampled = LayerAttribution.interpolate(maps, tuple(inputs.shape[2:]), "bilinear")
+    upsampled: Tensor = LayerAttribution.interpolate(maps, tuple(inputs.shape[2:]), "bilinear")
     return upsampled[0].detach().float().cpu()
 
 
-def _roles(
-    probabilities: Tensor, class_names: Sequence[str] | None, target: str, compare: bool
-) -> dict[int, str]:
+def _roles(probabilities: Tensor, class_names: Sequence[str] | None, target: str, compare: bool) -> dict[int, str]:
     """Returns the classes to explain, and why."""
     ranking = [int(index) for index in probabilities.argsort(descending=True)]
     predicted = ranking[0]

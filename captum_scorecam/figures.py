@@ -1,4 +1,4 @@
-"""The picture of explanations: image, LayerGradCam and ScoreCAM side by side, one row per image and class."""
+"""The picture of explanations: image, LayerGradCam and ScoreCAM side by side, a row for each image and class."""
 
 from __future__ import annotations
 
@@ -10,17 +10,165 @@ from typing import TYPE_CHECKING
 
 from torch import Tensor
 
+from captum_scorecam.explanation import ClassExplanation, ImageExplanation
+
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-    from captum_scorecam.explanation import ClassExplanation, ImageExplanation
-
-_PANEL = 3.0  # inches
-_GAP, _MARGIN, _ROW_TITLE, _HEADER = 0.15, 0.25, 0.62, 0.35
-_DPI = 120
-_MOST_PIXELS = 60_000  # Agg draws at most 2 ** 16 in one direction
+_PANEL, _GAP, _MARGIN, _TITLES, _HEADING = 3.0, 0.15, 0.25, 0.55, 0.35  # inches, whole dots at 120 per inch
+_DPI, _MOST_PIXELS = 120, 60_000  # Agg draws at most 2**16 pixels in a direction
+_INK, _PALE_INK = "#1a1a1a", "#6b6b6b"
 
 
-def draw_explanations(explanations: Sequence[ImageExplanation]) -> Figure:
-    raise NotImplementedError
+def draw_explanations(explanations: Sequence[ImageExplanation], heading: str) -> Figure:
+    """Draws image, LayerGradCam and ScoreCAM side by side, a row for each image and class.
+
+    The maps are drawn by Captum's ``visualize_image_attr``, each scaled to its own highest value.
+
+    Args:
+        explanations (sequence of ImageExplanation): The images, one or more.
+        heading (str): The line above all.
+
+    Returns:
+        Figure: A figure with its own Agg canvas, unknown to pyplot.
+    """
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    rows = [(explanation, shown) for explanation in explanations for shown in explanation.classes]
+    height = _PANEL * max(explanation.pixels.shape[0] / explanation.pixels.shape[1] for explanation in explanations)
+    row_height = height + _TITLES + _GAP
+    size = (2 * _MARGIN + 3 * _PANEL + 2 * _GAP, 2 * _MARGIN + _HEADING + len(rows) * row_height - _GAP)
+    figure = Figure(figsize=size, dpi=min(_DPI, _MOST_PIXELS / max(size)), facecolor="white")
+    FigureCanvasAgg(figure)
+    _write(
+        figure, _shortened(heading, 130), (_MARGIN, size[1] - _MARGIN - 0.12), size[0] - 2 * _MARGIN, color=_PALE_INK
+    )
+    for row, (explanation, shown) in enumerate(rows):
+        bottom = size[1] - _MARGIN - _HEADING - (row + 1) * row_height + _GAP
+        _draw_row(figure, explanation, shown, bottom, height)
+    return figure
+
+
+def _draw_row(
+    figure: Figure, explanation: ImageExplanation, shown: ClassExplanation, bottom: float, height: float
+) -> None:
+    run = explanation.run
+    panels = (
+        (
+            None,
+            shown.name,
+            f"{shown.role}, {shown.probability:.1%} · {_shortened(explanation.image_name, 30)}",
+        ),
+        (shown.grad_cam, explanation.grad_cam_name, f"{shown.grad_cam_seconds:.2f} s"),
+        (shown.score_cam, "ScoreCAM", f"{run.rows} of {run.channels} forwards{_for_both(explanation)}"),
+    )
+    width, full_height = figure.get_size_inches()
+    for column, (values, title, subtitle) in enumerate(panels):
+        left = _MARGIN + column * (_PANEL + _GAP)
+        axes = figure.add_axes((left / width, bottom / full_height, _PANEL / width, height / full_height))
+        if values is not None and not values.max() > 0:
+            subtitle = f"zero map · {subtitle}"
+        _draw_panel(axes, explanation.pixels, values)
+        _write(figure, _shortened(title, 40), (left, bottom + height + 0.27), _PANEL, weight="bold", fontsize=11)
+        _write(figure, subtitle, (left, bottom + height + 0.08), _PANEL, color=_PALE_INK)
+
+
+def _for_both(explanation: ImageExplanation) -> str:
+    return ", for both classes" if len(explanation.classes) > 1 else ""
+
+
+def _draw_panel(axes: Axes, pixels: Tensor, values: Tensor | None) -> None:
+    from captum.attr import visualization
+
+    image = pixels.numpy()
+    highest = 0.0 if values is None else float(values.max())
+    if values is None or highest <= 0:  # Captum can't scale a map without a positive value
+        axes.imshow(image if values is None else image.mean(axis=2), cmap="gray")
+        axes.set(xticks=[], yticks=[])
+    else:
+        visualization.visualize_image_attr(
+            (values / highest).unsqueeze(2).numpy(),
+            image,
+            method="blended_heat_map",
+            sign="positive",
+            plt_fig_axis=(axes.figure, axes),
+            cmap="inferno",
+            alpha_overlay=0.6,
+            use_pyplot=False,
+        )
+    axes.set_anchor("NW")
+    axes.spines[:].set_visible(False)
+
+
+def _write(
+    figure: Figure,
+    text: str,
+    position: tuple[float, float],
+    most_width: float,
+    *,
+    color: str = _INK,
+    fontsize: float = 9,
+    weight: str = "normal",
+) -> None:
+    """Writes one line at a position in inches, in a smaller font where it would be wider than `most_width`."""
+    width, height = figure.get_size_inches()
+    written = figure.text(
+        position[0] / width,
+        position[1] / height,
+        text,
+        color=color,
+        fontsize=fontsize,
+        weight=weight,
+        va="bottom",
+        parse_math=False,
+    )
+    needed = written.get_window_extent().width / figure.dpi
+    if needed > most_width:
+        written.set_fontsize(0.97 * fontsize * most_width / needed)
+
+
+def _shortened(text: str, most: int) -> str:
+    return text if len(text) <= most else f"{text[: most // 2]}…{text[len(text) - most // 2 + 1 :]}"
+
+
+def check_output(path: Path, images: Sequence[Path] = ()) -> None:
+    """Checks, before any work, that the picture can be written and that no file but an old picture is replaced.
+
+    Args:
+        path (Path): Where the picture goes.
+        images (sequence of Path): The images that are explained, which it must not replace.
+
+    Raises:
+        ValueError: If the path does not end in .png, its folder is missing or not writable, it is something other
+            than a writable file, or it is one of the images.
+    """
+    path, folder = path.resolve(), path.resolve().parent
+    if path.suffix.lower() != ".png":
+        raise ValueError(f"Expected `--output` to end in .png, but got {str(path)!r}.")
+    if not folder.is_dir():
+        raise ValueError(f"Expected `--output` to be in a folder that exists, but there is no {str(folder)!r}.")
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise ValueError(f"Expected `--output` to be in a writable folder, but {str(folder)!r} is not.")
+    if path.exists() and not (path.is_file() and os.access(path, os.W_OK)):
+        raise ValueError(f"Expected `--output` to be a new or a writable file, but {str(path)!r} is not.")
+    if path in [image.resolve() for image in images]:
+        raise ValueError(f"Expected `--output` to be another file than the images, but got {str(path)!r}.")
+
+
+def write_png(figure: Figure, path: Path) -> None:
+    """Writes a figure as PNG, all or nothing: what stood there is replaced when the new picture is complete.
+
+    Raises:
+        OSError: If the file can't be written; what stood there is as it was.
+    """
+    picture = io.BytesIO()
+    figure.savefig(picture, format="png", dpi=figure.dpi)
+    path = path.resolve()
+    unfinished = path.with_name(f".captum-scorecam.{os.getpid()}.unfinished")
+    try:
+        unfinished.write_bytes(picture.getvalue())
+        unfinished.replace(path)
+    finally:
+        unfinished.unlink(missing_ok=True)

@@ -31,9 +31,7 @@ def read_image(path: Path) -> Image.Image:
         with Image.open(path) as image:
             return _rgb(ImageOps.exif_transpose(image))
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise ValueError(
-            f"Expected an image file, but {str(path)!r} can't be read as one: {error}"
-        ) from error
+        raise ValueError(f"Expected an image file, but {str(path)!r} can't be read as one: {error}") from error
 
 
 def _rgb(image: Image.Image) -> Image.Image:
@@ -72,9 +70,7 @@ def seen_pixels(inputs: Tensor, preprocess: object) -> Tensor:
         mean, std = (torch.tensor(values).view(-1, 1, 1) for values in statistics)
         pixels = (pixels * std + mean).clamp(0, 1)
     else:
-        pixels = (pixels - pixels.min()) / (pixels.max() - pixels.min()).clamp_min(
-            torch.finfo(torch.float32).tiny
-        )
+        pixels = (pixels - pixels.min()) / (pixels.max() - pixels.min()).clamp_min(torch.finfo(torch.float32).tiny)
     return (pixels if len(pixels) == 3 else pixels[:1].expand(3, -1, -1)).permute(1, 2, 0).contiguous()
 
 
@@ -83,3 +79,8 @@ def _normalisation(preprocess: object) -> tuple[list[float], list[float]] | None
         if hasattr(step, "mean") and hasattr(step, "std"):
             return list(step.mean), list(step.std)
     return None
+
+
+def display_name(path: Path) -> str:
+    """Returns a file's name without the characters that no terminal or font can show."""
+    return "".join(character if character.isprintable() else "?" for character in path.name)

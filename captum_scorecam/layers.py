@@ -6,6 +6,7 @@ import difflib
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TypeGuard
 
 import torch
 from torch import Tensor, nn
@@ -15,6 +16,15 @@ from captum_scorecam.activation_maps import swin_activation_maps, vit_activation
 
 ActivationTransform = Callable[[Tensor], Tensor]
 _OF_INPUT = ":input"
+# Between its first convolution and its last permutation, torchvision's Swin has channels last.
+_SWIN_MAPS = (
+    "features:input",
+    "features.0:input",
+    "features.0.0:input",
+    "features.0.0",
+    "features.0.1:input",
+    "permute",
+)
 
 
 @dataclass(frozen=True)
@@ -64,17 +74,17 @@ def find_layer(model: nn.Module, inputs: Tensor, name: str = "auto") -> Explaine
         ExplainedLayer: The layer.
 
     Raises:
-        ValueError: If no module has that name, it did not run, or there is no layer that ``auto`` could take.
+        ValueError: If no module has that name, it does not run, it has no maps, or ``auto`` finds none.
     """
-    if name == "auto" and isinstance(model, VisionTransformer):
-        name = f"encoder.layers.encoder_layer_{len(model.encoder.layers) - 1}.ln_1"
-    elif name != "auto":
+    if name != "auto":
         _check_name(model, name)
     calls = _record_calls(model, inputs)
-    call = _last_map(calls) if name == "auto" else _last_call(calls, name)
-    chosen = call.module_name if name == "auto" else name
-    shape = call.input_shape if chosen.endswith(_OF_INPUT) else call.output_shape
-    return ExplainedLayer(chosen, model.get_submodule(call.module_name), _token_transform(model, shape))
+    name = _automatic_name(model, calls) if name == "auto" else name
+    shape = _shape_at(calls, name)
+    transform = _token_transform(model, name, shape)
+    if transform is None and not _is_map(shape):
+        raise ValueError(f"Expected `--layer` to have N×K×h×w maps, but {name!r} has {_described(shape)}.")
+    return ExplainedLayer(name, model.get_submodule(name.removesuffix(_OF_INPUT)), transform)
 
 
 def _record_calls(model: nn.Module, inputs: Tensor) -> list[_Call]:
@@ -82,9 +92,7 @@ def _record_calls(model: nn.Module, inputs: Tensor) -> list[_Call]:
     calls: list[_Call] = []
 
     def recorder(name: str) -> Callable[[nn.Module, tuple[object, ...], object], None]:
-        return lambda _, args, output: calls.append(
-            _Call(name, _shape(args[0] if args else None), _shape(output))
-        )
+        return lambda _, args, output: calls.append(_Call(name, _shape(args[0] if args else None), _shape(output)))
 
     hooks = [module.register_forward_hook(recorder(name)) for name, module in model.named_modules() if name]
     try:
@@ -100,16 +108,23 @@ def _shape(value: object) -> torch.Size | None:
     return value.shape if isinstance(value, Tensor) else None
 
 
-def _last_map(calls: list[_Call]) -> _Call:
+def _automatic_name(model: nn.Module, calls: list[_Call]) -> str:
+    if isinstance(model, VisionTransformer):
+        return f"encoder.layers.encoder_layer_{len(model.encoder.layers) - 1}.ln_1"
     runs = Counter(call.module_name for call in calls)
     for call in reversed(calls):
-        if runs[call.module_name] == 1 and _is_map(call.output_shape):
-            return call
-    raise ValueError("Expected a model with a layer whose output is an N×K×h×w map, but found none.")
+        shape = call.output_shape
+        if runs[call.module_name] == 1 and _is_map(shape) and shape[1] > 1:
+            return call.module_name
+    raise ValueError("Expected a model with a layer whose output is N×K×h×w with K > 1 and h·w > 1, but found none.")
 
 
-def _is_map(shape: torch.Size | None) -> bool:
-    return shape is not None and len(shape) == 4 and shape[1] > 1 and shape[2] * shape[3] > 1
+def _is_map(shape: torch.Size | None) -> TypeGuard[torch.Size]:
+    return shape is not None and len(shape) == 4 and shape[2] * shape[3] > 1
+
+
+def _described(shape: torch.Size | None) -> str:
+    return "no tensor" if shape is None else f"shape {tuple(shape)}"
 
 
 def _check_name(model: nn.Module, name: str) -> None:
@@ -118,26 +133,21 @@ def _check_name(model: nn.Module, name: str) -> None:
     if wanted not in names:
         nearest = difflib.get_close_matches(wanted, names, n=5, cutoff=0.3) or names[-5:]
         raise ValueError(
-            f"Expected `--layer` to name a module of the model, but got {name!r}. "
-            f"Nearest: {', '.join(nearest)}."
+            f"Expected `--layer` to name a module of the model, but got {name!r}. Nearest: {', '.join(nearest)}."
         )
 
 
-def _last_call(calls: list[_Call], name: str) -> _Call:
+def _shape_at(calls: list[_Call], name: str) -> torch.Size | None:
+    """Returns the shape at a layer, in its last call, which is the one that is explained."""
     of_module = [call for call in calls if call.module_name == name.removesuffix(_OF_INPUT)]
     if not of_module:
-        raise ValueError(
-            f"Expected `--layer` to name a module that runs in the forward pass, but {name!r} does not."
-        )
-    return of_module[-1]
+        raise ValueError(f"Expected `--layer` to name a module that runs in the forward pass, but {name!r} does not.")
+    return of_module[-1].input_shape if name.endswith(_OF_INPUT) else of_module[-1].output_shape
 
 
-def _token_transform(model: nn.Module, shape: torch.Size | None) -> ActivationTransform | None:
-    if shape is None:
-        return None
-    if isinstance(model, VisionTransformer) and len(shape) == 3:
+def _token_transform(model: nn.Module, name: str, shape: torch.Size | None) -> ActivationTransform | None:
+    if isinstance(model, VisionTransformer) and shape is not None and len(shape) == 3:
         return vit_activation_maps
-    # Swin's blocks return N x h x w x C, its last module and its first convolution N x C x h x w.
-    if isinstance(model, SwinTransformer) and len(shape) == 4 and shape[1] == shape[2]:
+    if isinstance(model, SwinTransformer) and shape is not None and len(shape) == 4 and name not in _SWIN_MAPS:
         return swin_activation_maps
     return None

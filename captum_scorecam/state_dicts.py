@@ -28,9 +28,7 @@ def read_state_dict(path: Path) -> StateDict:
         ValueError: If there is no such file, or it does not hold a state dict.
     """
     if not path.is_file():
-        raise ValueError(
-            f"Expected `--weights` to be DEFAULT, none or a file, but there is no file {str(path)!r}."
-        )
+        raise ValueError(f"Expected `--weights` to be DEFAULT, none or a file, but there is no file {str(path)!r}.")
     try:
         saved = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch.load raises what the unpickler and the zip reader raise
@@ -41,11 +39,7 @@ def read_state_dict(path: Path) -> StateDict:
     for key in _CHECKPOINT_KEYS:
         if isinstance(saved, dict) and isinstance(saved.get(key), dict):
             saved = saved[key]
-    if (
-        not isinstance(saved, dict)
-        or not saved
-        or not all(isinstance(value, Tensor) for value in saved.values())
-    ):
+    if not isinstance(saved, dict) or not saved or not all(isinstance(value, Tensor) for value in saved.values()):
         raise ValueError(f"Expected `--weights` to hold a state dict of tensors, but {str(path)!r} does not.")
     if all(name.startswith(_DATA_PARALLEL_PREFIX) for name in saved):
         return {name.removeprefix(_DATA_PARALLEL_PREFIX): value for name, value in saved.items()}
@@ -60,9 +54,7 @@ def class_count(state: StateDict) -> int:
     """
     name, last = list(state.items())[-1]
     if last.dim() == 0:
-        raise ValueError(
-            f"Expected `--weights` to end with the last layer's bias, but it ends with {name!r}."
-        )
+        raise ValueError(f"Expected `--weights` to end with the last layer's bias, but it ends with {name!r}.")
     return last.shape[0]
 
 

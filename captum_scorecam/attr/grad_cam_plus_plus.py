@@ -43,7 +43,7 @@ def grad_cam_plus_plus_weights(activations: Tensor, gradients: Tensor) -> Tensor
 class LayerGradCamPlusPlus(LayerAttribution, GradientAttribution):
     r"""Grad-CAM++ (`arXiv 1710.11063 <https://arxiv.org/abs/1710.11063>`_), with the call of Captum's ``LayerGradCam``.
 
-    Where Grad-CAM weighs a channel by its mean gradient, Grad-CAM++ sums the positive gradients, each with a coefficient:
+    Grad-CAM weighs a channel by its mean gradient; Grad-CAM++ sums the positive gradients, each with a coefficient:
 
     .. math::
 
@@ -68,9 +68,7 @@ class LayerGradCamPlusPlus(LayerAttribution, GradientAttribution):
         torch.Size([2, 1, 30, 30])
     """
 
-    def __init__(
-        self, forward_func: ForwardFunction, layer: Module, device_ids: list[int] | None = None
-    ) -> None:
+    def __init__(self, forward_func: ForwardFunction, layer: Module, device_ids: list[int] | None = None) -> None:
         LayerAttribution.__init__(self, forward_func, layer, device_ids)
         GradientAttribution.__init__(self, forward_func)
 

@@ -1,0 +1,176 @@
+"""The deletion game of Mask: which small smooth region must go for the class score to fall?"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Generator, Tensor
+
+from captum_scorecam import _captum
+from captum_scorecam._captum import Tensors
+from captum_scorecam.baselines import gaussian_blur
+from captum_scorecam.masked_forward import MaskedForward
+from captum_scorecam.masks import resize, working_dtype
+
+PERTURBATIONS = ("blur", "constant", "noise")
+INPUT_BLUR = 10.0
+CIRCLES = 16
+SUPPRESSED = 0.01
+
+
+def total_variation(masks: Tensor, beta: float) -> Tensor:
+    """Σ_u ‖∇m(u)‖_β^β of each mask (arXiv 1704.03296, eq. 4): the differences of neighbours to the power β, summed.
+
+    Args:
+        masks (Tensor): N×1×spatial.
+        beta (float): β, at least 1.
+
+    Returns:
+        Tensor: N.
+    """
+    differences = (masks.diff(dim=dimension) for dimension in range(2, masks.dim()))
+    return torch.stack([d.abs().pow(beta).flatten(1).sum(1) for d in differences]).sum(0)
+
+
+def shifted(values: Tensor, offsets: Sequence[int]) -> Tensor:
+    """Moves values N×C×spatial so that position i shows what stood at i + offset; beyond an edge, the edge's value."""
+    if values.dim() == 0:
+        return values
+    for dimension, offset in enumerate(offsets, start=2):
+        positions = torch.arange(values.shape[dimension], device=values.device) + offset
+        values = values.index_select(dimension, positions.clamp(0, values.shape[dimension] - 1))
+    return values
+
+
+def smooth(values: Tensor, sigma: float) -> Tensor:
+    """Blurs values N×C×spatial with a Gaussian of standard deviation `sigma` pixels, in full precision; 0 does not."""
+    if sigma == 0:
+        return values
+    with torch.autocast(values.device.type, enabled=False):
+        return gaussian_blur(values, 2 * round(3 * sigma) + 1, sigma)
+
+
+def perturbed_inputs(kind: str, inputs: Tensors, generator: Generator | None) -> Callable[[], Tensors]:
+    """What stands where the mask is 0 (arXiv 1704.03296, eq. 3), as a function that is asked once per iteration.
+
+    ``"blur"`` is the input blurred with σ = 10 pixels, ``"constant"`` the mean of each of its channels, ``"noise"``
+    Gaussian noise with each channel's mean and standard deviation, drawn anew each time, the same for all examples.
+    """
+    if kind == "blur":
+        blurred = tuple(smooth(x, INPUT_BLUR) for x in inputs)
+        return lambda: blurred
+    means = [x.mean(tuple(range(2, x.dim())), keepdim=True) for x in inputs]
+    if kind == "constant":
+        return lambda: tuple(means)
+    deviations = [x.std(tuple(range(2, x.dim())), correction=0, keepdim=True) for x in inputs]
+    device = torch.device("cpu") if generator is None else generator.device
+
+    def noise() -> Tensors:
+        drawn = [torch.randn(x.shape[1:], generator=generator, dtype=torch.float32, device=device) for x in inputs]
+        return tuple(m + s * z.to(m) for m, s, z in zip(means, deviations, drawn, strict=True))
+
+    return noise
+
+
+def upsampling(
+    mask_size: Sequence[int], sizes: Sequence[Sequence[int]], mask_blur: float, like: Tensor
+) -> tuple[Tensors, ...]:
+    """U for each input: linear interpolation followed by a Gaussian blur, as a matrix cells×pixels per dimension."""
+    dtype = working_dtype(like.dtype)
+    one_hots = [torch.eye(cells, dtype=dtype, device=like.device).unsqueeze(0) for cells in mask_size]
+    return tuple(
+        tuple(smooth(resize(cells, (pixels,)), mask_blur)[0] for cells, pixels in zip(one_hots, size, strict=True))
+        for size in sizes
+    )
+
+
+@dataclass(frozen=True)
+class DeletionGame:
+    """The loss of a mask, and the masks that minimise it, one for each example.
+
+    Attributes:
+        forward (MaskedForward): f^c; its baselines are not read.
+        perturbed (callable): Returns what stands where the mask is 0.
+        upsampling (tuple): U, as :func:`upsampling` gives it.
+        l1_weight (float): λ1.
+        tv_weight (float): λ2.
+        tv_beta (float): β.
+    """
+
+    forward: MaskedForward
+    perturbed: Callable[[], Tensors]
+    upsampling: tuple[Tensors, ...]
+    l1_weight: float
+    tv_weight: float
+    tv_beta: float
+
+    @property
+    def mask_size(self) -> tuple[int, ...]:
+        """The cells of a mask along each spatial dimension."""
+        return tuple(len(matrix) for matrix in self.upsampling[0])
+
+    def upsampled(self, masks: Tensor) -> Tensors:
+        """U(m) of masks N×1×mask_size: for each input N×1×size."""
+        return tuple(_upsampled(masks, matrices) for matrices in self.upsampling)
+
+    def scores(self, masks: Tensor, offsets: Sequence[int]) -> Tensor:
+        """f^c of the perturbed inputs, moved by the offsets; N."""
+        x, b, m = (
+            tuple(shifted(values, offsets) for values in tensors)
+            for tensors in (self.forward.inputs, self.perturbed(), self.upsampled(masks))
+        )
+        examples = torch.arange(len(masks), device=masks.device)
+        return replace(self.forward, inputs=x, baselines=b)(m, examples)[:, 0]
+
+    def losses(self, masks: Tensor, offsets: Sequence[int]) -> Tensor:
+        """f^c + λ1 ‖1 − m‖_1 + λ2 Σ_u ‖∇m(u)‖_β^β of each example (arXiv 1704.03296, eqs. 4 and 5); N."""
+        scores = self.scores(masks, offsets)
+        if masks.requires_grad and not scores.requires_grad:
+            raise ValueError("Expected scores that are differentiable in the inputs, but they have no gradient.")
+        deleted = (1 - masks).abs().flatten(1).sum(1)
+        return scores + self.l1_weight * deleted + self.tv_weight * total_variation(masks, self.tv_beta)
+
+    def circles(self) -> Tensor:
+        """The smallest centred circle of each example whose deletion takes 99 % of the score away, N×1×mask_size.
+
+        Of the score's fall from the input to what is perturbed everywhere. It is the mask's first value: from a mask
+        that deletes nothing, a saturated score has no gradient to follow.
+        """
+        size = self.mask_size
+        n_examples, dtype = len(self.forward.inputs[0]), working_dtype(self.forward.inputs[0].dtype)
+        sides = [torch.linspace(-1, 1, 2 * cells + 1, dtype=dtype)[1::2] for cells in size]
+        distances = torch.stack(torch.meshgrid(*sides, indexing="ij")).square().mean(0).sqrt()
+        radii = torch.linspace(0, 1, CIRCLES, dtype=dtype).view(-1, *[1] * (len(size) + 1))
+        masks = (distances >= radii).to(self.forward.device, dtype)
+        with torch.no_grad():
+            scores = torch.stack([self.scores(m.expand(n_examples, 1, *size), [0] * len(size)) for m in masks])
+        suppressed = scores - scores[-1] <= SUPPRESSED * (scores[0] - scores[-1])
+        return masks[suppressed.int().argmax(0)]
+
+    def play(
+        self, masks: Tensor, offsets: Iterable[Sequence[int]], learning_rate: float, progress: str | None = None
+    ) -> Tensor:
+        """Minimises the losses with Adam, one step for each of the offsets, the masks kept in [0, 1].
+
+        Each example has its own loss and Adam works element by element, so examples do not touch one another.
+        """
+        masks = masks.detach().clone().requires_grad_()
+        optimizer = torch.optim.Adam([masks], learning_rate)
+        for step in _captum.progress(offsets, desc=progress, disable=progress is None):
+            (masks.grad,) = torch.autograd.grad(self.losses(masks, step).sum(), masks)
+            optimizer.step()
+            masks.data.clamp_(0, 1)
+        if not masks.isfinite().all():
+            raise ValueError("Expected finite scores and gradients of the perturbed inputs, but got NaN or Inf.")
+        return masks.detach()
+
+
+def _upsampled(masks: Tensor, matrices: Tensors) -> Tensor:
+    # Autocast would interpolate, by matrix products, in half precision.
+    with torch.autocast(masks.device.type, enabled=False):
+        for matrix in matrices:
+            # Takes the spatial dimension in front and puts it, upsampled, behind; after all of them they are in order.
+            masks = torch.einsum("ncs...,sp->nc...p", masks, matrix)
+    return masks

@@ -1,0 +1,167 @@
+"""The commands of ``captum-scorecam``: demo and explain."""
+
+from __future__ import annotations
+
+import sys
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from enum import Enum
+from pathlib import Path
+from typing import Annotated
+
+import torch
+import typer
+from torch import Tensor
+
+from captum_scorecam.classifiers import Classifier, check_model_name, load_classifier
+from captum_scorecam.demo import DEMO_IMAGE, DEMO_MODEL, demo_image
+from captum_scorecam.explanation import PREDICTED, explain_image
+from captum_scorecam.figures import check_output, draw_explanations, write_png
+from captum_scorecam.images import display_name, read_image
+from captum_scorecam.layers import find_layer
+from captum_scorecam.tables import print_explanations
+
+MOST_IMAGES = 50  # in one picture
+BAD_INPUT = (ValueError, TypeError, OSError, ImportError)
+
+commands = typer.Typer(
+    name="captum-scorecam",
+    help="Score-CAM for image classifiers: which parts of an image made the score of a class?",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+
+class Device(str, Enum):
+    """Where the model runs."""
+
+    auto = "auto"
+    cpu = "cpu"
+    cuda = "cuda"
+
+
+Output = Annotated[Path, typer.Option(help="The picture to write, a .png file.")]
+
+
+@commands.command()
+def demo(output: Output = Path("scorecam.png")) -> None:
+    """Explain a photograph of a cat with EfficientNet-Lite0 and its ImageNet weights; nothing is downloaded."""
+    with _plain_messages():
+        check_output(output)
+        classifier = load_classifier(DEMO_MODEL)
+        classifier.model.to(_torch_device(Device.auto))
+        _explain(classifier, [(DEMO_IMAGE, classifier.inputs(demo_image()))], output)
+
+
+@commands.command()
+def explain(
+    images: Annotated[list[Path], typer.Argument(help="Image files.", metavar="IMAGE", show_default=False)],
+    model: Annotated[
+        str,
+        typer.Option(help="A classifier of torchvision, efficientnet_lite0 to 2, or your package.module:factory."),
+    ] = DEMO_MODEL,
+    weights: Annotated[
+        str,
+        typer.Option(help="DEFAULT, none (random), or a file with a state dict.", metavar="DEFAULT|none|FILE"),
+    ] = "DEFAULT",
+    layer: Annotated[
+        str,
+        typer.Option(
+            help="Dotted path of the layer to explain, NAME:input for its input; auto takes the last maps.",
+            metavar="NAME|auto",
+        ),
+    ] = "auto",
+    target: Annotated[
+        str,
+        typer.Option(help="The class: its index, its name, a part of its name.", metavar="INDEX|NAME|predicted"),
+    ] = PREDICTED,
+    compare: Annotated[bool, typer.Option(help="Explain the most probable other class too.")] = True,
+    output: Output = Path("scorecam.png"),
+    perturbations_per_eval: Annotated[
+        int | None,
+        typer.Option(help="Masked images per forward; tuned unless given.", min=1, show_default=False),
+    ] = None,
+    device: Annotated[Device, typer.Option(help="Where the model runs.")] = Device.auto,
+) -> None:
+    """Explain images: LayerGradCam and ScoreCAM of the target class and of the runner-up, in one picture."""
+    with _plain_messages():
+        check_output(output, images)
+        _check_images(images)
+        check_model_name(model)
+        chosen_device = _torch_device(device)
+        classifier = load_classifier(model, weights)
+        classifier.model.to(chosen_device)
+        batches = [(display_name(path), classifier.inputs(read_image(path))) for path in images]
+        _explain(classifier, batches, output, weights, layer, target, compare, perturbations_per_eval)
+
+
+def _explain(
+    classifier: Classifier,
+    batches: Sequence[tuple[str, Tensor]],
+    output: Path,
+    weights: str = "DEFAULT",
+    layer_name: str = "auto",
+    target: str = PREDICTED,
+    compare: bool = True,
+    perturbations_per_eval: int | None = None,
+) -> None:
+    """Explains preprocessed images, prints the table and writes the picture."""
+    layer = find_layer(classifier.model, batches[0][1], classifier.layer if layer_name == "auto" else layer_name)
+    explanations = [
+        explain_image(
+            classifier,
+            layer,
+            inputs,
+            name,
+            target=target,
+            compare=compare,
+            perturbations_per_eval=perturbations_per_eval,
+            show_progress=sys.stderr.isatty(),
+        )
+        for name, inputs in batches
+    ]
+    heading = f"{classifier.name}, weights {Path(weights).name}, layer {layer.name}"
+    print_explanations(explanations, heading)
+    write_png(draw_explanations(explanations, heading), output)
+    typer.echo(f"Picture: {output}")
+
+
+def _check_images(paths: Sequence[Path]) -> None:
+    """Checks, before any work, that all images can be read; read again later, they are never all in memory."""
+    if len(paths) > MOST_IMAGES:
+        raise ValueError(f"Expected at most {MOST_IMAGES} images for one picture, but got {len(paths)}.")
+    for path in paths:
+        read_image(path)
+
+
+def _torch_device(device: Device) -> torch.device:
+    available = torch.cuda.is_available()
+    if device is Device.cuda and not available:
+        raise ValueError("Expected `--device` to be cpu or auto, since PyTorch finds no CUDA device here.")
+    return torch.device("cuda" if available and device is not Device.cpu else "cpu")
+
+
+@contextmanager
+def _plain_messages() -> Iterator[None]:
+    """Makes warnings and errors one line on stderr; after an error, the exit status is 2 for bad input, else 1."""
+    try:
+        with _warnings_as_lines():
+            yield
+    except Exception as error:
+        name = "" if isinstance(error, BAD_INPUT) else f"{type(error).__name__}: "
+        typer.echo(f"Error: {name}{' '.join(str(error).split())}", err=True)
+        raise typer.Exit(2 if isinstance(error, BAD_INPUT) else 1) from error
+
+
+@contextmanager
+def _warnings_as_lines() -> Iterator[None]:
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        try:
+            yield
+        finally:
+            messages = [str(warning.message) for warning in caught if issubclass(warning.category, UserWarning)]
+            for message in dict.fromkeys(messages):
+                typer.echo(f"Warning: {' '.join(message.split())}", err=True)

@@ -1,0 +1,17 @@
+"""The measures of the Score-CAM paper as ``torchmetrics.Metric`` classes; as functions in ``metrics.functional``."""
+
+from captum_scorecam.metrics.average_drop import AverageDrop, AverageGain, AverageIncrease
+from captum_scorecam.metrics.energy_pointing_game import EnergyPointingGame, PointingGame
+from captum_scorecam.metrics.insertion_deletion import DeletionAUC, InsertionAUC
+from captum_scorecam.metrics.plot import plot_curves
+
+__all__ = [
+    "AverageDrop",
+    "AverageGain",
+    "AverageIncrease",
+    "DeletionAUC",
+    "EnergyPointingGame",
+    "InsertionAUC",
+    "PointingGame",
+    "plot_curves",
+]

@@ -1,0 +1,76 @@
+"""Average drop, average increase and average gain, batch by batch."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import Tensor
+
+from captum_scorecam.metrics.example_mean import ExampleMean
+from captum_scorecam.metrics.functional.average_drop import (
+    _average_drop_update,
+    _average_gain_update,
+    _average_increase_update,
+)
+
+
+class AverageDrop(ExampleMean):
+    """Average drop in percent: see :func:`~captum_scorecam.metrics.functional.average_drop`.
+
+    Args:
+        relative (bool): Divide the drop by the original score. Default: True.
+        **kwargs: Arguments of ``torchmetrics.Metric``.
+
+    Example:
+        >>> import torch
+        >>> from captum_scorecam.metrics import AverageDrop
+        >>> metric = AverageDrop()
+        >>> metric.update(torch.tensor([0.8]), torch.tensor([0.2]))
+        >>> metric.update(torch.tensor([0.5]), torch.tensor([0.6]))
+        >>> metric.compute()
+        tensor(37.5000)
+    """
+
+    higher_is_better = False
+
+    def __init__(self, relative: bool = True, **kwargs: Any) -> None:
+        super().__init__("relative_drop" if relative else "absolute_drop", **kwargs)
+        self.relative = relative
+
+    def update(self, original_scores: Tensor, masked_scores: Tensor) -> None:
+        """Adds a batch: scores before and after masking, one for each example."""
+        self._add(_average_drop_update(original_scores, masked_scores, self.relative))
+
+
+class AverageIncrease(ExampleMean):
+    """Average increase in percent: see :func:`~captum_scorecam.metrics.functional.average_increase`.
+
+    Args:
+        **kwargs: Arguments of ``torchmetrics.Metric``.
+    """
+
+    higher_is_better = True
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__("increase", **kwargs)
+
+    def update(self, original_scores: Tensor, masked_scores: Tensor) -> None:
+        """Adds a batch: scores before and after masking, one for each example."""
+        self._add(_average_increase_update(original_scores, masked_scores))
+
+
+class AverageGain(ExampleMean):
+    """Average gain in percent: see :func:`~captum_scorecam.metrics.functional.average_gain`.
+
+    Args:
+        **kwargs: Arguments of ``torchmetrics.Metric``.
+    """
+
+    higher_is_better = True
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__("gain", **kwargs)
+
+    def update(self, original_scores: Tensor, masked_scores: Tensor) -> None:
+        """Adds a batch: probabilities before and after masking, one for each example."""
+        self._add(_average_gain_update(original_scores, masked_scores))

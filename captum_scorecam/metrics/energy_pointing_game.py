@@ -1,0 +1,56 @@
+"""The energy-based and the classic pointing game, batch by batch."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from torch import Tensor
+
+from captum_scorecam.metrics.example_mean import ExampleMean
+from captum_scorecam.metrics.functional.energy_pointing_game import (
+    _energy_pointing_game_update,
+    _pointing_game_update,
+    check_tolerance,
+)
+
+
+class EnergyPointingGame(ExampleMean):
+    """Energy-based pointing game: see :func:`~captum_scorecam.metrics.functional.energy_pointing_game`.
+
+    Args:
+        **kwargs: Arguments of ``torchmetrics.Metric``.
+    """
+
+    higher_is_better = True
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__("energy_in_region", **kwargs)
+
+    def update(self, attributions: Tensor, regions: Tensor | Sequence[Tensor]) -> None:
+        """Adds a batch: attributions N×C×spatial; boxes, N tensors M×4, or boolean masks N×spatial."""
+        self._add(_energy_pointing_game_update(attributions, regions))
+
+
+class PointingGame(ExampleMean):
+    """Pointing game: see :func:`~captum_scorecam.metrics.functional.pointing_game`.
+
+    Args:
+        tolerance (float): How far from the object the maximum may lie, in pixels. Default: 15.
+        **kwargs: Arguments of ``torchmetrics.Metric``.
+
+    Raises:
+        ValueError: If `tolerance` is negative.
+    """
+
+    higher_is_better = True
+
+    def __init__(self, tolerance: float = 15, **kwargs: Any) -> None:
+        check_tolerance(tolerance)
+        # A state is a buffer to torch, whose name must not have a dot.
+        super().__init__(f"hits_within_{tolerance}".replace(".", "_"), **kwargs)
+        self.tolerance = tolerance
+
+    def update(self, attributions: Tensor, regions: Tensor | Sequence[Tensor]) -> None:
+        """Adds a batch: attributions N×C×spatial; boxes, N tensors M×4, or boolean masks N×spatial."""
+        self._add(_pointing_game_update(attributions, regions, self.tolerance))

@@ -1,0 +1,30 @@
+"""The measures as functions of tensors, and those that run a model."""
+
+from captum_scorecam.metrics.functional.average_drop import (
+    MaskedInputScores,
+    average_drop,
+    average_gain,
+    average_increase,
+    masked_input_scores,
+)
+from captum_scorecam.metrics.functional.captum_measures import infidelity, sensitivity_max
+from captum_scorecam.metrics.functional.energy_pointing_game import energy_pointing_game, pointing_game
+from captum_scorecam.metrics.functional.insertion_deletion import PerturbationCurve, deletion, insertion
+from captum_scorecam.metrics.functional.randomization import LayerSimilarity, cascading_parameter_randomization
+
+__all__ = [
+    "LayerSimilarity",
+    "MaskedInputScores",
+    "PerturbationCurve",
+    "average_drop",
+    "average_gain",
+    "average_increase",
+    "cascading_parameter_randomization",
+    "deletion",
+    "energy_pointing_game",
+    "infidelity",
+    "insertion",
+    "masked_input_scores",
+    "pointing_game",
+    "sensitivity_max",
+]

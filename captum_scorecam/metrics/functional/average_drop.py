@@ -1,0 +1,205 @@
+"""Average drop, increase and gain: what the score loses or gains when only the explained part of an input is left.
+
+Sources mean different things by these names. How to get each, with the scores of :func:`masked_input_scores`:
+
+- Score-CAM's paper (arXiv 1910.01279): the defaults. Grad-CAM++'s (arXiv 1710.11063): ``keep_fraction=None``.
+- torchcam's ``ClassificationMetric``: ``keep_fraction=None``; it returns fractions instead of percent.
+- grad-cam's ``DropInConfidence`` and ``IncreaseInConfidence``: the absolute drop of raw outputs:
+  ``keep_fraction=None, score="output"``, then ``average_drop(..., relative=False)``; fractions instead of percent.
+- Masks on the pixels, before normalisation: what is masked is black and not the mean colour:
+  ``baselines=lambda x: ((0 - mean) / std).expand_as(x)``.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from captum_scorecam._captum import BaselineType, ForwardFunction, TargetType, Tensors
+from captum_scorecam.baselines import BaselineFunction, baselines_of
+from captum_scorecam.class_scores import ScoreFunction
+from captum_scorecam.masked_forward import MaskedForward
+from captum_scorecam.masks import min_max_normalize, varies
+from captum_scorecam.metrics.functional.example_mean import reduced
+from captum_scorecam.metrics.functional.pixel_masks import StoredMasks, pixel_ranks, pixel_values, score_masks
+
+MASKS = ("soft", "binary")
+
+
+class MaskedInputScores(NamedTuple):
+    """The class scores before and after masking, what average drop, increase and gain take.
+
+    Attributes:
+        original (Tensor): Y, shape N: the scores of the inputs.
+        masked (Tensor): O, shape N: the scores of the inputs of which the explanation is left.
+    """
+
+    original: Tensor
+    masked: Tensor
+
+
+def masked_input_scores(
+    forward_func: ForwardFunction,
+    inputs: Tensor | Tensors,
+    attributions: Tensor | Tensors,
+    target: TargetType = None,
+    *,
+    keep_fraction: float | None = 0.5,
+    mask: str = "soft",
+    baselines: BaselineType | str | BaselineFunction = None,
+    score: str | ScoreFunction = "probability",
+    additional_forward_args: object | None = None,
+    perturbations_per_eval: int | None = None,
+) -> MaskedInputScores:
+    """Scores inputs before and after they are masked by their attributions: f^c(X) and f^c(B + M ∘ (X − B)).
+
+    The default is the Score-CAM paper's (arXiv 1910.01279, section 4.2): the point-wise product with the map, of which
+    at most half of the pixels are positive. A constant map tells no pixel from another and keeps none, whatever `mask`.
+
+    Args:
+        forward_func (callable): The model, or any function of its inputs.
+        inputs (Tensor or tuple of Tensor): N examples, each tensor N×C×spatial.
+        attributions (Tensor or tuple of Tensor): One for each input tensor, N×1×spatial or N×C×spatial (summed over the
+            channels). A map smaller than the input, such as a layer's, is resized linearly. The pixels of several
+            inputs are scaled and ranked together.
+        target: The class, in any form that Captum accepts. Default: None, for one output per example.
+        keep_fraction (float, optional): The share of pixels, those of highest attribution, of which anything is left,
+            in (0, 1]; at least one pixel, of equal ones the earlier. None: all (Grad-CAM++). Default: 0.5.
+        mask (str): ``"soft"``, the map scaled to [0, 1] (a map with negative values too), or ``"binary"``, ones.
+        baselines: B: as in Captum, or ``"blur"``, or a callable of an input tensor. Default: None, zeros.
+        score (str or callable): f: ``"probability"`` (default), ``"output"`` or a callable, as for ScoreCAM.
+        additional_forward_args (optional): What `forward_func` takes after the inputs; not masked.
+        perturbations_per_eval (int, optional): A forward takes at most this many × N rows. Default: None, tuned.
+
+    Returns:
+        MaskedInputScores: `original` and `masked`, shape N each.
+
+    Raises:
+        ValueError: If an option or attribution does not fit, or an attribution or score is not finite.
+    """
+    _check_options(keep_fraction, mask)
+    given = baselines_of(inputs, baselines)
+    forward = MaskedForward.of(forward_func, inputs, [target], additional_forward_args, given, score)
+    kept = _kept_part(pixel_values(attributions, forward.inputs), keep_fraction, mask)
+    # Both rows of an example go through the same kernels, so that equal inputs get equal scores.
+    pairs = torch.stack([torch.ones_like(kept), kept], 1).flatten(0, 1)
+    examples = torch.arange(len(kept), device=forward.device).repeat_interleave(2)
+    scores = score_masks(forward, StoredMasks(pairs, examples, forward.sizes), perturbations_per_eval)
+    return MaskedInputScores(scores[0::2], scores[1::2])
+
+
+def average_drop(
+    original_scores: Tensor, masked_scores: Tensor, *, relative: bool = True, reduction: str = "mean"
+) -> Tensor:
+    """Average drop: mean of max(0, Y − O) / Y, in percent; lower is better (arXiv 1710.11063).
+
+    Args:
+        original_scores (Tensor): Y, of any shape, one for each example; non-negative unless `relative` is off.
+        masked_scores (Tensor): O, of that shape.
+        relative (bool): Divide by Y. Default: True. False gives the absolute drop, mean of max(0, Y − O).
+        reduction (str): ``"mean"`` over the examples (default) or ``"none"``, one value for each.
+
+    Returns:
+        Tensor: In percent: 0 to 100 for probabilities. Where Y and O are 0, or Y is 0 and O positive, nothing drops: 0.
+
+    Raises:
+        ValueError: If shapes differ, there is no example, a score is not finite, or a relative drop has no value
+            (Y negative, or 0 with a negative O).
+
+    Example:
+        >>> import torch
+        >>> from captum_scorecam.metrics.functional import average_drop
+        >>> average_drop(torch.tensor([0.8, 0.5]), torch.tensor([0.2, 0.6]))
+        tensor(37.5000)
+    """
+    return reduced(_average_drop_update(original_scores, masked_scores, relative), reduction)
+
+
+def average_increase(original_scores: Tensor, masked_scores: Tensor, *, reduction: str = "mean") -> Tensor:
+    """Average increase: the share of examples with Y < O, in percent; higher is better (arXiv 1910.01279, section 4.2).
+
+    Args, errors and shapes are those of :func:`average_drop`; scores may be negative.
+
+    Example:
+        >>> import torch
+        >>> from captum_scorecam.metrics.functional import average_increase
+        >>> average_increase(torch.tensor([0.8, 0.5]), torch.tensor([0.2, 0.6]))
+        tensor(50.)
+    """
+    return reduced(_average_increase_update(original_scores, masked_scores), reduction)
+
+
+def average_gain(original_scores: Tensor, masked_scores: Tensor, *, reduction: str = "mean") -> Tensor:
+    """Average gain: mean of max(0, O − Y) / (1 − Y), in percent; higher is better (Opti-CAM, arXiv 2301.07002).
+
+    Args, errors and shapes are those of :func:`average_drop`; scores must be probabilities. Where Y is 1, nothing can
+    be gained: 0.
+
+    Example:
+        >>> import torch
+        >>> from captum_scorecam.metrics.functional import average_gain
+        >>> average_gain(torch.tensor([0.75, 0.5]), torch.tensor([0.25, 0.625]))
+        tensor(12.5000)
+    """
+    return reduced(_average_gain_update(original_scores, masked_scores), reduction)
+
+
+def _average_drop_update(original_scores: Tensor, masked_scores: Tensor, relative: bool = True) -> Tensor:
+    original, masked = _checked_scores(original_scores, masked_scores)
+    drop = (original - masked).clamp(min=0)
+    if not relative:
+        return 100 * drop
+    undefined = (original < 0) | ((original == 0) & (masked < 0))
+    if undefined.any():
+        raise ValueError(
+            "Expected non-negative scores for a relative drop, "
+            f"but got {float(original[undefined][0])} before and {float(masked[undefined][0])} after masking. "
+            "Take score='probability', or relative=False."
+        )
+    return 100 * drop / torch.where(original > 0, original, 1.0)
+
+
+def _average_increase_update(original_scores: Tensor, masked_scores: Tensor) -> Tensor:
+    original, masked = _checked_scores(original_scores, masked_scores)
+    return 100.0 * (original < masked).double()
+
+
+def _average_gain_update(original_scores: Tensor, masked_scores: Tensor) -> Tensor:
+    original, masked = _checked_scores(original_scores, masked_scores)
+    lowest, highest = float(torch.min(original, masked).amin()), float(torch.max(original, masked).amax())
+    if lowest < 0 or highest > 1:
+        raise ValueError(f"Expected probabilities in [0, 1] for a gain, but got scores from {lowest} to {highest}.")
+    return 100 * (masked - original).clamp(min=0) / torch.where(original < 1, 1 - original, 1.0)
+
+
+def _checked_scores(original: Tensor, masked: Tensor) -> tuple[Tensor, Tensor]:
+    if original.shape != masked.shape or original.numel() == 0:
+        raise ValueError(
+            "Expected as many original as masked scores, at least one, "
+            f"but got shapes {tuple(original.shape)} and {tuple(masked.shape)}."
+        )
+    if not (original.isfinite().all() and masked.isfinite().all()):
+        raise ValueError("Expected finite scores, but got NaN or Inf.")
+    return original.detach().double(), masked.detach().double()
+
+
+def _kept_part(values: Tensor, keep_fraction: float | None, mask: str) -> Tensor:
+    """The masks N×P of pixel values N×P."""
+    masks = min_max_normalize(values.unsqueeze(1)).squeeze(1) if mask == "soft" else torch.ones_like(values)
+    if keep_fraction is not None:
+        # The small number is for products such as 0.29 · 100, which is 28.999…
+        n_kept = max(1, math.floor(keep_fraction * values.shape[1] + 1e-6))
+        masks = masks * (pixel_ranks(values) < n_kept)
+    return masks * varies(values.unsqueeze(1))
+
+
+def _check_options(keep_fraction: float | None, mask: str) -> None:
+    if mask not in MASKS:
+        raise ValueError(f"Expected `mask` to be {' or '.join(map(repr, MASKS))}, but got {mask!r}.")
+    if keep_fraction is None and mask == "binary":
+        raise ValueError("Expected a `keep_fraction` for the mask 'binary', which else keeps everything, but got None.")
+    if keep_fraction is not None and not 0 < keep_fraction <= 1:
+        raise ValueError(f"Expected `keep_fraction` in (0, 1], but got {keep_fraction}.")

@@ -1,0 +1,164 @@
+"""The energy-based pointing game of the Score-CAM paper, and the pointing game that it extends."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from captum_scorecam.masks import varies, working_dtype
+from captum_scorecam.metrics.functional.example_mean import reduced
+
+
+def energy_pointing_game(
+    attributions: Tensor, regions: Tensor | Sequence[Tensor], *, reduction: str = "mean"
+) -> Tensor:
+    """The share of an attribution's positive energy that lies in the object (arXiv 1910.01279, section 4.3).
+
+    Args:
+        attributions (Tensor): N×1×spatial or N×C×spatial (summed over the channels), of the image's spatial size.
+            Negative values count as 0.
+        regions (sequence of Tensor or Tensor): The object in each image: N tensors M×4 of boxes x1, y1, x2, y2 in
+            pixels, right and lower edge exclusive, of which the union counts (M may differ; a pixel belongs to a box
+            that holds its centre; what lies outside the image does not count); or one boolean tensor N×spatial.
+        reduction (str): ``"mean"`` over the examples (default) or ``"none"``, one value for each.
+
+    Returns:
+        Tensor: In [0, 1], higher is better. An attribution without positive energy has none in the object: 0.
+
+    Raises:
+        ValueError: If shapes do not fit, a value is not finite, a box's edges are swapped, or a region has no pixel in
+            its image (no boxes, empty boxes, boxes outside the image), for which no share makes sense.
+        TypeError: If `regions` are not tensors.
+
+    Example:
+        >>> import torch
+        >>> from captum_scorecam.metrics.functional import energy_pointing_game
+        >>> attributions = torch.tensor([[[[3.0, 1.0, 0.0], [0.0, 0.0, 4.0]]]])
+        >>> energy_pointing_game(attributions, [torch.tensor([[0, 0, 2, 1]])])
+        tensor(0.5000)
+    """
+    return reduced(_energy_pointing_game_update(attributions, regions), reduction)
+
+
+def pointing_game(
+    attributions: Tensor, regions: Tensor | Sequence[Tensor], *, tolerance: float = 15, reduction: str = "mean"
+) -> Tensor:
+    """The share of attributions whose maximum lies on the object (Zhang et al., IJCV 2018, arXiv 1608.00507).
+
+    The mean is over examples; the literature also averages per class first.
+
+    Args:
+        attributions, regions, reduction: As for :func:`energy_pointing_game`. Of equal maxima the earlier pixel counts.
+        tolerance (float): How far from the object the maximum may lie, in pixels from centre to centre. Default: 15, as
+            in the literature, for images of some hundred pixels; 0 for a hit in the object only.
+
+    Returns:
+        Tensor: In [0, 1], higher is better. A constant map points nowhere: a miss.
+
+    Raises:
+        ValueError, TypeError: As :func:`energy_pointing_game`, and if `tolerance` is negative.
+
+    Example:
+        >>> import torch
+        >>> from captum_scorecam.metrics.functional import pointing_game
+        >>> attributions = torch.tensor([[[[3.0, 1.0, 0.0], [0.0, 0.0, 4.0]]]])
+        >>> pointing_game(attributions, [torch.tensor([[0, 0, 2, 1]])], tolerance=0)
+        tensor(0.)
+    """
+    return reduced(_pointing_game_update(attributions, regions, tolerance), reduction)
+
+
+def _energy_pointing_game_update(attributions: Tensor, regions: Tensor | Sequence[Tensor]) -> Tensor:
+    maps = _checked_maps(attributions).relu()
+    inside = (maps * _region_masks(regions, maps)).flatten(1).sum(1)
+    total = maps.flatten(1).sum(1)
+    return inside / torch.where(total > 0, total, 1.0)
+
+
+def _pointing_game_update(attributions: Tensor, regions: Tensor | Sequence[Tensor], tolerance: float = 15) -> Tensor:
+    check_tolerance(tolerance)
+    maps = _checked_maps(attributions)
+    masks = _region_masks(regions, maps).flatten(1)
+    axes = [torch.arange(length, device=maps.device) for length in maps.shape[1:]]
+    pixels = torch.stack(torch.meshgrid(*axes, indexing="ij"), -1).flatten(0, -2)
+    highest = pixels[maps.flatten(1).argmax(1)]
+    squared_distances = (pixels - highest.unsqueeze(1)).pow(2).sum(2)
+    hits = (masks & (squared_distances <= tolerance**2)).any(1)
+    return (hits & varies(maps.unsqueeze(1)).squeeze(1)).double()
+
+
+def check_tolerance(tolerance: float) -> None:
+    """Raises ValueError where a tolerance is negative or not finite."""
+    if not 0 <= tolerance < math.inf:
+        raise ValueError(f"Expected `tolerance` to be a number of pixels, at least 0, but got {tolerance}.")
+
+
+def _checked_maps(attributions: Tensor) -> Tensor:
+    """Maps N×spatial, in float64 where they were that, else float32."""
+    if attributions.dim() not in (3, 4, 5) or attributions.numel() == 0:
+        raise ValueError(
+            "Expected attributions of shape N×C×spatial (1 to 3 spatial dimensions), at least one, "
+            f"but got shape {tuple(attributions.shape)}."
+        )
+    bad = ~attributions.isfinite().flatten(1).all(1)
+    if bad.any():
+        raise ValueError(
+            f"Expected finite attributions, but got NaN or Inf for {int(bad.sum())} of {len(bad)} examples, "
+            f"the first of them example {int(bad.nonzero()[0])}."
+        )
+    return attributions.detach().to(working_dtype(attributions.dtype)).sum(1)
+
+
+def _region_masks(regions: Tensor | Sequence[Tensor], maps: Tensor) -> Tensor:
+    """The regions as booleans, of the shape of maps N×spatial."""
+    if isinstance(regions, Tensor) and regions.dtype == torch.bool:
+        masks = regions.to(maps.device)
+    else:
+        masks = torch.stack([_box_mask(boxes, maps.shape[1:]) for boxes in _checked_boxes(regions)]).to(maps.device)
+    if masks.shape != maps.shape:
+        raise ValueError(
+            f"Expected regions for attributions of shape {tuple(maps.shape)} (N×spatial), "
+            f"but got regions of shape {tuple(masks.shape)}."
+        )
+    empty = ~masks.flatten(1).any(1)
+    if empty.any():
+        raise ValueError(
+            f"Expected regions with at least one pixel in the image, but got {int(empty.sum())} without, "
+            f"the first of them of example {int(empty.nonzero()[0])}."
+        )
+    return masks
+
+
+def _checked_boxes(regions: Tensor | Sequence[Tensor]) -> list[Tensor]:
+    all_boxes = list(regions)
+    if not all_boxes:
+        raise ValueError("Expected regions of at least one image, but got none.")
+    for example, boxes in enumerate(all_boxes):
+        if not isinstance(boxes, Tensor):
+            raise TypeError(f"Expected `regions` to be tensors, but got {type(boxes).__name__} for example {example}.")
+        if boxes.dim() != 2 or boxes.shape[1] != 4:
+            raise ValueError(
+                f"Expected boxes of shape M×4, or boolean masks N×spatial, "
+                f"but got shape {tuple(boxes.shape)} for example {example}."
+            )
+        if not boxes.isfinite().all() or (boxes[:, :2] > boxes[:, 2:]).any():
+            raise ValueError(
+                f"Expected finite boxes x1, y1, x2, y2 with x1 ≤ x2 and y1 ≤ y2, "
+                f"but got {boxes.tolist()} for example {example}."
+            )
+    return all_boxes
+
+
+def _box_mask(boxes: Tensor, size: Sequence[int]) -> Tensor:
+    """The pixels H×W whose centre is in one of the boxes M×4."""
+    if len(size) != 2:
+        raise ValueError(f"Expected boolean masks for attributions of {len(size)} spatial dimensions, but got boxes.")
+    height, width = size
+    x1, y1, x2, y2 = boxes.double().unsqueeze(2).unbind(1)
+    x = torch.arange(width, device=boxes.device) + 0.5
+    y = torch.arange(height, device=boxes.device) + 0.5
+    columns, rows = (x1 <= x) & (x < x2), (y1 <= y) & (y < y2)
+    return (rows.unsqueeze(2) & columns.unsqueeze(1)).any(0)

@@ -1,0 +1,143 @@
+"""Insertion and deletion (RISE, arXiv 1806.07421): the score while the highest pixels appear, or disappear."""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from captum_scorecam._captum import BaselineType, ForwardFunction, TargetType, Tensors
+from captum_scorecam.baselines import BaselineFunction, baselines_of
+from captum_scorecam.class_scores import ScoreFunction
+from captum_scorecam.masked_forward import MaskedForward
+from captum_scorecam.metrics.functional.pixel_masks import RankMasks, pixel_ranks, pixel_values, score_masks
+
+
+class PerturbationCurve(NamedTuple):
+    """The scores while pixels are inserted or deleted.
+
+    Attributes:
+        fractions (Tensor): Shape S, the share of pixels that was inserted or deleted, from 0 to 1.
+        scores (Tensor): N×S, the class score of each example at each of them.
+        auc (Tensor): Shape N, the area under each example's curve, by the trapezoidal rule.
+    """
+
+    fractions: Tensor
+    scores: Tensor
+    auc: Tensor
+
+
+def insertion(
+    forward_func: ForwardFunction,
+    inputs: Tensor | Tensors,
+    attributions: Tensor | Tensors,
+    target: TargetType = None,
+    *,
+    step: float = 0.01,
+    baselines: BaselineType | str | BaselineFunction = "blur",
+    score: str | ScoreFunction = "probability",
+    additional_forward_args: object | None = None,
+    perturbations_per_eval: int | None = None,
+) -> PerturbationCurve:
+    """Starts from the baseline and inserts the input's pixels, the highest attribution first; a high AUC is good.
+
+    One row is run for each example and step, both ends included. Of pixels of equal attribution the earlier one comes
+    first, so the curve of a constant map inserts line by line.
+
+    Args:
+        forward_func (callable): The model, or any function of its inputs.
+        inputs (Tensor or tuple of Tensor): N examples, each tensor N×C×spatial. A pixel is inserted in all channels.
+        attributions (Tensor or tuple of Tensor): One for each input tensor, N×1×spatial or N×C×spatial (summed over the
+            channels). A map smaller than the input, such as a layer's, is resized linearly. The pixels of several
+            inputs are ranked together.
+        target: The class, in any form that Captum accepts. Default: None, for one output per example.
+        step (float): The share of pixels inserted at a time, in (0, 1]; at least one pixel. Default: 0.01.
+        baselines: What is there before: as in Captum, ``"blur"`` (a Gaussian of 11 pixels, σ 5, as in RISE), or a
+            callable of an input tensor. Default: ``"blur"``.
+        score (str or callable): ``"probability"`` (default), ``"output"`` or a callable, as for ScoreCAM.
+        additional_forward_args (optional): What `forward_func` takes after the inputs; never changed.
+        perturbations_per_eval (int, optional): A forward takes at most this many × N rows. Default: None, tuned.
+
+    Returns:
+        PerturbationCurve: `fractions` S, `scores` N×S and `auc` N.
+
+    Raises:
+        ValueError: If an option or attribution does not fit, or an attribution or score is not finite.
+    """
+    given = baselines_of(inputs, baselines)
+    forward = MaskedForward.of(forward_func, inputs, [target], additional_forward_args, given, score)
+    return _curve(forward, attributions, step, perturbations_per_eval, keeps_highest=True)
+
+
+def deletion(
+    forward_func: ForwardFunction,
+    inputs: Tensor | Tensors,
+    attributions: Tensor | Tensors,
+    target: TargetType = None,
+    *,
+    step: float = 0.01,
+    baselines: BaselineType | str | BaselineFunction = None,
+    score: str | ScoreFunction = "probability",
+    additional_forward_args: object | None = None,
+    perturbations_per_eval: int | None = None,
+) -> PerturbationCurve:
+    """Starts from the input and puts the baseline over its pixels, the highest attribution first; a low AUC is good.
+
+    Args, shapes and errors are those of :func:`insertion`, except:
+
+    Args:
+        baselines: What is put over the pixels. Default: None, zeros.
+
+    Returns:
+        PerturbationCurve: `fractions` S, `scores` N×S and `auc` N.
+    """
+    given = baselines_of(inputs, baselines)
+    forward = MaskedForward.of(forward_func, inputs, [target], additional_forward_args, given, score)
+    return _curve(forward, attributions, step, perturbations_per_eval, keeps_highest=False)
+
+
+def _curve(
+    forward: MaskedForward,
+    attributions: Tensor | Tensors,
+    step: float,
+    perturbations_per_eval: int | None,
+    keeps_highest: bool,
+) -> PerturbationCurve:
+    values = pixel_values(attributions, forward.inputs)
+    counts = _pixel_counts(values.shape[1], step).to(values.device)
+    masks = RankMasks(pixel_ranks(values), counts, keeps_highest, forward.sizes, values.dtype)
+    scores = score_masks(forward, masks, perturbations_per_eval).reshape(len(values), len(counts))
+    fractions = counts.to(scores.dtype) / values.shape[1]
+    return PerturbationCurve(fractions, scores, _auc_update(fractions, scores))
+
+
+def _pixel_counts(n_pixels: int, step: float) -> Tensor:
+    """How many of `n_pixels` pixels are changed at each step: ascending, from none to all, none twice."""
+    if not 0 < step <= 1:
+        raise ValueError(f"Expected `step` in (0, 1], but got {step}.")
+    # The small numbers are for steps such as 0.1, of which exactly ten make the whole, and for halves of a pixel.
+    n_steps = math.ceil(1 / step - 1e-6)
+    fractions = (torch.arange(n_steps + 1, dtype=torch.float64) * step).clamp(max=1)
+    fractions[-1] = 1
+    counts: Tensor = torch.unique((fractions * n_pixels + 0.5 + 1e-6).floor().long())
+    return counts
+
+
+def _auc_update(fractions: Tensor, scores: Tensor) -> Tensor:
+    """The area under each example's curve, shape N, of fractions S and scores N×S.
+
+    Raises:
+        ValueError: If the shapes do not fit, the fractions do not rise from 0 to 1, or a score is not finite.
+    """
+    if fractions.dim() != 1 or scores.dim() != 2 or scores.shape[1] != len(fractions):
+        raise ValueError(
+            "Expected fractions of shape S and scores of shape N×S, "
+            f"but got {tuple(fractions.shape)} and {tuple(scores.shape)}."
+        )
+    if len(fractions) < 2 or fractions[0] != 0 or fractions[-1] != 1 or not (fractions.diff() > 0).all():
+        raise ValueError(f"Expected `fractions` to rise from 0 to 1, but got {fractions.tolist()}.")
+    if not scores.isfinite().all():
+        raise ValueError("Expected finite scores, but got NaN or Inf.")
+    return torch.trapezoid(scores, fractions, dim=1)

@@ -1,0 +1,91 @@
+"""A model's parameters and buffers: changed for a while, and restored to the bit."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import Module
+
+
+class ModelTensors:
+    """The parameters and buffers of a model, as the objects that they are now.
+
+    Args:
+        model (nn.Module): The model.
+    """
+
+    def __init__(self, model: Module) -> None:
+        stores: list[dict[str, Any]] = [
+            store for module in model.modules() for store in (module._parameters, module._buffers)
+        ]
+        self._places = [
+            (store, name, tensor) for store in stores for name, tensor in store.items() if tensor is not None
+        ]
+        self._cuda_devices = sorted({tensor.device.index for _, _, tensor in self._places if tensor.is_cuda})
+
+    def copies(self) -> list[Tensor]:
+        """Copies of what the model holds now."""
+        return [_held(store[name]).detach().clone() for store, name, _ in self._places]
+
+    def fill(self, contents: Sequence[Tensor]) -> None:
+        """Puts the model's own tensors back into their places and fills them."""
+        with torch.no_grad():
+            for (store, name, tensor), content in zip(self._places, contents, strict=True):
+                tensor.copy_(content)
+                store[name] = tensor
+
+    @contextmanager
+    def unchanged(self) -> Iterator[None]:
+        """Restores the parameters, the buffers and the random states of CPU and GPUs after its body."""
+        contents = self.copies()
+        with torch.random.fork_rng(self._cuda_devices):
+            try:
+                yield
+            finally:
+                self.fill(contents)
+
+
+def own_parameters(module: Module) -> list[Tensor]:
+    """The parameters that a module has besides those of its submodules."""
+    return [parameter for parameter in module._parameters.values() if parameter is not None]
+
+
+def reinitialize(modules: Sequence[Module], seed: int) -> None:
+    """Re-initialises modules by their ``reset_parameters``, else by shuffling each of their parameters' values.
+
+    The random states of CPU and GPUs stay as they were.
+
+    Args:
+        modules (sequence of nn.Module): The modules, each without its submodules.
+        seed (int): Decides what is drawn.
+    """
+    devices = {
+        parameter.device.index for module in modules for parameter in own_parameters(module) if parameter.is_cuda
+    }
+    with torch.random.fork_rng(sorted(devices)), torch.no_grad():
+        torch.default_generator.manual_seed(seed)
+        for device in devices:
+            with torch.cuda.device(device):
+                torch.cuda.manual_seed(seed)
+        for module in modules:
+            _reinitialize(module)
+
+
+def _reinitialize(module: Module) -> None:
+    reset = getattr(module, "reset_parameters", None)
+    if callable(reset):
+        reset()
+        return
+    for parameter in own_parameters(module):
+        values = parameter.flatten()
+        parameter.copy_(values[torch.randperm(len(values), device=values.device)].view_as(parameter))
+
+
+def _held(tensor: Tensor | None) -> Tensor:
+    if tensor is None:
+        raise ValueError("Expected re-initialisation to keep a module's parameters and buffers, but one was removed.")
+    return tensor

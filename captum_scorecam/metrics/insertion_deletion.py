@@ -1,0 +1,52 @@
+"""The areas under insertion and deletion curves, batch by batch."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import Tensor
+
+from captum_scorecam.metrics.example_mean import ExampleMean
+from captum_scorecam.metrics.functional.insertion_deletion import _auc_update
+
+
+class InsertionAUC(ExampleMean):
+    """The mean area under insertion curves: see :func:`~captum_scorecam.metrics.functional.insertion`.
+
+    Args:
+        **kwargs: Arguments of ``torchmetrics.Metric``.
+
+    Example:
+        >>> import torch
+        >>> from captum_scorecam.metrics import InsertionAUC
+        >>> metric = InsertionAUC()
+        >>> metric.update(torch.tensor([0.0, 0.5, 1.0]), torch.tensor([[0.0, 0.8, 1.0]]))
+        >>> metric.compute()
+        tensor(0.6500)
+    """
+
+    higher_is_better = True
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__("insertion", **kwargs)
+
+    def update(self, fractions: Tensor, scores: Tensor) -> None:
+        """Adds a batch of curves: `fractions` S from 0 to 1, `scores` N×S, as a ``PerturbationCurve`` holds them."""
+        self._add(_auc_update(fractions, scores))
+
+
+class DeletionAUC(ExampleMean):
+    """The mean area under deletion curves: see :func:`~captum_scorecam.metrics.functional.deletion`.
+
+    Args:
+        **kwargs: Arguments of ``torchmetrics.Metric``.
+    """
+
+    higher_is_better = False
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__("deletion", **kwargs)
+
+    def update(self, fractions: Tensor, scores: Tensor) -> None:
+        """Adds a batch of curves: `fractions` S from 0 to 1, `scores` N×S, as a ``PerturbationCurve`` holds them."""
+        self._add(_auc_update(fractions, scores))

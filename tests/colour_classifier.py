@@ -1,0 +1,60 @@
+"""A classifier of red, green and blue whose scores and probabilities are easy to compute by hand."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor, nn
+
+NAMES = ["red", "green", "blue"]
+
+
+class ColourClassifier(nn.Module):
+    """Scores 16 times the mean of red, green and blue; `features` has one 8×8 map for each."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.features = nn.AvgPool2d(4)
+        self.score = nn.Linear(3, 3, bias=False).requires_grad_(False)
+        self.score.weight.copy_(16 * torch.eye(3))
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        return self.score(self.features(inputs).mean((2, 3)))
+
+
+def preprocess(image: Image.Image) -> Tensor:
+    pixels = np.array(image.resize((32, 32), Image.Resampling.NEAREST))
+    return torch.from_numpy(pixels).permute(2, 0, 1) / 255
+
+
+def red_and_green() -> Image.Image:
+    """Black, a quarter of it red (upper left), a sixteenth green (lower right): scores 4, 1, 0."""
+    pixels = np.zeros((32, 32, 3), dtype=np.uint8)
+    pixels[:16, :16, 0] = 255
+    pixels[24:, 24:, 1] = 255
+    return Image.fromarray(pixels)
+
+
+def bare() -> nn.Module:
+    return ColourClassifier()
+
+
+def with_preprocess() -> tuple[object, ...]:
+    return ColourClassifier(), preprocess
+
+
+def with_names() -> tuple[object, ...]:
+    return ColourClassifier(), preprocess, NAMES
+
+
+def with_too_few_names() -> tuple[object, ...]:
+    return ColourClassifier(), preprocess, NAMES[:2]
+
+
+def no_model() -> str:
+    return "no model"
+
+
+def failing() -> nn.Module:
+    raise RuntimeError("no such thing")

@@ -1,0 +1,234 @@
+"""The Metric classes: any split into batches, collections, copies, saved states, and two processes."""
+
+from __future__ import annotations
+
+import copy
+import pickle
+from collections.abc import Callable
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import torch.multiprocessing as mp
+from torch import Tensor, distributed, nn
+from torchmetrics import Metric, MetricCollection
+
+from captum_scorecam.metrics import (
+    AverageDrop,
+    AverageGain,
+    AverageIncrease,
+    DeletionAUC,
+    EnergyPointingGame,
+    InsertionAUC,
+    PointingGame,
+)
+from captum_scorecam.metrics import functional as F
+
+N = 7
+
+
+def noise(*shape: int) -> Tensor:
+    return torch.rand(*shape, generator=torch.Generator().manual_seed(0))
+
+
+SCORES = (noise(2, N)[0], noise(2, N)[1])
+FRACTIONS = torch.tensor([0, 0.2, 0.5, 1])
+CURVES = (FRACTIONS, noise(N, 4))
+MAPS = noise(N, 2, 12, 15) - 0.3
+BOXES = [torch.tensor([[n, 1, n + 3, 5], [0, 7 - n, 2, 9]]) for n in range(N)]
+AUC = ((CURVES[1][:, 1:] + CURVES[1][:, :-1]) / 2 * FRACTIONS.diff()).sum(1).mean()
+
+
+def examples(data: tuple[Any, Any], chosen: slice) -> tuple[Any, Any]:
+    """Some of the examples of a metric's input."""
+    return (data[0] if data[0] is FRACTIONS else data[0][chosen]), data[1][chosen]
+
+
+# The class, how to make it, its input, and what the function gives for all of it.
+METRICS: dict[str, tuple[Callable[[], Metric], tuple[Any, Any], Tensor]] = {
+    "AverageDrop": (AverageDrop, SCORES, F.average_drop(*SCORES)),
+    "AverageDrop, absolute": (lambda: AverageDrop(relative=False), SCORES, F.average_drop(*SCORES, relative=False)),
+    "AverageIncrease": (AverageIncrease, SCORES, F.average_increase(*SCORES)),
+    "AverageGain": (AverageGain, SCORES, F.average_gain(*SCORES)),
+    "InsertionAUC": (InsertionAUC, CURVES, AUC),
+    "DeletionAUC": (DeletionAUC, CURVES, AUC),
+    "EnergyPointingGame": (EnergyPointingGame, (MAPS, BOXES), F.energy_pointing_game(MAPS, BOXES)),
+    "PointingGame": (PointingGame, (MAPS, BOXES), F.pointing_game(MAPS, BOXES)),
+    "PointingGame, tolerance": (
+        lambda: PointingGame(tolerance=1.5), (MAPS, BOXES), F.pointing_game(MAPS, BOXES, tolerance=1.5)
+    ),
+}  # fmt: skip
+all_metrics = pytest.mark.parametrize("name", METRICS)
+
+
+def updated(name: str, *slices: slice) -> Metric:
+    make, data, _ = METRICS[name]
+    metric = make()
+    for chosen in slices:
+        metric.update(*examples(data, chosen))
+    return metric
+
+
+def test_the_values_are_not_trivial() -> None:
+    assert len({round(expected.item(), 6) for _, _, expected in METRICS.values()}) == len(METRICS) - 1  # AUC twice
+
+
+@all_metrics
+@pytest.mark.parametrize("bounds", [(0, N), (0, 1, N), (0, 3, 5, N), tuple(range(N + 1))], ids=str)
+def test_any_split_into_batches_gives_what_the_function_gives(name: str, bounds: tuple[int, ...]) -> None:
+    metric = updated(name, *(slice(a, b) for a, b in zip(bounds, bounds[1:], strict=False)))
+    torch.testing.assert_close(metric.compute(), METRICS[name][2], rtol=1e-6, atol=0)
+
+
+@all_metrics
+def test_forward_gives_the_batch_and_keeps_all(name: str) -> None:
+    make, data, expected = METRICS[name]
+    metric = make()
+    of_batches = [metric(*examples(data, chosen)) for chosen in (slice(0, 3), slice(3, N))]
+    for value, chosen in zip(of_batches, (slice(0, 3), slice(3, N)), strict=True):
+        assert torch.equal(value, updated(name, chosen).compute())
+    torch.testing.assert_close(metric.compute(), expected, rtol=1e-6, atol=0)
+
+
+@all_metrics
+def test_reset(name: str) -> None:
+    metric = updated(name, slice(0, 3))
+    metric.reset()
+    metric.update(*examples(METRICS[name][1], slice(3, N)))
+    assert torch.equal(metric.compute(), updated(name, slice(3, N)).compute())
+
+
+@all_metrics
+@pytest.mark.parametrize("duplicate", [Metric.clone, copy.deepcopy, lambda m: pickle.loads(pickle.dumps(m))])
+def test_a_copy_goes_its_own_way(name: str, duplicate: Callable[[Metric], Metric]) -> None:
+    metric = updated(name, slice(0, 3))
+    twin = duplicate(metric)
+    twin.update(*examples(METRICS[name][1], slice(3, N)))
+    torch.testing.assert_close(twin.compute(), METRICS[name][2], rtol=1e-6, atol=0)
+    assert torch.equal(metric.compute(), updated(name, slice(0, 3)).compute())
+
+
+@all_metrics
+def test_a_saved_state_goes_on(name: str, tmp_path: Path) -> None:
+    make, data, expected = METRICS[name]
+    metric = updated(name, slice(0, 3))
+    assert metric.state_dict() == {}
+    metric.persistent(True)
+    torch.save(metric.state_dict(), tmp_path / "state")
+    resumed = make()
+    resumed.persistent(True)
+    resumed.load_state_dict(torch.load(tmp_path / "state", weights_only=True))
+    resumed.update(*examples(data, slice(3, N)))
+    torch.testing.assert_close(resumed.compute(), expected, rtol=1e-6, atol=0)
+
+
+@all_metrics
+def test_it_is_a_part_of_a_module(name: str) -> None:
+    module = nn.Module()
+    module.metric = updated(name, slice(0, N))
+    module.half()  # states keep their type, as torchmetrics has it
+    torch.testing.assert_close(module.metric.compute(), METRICS[name][2], rtol=1e-6, atol=0)
+
+
+@all_metrics
+def test_without_examples_there_is_no_mean(name: str) -> None:
+    with (
+        pytest.warns(UserWarning, match="was called before the ``update`` method"),
+        pytest.raises(ValueError, match="Expected at least one example, but got none"),
+    ):
+        METRICS[name][0]().compute()
+
+
+@pytest.mark.parametrize(
+    ("metric", "higher"),
+    [(AverageDrop, False), (AverageIncrease, True), (AverageGain, True), (InsertionAUC, True), (DeletionAUC, False),
+     (EnergyPointingGame, True), (PointingGame, True)],
+)  # fmt: skip
+def test_metadata(metric: type[Metric], higher: bool) -> None:
+    assert (metric.higher_is_better, metric.is_differentiable, metric.full_state_update) == (higher, False, False)
+
+
+# --- Collections ------------------------------------------------------------------------------------------------------
+
+
+def test_a_collection_of_what_scores_tell() -> None:
+    metrics = MetricCollection(
+        {"drop": AverageDrop(), "absolute": AverageDrop(relative=False), "up": AverageIncrease(), "gain": AverageGain()}
+    )
+    # In the first batch all are 0: metrics with equal states would be taken for the same from then on.
+    metrics.update(torch.tensor([0.5]), torch.tensor([0.5]))
+    metrics.update(torch.tensor([0.8, 0.5]), torch.tensor([0.2, 0.6]))
+    found = {name: value.item() for name, value in metrics.compute().items()}
+    assert found == pytest.approx({"drop": 75 / 3, "absolute": 60 / 3, "up": 100 / 3, "gain": 20 / 3})
+
+
+def test_a_collection_of_what_maps_tell() -> None:
+    metrics = MetricCollection({"energy": EnergyPointingGame(), "hit": PointingGame(0), "near": PointingGame(2)})
+    # In the first batch all are 1, then all the energy and the maximum are one pixel off.
+    maps = torch.zeros(1, 1, 4, 6)
+    maps[0, 0, 1, 2] = 1
+    metrics.update(maps, [torch.tensor([[2, 1, 3, 2]])])
+    metrics.update(maps, [torch.tensor([[3, 1, 4, 2]])])
+    assert {name: value.item() for name, value in metrics.compute().items()} == {"energy": 0.5, "hit": 0.5, "near": 1}
+
+
+# --- Wrong input ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("metric", [AverageDrop, AverageIncrease, AverageGain])
+def test_scores_that_are_not_finite(metric: type[Metric]) -> None:
+    with pytest.raises(ValueError, match="Expected finite scores"):
+        metric().update(torch.tensor([float("nan")]), torch.tensor([0.5]))
+
+
+@pytest.mark.parametrize("metric", [InsertionAUC, DeletionAUC])
+@pytest.mark.parametrize(
+    ("fractions", "scores", "message"),
+    [
+        ([0.0, 1.0], [0.5, 0.5], r"Expected fractions of shape S and scores of shape N×S, but got \(2,\) and \(2,\)"),
+        ([0.0, 0.5, 1.0], [[0.5, 0.5]], r"but got \(3,\) and \(1, 2\)"),
+        ([0.0, 0.5], [[0.5, 0.5]], "Expected `fractions` to rise from 0 to 1"),
+        ([0.1, 1.0], [[0.5, 0.5]], "Expected `fractions` to rise from 0 to 1"),
+        ([0.0, 0.7, 0.6, 1.0], [[0.5] * 4], "Expected `fractions` to rise from 0 to 1"),
+        ([0.0], [[0.5]], "Expected `fractions` to rise from 0 to 1"),
+        ([0.0, 1.0], [[0.5, float("nan")]], "Expected finite scores"),
+    ],
+)
+def test_curves_that_are_none(metric: type[Metric], fractions: list[float], scores: Any, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        metric().update(torch.tensor(fractions), torch.tensor(scores))
+
+
+def test_wrong_tolerance() -> None:
+    with pytest.raises(ValueError, match="Expected `tolerance`"):
+        PointingGame(-1)
+
+
+# --- Two processes ----------------------------------------------------------------------------------------------------
+
+
+def results_of_rank(rank: int, folder: str) -> None:
+    init_method, timeout = f"file://{folder}/store", timedelta(seconds=120)
+    distributed.init_process_group("gloo", init_method=init_method, rank=rank, world_size=2, timeout=timeout)
+    try:
+        share = slice(0, 2) if rank == 0 else slice(2, N)  # of different lengths
+        torch.save({name: updated(name, share).compute() for name in METRICS}, f"{folder}/results{rank}")
+    finally:
+        distributed.destroy_process_group()
+
+
+def test_two_processes_give_what_one_gives(tmp_path: Path) -> None:
+    other = mp.get_context("spawn").Process(target=results_of_rank, args=(1, str(tmp_path)))
+    other.start()
+    try:
+        results_of_rank(0, str(tmp_path))
+    finally:
+        other.join(timeout=120)
+        other.kill()
+    assert other.exitcode == 0
+    for rank in (0, 1):
+        found = torch.load(tmp_path / f"results{rank}", weights_only=True)
+        for name, (_, _, expected) in METRICS.items():
+            torch.testing.assert_close(found[name], expected, rtol=1e-6, atol=0)
