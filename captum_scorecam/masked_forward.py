@@ -102,7 +102,8 @@ class MaskedForward:
             ValueError: If the output has not one row per example, or a score is not finite.
             AssertionError, IndexError, RuntimeError: Captum's errors for a target that is missing or out of range.
         """
-        return self.class_scores.of_examples(self._forward(self.inputs, self.additional_forward_args))
+        copies = tuple(x.clone() for x in self.inputs)
+        return self.class_scores.of_examples(self._forward(copies, self.additional_forward_args))
 
     def _of_rows(self, value: Any, examples: Tensor) -> Any:
         n_examples = len(self.inputs[0])

@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 INTERPOLATION_MODES = {1: "linear", 2: "bilinear", 3: "trilinear"}
+EQUAL_TO_ROUNDING = 32  # in units of the dtype's epsilon, for values in [0, 1]
 
 
 def resize(maps: Tensor, size: Sequence[int]) -> Tensor:
@@ -123,13 +124,12 @@ class ChannelMasks:
         n_constant = masked.numel() - int(masked.sum())
         if max_channels is not None:
             masked &= most_varied(maps, max_channels)
-        example = masked.nonzero()[:, :1].to(maps.dtype)
-        keys = torch.cat([example, min_max_normalize(maps).flatten(2)[masked]], dim=1)
-        distinct, of_channel = torch.unique(keys, dim=0, return_inverse=True)
+        examples = masked.nonzero()[:, 0]
+        scaled = min_max_normalize(maps).flatten(2)[masked]
+        group, first = _equal_rows(scaled, examples)
         index = torch.full_like(masked, -1, dtype=torch.long)
-        index[masked] = of_channel
-        distinct_maps = distinct[:, 1:].reshape(-1, 1, *maps.shape[2:])
-        return cls(distinct_maps, distinct[:, 0].long(), index, sizes, n_constant)
+        index[masked] = group
+        return cls(scaled[first].reshape(-1, 1, *maps.shape[2:]), examples[first], index, sizes, n_constant)
 
     @classmethod
     def of_baselines(cls, n_examples: int, sizes: tuple[tuple[int, ...], ...], like: Tensor) -> ChannelMasks:
@@ -148,6 +148,25 @@ class ChannelMasks:
     def of_channels(self, scores: Tensor) -> Tensor:
         """Spreads scores P×T of the masks over the channels, N×K×T; 0 for a channel without a mask."""
         return torch.cat([scores, scores.new_zeros(1, scores.shape[1])])[self.index]
+
+
+def _equal_rows(rows: Tensor, examples: Tensor) -> tuple[Tensor, Tensor]:
+    """Groups the rows (R×D, in [0, 1]) of one example that are equal to rounding.
+
+    Rows are put in the order of their product with a random vector, in which equal rows are neighbours.
+
+    Returns:
+        tuple: The group of each row (R), ascending with the example, and the first row of each group.
+    """
+    vector = torch.rand(rows.shape[1], generator=torch.Generator().manual_seed(0), dtype=rows.dtype)
+    order = (rows @ vector.to(rows.device)).argsort(stable=True)
+    order = order[examples[order].argsort(stable=True)]
+    differ = rows[order].diff(dim=0).abs().amax(1) > EQUAL_TO_ROUNDING * torch.finfo(rows.dtype).eps
+    starts = torch.ones_like(examples, dtype=torch.bool)
+    starts[1:] = differ | (examples[order].diff() != 0)
+    group = torch.empty_like(examples)
+    group[order] = starts.cumsum(0) - 1
+    return group, order[starts]
 
 
 def _at_most(maps: Tensor, size: tuple[int, ...]) -> Tensor:

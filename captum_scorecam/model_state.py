@@ -84,10 +84,8 @@ def gradients_enabled() -> Iterator[None]:
 
 
 def differentiable(value: Any) -> Any:
-    """Returns a tensor without its history, and one made in ``inference_mode`` as a copy that gradients can go through.
+    """Returns a copy of a tensor without its history, through which gradients can go; anything else as it is.
 
-    Anything else is returned as it is.
+    It is a copy since the model may overwrite it, and gradients can not go through a tensor made in ``inference_mode``.
     """
-    if not isinstance(value, Tensor):
-        return value
-    return value.clone() if value.is_inference() else value.detach()
+    return value.detach().clone() if isinstance(value, Tensor) else value

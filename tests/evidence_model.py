@@ -1,4 +1,4 @@
-"""A model whose evidence is known: class 0 is the mean of a patch, class 1 the mean of the rest; and two explanations."""
+"""A model whose evidence is known, class 0 the mean of a patch, class 1 the mean of the rest, and two explanations."""
 
 from __future__ import annotations
 

@@ -70,6 +70,17 @@ def test_channel_masks_are_not_shared_across_examples() -> None:
     assert masks.index.tolist() == [[0], [1]]
 
 
+def test_copies_are_found_in_any_precision_and_near_copies_are_not_taken_for_them() -> None:
+    generator = torch.Generator().manual_seed(0)
+    for dtype in (torch.float32, torch.float64):
+        maps = torch.rand(1, 1, 9, 9, generator=generator, dtype=dtype)
+        moved = maps.clone()
+        moved[0, 0, 4, 4] += 1e-4
+        masks = ChannelMasks.of(torch.cat([maps, 3 * maps + 0.7, moved, 0.1 * maps - 5], dim=1), ((9, 9),))
+        first, scaled, other, shifted = masks.index[0].tolist()
+        assert first == scaled == shifted != other
+
+
 def test_channel_masks_are_normalised_after_upsampling() -> None:
     # Upsampled to four, the peak in the middle is 0.75 at most, and is scaled to 1 again.
     masks = ChannelMasks.of(torch.tensor([[[0.0, 1.0, 0.0]]]), ((6,),))
@@ -89,7 +100,9 @@ def test_a_map_that_shrinking_makes_constant_has_no_mask() -> None:
 def test_scores_spread_over_the_channels_that_share_a_mask() -> None:
     activation = torch.tensor([[[0.0, 1.0], [5.0, 5.0], [1.0, 3.0], [1.0, 0.0]]])
     masks = ChannelMasks.of(activation, ((2,),))
-    scores = torch.tensor([[10.0, 20.0], [30.0, 40.0]])
+    scores = torch.empty(2, 2)
+    scores[masks.index[0, 0]] = torch.tensor([10.0, 20.0])
+    scores[masks.index[0, 3]] = torch.tensor([30.0, 40.0])
     assert masks.of_channels(scores).tolist() == [[[10.0, 20.0], [0.0, 0.0], [10.0, 20.0], [30.0, 40.0]]]
 
 

@@ -124,7 +124,7 @@ def test_the_noise_of_infidelity_has_its_standard_deviation() -> None:
     for parameter in net.parameters():
         nn.init.constant_(parameter, 0 if parameter.dim() == 1 else 1)
     x, generator = torch.ones(1, 1, 20, 20), torch.Generator().manual_seed(0)
-    with pytest.warns(UserWarning):  # the layer is constant: a zero map
+    with pytest.warns(UserWarning, match="constant"):  # a zero map
         found = infidelity(cam, x, 0, noise_std=0.3, n_perturb_samples=2000, generator=generator)
     assert found.item() == pytest.approx(400 * 0.3**2, rel=0.1)
 

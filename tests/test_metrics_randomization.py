@@ -272,9 +272,8 @@ def naive_ssim(a: np.ndarray, b: np.ndarray, window: tuple[int, ...]) -> float:
     widths = [(size // 2, size // 2) for size in window]
     a, b = (np.pad(x.astype(np.float64), widths, mode="reflect") for x in (a, b))
     c1, c2, values = 0.01**2, 0.03**2, []
-    for x, y in zip(
-        *(np.lib.stride_tricks.sliding_window_view(z, window).reshape(-1, np.prod(window)) for z in (a, b))
-    ):
+    windows = [np.lib.stride_tricks.sliding_window_view(z, window).reshape(-1, np.prod(window)) for z in (a, b)]
+    for x, y in zip(*windows, strict=True):
         covariance = ((x - x.mean()) * (y - y.mean())).mean()
         contrast = (2 * covariance + c2) / (x.var() + y.var() + c2)
         values.append((2 * x.mean() * y.mean() + c1) / (x.mean() ** 2 + y.mean() ** 2 + c1) * contrast)
@@ -298,7 +297,8 @@ def test_a_map_is_least_similar_to_its_opposite() -> None:
 def test_similarities_by_hand() -> None:
     original = torch.tensor([[[[1.0, 2.0, 3.0, -4.0]]]])
     maps = torch.tensor([[[[2.0, 1.0, 3.0, 4.0]]]])
-    # Ranks 2 3 4 1 and 2 1 3 4: 1 − 6 · (0 + 4 + 1 + 9) / (4 · 15); of absolute values 1 2 3 4 and 2 1 3 4: 1 − 6 · 2 / 60.
+    # Ranks 2 3 4 1 and 2 1 3 4: 1 − 6 · (0 + 4 + 1 + 9) / (4 · 15).
+    # Of absolute values 1 2 3 4 and 2 1 3 4: 1 − 6 · 2 / (4 · 15).
     found = similarity(maps, original)
     assert found["spearman"] == pytest.approx([-0.4])
     assert found["absolute_spearman"] == pytest.approx([0.8])

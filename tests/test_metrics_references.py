@@ -19,7 +19,6 @@ from torchvision.transforms.v2.functional import gaussian_blur
 
 from captum_scorecam.metrics import functional as F
 
-
 N, SIZE = 6, (8, 10)
 
 
@@ -109,7 +108,7 @@ def test_insertion_and_deletion_of_torchcam(baseline: str) -> None:
 
 @pytest.mark.parametrize("softmax", [True, False])
 def test_deletion_is_quantus_pixel_flipping(softmax: bool) -> None:
-    """Quantus: features and not pixels, so images of one channel; black is an image's lowest value; no starting point."""
+    """Quantus: features, not pixels, so images of one channel; black is an image's lowest value; no starting point."""
     x = images(1)
     x.flatten(1)[:, 0] = 0
     metric = quantus.PixelFlipping(features_in_step=8, perturb_baseline="black", normalise=False, disable_warnings=True)
