@@ -43,12 +43,12 @@ def naive_score_cam(
     for n in range(batch):
         example = tuple(tensor[n : n + 1].detach() for tensor in inputs)
         blank = tuple(_baseline_of(value, tensor, n, batch) for value, tensor in zip(baselines, example, strict=True))
-        arguments = tuple(a[n : n + 1] if isinstance(a, Tensor) and a.dim() and a.shape[0] == batch else a for a in args)
+        arguments = tuple(
+            a[n : n + 1] if isinstance(a, Tensor) and a.dim() and a.shape[0] == batch else a for a in args
+        )
         index = target_of_example(target, n, batch)
 
-        def score_of(
-            *tensors: Tensor, arguments: tuple[Any, ...] = arguments, index: Any = index
-        ) -> float:
+        def score_of(*tensors: Tensor, arguments: tuple[Any, ...] = arguments, index: Any = index) -> float:
             output = forward_func(*tensors, *arguments)
             if score == "probability":
                 output = torch.softmax(output.double(), dim=1)
@@ -61,7 +61,8 @@ def naive_score_cam(
                 tuple(
                     _map_of_one_tensor(
                         activations if activation_transform is None else activation_transform(activations),
-                        example, blank, score_of, channel_weighting, max_channels, relu_attributions, attr_dim_summation,
+                        example, blank, score_of, channel_weighting, max_channels, relu_attributions,
+                        attr_dim_summation,
                     )
                     for activations in read_activations(
                         forward_func, layer, (*example, *arguments), attribute_to_layer_input
@@ -129,7 +130,7 @@ def read_activations(
     """What the layer gives (or takes), as a tuple; the last call counts, and a copy survives in-place operations."""
     seen: list[tuple[Tensor, ...]] = []
 
-    def keep(module: nn.Module, taken: tuple[Tensor, ...], given: Tensor | tuple[Tensor, ...] | None = None) -> None:
+    def keep(_: nn.Module, taken: tuple[Tensor, ...], given: Tensor | tuple[Tensor, ...] | None = None) -> None:
         tensors = taken if attribute_to_layer_input else given
         tensors = tensors if isinstance(tensors, tuple) else (tensors,)
         seen.append(tuple(tensor.detach().clone() for tensor in tensors))

@@ -1,10 +1,11 @@
 """ScoreCAM on torchvision's architectures: the map of a few channels equals the naive reference's.
 
 The weights are random. Deep random nets answer every input alike, which would hide wrong scores: batch norms take the
-statistics of a small batch of real images, and the last layer is drawn so that the scores of that batch spread by about one.
+statistics of a small batch of real images, and the last layer is drawn so that the scores of that batch spread by
+about one.
 
-Some of these nets amplify rounding: in float32 their own scores of an image differ by 1e-4 and more between a batch of one
-and a batch of six, and the map can't be steadier than that. They are compared in float64, where they agree to 1e-12.
+Some of these nets amplify rounding: in float32 their own scores of an image differ by 1e-4 and more between a batch of
+one and a batch of six, and the map can't be steadier than that. They are compared in float64 and agree to 1e-12.
 """
 
 from __future__ import annotations
@@ -53,7 +54,7 @@ ARCHITECTURES = [
     Architecture("resnet18", "layer3", "fc", (4, 4)),
     Architecture("densenet121", "features.norm5", "classifier", (3, 3), size=96),  # an in-place ReLU follows
     Architecture("squeezenet1_1", "features.12", "classifier.1", (3, 3)),
-    Architecture("googlenet", "inception4e", "fc", (4, 4), options=AUXILIARY),
+    Architecture("googlenet", "inception4e", "fc", (4, 4), options=AUXILIARY, dtype=torch.float64),
     Architecture("inception_v3", "Mixed_6e", "fc", (4, 4), size=96, options=AUXILIARY, dtype=torch.float64),
     Architecture("mobilenet_v2", "features.16", "classifier.1", (2, 2), dtype=torch.float64),
     Architecture("mobilenet_v3_small", "features.8", "classifier.3", (4, 4)),

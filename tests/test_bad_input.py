@@ -56,7 +56,7 @@ def test_layer_that_never_runs_is_named(wrapped: bool) -> None:
 
 def test_layer_of_another_model_never_runs() -> None:
     net, other = Net(), Net()
-    with pytest.raises(ValueError, match="Identity|maps"):
+    with pytest.raises(ValueError, match=r"Identity|maps"):
         ScoreCAM(net, other.maps).attribute(images(), 0)
     assert (net.forwards, other.forwards) == (1, 0)
 
@@ -111,13 +111,10 @@ def test_wrong_target_gets_captums_error_before_any_masked_forward(
     target: Any, error: Any, text: str, method: str
 ) -> None:
     net = Net()
-    score_cam = ScoreCAM(net, net.maps)
+    explain = getattr(ScoreCAM(net, net.maps), method)
     with pytest.raises(error, match=text):
-        if method == "attribute":
-            score_cam.attribute(images(), target)
-        else:
-            score_cam.attribute_targets(images(), [0, target])
-    assert net.forwards == 1
+        explain(images(), target if method == "attribute" else [0, target])
+    assert net.forwards <= 1  # the one that reads the activations, where Captum needs an output to see what is wrong
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
@@ -233,12 +230,9 @@ OPTIONS: list[tuple[str, Any]] = [
 @pytest.mark.parametrize(("option", "value"), OPTIONS)
 def test_unknown_option_says_what_was_expected_and_got(option: str, value: Any, method: str) -> None:
     net = Net()
-    score_cam = ScoreCAM(net, net.maps)
+    explain = getattr(ScoreCAM(net, net.maps), method)
     with pytest.raises(ValueError, match=rf"Expected `{option}`.*, but got {value!r}\."):
-        if method == "attribute":
-            score_cam.attribute(images(), 0, **{option: value})
-        else:
-            score_cam.attribute_targets(images(), [0, 1], **{option: value})
+        explain(images(), 0 if method == "attribute" else [0, 1], **{option: value})
     assert net.forwards == 0
 
 
@@ -351,4 +345,5 @@ def test_out_of_memory_with_one_row_is_raised_with_what_was_tried() -> None:
         ScoreCAM(forward, net.maps).attribute(x, 0, perturbations_per_eval=4)
     assert sizes == [1, 4, 2, 1]
     told = str(caught.value) + "".join(getattr(caught.value, "__notes__", []))
-    assert re.search(r"one|\b1\b", told) and re.search(r"\b4\b", told)
+    assert re.search(r"one|\b1\b", told)
+    assert re.search(r"\b4\b", told)

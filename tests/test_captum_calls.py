@@ -1,4 +1,4 @@
-"""What Captum users do with LayerGradCam, done with ScoreCAM: the calls of Captum's own tests, its targets, its tools."""
+"""What Captum users do with LayerGradCam, done with ScoreCAM: the calls of Captum's own tests, targets, tools."""
 
 from __future__ import annotations
 
@@ -342,7 +342,8 @@ def test_input_space_attribution_is_the_upsampled_map_in_every_channel(
     actual = InputSpaceAttribution(method(net, net[2])).attribute((x,) if as_tuple else x, target=3)
     assert isinstance(actual, tuple) is as_tuple
     actual = actual[0] if as_tuple else actual
-    assert actual.is_contiguous() and actual.dtype == x.dtype
+    assert actual.is_contiguous()
+    assert actual.dtype == x.dtype
     expected = LayerAttribution.interpolate(layer_map, (12, 10), "bilinear").expand(2, 3, 12, 10)
     torch.testing.assert_close(actual.detach(), expected)
 
@@ -376,7 +377,8 @@ def test_visualize_image_attr_draws_the_positive_part_of_the_map(form: str, meth
     attribution = method_over(form, method, net).attribute(x, target=3)
     heat = heat_map_of(attribution, (12, 10))
     figure, axes = viz.visualize_image_attr(
-        heat, x[0].permute(1, 2, 0).numpy(), method="blended_heat_map", sign="positive", outlier_perc=0, use_pyplot=False,
+        heat, x[0].permute(1, 2, 0).numpy(), method="blended_heat_map", sign="positive", outlier_perc=0,
+        use_pyplot=False,
     )  # fmt: skip
     drawn = np.asarray(axes.images[1].get_array())
     positive = np.maximum(heat.sum(axis=2), 0)

@@ -16,7 +16,7 @@ import torch
 from PIL import Image
 from typer.testing import CliRunner, Result
 
-from captum_scorecam import cli, commands, demo
+from captum_scorecam import cli, commands
 
 COLOURS = ("--model", "colour_classifier:with_names")
 
@@ -207,7 +207,6 @@ def test_an_output_that_cannot_be_written_is_told_before_the_demo_starts(monkeyp
 
 
 def test_a_failure_of_the_model_is_one_line_and_status_1(folder: Path) -> None:
-    # The default preprocessing gives 224×224, of which the model makes maps; its scores have another failure: none.
     (folder / "breaking.py").write_text(
         "import torch\n"
         "class Breaking(torch.nn.Conv2d):\n"
@@ -231,27 +230,3 @@ def test_help_names_every_option() -> None:
     result = CliRunner().invoke(commands.commands, ["explain", "--help"], env={"COLUMNS": "200", "TERM": "dumb"})
     options = "model weights layer target compare no-compare output perturbations-per-eval device"
     assert [option for option in options.split() if f"--{option}" not in result.output] == []
-
-
-@pytest.mark.parametrize("package", ["typer", "rich"])
-def test_the_command_line_without_its_packages_names_the_extra(package: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("captum_scorecam.commands", "captum_scorecam.tables"):
-        monkeypatch.delitem(sys.modules, name)
-    monkeypatch.setitem(sys.modules, package, None)
-    with pytest.raises(SystemExit, match=rf'needs {package}: pip install "captum-scorecam\[cli\]"'):
-        cli.app()
-
-
-def test_the_demo_without_its_image_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "skimage.data", None)
-    with pytest.raises(ModuleNotFoundError, match=r'pip install "captum-scorecam\[demo\]"'):
-        demo.demo_image()
-
-
-def test_the_package_needs_none_of_the_extras() -> None:
-    extras = "typer", "rich", "skimage", "efficientnet_lite_pytorch"
-    code = f"import sys; sys.modules.update(dict.fromkeys({extras})); import captum_scorecam; print('imported')"
-    done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, cwd=Path(cli.__file__).parent.parent, check=False
-    )
-    assert (done.stdout, done.stderr) == ("imported\n", "")

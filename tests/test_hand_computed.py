@@ -1,7 +1,7 @@
 """Maps worked out by hand on Captum's small test models, with the arithmetic beside each expected number.
 
-`BasicModel_ConvNet_One_Conv` on X = 0, 1, …, 15 (4×4). Its conv1 has two all-ones 3×3 kernels with biases -50 and -75. The
-sums of X over the four 3×3 windows are 45, 54, 81, 90, so the maps of conv1 are
+`BasicModel_ConvNet_One_Conv` on X = 0, 1, …, 15 (4×4). Its conv1 has two all-ones 3×3 kernels with biases -50 and -75.
+The sums of X over the four 3×3 windows are 45, 54, 81, 90, so the maps of conv1 are
 
     A_0 = [[-5, 4], [31, 40]]        A_1 = A_0 - 25 = [[-30, -21], [6, 15]]
 
@@ -12,8 +12,8 @@ which share one mask: H = s(U(A)) = 0.8 u_i + 0.2 v_j with u = v = (0, 1/4, 3/4,
         .60 .65 .75 .80            4.80  5.85  7.50  8.80
         .80 .85 .95  1             9.60 11.05 13.30 15.00
 
-After conv1 and ReLU, fc1 adds the four values of channel 0 and the first of channel 1, and takes away the other three of channel 1;
-all four outputs are equal.
+After conv1 and ReLU, fc1 adds the four values of channel 0 and the first of channel 1, and takes away the other three
+of channel 1; all four outputs are equal.
 """
 
 from __future__ import annotations
@@ -99,7 +99,8 @@ RELU_MAPS = torch.tensor([[[0.0, 4.0], [31.0, 40.0]], [[0.0, 0.0], [6.0, 15.0]]]
 
 def test_channels_with_masks_of_their_own_have_scores_of_their_own() -> None:
     # relu1: A_0 = [[0, 4], [31, 40]], A_1 = [[0, 0], [6, 15]], no longer affine copies.
-    # H_0 = (4 v + 31 u + 5 u v) / 40, windows of X∘H_0: 856.75, 1083.75, 2182.5, 2625.5 over 40; 4.5625 + 15.6375 = 20.2
+    # H_0 = (4 v + 31 u + 5 u v) / 40, windows of X∘H_0: 856.75, 1083.75, 2182.5, 2625.5 over 40; minus 50, the last two
+    # stay: 4.5625 + 15.6375 = 20.2
     # H_1 = u (0.4 + 0.6 v), windows of X∘H_1: 14.85, 22.05, 38.7, 56.1; only 56.1 - 50 = 6.1 stays
     actual = one_conv_map("relu1", channel_weighting="score")
     assert_map(actual, 20.2 * RELU_MAPS[0] + 6.1 * RELU_MAPS[1])
@@ -153,8 +154,9 @@ def test_tensors_of_a_tuple_have_baselines_of_their_own() -> None:
 def ramp_net(rank: int) -> tuple[nn.Module, Tensor]:
     """BasicModel_ConvNet of any rank with weights to compute by hand, and a ramp 0, …, 9 along the last axis.
 
-    conv1 takes the pixel x and 9 - x; after ReLU and pooling the maps of pool1 are 2, 4, 6, 8 and 8, 6, 4, 2 along the last axis.
-    conv2 takes the pixel of channel 0, pool2 the larger s of the two in the middle, and the output for class 0 is e^s / (e^s + 9).
+    conv1 takes the pixel x and 9 - x; after ReLU and pooling the maps of pool1 are 2, 4, 6, 8 and 8, 6, 4, 2 along the
+    last axis. conv2 takes the pixel of channel 0, pool2 the larger s of the two in the middle, and the output for
+    class 0 is e^s / (e^s + 9).
     """
     net = {1: BasicModel_ConvNet_MaxPool1d, 2: BasicModel_ConvNet, 3: BasicModel_ConvNet_MaxPool3d}[rank]()
     centre = (1,) * rank
@@ -174,7 +176,7 @@ def along_last_axis(values: Tensor, rank: int) -> Tensor:
     return values.expand(1, 1, *[4] * rank)
 
 
-# U from 4 to 10 reads positions 0, .1, .5, .9, 1.3, 1.7, 2.1, 2.5, 2.9, 3 of the map; H_0 is that over 3, H_1 = 1 - H_0.
+# U from 4 to 10 reads positions 0, .1, .5, .9, 1.3, 1.7, 2.1, 2.5, 2.9, 3 of the map; H_0 is that over 3, H_1 1 - H_0.
 # The middle of pool1 sees the larger of x'_3, x'_4 and of x'_5, x'_6:
 #   H_0: 6 · 2.1/3 = 4.2 is the largest;   H_1: 3 · 2.1/3 = 2.1, 4 · 1.7/3 = 34/15, 5 · 1.3/3 = 2.17, 6 · .9/3 = 1.8
 RAMP_SCORES = [math.exp(s) / (math.exp(s) + 9) for s in (4.2, 34 / 15)]

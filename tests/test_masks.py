@@ -76,7 +76,7 @@ def test_copies_are_found_in_any_precision_and_near_copies_are_not_taken_for_the
         maps = torch.rand(1, 1, 9, 9, generator=generator, dtype=dtype)
         moved = maps.clone()
         moved[0, 0, 4, 4] += 1e-4
-        masks = ChannelMasks.of(torch.cat([maps, 3 * maps + 0.7, moved, 0.1 * maps - 5], dim=1), ((9, 9),))
+        masks = ChannelMasks.of(torch.cat([maps, 3 * maps + 0.7, moved, 0.5 * maps - 1], dim=1), ((9, 9),))
         first, scaled, other, shifted = masks.index[0].tolist()
         assert first == scaled == shifted != other
 

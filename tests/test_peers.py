@@ -39,7 +39,8 @@ def network(efficientnet_lite0: nn.Module) -> OneCallEach:
 
 
 def correlation(one: Tensor, other: Tensor) -> float:
-    assert one.numel() == other.numel() and float(other.std()) > 0
+    assert one.numel() == other.numel()
+    assert float(other.std()) > 0
     return float(torch.corrcoef(torch.stack([one.flatten().double(), other.flatten().double()]))[0, 1])
 
 
@@ -102,8 +103,8 @@ def test_grad_cam_agrees_as_it_is(network: OneCallEach, cat: Tensor, block_8_map
 
 
 def test_torchcam_agrees(network: OneCallEach, cat: Tensor, block_8_maps: dict[int, Tensor]) -> None:
-    # torchcam 0.5: normalises a map before it upsamples it, so a mask may fall short of [0, 1] where the peak lies between
-    # pixels; takes the score of the unmasked input away, which the softmax over channels cancels; ReLU, then min-max
+    # torchcam 0.5: normalises a map before it upsamples it, so a mask may fall short of [0, 1] where the peak lies
+    # between pixels; takes the score of the unmasked input away, which the softmax cancels; ReLU, then min-max
     theirs = torchcam_map(network, network.model._blocks[8], cat, EGYPTIAN_CAT)
     ours = block_8_maps[EGYPTIAN_CAT].clamp(min=0)
     assert correlation(ours, theirs) >= 0.999
@@ -113,8 +114,8 @@ def test_torchcam_agrees(network: OneCallEach, cat: Tensor, block_8_maps: dict[i
 @pytest.mark.slow
 @pytest.mark.parametrize("target", [EGYPTIAN_CAT, TIGER_CAT])
 def test_peers_agree_on_the_activations_of_the_head(network: OneCallEach, cat: Tensor, target: int) -> None:
-    # 1280×7×7 after ReLU6. Constant channels are all zero: the peers score them (as a black image) and give them a weight,
-    # which changes the map by a factor that the correlation doesn't see
+    # 1280×7×7 after ReLU6. Constant channels are all zero: the peers score them (as a black image) and give them a
+    # weight, which changes the map by a factor that the correlation doesn't see
     score_cam = ScoreCAM(network, network.head_activations)
     ours = score_cam.attribute(cat, target)
     assert score_cam.last_run.constant > 100
@@ -123,9 +124,10 @@ def test_peers_agree_on_the_activations_of_the_head(network: OneCallEach, cat: T
 
 
 def released_code(network: nn.Module, activations: Tensor, x: Tensor, target: int) -> Tensor:
-    """What github.com/haofanwang/Score-CAM computes, in our words: the probability of each masked image weighs an upsampled map.
+    """What github.com/haofanwang/Score-CAM computes, in our words.
 
-    A map that is constant once upsampled is passed over. The sum is clipped at zero and brought to [0, 1].
+    The probability of each masked image weighs the upsampled map that masked it. A map that is constant once
+    upsampled is passed over. The sum is clipped at zero and brought to [0, 1].
     """
     total = torch.zeros(x.shape[2:])
     with torch.no_grad():
@@ -143,7 +145,7 @@ def test_released_codes_recipe(network: OneCallEach, cat: Tensor, block_4_map: T
     # their map has the input's size; upsampling is linear, so it may follow the sum instead, as Captum users do it
     layer = network.model._blocks[4]
     kept: list[Tensor] = []
-    hook = layer.register_forward_hook(lambda module, taken, given: kept.append(given.detach().clone()))
+    hook = layer.register_forward_hook(lambda _module, _taken, given: kept.append(given.detach().clone()))
     with torch.no_grad():
         network(cat)
     hook.remove()

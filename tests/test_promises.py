@@ -70,8 +70,8 @@ def state_of(net: nn.Module) -> dict[str, Any]:
         "hooks": {(name, table): list(getattr(m, table)) for name, m in modules.items() for table in hook_tables},
         "grad mode": (torch.is_grad_enabled(), torch.is_inference_mode_enabled()),
         "default dtype": torch.get_default_dtype(),
-        "backends": (torch.are_deterministic_algorithms_enabled(), torch.backends.cudnn.benchmark, torch.get_num_threads()),
-    }  # fmt: skip
+        "backends": (torch.backends.cudnn.benchmark, torch.get_num_threads()),
+    }
 
 
 @contextmanager
@@ -85,7 +85,8 @@ def nothing_changes(net: nn.Module, *inputs: Tensor) -> Iterator[None]:
     torch.testing.assert_close(dict(net.state_dict()), values, rtol=0, atol=0)
     assert torch.equal(torch.get_rng_state(), random_state)
     for tensor, value in zip(inputs, kept, strict=True):
-        assert torch.equal(tensor.detach(), value) and tensor.grad is None
+        assert torch.equal(tensor.detach(), value)
+        assert tensor.grad is None
 
 
 def explain_increase(net: nn.Module, layer: nn.Module, x: Tensor) -> Tensor:
@@ -115,11 +116,12 @@ def test_nothing_of_the_users_is_changed(method: str, grad_mode: bool) -> None:
     net, x = Net(), images().requires_grad_()
     net.conv.bias.requires_grad_(False)
     seen: list[int] = []
-    net.relu.register_forward_hook(lambda module, taken, given: seen.append(len(given)))
-    net.relu.register_forward_pre_hook(lambda module, taken: seen.append(len(taken[0])))
+    net.relu.register_forward_hook(lambda _module, _taken, given: seen.append(len(given)))
+    net.relu.register_forward_pre_hook(lambda _module, taken: seen.append(len(taken[0])))
     with torch.set_grad_enabled(grad_mode), nothing_changes(net, x):
         METHODS[method](net, net.relu, x)
-    assert len(seen) == 2 * net.forwards and seen[:2] == [2, 2]  # the user's own hooks ran in every forward
+    assert len(seen) == 2 * net.forwards
+    assert seen[:2] == [2, 2]
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -135,7 +137,7 @@ def test_nothing_of_the_users_is_changed_when_the_nth_forward_raises(method: str
 
 @pytest.mark.parametrize("failure", [KeyboardInterrupt, ValueError])
 def test_nothing_is_changed_when_the_users_callables_raise(failure: type[BaseException]) -> None:
-    def fail(tensor: Tensor) -> Tensor:
+    def fail(_: Tensor) -> Tensor:
         raise failure("stopped")
 
     net, x = Net(), images()
@@ -228,9 +230,7 @@ def test_batch_is_example_by_example(channel_weighting: str) -> None:
     score_cam = ScoreCAM(net, net.relu)
     together = score_cam.attribute(x, target, baselines=baseline, channel_weighting=channel_weighting)
     alone = [
-        score_cam.attribute(
-            x[n : n + 1], target[n], baselines=baseline[n : n + 1], channel_weighting=channel_weighting
-        )
+        score_cam.attribute(x[n : n + 1], target[n], baselines=baseline[n : n + 1], channel_weighting=channel_weighting)
         for n in range(4)
     ]
     assert_close(together, torch.cat(alone), 1e-10)
@@ -318,7 +318,8 @@ def test_every_grad_mode(context: Callable[[], AbstractContextManager[Any]], mad
         actual = ScoreCAM(net, net.relu).attribute(own, 2)
         spread = InputSpaceAttribution(ScoreCAM(net, net.relu)).attribute(own, target=2)
     assert_close(actual, expected)
-    assert not actual.requires_grad and not spread.requires_grad
+    assert not actual.requires_grad
+    assert not spread.requires_grad
 
 
 def test_tensor_made_in_inference_mode_is_explained_outside_of_it() -> None:
@@ -338,11 +339,13 @@ def test_no_forward_builds_a_graph() -> None:
     graphs: list[bool] = []
     net, x = Watching(), images().requires_grad_()
     ScoreCAM(net, net.relu).attribute(x, 2, channel_weighting="increase", perturbations_per_eval=1)
-    assert len(graphs) >= 7 and not any(graphs)
+    assert len(graphs) >= 7
+    assert not any(graphs)
 
 
 @pytest.mark.parametrize(
-    ("dtype", "tolerance"), [(torch.float64, 1e-9), (torch.float32, 1e-5), (torch.float16, 2e-3), (torch.bfloat16, 2e-2)]
+    ("dtype", "tolerance"),
+    [(torch.float64, 1e-9), (torch.float32, 1e-5), (torch.float16, 2e-3), (torch.bfloat16, 2e-2)],
 )
 @pytest.mark.parametrize("score", ["output", "probability"])
 def test_models_of_every_precision(dtype: torch.dtype, tolerance: float, score: str) -> None:
@@ -354,7 +357,8 @@ def test_models_of_every_precision(dtype: torch.dtype, tolerance: float, score: 
     assert (actual.dtype, actual.shape, actual.device) == (grad_cam.dtype, grad_cam.shape, grad_cam.device)
     assert_close(actual, expected, tolerance)
     flat = naive_score_cam(net, net.relu, x, 2, score=lambda out: 0 * out)
-    assert float((flat / flat.max() - expected / expected.max()).abs().max()) > 3 * tolerance  # equal weights would show
+    difference = (flat / flat.max() - expected / expected.max()).abs().max()
+    assert float(difference) > 3 * tolerance  # equal weights would show
 
 
 @pytest.mark.parametrize("autocast", [False, True])
@@ -388,7 +392,7 @@ def test_scores_and_weights_are_float32_where_the_model_answers_in_bfloat16(
 def test_autocast_in_bfloat16() -> None:
     net, x = Net(gain=4).float(), images(dtype=torch.float32)
     given: list[torch.dtype] = []
-    net.register_forward_pre_hook(lambda module, taken: given.append(taken[0].dtype))
+    net.register_forward_pre_hook(lambda _module, taken: given.append(taken[0].dtype))
     precise = naive_score_cam(net, net.relu, x, 2)
     given.clear()
     with torch.autocast("cpu", dtype=torch.bfloat16):
@@ -445,7 +449,8 @@ def test_progress_bar_is_shown_on_demand(capsys: pytest.CaptureFixture[str]) -> 
     assert capsys.readouterr() == ("", "")
     shown = ScoreCAM(net, net.relu).attribute(x, 2, perturbations_per_eval=2, show_progress=True)
     output = capsys.readouterr()
-    assert "100%" in output.err and output.out == ""
+    assert "100%" in output.err
+    assert output.out == ""
     torch.testing.assert_close(shown, plain, rtol=0, atol=0)
 
 
@@ -563,7 +568,9 @@ def test_masks_and_masked_inputs_exist_one_chunk_at_a_time() -> None:
     assert watcher.largest == chunks_own_maps  # so the model's forward of a chunk is what needs the most
 
 
-@pytest.mark.parametrize("options", [{}, {"channel_weighting": "increase"}, {"score": "probability", "channel_weighting": "score"}])
+@pytest.mark.parametrize(
+    "options", [{}, {"channel_weighting": "increase"}, {"score": "probability", "channel_weighting": "score"}]
+)
 def test_host_does_not_wait_for_each_chunk(options: dict[str, Any]) -> None:
     net, x = Wide(48), torch.rand(2, 3, 16, 16, generator=torch.Generator().manual_seed(6))
     reads = []

@@ -23,8 +23,8 @@ TOLERANCE = 1e-12
 class Recorder(nn.Module):
     """Keeps what every forward was given. The maps of its layer are the pooled channels of its first input.
 
-    `constant` lists (example, channel) pairs to blank, `copies` maps a channel to (original, scale, offset); both are told
-    apart by the marker that `marked_images` writes, so that they don't depend on the place of a row in a chunk.
+    `constant` lists (example, channel) pairs to blank; an example is known by the marker that `marked_images` writes,
+    wherever it stands in a chunk. `copies` maps a channel to (original, scale, offset).
     """
 
     def __init__(
@@ -64,14 +64,16 @@ def marked_images(batch: int, *size: int, seed: int = 0) -> Tensor:
 
 def layer_maps(net: Recorder, x: Tensor) -> Tensor:
     kept: list[Tensor] = []
-    hook = net.maps.register_forward_hook(lambda module, taken, given: kept.append(given.clone()))
+    hook = net.maps.register_forward_hook(lambda _module, _taken, given: kept.append(given.clone()))
     net(x)
     hook.remove()
     net.calls.clear()
     return kept[0]
 
 
-def expected_rows(maps: Tensor, x: Tensor, baseline: Tensor | float = 0.0, skip: Any = ()) -> dict[tuple[int, int], Tensor]:
+def expected_rows(
+    maps: Tensor, x: Tensor, baseline: Tensor | float = 0.0, skip: Any = ()
+) -> dict[tuple[int, int], Tensor]:
     """The masked input of every example and channel that has one, but for those in `skip`."""
     rows = {}
     for n in range(len(x)):
@@ -97,7 +99,9 @@ def assert_same_rows(recorded: Tensor, expected: dict[tuple[int, int], Tensor]) 
 @pytest.mark.parametrize("size", [(7,), (6, 9), (4, 5, 6)])
 @pytest.mark.parametrize("perturbations_per_eval", [None, 1, 2, 4, 6, 50])
 @pytest.mark.parametrize("batch", [1, 3])
-def test_each_mask_of_each_example_is_run_once(batch: int, perturbations_per_eval: int | None, size: tuple[int, ...]) -> None:
+def test_each_mask_of_each_example_is_run_once(
+    batch: int, perturbations_per_eval: int | None, size: tuple[int, ...]
+) -> None:
     net, x = Recorder(), marked_images(batch, *size)
     maps = layer_maps(net, x)
     ScoreCAM(net, net.maps).attribute(x, 0, perturbations_per_eval=perturbations_per_eval)
@@ -114,7 +118,8 @@ def test_constant_channels_are_never_run() -> None:
     constant = ((0, 1), (0, 4), (1, 2), (2, 0), (2, 1), (2, 2), (2, 3), (2, 4))
     net, x = Recorder(constant), marked_images(3, 6, 8)
     maps = layer_maps(net, x)
-    assert bool((maps[0, 1] == 0.5).all()) and not bool((maps[1, 1] == 0.5).any())
+    assert bool((maps[0, 1] == 0.5).all())
+    assert not bool((maps[1, 1] == 0.5).any())
     score_cam = ScoreCAM(net, net.maps)
     assert score_cam.last_run is None
     attribution = score_cam.attribute(x, 0, perturbations_per_eval=2, attr_dim_summation=False)
@@ -123,6 +128,19 @@ def test_constant_channels_are_never_run() -> None:
     assert all(float(attribution[n, k].abs().max()) == 0.0 for n, k in constant)
     run = score_cam.last_run
     assert (run.channels, run.constant, run.shared, run.rows) == (18, 8, 0, 10)
+
+
+def test_channel_that_is_constant_to_rounding_is_not_run() -> None:
+    net, x = Recorder(copies={1: (0, 1.5e-16, 1.0), 2: (0, 1e-9, 1.0)}), marked_images(1, 6, 8)
+    maps = layer_maps(net, x)
+    assert 0 < float(maps[0, 1].max() - maps[0, 1].min()) < 1e-15  # the last bit differs here and there
+    score_cam = ScoreCAM(net, net.maps)
+    attribution = score_cam.attribute(x, 0, attr_dim_summation=False)
+    rows = expected_rows(maps, x, skip=[(0, 1), (0, 2)])
+    extra = [n for n, row in enumerate(net.masked_rows()) if all((row - r).abs().max() > 1e-5 for r in rows.values())]
+    assert extra == []
+    assert float(attribution[0, 1].abs().max()) == 0.0 < float(attribution[0, 2].min())
+    assert score_cam.last_run.constant == 1
 
 
 COPIES = {
@@ -189,7 +207,9 @@ def test_additional_forward_args_follow_their_example(perturbations_per_eval: in
     names = assert_same_rows(net.masked_rows(), expected_rows(maps, x, skip=net.constant))
     torch.testing.assert_close(net.masked_rows(argument=1), own[[n for n, _ in names]], rtol=0, atol=0)
     for call in net.calls:
-        assert call[2] is None and call[3] == 7 and call[4] is words
+        assert call[2] is None
+        assert call[3] == 7
+        assert call[4] is words
 
 
 BASELINES: dict[str, Any] = {

@@ -15,13 +15,14 @@ from torch import Tensor, nn
 
 from captum_scorecam import ScoreCAM
 
-pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")  # degenerate draws warn; the warnings have their own tests
+# degenerate draws warn; the warnings have tests of their own
+pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")
 
 CLASSES = 4
 
 
 class PlantedMaps(nn.Module):
-    """A small classifier whose layer `maps` has the map size, constant channels and affine copies that a test plants."""
+    """A small classifier whose layer `maps` has the size, the constant channels and the affine copies that we plant."""
 
     def __init__(
         self,
@@ -82,8 +83,9 @@ def cases(draw: st.DrawFn) -> Case:
 
     inputs = tuple(normal(batch, in_channels, *spatial) for spatial in sizes)
     shift = 2 * normal(batch) if draw(st.booleans()) else None
+    classes = st.integers(0, CLASSES - 1)
     call: dict[str, Any] = {
-        "target": draw(st.one_of(st.integers(0, CLASSES - 1), st.lists(st.integers(0, CLASSES - 1), min_size=batch, max_size=batch))),
+        "target": draw(st.one_of(classes, st.lists(classes, min_size=batch, max_size=batch))),
         "relu_attributions": draw(st.booleans()),
         "attr_dim_summation": draw(st.sampled_from([True, True, False])),
         "score": draw(st.sampled_from(["output", "probability", torch.sigmoid])),
@@ -101,7 +103,9 @@ def cases(draw: st.DrawFn) -> Case:
     names = draw(st.permutations(range(channels)))
     copied = draw(st.integers(0, (channels - 1) // 2))
     scales = st.sampled_from([0.25, 0.5, 3.0, 40.0])
-    copies = {names[2 * i]: (names[2 * i + 1], draw(scales), draw(st.sampled_from([-2.0, 0.0, 1.5]))) for i in range(copied)}
+    copies = {
+        names[2 * i]: (names[2 * i + 1], draw(scales), draw(st.sampled_from([-2.0, 0.0, 1.5]))) for i in range(copied)
+    }
     net = {
         "size": size,
         "in_channels": in_channels,

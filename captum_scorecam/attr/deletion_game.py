@@ -146,6 +146,7 @@ class DeletionGame:
         masks = (distances >= radii).to(self.forward.device, dtype)
         with torch.no_grad():
             scores = torch.stack([self.scores(m.expand(n_examples, 1, *size), [0] * len(size)) for m in masks])
+        _check_finite(scores)
         suppressed = scores - scores[-1] <= SUPPRESSED * (scores[0] - scores[-1])
         return masks[suppressed.int().argmax(0)]
 
@@ -159,12 +160,19 @@ class DeletionGame:
         masks = masks.detach().clone().requires_grad_()
         optimizer = torch.optim.Adam([masks], learning_rate)
         for step in _captum.progress(offsets, desc=progress, disable=progress is None):
-            (masks.grad,) = torch.autograd.grad(self.losses(masks, step).sum(), masks)
+            loss = self.losses(masks, step).sum()
+            # The gradients of what autocast ran in half precision are so by themselves; the masks' are not to be.
+            with torch.autocast(masks.device.type, enabled=False):
+                (masks.grad,) = torch.autograd.grad(loss, masks)
             optimizer.step()
             masks.data.clamp_(0, 1)
-        if not masks.isfinite().all():
-            raise ValueError("Expected finite scores and gradients of the perturbed inputs, but got NaN or Inf.")
+        _check_finite(masks)
         return masks.detach()
+
+
+def _check_finite(values: Tensor) -> None:
+    if not values.isfinite().all():
+        raise ValueError("Expected finite scores of the perturbed inputs, and gradients, but got NaN or Inf.")
 
 
 def _upsampled(masks: Tensor, matrices: Tensors) -> Tensor:

@@ -85,10 +85,10 @@ def deletion(
 ) -> PerturbationCurve:
     """Starts from the input and puts the baseline over its pixels, the highest attribution first; a low AUC is good.
 
-    Args, shapes and errors are those of :func:`insertion`, except:
-
     Args:
-        baselines: What is put over the pixels. Default: None, zeros.
+        baselines: What is put over the pixels: as in Captum, ``"blur"`` or a callable. Default: None, zeros.
+        forward_func, inputs, attributions, target, step, score, additional_forward_args, perturbations_per_eval: As for
+            :func:`insertion`, and so are the errors.
 
     Returns:
         PerturbationCurve: `fractions` S, `scores` N×S and `auc` N.
