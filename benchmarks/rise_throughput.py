@@ -20,7 +20,7 @@ import typer
 from torch import Tensor, nn
 
 from captum_scorecam import RISE
-from captum_scorecam.classifiers import load_classifier
+from captum_scorecam.command_line.classifiers import load_classifier
 
 TARGET = 285
 

@@ -11,7 +11,7 @@ def app() -> None:
             command line are missing, with a line that says which extra to install.
     """
     try:
-        from captum_scorecam.commands import commands
+        from captum_scorecam.command_line.commands import commands
     except ModuleNotFoundError as error:
         if error.name not in ("typer", "rich"):
             raise

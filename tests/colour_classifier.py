@@ -48,6 +48,16 @@ def with_names() -> tuple[object, ...]:
     return ColourClassifier(), preprocess, NAMES
 
 
+def with_probabilities() -> tuple[object, ...]:
+    return nn.Sequential(ColourClassifier(), nn.Softmax(1)), preprocess, NAMES
+
+
+def without_maps() -> tuple[object, ...]:
+    scores = nn.Linear(3 * 32 * 32, 3, bias=False).requires_grad_(False)
+    scores.weight.copy_(torch.eye(3).repeat_interleave(32 * 32, 1) / 64)
+    return nn.Sequential(nn.Flatten(), scores), preprocess, NAMES
+
+
 def with_too_few_names() -> tuple[object, ...]:
     return ColourClassifier(), preprocess, NAMES[:2]
 

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import os
 import re
+import runpy
 import subprocess
 import sys
 import warnings
+from dataclasses import replace
 from pathlib import Path
 
 import colour_classifier
@@ -16,7 +18,9 @@ import torch
 from PIL import Image
 from typer.testing import CliRunner, Result
 
-from captum_scorecam import cli, commands
+from captum_scorecam import cli
+from captum_scorecam.command_line import commands
+from captum_scorecam.command_line.classifiers import load_classifier
 
 COLOURS = ("--model", "colour_classifier:with_names")
 
@@ -33,56 +37,70 @@ def invoke(*arguments: str) -> Result:
     return CliRunner().invoke(commands.commands, arguments)
 
 
-def run(*arguments: str) -> subprocess.CompletedProcess[str]:
-    package = Path(cli.__file__).parent.parent
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(package), str(Path(__file__).parent)])}
-    command = [sys.executable, "-m", "captum_scorecam", *arguments]
-    return subprocess.run(command, capture_output=True, text=True, env=environment, timeout=300, check=False)
-
-
-def rows_of(table: str) -> list[list[str]]:
+def rows_of(output: str) -> list[list[str]]:
     """The cells of the table's lines, which stand two blanks or more apart."""
-    return [re.split(r"\s{2,}", line.strip()) for line in table.splitlines() if "CAM" in line or "Cam" in line]
+    table = output.split("─\n")[1].split("Picture:")[0]
+    return [re.split(r"\s{2,}", line.strip()) for line in table.splitlines() if line.strip()]
 
 
-def panels(path: Path, rows: int) -> list[np.ndarray]:
+def panels(path: Path, rows: int, columns: int = 3) -> list[np.ndarray]:
     """The pixels of each panel, 3 inches at 120 dots, 0.25 from the border, 0.15 apart; square."""
     with Image.open(path) as picture:
         pixels = np.asarray(picture.convert("RGB")).astype(float)
     row_height = 3.0 + 0.55 + 0.15
     height = 2 * 0.25 + 0.35 + rows * row_height - 0.15
-    assert pixels.shape[:2] == (int(height * 120), int((2 * 0.25 + 3 * 3.0 + 2 * 0.15) * 120))
+    width = 2 * 0.25 + columns * 3.15 - 0.15
+    assert pixels.shape[:2] == (int(round(height * 120, 6)), int(round(width * 120, 6)))
     found = []
     for row in range(rows):
         top = round((0.25 + 0.35 + 0.55 + row * row_height) * 120)
-        for column in range(3):
+        for column in range(columns):
             left = round((0.25 + column * 3.15) * 120)
             found.append(pixels[top + 2 : top + 358, left + 2 : left + 358])
     return found
 
 
+@pytest.mark.slow
 def test_the_demo_explains_the_cat(folder: Path) -> None:
-    done = run("demo", "--output", "demo.png")
+    environment = os.environ | {"PYTHONPATH": str(Path(cli.__file__).parent.parent)}
+    command = [sys.executable, "-m", "captum_scorecam", "demo", "--output", "demo.png"]
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=300, check=False)
     assert (done.returncode, done.stderr) == (0, "")
-    grad_cam, score_cam, other_grad_cam, other_score_cam = rows_of(done.stdout)
+    check_demo(done.stdout, folder / "demo.png", channels=1280)
+
+
+def test_the_demo_explains_the_cat_at_a_smaller_layer(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(commands, "load_classifier", lambda name: replace(load_classifier(name), layer="_blocks.3"))
+    result = invoke("demo", "--output", "demo.png")
+    assert result.exit_code == 0, result.output
+    check_demo(result.output, folder / "demo.png", channels=40)
+
+
+def check_demo(output: str, picture: Path, channels: int) -> None:
+    grad_cam, score_cam, other_grad_cam, other_score_cam = rows_of(output)
     assert grad_cam[:4] == ["chelsea", "tiger cat (282)", "LayerGradCam", "1"]
     assert score_cam[:2] == ["predicted, 39.5%", "ScoreCAM"]
-    assert other_grad_cam[:3] == ["Egyptian cat (285)", "LayerGradCam", "1"]
+    assert other_grad_cam == ["Egyptian cat (285)", "LayerGradCam", "same", "same"]
     assert other_score_cam == ["runner-up, 35.5%", "ScoreCAM", *["same"] * 3]
     forwards, constant, shared = int(score_cam[2]), *map(int, re.findall(r"\d+", score_cam[3])[:2])
-    assert forwards + constant + shared == 1280
-    assert forwards <= 0.6 * 1280
-    drawn = panels(folder / "demo.png", rows=2)
+    assert forwards + constant + shared == channels
+    assert channels < 1280 or forwards <= 0.6 * channels  # the head's ReLU makes many maps all zero
+    drawn = panels(picture, rows=2)
     np.testing.assert_array_equal(drawn[0], drawn[3])  # the image
     for first in range(6):
         for second in set(range(first + 1, 6)) - {first + 3 if first == 0 else -1}:
             assert np.abs(drawn[first] - drawn[second]).mean() > 1, (first, second)
 
 
-def test_an_error_is_one_line_on_stderr_and_status_2() -> None:
-    done = run("explain", "colours.png", "--model", "resnet81")
-    assert (done.returncode, done.stdout) == (2, "")
-    assert re.fullmatch(r"Error: Expected `--model` .* but got 'resnet81'\. Nearest: resnet18.*\.\n", done.stderr)
+def test_an_error_is_one_line_on_stderr_and_status_2(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["captum-scorecam", "explain", "colours.png", "--model", "resnet81"])
+    with pytest.raises(SystemExit) as exit_:
+        runpy.run_module("captum_scorecam", run_name="__main__")
+    printed = capsys.readouterr()
+    assert (exit_.value.code, printed.out) == (2, "")
+    assert re.fullmatch(r"Error: Expected `--model` .* but got 'resnet81'\. Nearest: resnet18.*\.\n", printed.err)
 
 
 def test_explain_prints_what_it_found_and_what_it_cost(folder: Path) -> None:
@@ -94,7 +112,7 @@ def test_explain_prints_what_it_found_and_what_it_cost(folder: Path) -> None:
     assert table == [
         ["colours.png", "red (0)", "LayerGradCam", "1"],
         ["predicted, 93.6%", "ScoreCAM", "2", "1 + 0 of 3"],
-        ["green (1)", "LayerGradCam", "1"],
+        ["green (1)", "LayerGradCam", "same"],
         ["runner-up, 4.7%", "ScoreCAM", "same", "same"],
     ]
     assert sorted(os.listdir(folder)) == ["colours.png", "scorecam.png"]
@@ -108,6 +126,66 @@ def test_the_picture_shows_the_maps_where_the_colours_are(folder: Path) -> None:
     for red, green in ((red_grad_cam, green_grad_cam), (red_score_cam, green_score_cam)):
         assert red[50, 50].mean() > red[340, 340].mean() + 100
         assert green[340, 340].mean() > green[200, 100].mean() + 100
+
+
+def test_the_table_has_a_row_for_each_class_and_method_in_the_given_order() -> None:
+    methods = options_of("rise", "grad_cam", "mask", "score_cam", "rise", "grad_cam_plus_plus")
+    result = invoke("explain", "colours.png", *COLOURS, *methods, "--n-masks", "20")
+    assert result.exit_code == 0, result.output
+    assert [row[:-1] for row in rows_of(result.output)] == [
+        ["colours.png", "red (0)", "RISE", "20"],
+        ["predicted, 93.6%", "LayerGradCam", "1"],
+        ["Mask", "300"],
+        ["ScoreCAM", "2", "1 + 0 of 3"],
+        ["LayerGradCamPlusPlus", "1"],
+        ["green (1)", "RISE", "same"],
+        ["runner-up, 4.7%", "LayerGradCam", "same"],
+        ["Mask", "same"],
+        ["ScoreCAM", "same", "same"],
+        ["LayerGradCamPlusPlus", "same"],
+    ]
+
+
+def test_the_table_of_one_method_names_class_and_probability() -> None:
+    result = invoke("explain", "colours.png", *COLOURS, *options_of("grad_cam_plus_plus"))
+    assert [row[:3] for row in rows_of(result.output)] == [
+        ["colours.png", "red (0)", "LayerGradCamPlusPlus"],
+        ["predicted, 93.6%"],
+        ["green (1)", "LayerGradCamPlusPlus", "same"],
+        ["runner-up, 4.7%"],
+    ]
+
+
+def test_a_column_shows_one_method_wherever_it_stands(folder: Path) -> None:
+    def drawn(*names: str, seed: int) -> list[np.ndarray]:
+        options = [*options_of(*names), "--n-masks", "20", "--seed", str(seed)]
+        assert invoke("explain", "colours.png", *COLOURS, *options).exit_code == 0
+        return panels(folder / "scorecam.png", rows=2, columns=1 + len(names))
+
+    image, *of_red, _, other_score_cam, other_rise, other_plus_plus = drawn(
+        "score_cam", "rise", "grad_cam_plus_plus", seed=0
+    )
+    reordered = drawn("grad_cam_plus_plus", "score_cam", "rise", seed=0)
+    np.testing.assert_array_equal(reordered[:4], [image, of_red[2], of_red[0], of_red[1]])
+    for red, green in zip(of_red, (other_score_cam, other_rise, other_plus_plus), strict=True):
+        assert np.abs(red - green).mean() > 5
+    reseeded = drawn("score_cam", "rise", seed=1)
+    np.testing.assert_array_equal(reseeded[1], of_red[0])
+    assert np.abs(reseeded[2] - of_red[1]).mean() > 5
+
+
+def test_rise_and_mask_need_no_layer(folder: Path) -> None:
+    command = ["explain", "colours.png", "--model", "colour_classifier:without_maps", "--n-masks", "20"]
+    result = invoke(*command, *options_of("rise"))
+    assert result.exit_code == 0, result.output
+    assert "layer none" in result.output
+    assert len(panels(folder / "scorecam.png", rows=2, columns=2)) == 4
+    result = invoke(*command, *options_of("rise", "score_cam"))
+    assert (result.exit_code, "Expected a model with a layer" in result.output) == (2, True)
+
+
+def options_of(*methods: str) -> list[str]:
+    return [part for method in methods for part in ("--method", method)]
 
 
 def test_several_images_make_more_rows(folder: Path) -> None:
@@ -173,6 +251,10 @@ def test_target_layer_weights_and_chunks_are_used(folder: Path) -> None:
         (["colours.png", "--target", "-1"], "Expected `--target` in 0..2, but got -1"),
         (["colours.png", "--target", "violet"], "'violet' fits none"),
         (["colours.png", "--target", "re"], "'re' fits 2: red (0), green (1)"),
+        (
+            ["colours.png", "--method", "rise", "--method", "smooth_grad"],
+            "to be one of grad_cam, grad_cam_plus_plus, score_cam, rise, mask, but got 'smooth_grad'",
+        ),
         (["colours.png", "--device", "cuda"], "PyTorch finds no CUDA device"),
         (["colours.png", "--output", "nowhere/out.png"], "in a folder that exists"),
         (["colours.png", "--output", "colours.png"], "another file than the images"),
@@ -194,7 +276,15 @@ def test_bad_input_is_one_line_and_status_2(
 
 
 @pytest.mark.parametrize(
-    "arguments", [["explain"], ["explain", "colours.png", "--perturbations-per-eval", "0"], ["explode"], ["demo", "x"]]
+    "arguments",
+    [
+        ["explain"],
+        ["explain", "colours.png", "--perturbations-per-eval", "0"],
+        ["explain", "colours.png", "--n-masks", "0"],
+        ["explain", "colours.png", "--seed", "-1"],
+        ["explode"],
+        ["demo", "x"],
+    ],
 )
 def test_wrong_usage_is_status_2(arguments: list[str]) -> None:
     assert invoke(*arguments).exit_code == 2
@@ -228,5 +318,5 @@ def test_warnings_stay_as_they_were() -> None:
 
 def test_help_names_every_option() -> None:
     result = CliRunner().invoke(commands.commands, ["explain", "--help"], env={"COLUMNS": "200", "TERM": "dumb"})
-    options = "model weights layer target compare no-compare output perturbations-per-eval device"
+    options = "model weights layer target compare no-compare method n-masks seed output perturbations-per-eval device"
     assert [option for option in options.split() if f"--{option}" not in result.output] == []

@@ -14,31 +14,38 @@ from matplotlib import pyplot as plt
 from matplotlib.figure import Figure
 from PIL import Image
 
-from captum_scorecam import RunStatistics, figures
-from captum_scorecam.explanation import ClassExplanation, ImageExplanation
-from captum_scorecam.figures import check_output, draw_explanations, write_png
+from captum_scorecam import RunStatistics
+from captum_scorecam.command_line import figures
+from captum_scorecam.command_line.explanation import ClassExplanation, ImageExplanation
+from captum_scorecam.command_line.figures import check_output, draw_explanations, write_png
+from captum_scorecam.command_line.methods import MethodRun
 
 CORNER = torch.zeros(40, 40)
 CORNER[:20, :20] = 3.0
 
 
+TITLES = {
+    "grad_cam": "LayerGradCam",
+    "score_cam": "ScoreCAM",
+    "grad_cam_plus_plus": "LayerGradCamPlusPlus",
+    "rise": "RISE",
+    "mask": "Mask",
+}
+MAPS = {"grad_cam": CORNER, "score_cam": CORNER.flip(0, 1)}
+RUNS = {
+    "grad_cam": MethodRun("LayerGradCam", 1, seconds=0.05),
+    "score_cam": MethodRun("ScoreCAM", 6, RunStatistics(channels=10, constant=3, shared=1, rows=6), 1.5),
+}
+
+
 def class_explanation(name: str = "cat", **changes: object) -> ClassExplanation:
-    shown = ClassExplanation(
-        index=3,
-        name=name,
-        probability=0.254,
-        role="predicted",
-        grad_cam=CORNER,
-        grad_cam_seconds=0.05,
-        score_cam=CORNER.flip(0, 1),
-    )
+    shown = ClassExplanation(index=3, name=name, probability=0.254, role="predicted", maps=MAPS)
     return replace(shown, **changes)
 
 
 def image_explanation(*classes: ClassExplanation, name: str = "image.png", height: int = 40) -> ImageExplanation:
     pixels = torch.full((height, 40, 3), 0.5)
-    run = RunStatistics(channels=10, constant=3, shared=1, rows=6)
-    return ImageExplanation(name, pixels, classes or (class_explanation(),), run, 1.5)
+    return ImageExplanation(name, pixels, classes or (class_explanation(),), RUNS)
 
 
 def texts(figure: Figure) -> list[str]:
@@ -65,39 +72,45 @@ def test_one_row_holds_the_image_and_both_maps() -> None:
         np.testing.assert_allclose(difference, 0.6 * np.array([252, 255, 160]), atol=3)
 
 
-def test_a_map_is_scaled_to_its_own_highest_value() -> None:
-    faint = class_explanation(grad_cam=CORNER * 1e-7)
+def test_a_map_is_scaled_from_its_own_lowest_to_its_own_highest_value() -> None:
+    faint = class_explanation(maps=MAPS | {"grad_cam": CORNER * 2**-20, "score_cam": MAPS["score_cam"] + 5})
     panels = drawn(draw_explanations([image_explanation(faint)], "heading"))
     strong = drawn(draw_explanations([image_explanation()], "heading"))
-    np.testing.assert_array_equal(panels[1], strong[1])
+    for scaled, expected in zip(panels[1:], strong[1:], strict=True):
+        np.testing.assert_array_equal(scaled, expected)
 
 
 def test_the_text_tells_classes_probabilities_methods_and_cost() -> None:
-    other = class_explanation("dog", role="runner-up", probability=0.1, grad_cam_seconds=0.5)
+    other = class_explanation("dog", role="runner-up", probability=0.1)
     figure = draw_explanations([image_explanation(class_explanation(), other)], "a model, a layer")
-    forwards = "6 of 10 forwards, for both classes"
-    first = ["cat", "predicted, 25.4% · image.png", "LayerGradCam", "0.05 s", "ScoreCAM", forwards]
-    second = ["dog", "runner-up, 10.0% · image.png", "LayerGradCam", "0.50 s", "ScoreCAM", forwards]
+    methods = ["LayerGradCam", "1 forward, 0.05 s for both classes"]
+    methods += ["ScoreCAM", "6 of 10 forwards, 1.50 s for both classes"]
+    first = ["cat", "predicted, 25.4% · image.png", *methods]
+    second = ["dog", "runner-up, 10.0% · image.png", *methods]
     assert texts(figure) == ["a model, a layer", *first, *second]
 
 
-def test_a_zero_map_is_told_and_shows_the_image() -> None:
-    figure = draw_explanations([image_explanation(class_explanation(score_cam=torch.zeros(40, 40)))], "heading")
-    assert texts(figure)[-1] == "zero map · 6 of 10 forwards"
+@pytest.mark.parametrize("value", [0.0, 2.0])
+def test_a_constant_map_is_told_and_shows_the_image(value: float) -> None:
+    constant = class_explanation(maps=MAPS | {"score_cam": torch.full((40, 40), value)})
+    figure = draw_explanations([image_explanation(constant)], "heading")
+    assert texts(figure)[-1] == "constant map · 6 of 10 forwards, 1.50 s"
     assert drawn(figure)[2].std() == 0
 
 
-def test_all_panels_have_one_size_and_all_text_stays_inside() -> None:
-    awkward = class_explanation("$W_{1}$" * 20 + "\\frac{")
+@pytest.mark.parametrize("n_methods", [1, 2, 5])
+def test_all_panels_have_one_size_and_all_text_stays_inside(n_methods: int) -> None:
+    names = list(TITLES)[:n_methods]
+    run = RunStatistics(channels=2048, rows=1024)
+    runs = {name: MethodRun(TITLES[name], 1024, run if name == "score_cam" else None, 1234.5) for name in names}
+    awkward = class_explanation("$W_{1}$" * 20 + "\\frac{", maps=dict.fromkeys(names, CORNER))
+    wide = class_explanation(maps=dict.fromkeys(names, CORNER[:20]))
     explanations = [
-        image_explanation(awkward, class_explanation(""), name="W" * 200 + ".png"),
-        image_explanation(height=20),
+        replace(image_explanation(awkward, replace(awkward, name=""), name="W" * 200 + ".png"), runs=runs),
+        replace(image_explanation(wide, height=20), runs=runs),
     ]
-    explanations[1] = replace(
-        explanations[1], classes=(class_explanation(grad_cam=CORNER[:20], score_cam=CORNER[:20]),)
-    )
     figure = draw_explanations(explanations, "m" * 300)
-    assert len(figure.axes) == 9
+    assert len(figure.axes) == 3 * (1 + n_methods)
     figure.canvas.draw()
     widths = {round(axes.get_window_extent().width) for axes in figure.axes}
     assert widths == {360}

@@ -20,6 +20,9 @@ LAYERS = [
     ["scoring"],
     ["attr", "metrics"],
     ["evaluation", "__init__"],
+    ["demo"],
+    ["command_line"],
+    ["cli", "__main__"],
 ]
 
 
@@ -36,6 +39,8 @@ def imports(path: Path) -> list[str]:
 
 def layer_of(path: Path) -> int:
     part = path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+    if not (PACKAGE / part).is_dir() and not (PACKAGE / f"{part}.py").is_file():
+        part = "__init__"  # a name that the package exports
     return next((i for i, names in enumerate(LAYERS) if part in names), len(LAYERS))
 
 

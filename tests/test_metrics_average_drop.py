@@ -175,6 +175,16 @@ def test_how_many_pixels_are_kept(keep_fraction: float, kept: int) -> None:
     assert recorded_mask(ramp(), mask="binary", keep_fraction=keep_fraction).sum() == kept
 
 
+@pytest.mark.parametrize(("keep_fraction", "pixels", "kept"), [(0.29, 100, 29), (0.58, 50, 29), (0.7, 90, 63)])
+def test_a_product_just_below_a_whole_number_counts_as_it(keep_fraction: float, pixels: int, kept: int) -> None:
+    assert int(keep_fraction * pixels) == kept - 1
+    _, after = masked_input_scores(
+        lambda x: x.sum((1, 2)), torch.ones(1, 1, pixels), torch.arange(1.0 * pixels).view(1, 1, -1),
+        keep_fraction=keep_fraction, mask="binary", score="output",
+    )  # fmt: skip
+    assert after.item() == kept
+
+
 def test_of_equal_pixels_the_earlier_are_kept() -> None:
     maps = torch.zeros(1, 1, 4, 6)
     maps[..., 3, 5] = 1

@@ -135,7 +135,8 @@ def test_a_smaller_map_is_resized() -> None:
         (0.4, [0, 10, 19, 24]),
         (0.1, [0, 2, 5, 7, 10, 12, 14, 17, 19, 22, 24]),
         (0.01, list(range(25))),  # no step without a pixel
-        (1e-4, list(range(25))),
+        (1e-12, list(range(25))),
+        (1 / 49, list(range(25))),
         (1 / 3, [0, 8, 16, 24]),
     ],
 )

@@ -21,7 +21,7 @@ SUPPRESSED = 0.01
 
 
 def total_variation(masks: Tensor, beta: float) -> Tensor:
-    """Σ_u ‖∇m(u)‖_β^β of each mask (arXiv 1704.03296, eq. 4): the differences of neighbours to the power β, summed.
+    """Σ_u ‖∇m(u)‖_β^β of each mask (arXiv 1704.03296, section 4): the differences of neighbours to the power β, summed.
 
     Args:
         masks (Tensor): N×1×spatial.
@@ -53,7 +53,7 @@ def smooth(values: Tensor, sigma: float) -> Tensor:
 
 
 def perturbed_inputs(kind: str, inputs: Tensors, generator: Generator | None) -> Callable[[], Tensors]:
-    """What stands where the mask is 0 (arXiv 1704.03296, eq. 3), as a function that is asked once per iteration.
+    """What stands where the mask is 0 (arXiv 1704.03296, section 4), as a function that is asked once per iteration.
 
     ``"blur"`` is the input blurred with σ = 10 pixels, ``"constant"`` the mean of each of its channels, ``"noise"``
     Gaussian noise with each channel's mean and standard deviation, drawn anew each time, the same for all examples.
@@ -125,7 +125,7 @@ class DeletionGame:
         return replace(self.forward, inputs=x, baselines=b)(m, examples)[:, 0]
 
     def losses(self, masks: Tensor, offsets: Sequence[int]) -> Tensor:
-        """f^c + λ1 ‖1 − m‖_1 + λ2 Σ_u ‖∇m(u)‖_β^β of each example (arXiv 1704.03296, eqs. 4 and 5); N."""
+        """f^c + λ1 ‖1 − m‖_1 + λ2 Σ_u ‖∇m(u)‖_β^β of each example (arXiv 1704.03296, section 4); N."""
         scores = self.scores(masks, offsets)
         if masks.requires_grad and not scores.requires_grad:
             raise ValueError("Expected scores that are differentiable in the inputs, but they have no gradient.")
@@ -133,10 +133,10 @@ class DeletionGame:
         return scores + self.l1_weight * deleted + self.tv_weight * total_variation(masks, self.tv_beta)
 
     def circles(self) -> Tensor:
-        """The smallest centred circle of each example whose deletion takes 99 % of the score away, N×1×mask_size.
+        """The smallest centred circle of each example whose deletion makes 99 % of the score's fall, N×1×mask_size.
 
-        Of the score's fall from the input to what is perturbed everywhere. It is the mask's first value: from a mask
-        that deletes nothing, a saturated score has no gradient to follow.
+        The whole fall is that to the score of what is perturbed everywhere. This is the mask's first value (as in
+        the authors' code): from a mask that deletes nothing, a saturated score has no gradient to follow.
         """
         size = self.mask_size
         n_examples, dtype = len(self.forward.inputs[0]), working_dtype(self.forward.inputs[0].dtype)

@@ -117,10 +117,9 @@ def _pixel_counts(n_pixels: int, step: float) -> Tensor:
     """How many of `n_pixels` pixels are changed at each step: ascending, from none to all, none twice."""
     if not 0 < step <= 1:
         raise ValueError(f"Expected `step` in (0, 1], but got {step}.")
-    # The small numbers are for steps such as 0.1, of which exactly ten make the whole, and for halves of a pixel.
-    n_steps = math.ceil(1 / step - 1e-6)
-    fractions = (torch.arange(n_steps + 1, dtype=torch.float64) * step).clamp(max=1)
-    fractions[-1] = 1
+    step = max(step, 1 / n_pixels)
+    fractions = (torch.arange(math.ceil(1 / step) + 1, dtype=torch.float64) * step).clamp(max=1)
+    # The small number is for halves of a pixel, such as 3 · 0.1 · 35, which are rounded up.
     counts: Tensor = torch.unique((fractions * n_pixels + 0.5 + 1e-6).floor().long())
     return counts
 

@@ -21,8 +21,8 @@ from torchvision.models import WeightsEnum, get_model, get_model_weights, list_m
 from torchvision.transforms import InterpolationMode
 from torchvision.transforms._presets import ImageClassification
 
-from captum_scorecam.class_names import imagenet_class_names
-from captum_scorecam.state_dicts import class_count, load_state_dict, read_state_dict
+from captum_scorecam.command_line.class_names import imagenet_class_names
+from captum_scorecam.command_line.state_dicts import class_count, load_state_dict, read_state_dict
 
 Preprocess = Callable[[Image.Image], Tensor]
 
@@ -60,12 +60,11 @@ class Classifier:
         like = next((p for p in self.model.parameters() if p.is_floating_point()), values)
         return values.unsqueeze(0).to(like.device, like.dtype)
 
-    def probabilities(self, inputs: Tensor) -> Tensor:
+    def scores(self, inputs: Tensor) -> Tensor:
         """Classifies a batch of one.
 
         Returns:
-            Tensor: One probability per class, on the CPU: the softmax over the model's scores, or those scores
-            where they are probabilities already.
+            Tensor: What the model gives for each class, float32, on the CPU.
 
         Raises:
             ValueError: If the model does not return 1×classes scores, or not as many as there are class names.
@@ -77,9 +76,21 @@ class Classifier:
             raise ValueError(f"Expected a model that returns N×classes scores of two or more classes, but got {got}.")
         if self.class_names is not None and len(self.class_names) != scores.shape[1]:
             raise ValueError(f"Expected {scores.shape[1]} class names, but got {len(self.class_names)}.")
-        scores = scores[0].float().cpu()
-        are_probabilities = bool(scores.min() >= 0) and abs(float(scores.sum()) - 1) < 1e-3
-        return scores if are_probabilities else scores.softmax(0)
+        return scores[0].float().cpu()
+
+    def probabilities(self, inputs: Tensor) -> Tensor:
+        """Classifies a batch of one, as `scores` does.
+
+        Returns:
+            Tensor: One probability per class: the softmax over the scores, or those where they are probabilities.
+        """
+        scores = self.scores(inputs)
+        return scores if are_probabilities(scores) else scores.softmax(0)
+
+
+def are_probabilities(scores: Tensor) -> bool:
+    """Tells whether scores, one per class, are at least 0 and sum to 1."""
+    return bool(scores.min() >= 0) and abs(float(scores.sum()) - 1) < 1e-3
 
 
 def load_classifier(name: str, weights: str = "DEFAULT") -> Classifier:

@@ -1,4 +1,4 @@
-"""The picture of explanations: image, LayerGradCam and ScoreCAM side by side, a row for each image and class."""
+"""The picture of explanations: the image and each method's map side by side, a row for each image and class."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 
 from torch import Tensor
 
-from captum_scorecam.explanation import ClassExplanation, ImageExplanation
+from captum_scorecam.command_line.explanation import ClassExplanation, ImageExplanation
+from captum_scorecam.command_line.methods import MethodRun
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -18,16 +19,18 @@ if TYPE_CHECKING:
 
 _PANEL, _GAP, _MARGIN, _TITLES, _HEADING = 3.0, 0.15, 0.25, 0.55, 0.35  # inches, whole dots at 120 per inch
 _DPI, _MOST_PIXELS = 120, 60_000  # Agg draws at most 2**16 pixels in a direction
+_HEADING_CHARACTERS = 13  # per inch; more would be too small to read
 _INK, _PALE_INK = "#1a1a1a", "#6b6b6b"
 
 
 def draw_explanations(explanations: Sequence[ImageExplanation], heading: str) -> Figure:
-    """Draws image, LayerGradCam and ScoreCAM side by side, a row for each image and class.
+    """Draws the image and each method's map side by side, a row for each image and class.
 
-    The maps are drawn by Captum's ``visualize_image_attr``, each scaled to its own highest value.
+    The maps are drawn by Captum's ``visualize_image_attr``, each scaled to [0, 1] from its lowest value to its
+    highest: the lowest value of RISE's map, say, is far from 0, and means nothing.
 
     Args:
-        explanations (sequence of ImageExplanation): The images, one or more.
+        explanations (sequence of ImageExplanation): The images, one or more, explained by the same methods.
         heading (str): The line above all.
 
     Returns:
@@ -39,12 +42,13 @@ def draw_explanations(explanations: Sequence[ImageExplanation], heading: str) ->
     rows = [(explanation, shown) for explanation in explanations for shown in explanation.classes]
     height = _PANEL * max(explanation.pixels.shape[0] / explanation.pixels.shape[1] for explanation in explanations)
     row_height = height + _TITLES + _GAP
-    size = (2 * _MARGIN + 3 * _PANEL + 2 * _GAP, 2 * _MARGIN + _HEADING + len(rows) * row_height - _GAP)
+    n_columns = 1 + len(explanations[0].runs)
+    width = 2 * _MARGIN + n_columns * (_PANEL + _GAP) - _GAP
+    size = (width, 2 * _MARGIN + _HEADING + len(rows) * row_height - _GAP)
     figure = Figure(figsize=size, dpi=min(_DPI, _MOST_PIXELS / max(size)), facecolor="white")
     FigureCanvasAgg(figure)
-    _write(
-        figure, _shortened(heading, 130), (_MARGIN, size[1] - _MARGIN - 0.12), size[0] - 2 * _MARGIN, color=_PALE_INK
-    )
+    most = int(_HEADING_CHARACTERS * width)
+    _write(figure, _shortened(heading, most), (_MARGIN, size[1] - _MARGIN - 0.12), width - 2 * _MARGIN, color=_PALE_INK)
     for row, (explanation, shown) in enumerate(rows):
         bottom = size[1] - _MARGIN - _HEADING - (row + 1) * row_height + _GAP
         _draw_row(figure, explanation, shown, bottom, height)
@@ -54,42 +58,38 @@ def draw_explanations(explanations: Sequence[ImageExplanation], heading: str) ->
 def _draw_row(
     figure: Figure, explanation: ImageExplanation, shown: ClassExplanation, bottom: float, height: float
 ) -> None:
-    run = explanation.run
-    panels = (
-        (
-            None,
-            shown.name,
-            f"{shown.role}, {shown.probability:.1%} · {_shortened(explanation.image_name, 30)}",
-        ),
-        (shown.grad_cam, explanation.grad_cam_name, f"{shown.grad_cam_seconds:.2f} s"),
-        (shown.score_cam, "ScoreCAM", f"{run.rows} of {run.channels} forwards{_for_both(explanation)}"),
-    )
+    probability = f"{shown.role}, {shown.probability:.1%} · {_shortened(explanation.image_name, 30)}"
+    panels: list[tuple[Tensor | None, str, str]] = [(None, shown.name, probability)]
+    panels += [(shown.maps[method], run.title, _cost(explanation, run)) for method, run in explanation.runs.items()]
     width, full_height = figure.get_size_inches()
     for column, (values, title, subtitle) in enumerate(panels):
         left = _MARGIN + column * (_PANEL + _GAP)
         axes = figure.add_axes((left / width, bottom / full_height, _PANEL / width, height / full_height))
-        if values is not None and not values.max() > 0:
-            subtitle = f"zero map · {subtitle}"
+        if values is not None and not values.max() > values.min():
+            subtitle = f"constant map · {subtitle}"
         _draw_panel(axes, explanation.pixels, values)
         _write(figure, _shortened(title, 40), (left, bottom + height + 0.27), _PANEL, weight="bold", fontsize=11)
         _write(figure, subtitle, (left, bottom + height + 0.08), _PANEL, color=_PALE_INK)
 
 
-def _for_both(explanation: ImageExplanation) -> str:
-    return ", for both classes" if len(explanation.classes) > 1 else ""
+def _cost(explanation: ImageExplanation, run: MethodRun) -> str:
+    of_channels = "" if run.channels is None else f" of {run.channels.channels}"
+    forwards = "forward" if run.forwards == 1 else "forwards"
+    for_both = " for both classes" if len(explanation.classes) > 1 else ""
+    return f"{run.forwards}{of_channels} {forwards}, {run.seconds:.2f} s{for_both}"
 
 
 def _draw_panel(axes: Axes, pixels: Tensor, values: Tensor | None) -> None:
     from captum.attr import visualization
 
     image = pixels.numpy()
-    highest = 0.0 if values is None else float(values.max())
-    if values is None or highest <= 0:  # Captum can't scale a map without a positive value
+    if values is None or not values.max() > values.min():  # Captum can't scale a constant map
         axes.imshow(image if values is None else image.mean(axis=2), cmap="gray")
         axes.set(xticks=[], yticks=[])
     else:
+        scaled = (values - values.min()) / (values.max() - values.min())
         visualization.visualize_image_attr(
-            (values / highest).unsqueeze(2).numpy(),
+            scaled.unsqueeze(2).numpy(),
             image,
             method="blended_heat_map",
             sign="positive",

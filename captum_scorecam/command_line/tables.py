@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Literal
 
 from rich import box
@@ -11,18 +11,18 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from captum_scorecam.explanation import LAYER_GRAD_CAM, TOKEN_GRAD_CAM, ClassExplanation, ImageExplanation
+from captum_scorecam.command_line.explanation import ClassExplanation, ImageExplanation
+from captum_scorecam.command_line.methods import MethodRun
 
 _COLUMNS = ("Image", "Class", "Method", "Forwards", "Skipped:\nconstant + shared", "Seconds")
 _RIGHT = ("Forwards", "Seconds")
 _WRAPPED = ("Image", "Class")
 _AS_ABOVE = "same"
-_GRAD_CAM_FORWARDS = {LAYER_GRAD_CAM: "1", TOKEN_GRAD_CAM: "2"}
 _WIDTH = 120  # where the output goes to a file
 
 
 def print_explanations(explanations: Sequence[ImageExplanation], heading: str) -> None:
-    """Prints what was explained and what it cost: two rows, LayerGradCam's and ScoreCAM's, for each class.
+    """Prints what was explained and what it cost: a row for each class and method.
 
     Args:
         explanations (sequence of ImageExplanation): The images.
@@ -40,12 +40,17 @@ def print_explanations(explanations: Sequence[ImageExplanation], heading: str) -
     Console(width=None if sys.stdout.isatty() else _WIDTH).print(table)
 
 
-def _rows(explanation: ImageExplanation, shown: ClassExplanation, first: bool) -> list[tuple[str, ...]]:
-    run = explanation.run
-    image = explanation.image_name if first else ""
-    cost = (str(run.rows), f"{run.constant} + {run.shared} of {run.channels}", f"{explanation.score_cam_seconds:.2f}")
-    grad_cam_cost = (_GRAD_CAM_FORWARDS[explanation.grad_cam_name], "", f"{shown.grad_cam_seconds:.2f}")
-    return [
-        (image, f"{shown.name} ({shown.index})", explanation.grad_cam_name, *grad_cam_cost),
-        ("", f"{shown.role}, {shown.probability:.1%}", "ScoreCAM", *(cost if first else (_AS_ABOVE,) * 3)),
-    ]
+def _rows(explanation: ImageExplanation, shown: ClassExplanation, first: bool) -> Iterator[tuple[str, ...]]:
+    labels = [f"{shown.name} ({shown.index})", f"{shown.role}, {shown.probability:.1%}"]
+    runs = list(explanation.runs.values())
+    labels = ["\n".join(labels)] if len(runs) == 1 else labels + [""] * (len(runs) - 2)
+    images = [explanation.image_name if first else ""] + [""] * (len(runs) - 1)
+    for image, label, run in zip(images, labels, runs, strict=True):
+        cost = _cost(run)
+        yield image, label, run.title, *(cost if first else (cell and _AS_ABOVE for cell in cost))
+
+
+def _cost(run: MethodRun) -> tuple[str, str, str]:
+    channels = run.channels
+    skipped = "" if channels is None else f"{channels.constant} + {channels.shared} of {channels.channels}"
+    return str(run.forwards), skipped, f"{run.seconds:.2f}"

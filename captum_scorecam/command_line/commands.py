@@ -14,13 +14,14 @@ import torch
 import typer
 from torch import Tensor
 
-from captum_scorecam.classifiers import Classifier, check_model_name, load_classifier
+from captum_scorecam.command_line.classifiers import Classifier, check_model_name, load_classifier
+from captum_scorecam.command_line.explanation import PREDICTED, explain_image
+from captum_scorecam.command_line.figures import check_output, draw_explanations, write_png
+from captum_scorecam.command_line.images import display_name, read_image
+from captum_scorecam.command_line.layers import ExplainedLayer, find_layer
+from captum_scorecam.command_line.methods import DEFAULT_METHODS, DEFAULT_OPTIONS, METHODS, MethodOptions, check_methods
+from captum_scorecam.command_line.tables import print_explanations
 from captum_scorecam.demo import DEMO_IMAGE, DEMO_MODEL, demo_image
-from captum_scorecam.explanation import PREDICTED, explain_image
-from captum_scorecam.figures import check_output, draw_explanations, write_png
-from captum_scorecam.images import display_name, read_image
-from captum_scorecam.layers import find_layer
-from captum_scorecam.tables import print_explanations
 
 MOST_IMAGES = 50  # in one picture
 BAD_INPUT = (ValueError, TypeError, OSError, ImportError)
@@ -52,7 +53,8 @@ def demo(output: Output = Path("scorecam.png")) -> None:
         check_output(output)
         classifier = load_classifier(DEMO_MODEL)
         classifier.model.to(_torch_device(Device.auto))
-        _explain(classifier, [(DEMO_IMAGE, classifier.inputs(demo_image()))], output)
+        options = MethodOptions(show_progress=sys.stderr.isatty())
+        _explain(classifier, [(DEMO_IMAGE, classifier.inputs(demo_image()))], output, options=options)
 
 
 @commands.command()
@@ -78,6 +80,12 @@ def explain(
         typer.Option(help="The class: its index, its name, a part of its name.", metavar="INDEX|NAME|predicted"),
     ] = PREDICTED,
     compare: Annotated[bool, typer.Option(help="Explain the most probable other class too.")] = True,
+    method: Annotated[
+        list[str],
+        typer.Option(help="How to explain; give it again for more, drawn in that order.", metavar="|".join(METHODS)),
+    ] = list(DEFAULT_METHODS),  # noqa: B006 (typer wants a list, and copies it)
+    n_masks: Annotated[int, typer.Option(help="RISE's random masks.", min=1)] = 2000,
+    seed: Annotated[int, typer.Option(help="What the masks of rise and the jitter of mask are drawn from.", min=0)] = 0,
     output: Output = Path("scorecam.png"),
     perturbations_per_eval: Annotated[
         int | None,
@@ -85,8 +93,9 @@ def explain(
     ] = None,
     device: Annotated[Device, typer.Option(help="Where the model runs.")] = Device.auto,
 ) -> None:
-    """Explain images: LayerGradCam and ScoreCAM of the target class and of the runner-up, in one picture."""
+    """Explain images: each method's map of the target class and of the runner-up, side by side in one picture."""
     with _plain_messages():
+        methods = check_methods(method)
         check_output(output, images)
         _check_images(images)
         check_model_name(model)
@@ -94,7 +103,8 @@ def explain(
         classifier = load_classifier(model, weights)
         classifier.model.to(chosen_device)
         batches = [(display_name(path), classifier.inputs(read_image(path))) for path in images]
-        _explain(classifier, batches, output, weights, layer, target, compare, perturbations_per_eval)
+        options = MethodOptions(n_masks, seed, perturbations_per_eval, show_progress=sys.stderr.isatty())
+        _explain(classifier, batches, output, weights, layer, target, compare, methods, options)
 
 
 def _explain(
@@ -105,27 +115,27 @@ def _explain(
     layer_name: str = "auto",
     target: str = PREDICTED,
     compare: bool = True,
-    perturbations_per_eval: int | None = None,
+    methods: Sequence[str] = DEFAULT_METHODS,
+    options: MethodOptions = DEFAULT_OPTIONS,
 ) -> None:
     """Explains preprocessed images, prints the table and writes the picture."""
-    layer = find_layer(classifier.model, batches[0][1], classifier.layer if layer_name == "auto" else layer_name)
+    layer_name = classifier.layer if layer_name == "auto" else layer_name
+    layer = _layer_for(methods, classifier, batches[0][1], layer_name)
     explanations = [
-        explain_image(
-            classifier,
-            layer,
-            inputs,
-            name,
-            target=target,
-            compare=compare,
-            perturbations_per_eval=perturbations_per_eval,
-            show_progress=sys.stderr.isatty(),
-        )
+        explain_image(classifier, layer, inputs, name, target=target, compare=compare, methods=methods, options=options)
         for name, inputs in batches
     ]
     heading = f"{classifier.name}, weights {Path(weights).name}, layer {layer.name}"
     print_explanations(explanations, heading)
     write_png(draw_explanations(explanations, heading), output)
     typer.echo(f"Picture: {output}")
+
+
+def _layer_for(methods: Sequence[str], classifier: Classifier, inputs: Tensor, name: str) -> ExplainedLayer:
+    """Finds the layer; where no method looks at one, the model need not have any with maps."""
+    if any(METHODS[method].of_layer for method in methods):
+        return find_layer(classifier.model, inputs, name)
+    return ExplainedLayer("none", classifier.model)
 
 
 def _check_images(paths: Sequence[Path]) -> None:
