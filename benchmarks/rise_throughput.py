@@ -13,6 +13,7 @@ import multiprocessing
 import resource
 import statistics
 import time
+from concurrent.futures import ProcessPoolExecutor
 from typing import Annotated
 
 import torch
@@ -75,8 +76,8 @@ def main(
         print(f"| {chunk} | {bare:.1f} | {ours:.1f} | {ratio:.3f} |", flush=True)
     print("\n| masks | peak memory, MB |\n| --- | --- |")
     for number in n_masks:
-        with multiprocessing.get_context("spawn").Pool(1) as pool:
-            print(f"| {number} | {pool.apply(peak_megabytes, (number, threads)):.0f} |", flush=True)
+        with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as process:
+            print(f"| {number} | {process.submit(peak_megabytes, number, threads).result():.0f} |", flush=True)
 
 
 if __name__ == "__main__":
