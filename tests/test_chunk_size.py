@@ -1,7 +1,5 @@
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import pytest
 import torch
 from torch import nn
@@ -13,11 +11,11 @@ CPU = torch.device("cpu")
 
 
 @pytest.fixture
-def clock(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[float]]:
+def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     """A clock that a test sets: `clock[0]` is the time now."""
     now = [0.0]
     monkeypatch.setattr(module, "perf_counter", lambda: now[0])
-    yield now
+    return now
 
 
 def tune(size: ChunkSize, clock: list[float], seconds_of: dict[int, float], chunks: int) -> list[int]:

@@ -66,7 +66,7 @@ def test_out_of_memory_with_one_row_says_what_was_tried() -> None:
 
 
 def test_another_error_of_the_model_is_raised_as_it_is() -> None:
-    def broken(x: Tensor) -> Tensor:
+    def broken(_x: Tensor) -> Tensor:
         raise RuntimeError("the sky fell")
 
     with pytest.raises(RuntimeError, match="the sky fell"):
