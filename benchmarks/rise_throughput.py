@@ -57,7 +57,7 @@ def peak_megabytes(n_masks: int, threads: int) -> float:
 
 
 def main(
-    rows: Annotated[int, typer.Option(help="Masked inputs in a turn.")] = 64,
+    rows: Annotated[int, typer.Option(help="Masked inputs in a turn.")] = 128,
     turns: Annotated[int, typer.Option(help="Turns of each.")] = 15,
     chunks: Annotated[list[int], typer.Option("--chunk", help="Rows in a forward.")] = [4, 8, 16],  # noqa: B006
     threads: Annotated[int, typer.Option(help="PyTorch's threads.")] = 2,

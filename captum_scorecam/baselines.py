@@ -40,8 +40,10 @@ def gaussian_blur(inputs: Tensor, kernel_size: int = 11, sigma: float = 5.0) -> 
     offsets = torch.arange(kernel_size, device=inputs.device, dtype=dtype) - kernel_size // 2
     kernel = (-(offsets**2) / (2 * sigma**2)).softmax(0)
     blurred = inputs.to(dtype)
-    for dim in range(2, inputs.dim()):
-        blurred = _blur_along(blurred, dim, kernel)
+    # Autocast would blur, by convolutions, in half precision.
+    with torch.autocast(inputs.device.type, enabled=False):
+        for dim in range(2, inputs.dim()):
+            blurred = _blur_along(blurred, dim, kernel)
     return blurred.to(inputs.dtype)
 
 

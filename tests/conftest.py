@@ -15,6 +15,7 @@ from hypothesis import HealthCheck, settings
 from torch import Tensor, nn
 
 matplotlib.use("Agg")
+torch.set_num_threads(1)  # a second thread gains little on tensors this small, and costs tenfold on a busy machine
 settings.register_profile(
     "repeatable",
     derandomize=True,

@@ -70,3 +70,10 @@ def test_a_callable_gets_every_input() -> None:
 @pytest.mark.parametrize("value", [None, 0.5, (1, 2)])
 def test_values_stay_as_they_are(value: object) -> None:
     assert baselines_of(noise(1, 1, 3), value) is value  # type: ignore[arg-type]
+
+
+def test_autocast_does_not_blur_in_half_precision() -> None:
+    x = noise(1, 2, 9, 8).float()
+    with torch.autocast("cpu", torch.bfloat16):
+        blurred = gaussian_blur(x)
+    assert torch.equal(blurred, gaussian_blur(x))

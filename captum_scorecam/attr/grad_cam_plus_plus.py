@@ -20,9 +20,9 @@ from captum_scorecam.weighting import weighted_maps
 
 
 def grad_cam_plus_plus_weights(activations: Tensor, gradients: Tensor) -> Tensor:
-    r"""The weight of each channel: w = Σ_ij α_ij ReLU(g_ij) (arXiv 1710.11063, eqs. 7 and 19).
+    r"""The weight of each channel: w = Σ_ij α_ij ReLU(g_ij) (arXiv 1710.11063, section 3).
 
-    For a score that is the exponential of the target's output, whose gradient is g, equation 19 becomes
+    For a score that is the exponential of the target's output, whose gradient is g, the paper's closed form becomes
     α_ij = g² / (2 g² + Σ_ab A_ab g³) = 1 / (2 + g Σ_ab A_ab). The second form has no 0/0 where a gradient vanishes
     and no g³ that underflows. The factor exp(output), which all weights have in common, is left out.
 
