@@ -147,6 +147,13 @@ def test_steps(method: Any, step: float, counts: list[int]) -> None:
     assert curve.scores.shape == (1, len(counts))
 
 
+def test_halves_of_a_pixel_are_rounded_up() -> None:
+    x = torch.ones(1, 1, 45)
+    assert 6 * 0.15 * 45 < 40.5  # 40.499…
+    curve = deletion(lambda rows: rows.sum((1, 2)), x, x, step=0.15, score="output")
+    assert (45 - curve.scores[0]).tolist() == [0, 7, 14, 20, 27, 34, 41, 45]
+
+
 def test_one_percent_of_a_large_image_are_a_hundred_steps() -> None:
     curve = deletion(lambda x: x.sum((1, 2, 3)), torch.ones(1, 1, 40, 50), torch.ones(1, 1, 40, 50), score="output")
     torch.testing.assert_close(curve.fractions, torch.arange(101) / 100)
