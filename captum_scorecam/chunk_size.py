@@ -13,7 +13,7 @@ from torch.nn import Module
 from captum_scorecam._captum import ForwardFunction, Tensors
 
 FIRST_ROWS = {"cpu": 4, "cuda": 32}
-MOST_ROWS = {"cpu": 64, "cuda": 2048}
+MOST_ROWS = {"cpu": 32, "cuda": 2048}
 COMPILED_ROWS = {"cpu": 8, "cuda": 128}
 TIMED_CHUNKS = 2
 WORTHWHILE_GAIN = 1.02
