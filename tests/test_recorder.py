@@ -143,6 +143,20 @@ def test_channel_that_is_constant_to_rounding_is_not_run() -> None:
     assert score_cam.last_run.constant == 1
 
 
+@pytest.mark.parametrize("size", [1e-12, 1e12])
+def test_constant_is_judged_by_the_size_of_the_map(size: float) -> None:
+    copies = {1: (0, size, 0.0), 2: (3, size, 5 * size), 4: (0, 1.5e-16 * size, size)}
+    net, x = Recorder(copies=copies), marked_images(1, 6, 8)
+    maps = layer_maps(net, x)
+    assert 0 < float(maps[0, 4].max() - maps[0, 4].min()) < 1e-15 * size
+    score_cam = ScoreCAM(net, net.maps)
+    attribution = score_cam.attribute(x, 0, attr_dim_summation=False, relu_attributions=False)
+    assert_same_rows(net.masked_rows(), expected_rows(maps, x, skip=[(0, 1), (0, 2), (0, 4)]))  # 1 and 2 share
+    assert float(attribution[0, 4].abs().max()) == 0.0
+    assert float(attribution[0, 1].abs().max()) > 0.01 * size
+    assert (score_cam.last_run.constant, score_cam.last_run.shared) == (1, 2)
+
+
 COPIES = {
     "scaled by powers of two": {1: (0, 2.0, 0.0), 3: (0, 0.5, 0.0), 5: (2, 8.0, 0.0)},
     "scaled": {1: (0, 3.0, 0.0), 3: (0, 0.7, 0.0), 5: (2, 1e-3, 0.0)},
