@@ -6,7 +6,7 @@ import threading
 import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import contextmanager
 from typing import Any, TypeAlias, cast
 
 import torch
@@ -165,7 +165,7 @@ def _recorded_forward(forward_func: ForwardFunction, layer: Module) -> Iterator[
 
     hook = layer.register_forward_hook(count_call)
     try:
-        with _eager():
+        with torch.compiler.set_stance("force_eager"):
             yield recorded_forward, outputs
     except AssertionError as error:
         if calls or not outputs:
@@ -190,8 +190,3 @@ def _device_of(output: Any) -> torch.device | None:
 def _describe(layer: Module) -> str:
     text = " ".join(repr(layer).split())
     return f"layer {text if len(text) <= 80 else text[:77] + '...'}"
-
-
-def _eager() -> AbstractContextManager[None]:
-    set_stance = getattr(torch.compiler, "set_stance", None)
-    return nullcontext() if set_stance is None else set_stance("force_eager")

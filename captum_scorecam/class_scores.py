@@ -83,13 +83,9 @@ class ClassScores:
         for target in targets:
             _captum.validate_target(n_examples, target)
         self._score = score
-        self._targets = [_shared_or_per_example(target, device) for target in targets]
+        self._targets = [_on_device(target, device) for target in targets]
+        self._positions = [_positions(target, device) for target in self._targets]
         self._n_examples = n_examples
-
-    @property
-    def n_targets(self) -> int:
-        """T."""
-        return len(self._targets)
 
     def of_examples(self, output: Any) -> Tensor:
         """Scores N×T of a forward of the examples themselves.
@@ -99,47 +95,59 @@ class ClassScores:
             IndexError, RuntimeError: If a target is out of range (Captum's error).
             ValueError: If the output has not one row per example, or a score is not finite.
         """
-        scores = self._select(output, self._targets, self._n_examples)
-        if not scores.isfinite().all():
+        scores = self._row_scores(output, self._n_examples)
+        selected = _side_by_side([_captum.select_target(scores, target) for target in self._targets], scores)
+        if not selected.isfinite().all():
             raise ValueError("Expected finite scores of the inputs, but got NaN or Inf.")
-        return scores
+        return selected
 
     def of_rows(self, output: Any, examples: Tensor) -> Tensor:
         """Scores R×T of a forward whose row r is a version of example ``examples[r]``."""
-        return self._select(output, [_of_rows(target, examples) for target in self._targets], len(examples))
+        scores = self._row_scores(output, len(examples))
+        rows = torch.arange(len(examples), device=scores.device)
+        columns = [
+            # Captum's selection of a target per example would wait for the device.
+            _captum.select_target(scores, target) if positions is None else scores[(rows, *positions[examples].T)]
+            for target, positions in zip(self._targets, self._positions, strict=True)
+        ]
+        return _side_by_side(columns, scores)
 
-    def empty(self, inputs: Tensor) -> Tensor:
-        """Scores of no rows, 0×T, on the inputs' device."""
-        return inputs.new_empty(0, len(self._targets), dtype=working_dtype(inputs.dtype))
+    def zeros(self, n_rows: int, inputs: Tensor) -> Tensor:
+        """Zeros n_rows×T, on the device and in the dtype that the scores of `inputs` have."""
+        return inputs.new_zeros(n_rows, len(self._targets), dtype=working_dtype(inputs.dtype))
 
-    def _select(self, output: Any, targets: Sequence[TargetType], n_rows: int) -> Tensor:
+    def _row_scores(self, output: Any, n_rows: int) -> Tensor:
         scores = self._score(output)
         if scores.dim() == 0 or len(scores) != n_rows:
             raise ValueError(
                 "Expected an output whose rows grow with the input's, "
                 f"but got shape {tuple(scores.shape)} for {n_rows} input rows."
             )
-        selected = [_captum.select_target(scores, target) for target in targets]
-        if any(column.numel() != n_rows for column in selected):
-            raise AssertionError(
-                "Target not provided when necessary, cannot explain multiple outputs: "
-                f"the output has shape {tuple(scores.shape)}."
-            )
-        return torch.stack([column.reshape(n_rows) for column in selected], 1).to(working_dtype(scores.dtype))
+        return scores
 
 
-def _shared_or_per_example(target: TargetType, device: torch.device) -> TargetType:
-    # One form per kind of target, so that selecting from a chunk of rows waits for no device.
+def _side_by_side(columns: Sequence[Tensor], scores: Tensor) -> Tensor:
+    """The targets' columns as R×T, of which each must hold one score per row of `scores`."""
+    if any(column.numel() != len(scores) for column in columns):
+        raise AssertionError(
+            "Target not provided when necessary, cannot explain multiple outputs: "
+            f"the output has shape {tuple(scores.shape)}."
+        )
+    return torch.stack([column.reshape(len(scores)) for column in columns], 1).to(working_dtype(scores.dtype))
+
+
+def _on_device(target: TargetType, device: torch.device) -> TargetType:
     if isinstance(target, Tensor):
         return target.to(device) if target.numel() > 1 or target.is_floating_point() else int(target.item())
-    if isinstance(target, list) and target and all(isinstance(index, int) for index in target):
-        return torch.tensor(target, device=device)
     return target
 
 
-def _of_rows(target: TargetType, examples: Tensor) -> TargetType:
+def _positions(target: TargetType, device: torch.device) -> Tensor | None:
+    """Where in the output each example's target stands, N×D; None for a target that all share, or that is none."""
     if isinstance(target, Tensor):
-        return target[examples]
-    if isinstance(target, list):
-        return [target[example] for example in examples.tolist()]
-    return target
+        return target.unsqueeze(1) if target.dim() == 1 and not target.is_floating_point() else None
+    if not isinstance(target, list):
+        return None
+    indices = [index if isinstance(index, tuple) else (index,) for index in target]
+    whole = all(isinstance(number, int) for index in indices for number in index)
+    return torch.tensor(indices, device=device) if whole and len({len(index) for index in indices}) == 1 else None

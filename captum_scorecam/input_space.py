@@ -79,3 +79,15 @@ class InputSpaceAttribution(Attribution):
         summed = maps.sum(1, keepdim=True)
         resized: Tensor = LayerAttribution.interpolate(summed, tuple(inputs.shape[2:]), mode)
         return resized.expand_as(inputs).contiguous()
+
+
+def over_channels(maps: Tensors, inputs: Tensor | Tensors) -> Tensor | Tensors:
+    """Repeats maps N×1×size, one for each input of that size, over its channels.
+
+    Returns:
+        Tensor or tuple of Tensor: For each input a tensor of its shape and dtype, contiguous; a tuple for a tuple.
+    """
+    repeated = tuple(
+        m.to(x.dtype).expand_as(x).contiguous() for m, x in zip(maps, _captum.format_inputs(inputs), strict=True)
+    )
+    return repeated if isinstance(inputs, tuple) else repeated[0]

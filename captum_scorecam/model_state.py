@@ -28,10 +28,13 @@ class TrainingBuffers:
 
     @contextmanager
     def recorded(self) -> Iterator[None]:
-        """Keeps the buffers of every module in training mode that runs in the body, and warns where it matters."""
+        """Keeps the buffers of every module in training mode that runs in the body, and warns where it matters.
+
+        Compiled code runs eagerly in the body, since it has no hooks.
+        """
         hook = register_module_forward_pre_hook(self._keep)
         try:
-            with warnings.catch_warnings():
+            with warnings.catch_warnings(), torch.compiler.set_stance("force_eager"):
                 # That the hook fires for a compiled model and for the original in it does no harm here.
                 warnings.filterwarnings("ignore", message="Using `torch.compile.*global hooks")
                 yield

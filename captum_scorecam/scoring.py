@@ -75,7 +75,7 @@ def score_masked_inputs(
         ValueError: If a score is NaN or infinite.
         torch.OutOfMemoryError: If one row does not fit into memory. It says what was tried.
     """
-    empty = forward.class_scores.empty(forward.inputs[0])
+    empty = forward.class_scores.zeros(0, forward.inputs[0])
 
     def scores_of(part: Masks) -> Tensor:
         return torch.cat([empty, *(scores for _, _, scores in scored_chunks(forward, part, chunk_size, progress))])

@@ -16,7 +16,7 @@ from captum.metrics import infidelity, infidelity_perturb_func_decorator, sensit
 from captum.testing.helpers.basic_models import BasicModel_ConvNet_One_Conv
 from pytorch_grad_cam import GradCAMPlusPlus
 from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
-from test_promises import Net, assert_close, images, nothing_changes
+from small_net import Net, assert_close, images, nothing_changes
 from torch import Tensor, nn
 
 from captum_scorecam import InputSpaceAttribution, LayerGradCamPlusPlus, vit_activation_maps

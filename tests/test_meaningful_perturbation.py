@@ -11,7 +11,7 @@ import torch
 from captum.attr import NoiseTunnel
 from captum.metrics import infidelity, infidelity_perturb_func_decorator, sensitivity_max
 from scipy.ndimage import gaussian_filter
-from test_promises import Net, assert_close, images, nothing_changes
+from small_net import Net, assert_close, images, nothing_changes
 from torch import Generator, Tensor, nn
 
 from captum_scorecam import MeaningfulPerturbation
@@ -444,3 +444,11 @@ def test_noise_tunnel_without_noise_gives_the_map() -> None:
     explained = MeaningfulPerturbation(net)
     actual = NoiseTunnel(explained).attribute(x, nt_samples=2, stdevs=0.0, generator=seeded(), **options)
     assert_close(actual, explained.attribute(x, generator=seeded(), **options), 1e-6)
+
+
+def test_compiled_model_in_training_mode_keeps_its_statistics() -> None:
+    net, x = Net().train(), images()
+    compiled = torch.compile(net, backend="eager")
+    with nothing_changes(net, x), pytest.warns(UserWarning, match="training mode"):
+        MeaningfulPerturbation(compiled).attribute(x, 2, **QUICK)
+    torch.compiler.reset()

@@ -8,6 +8,8 @@ import captum.metrics
 import pytest
 import torch
 from captum.attr import LayerAttribution, LayerGradCam, Saliency
+from small_net import Net, nothing_changes
+from small_net import images as small_images
 from torch import Tensor, nn
 
 from captum_scorecam import InputSpaceAttribution, ScoreCAM
@@ -195,3 +197,13 @@ def test_noise_that_is_none(measure: Any, option: str, value: float) -> None:
 def test_what_is_no_attribution(measure: Any) -> None:
     with pytest.raises(TypeError, match="Expected `attribution` to be an Attribution, but got Sequential"):
         measure(small_net(), images(), 2)
+
+
+@pytest.mark.parametrize(("method", "compiled"), [(LayerGradCam, False), (ScoreCAM, False), (ScoreCAM, True)])
+@pytest.mark.parametrize("measure", [infidelity, sensitivity_max])
+def test_a_model_in_training_mode_keeps_its_statistics(method: Any, compiled: bool, measure: Any) -> None:
+    net, x = Net().train(), small_images()
+    forward_func = torch.compile(net, backend="eager") if compiled else net
+    with nothing_changes(net, x), pytest.warns(UserWarning, match="training mode"):
+        measure(method(forward_func, net.relu), x, 2, n_perturb_samples=2)
+    torch.compiler.reset()

@@ -16,7 +16,7 @@ from captum.attr import NoiseTunnel
 from captum.metrics import infidelity, infidelity_perturb_func_decorator, sensitivity_max
 from naive_reference import UPSAMPLING, target_of_example
 from skimage.transform import resize
-from test_promises import Net, assert_close, images, nothing_changes
+from small_net import Net, assert_close, images, nothing_changes
 from torch import Generator, Tensor, nn
 
 from captum_scorecam import RISE
@@ -529,3 +529,11 @@ def test_noise_tunnel_without_noise_gives_the_map() -> None:
     options: dict[str, Any] = {"target": 2, "n_masks": 9}
     actual = NoiseTunnel(RISE(net)).attribute(x, nt_samples=2, stdevs=0.0, generator=seeded(), **options)
     assert_close(actual, RISE(net).attribute(x, generator=seeded(), **options))
+
+
+def test_compiled_model_in_training_mode_keeps_its_statistics() -> None:
+    net, x = Net().train(), images()
+    compiled = torch.compile(net, backend="eager")
+    with nothing_changes(net, x), pytest.warns(UserWarning, match="training mode"):
+        RISE(compiled).attribute(x, 2, n_masks=5)
+    torch.compiler.reset()

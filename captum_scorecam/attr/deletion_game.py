@@ -45,11 +45,8 @@ def shifted(values: Tensor, offsets: Sequence[int]) -> Tensor:
 
 
 def smooth(values: Tensor, sigma: float) -> Tensor:
-    """Blurs values N×C×spatial with a Gaussian of standard deviation `sigma` pixels, in full precision; 0 does not."""
-    if sigma == 0:
-        return values
-    with torch.autocast(values.device.type, enabled=False):
-        return gaussian_blur(values, 2 * round(3 * sigma) + 1, sigma)
+    """Blurs values N×C×spatial with a Gaussian of standard deviation `sigma` pixels; 0 does not."""
+    return values if sigma == 0 else gaussian_blur(values, 2 * round(3 * sigma) + 1, sigma)
 
 
 def perturbed_inputs(kind: str, inputs: Tensors, generator: Generator | None) -> Callable[[], Tensors]:

@@ -14,6 +14,7 @@ from captum_scorecam._captum import BaselineType, ForwardFunction, TargetType, T
 from captum_scorecam.attr.deletion_game import PERTURBATIONS, DeletionGame, perturbed_inputs, upsampling
 from captum_scorecam.class_scores import ScoreFunction
 from captum_scorecam.grid_masks import cells_per_dimension
+from captum_scorecam.input_space import over_channels
 from captum_scorecam.masked_forward import MaskedForward
 from captum_scorecam.model_state import differentiable, gradients_enabled, unchanged_model_state
 
@@ -119,11 +120,8 @@ class MeaningfulPerturbation(PerturbationAttribution):
                 game = DeletionGame(forward, perturbed, matrices, l1_weight, tv_weight, tv_beta)
                 offsets = _offsets(jitter, n_iterations, len(size), generator)
                 masks = game.play(game.circles(), offsets, learning_rate, progress)
-                deleted = tuple(
-                    (1 - mask).clamp(0, 1).to(x.dtype).expand_as(x).contiguous()
-                    for mask, x in zip(game.upsampled(masks), forward.inputs, strict=True)
-                )
-        return deleted if isinstance(inputs, tuple) else deleted[0]
+                deleted = tuple((1 - mask).clamp(0, 1) for mask in game.upsampled(masks))
+        return over_channels(deleted, inputs)
 
 
 def _check_options(

@@ -8,11 +8,11 @@ from captum.attr import PerturbationAttribution
 from captum.log import log_usage
 from torch import Generator, Tensor
 
-from captum_scorecam import _captum
 from captum_scorecam._captum import BaselineType, ForwardFunction, TargetType, Tensors
 from captum_scorecam.chunk_size import ChunkSizes
 from captum_scorecam.class_scores import ScoreFunction
 from captum_scorecam.grid_masks import RandomGrids, ScoredMasks
+from captum_scorecam.input_space import over_channels
 from captum_scorecam.masked_forward import MaskedForward
 from captum_scorecam.model_state import unchanged_model_state
 from captum_scorecam.scoring import scored_chunks
@@ -100,7 +100,7 @@ class RISE(PerturbationAttribution):
         grids = RandomGrids(n_masks, mask_cells, keep_probability, generator)
         forward = MaskedForward.of(self.forward_func, inputs, [target], additional_forward_args, baselines, score)
         scored = self._score(forward, grids, perturbations_per_eval, show_progress)
-        return _of_inputs_shape(scored.maps(), inputs)
+        return over_channels(scored.maps(), inputs)
 
     @log_usage()
     def attribute_with_error(
@@ -134,7 +134,7 @@ class RISE(PerturbationAttribution):
             raise ValueError(f"Expected `n_masks` to be at least 2 for a standard error, but got {n_masks}.")
         forward = MaskedForward.of(self.forward_func, inputs, [target], additional_forward_args, baselines, score)
         scored = self._score(forward, grids, perturbations_per_eval, show_progress, with_squares=True)
-        return _of_inputs_shape(scored.maps(), inputs), _of_inputs_shape(scored.standard_errors(), inputs)
+        return over_channels(scored.maps(), inputs), over_channels(scored.standard_errors(), inputs)
 
     @log_usage()
     def attribute_targets(
@@ -189,10 +189,3 @@ class RISE(PerturbationAttribution):
             for rows, chunk, scores in scored_chunks(forward, masks, chunk_size, progress):
                 scored.add(chunk, scores, masks.examples[rows], len(forward.inputs[0]))
         return scored
-
-
-def _of_inputs_shape(maps: Tensors, inputs: Tensor | Tensors) -> Tensor | Tensors:
-    expanded = tuple(
-        m.to(x.dtype).expand_as(x).contiguous() for m, x in zip(maps, _captum.format_inputs(inputs), strict=True)
-    )
-    return expanded if isinstance(inputs, tuple) else expanded[0]

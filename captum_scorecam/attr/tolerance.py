@@ -43,7 +43,7 @@ def scores_within_tolerance(
         tuple: The scores P×T, 0 for masks that were not run, and how many masks were run.
     """
     maps = _maps_of_masks(masks, activations)
-    scores = forward.class_scores.empty(forward.inputs[0]).new_zeros(len(masks), forward.class_scores.n_targets)
+    scores = forward.class_scores.zeros(len(masks), forward.inputs[0])
     n_run = 0
     for example in range(len(activations)):
         rows = (masks.examples == example).nonzero()[:, 0]

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -61,7 +62,7 @@ def infidelity(
     _check_positive("noise_std", noise_std)
     explainer = _of_input_shape(attribution)
     options = _with_forward_args(attribute_options, additional_forward_args)
-    with unchanged_model_state(_captum.format_inputs(inputs)):
+    with _unchanged_model(attribution, inputs, additional_forward_args):
         measured: Tensor = captum_infidelity(
             attribution.forward_func,
             perturb_func or _normal_noise(noise_std, generator),
@@ -112,7 +113,7 @@ def sensitivity_max(
     explainer = _of_input_shape(attribution)
     options = _with_forward_args(attribute_options, additional_forward_args)
 
-    with unchanged_model_state(_captum.format_inputs(inputs)):
+    with _unchanged_model(attribution, inputs, additional_forward_args):
         measured: Tensor = captum_sensitivity_max(
             explainer.attribute,
             inputs,
@@ -123,6 +124,19 @@ def sensitivity_max(
             **options,
         )
     return measured
+
+
+@contextmanager
+def _unchanged_model(
+    attribution: Attribution, inputs: Tensor | Tensors, additional_forward_args: object | None
+) -> Iterator[None]:
+    """Leaves the model as it was; one forward shows which of its modules are in training mode."""
+    tensors = _captum.format_inputs(inputs)
+    arguments = _captum.format_forward_args(additional_forward_args)
+    with unchanged_model_state(tensors) as state:
+        with state.recorded():
+            _captum.run_forward(attribution.forward_func, tuple(x.clone() for x in tensors), arguments)
+        yield
 
 
 def _of_input_shape(attribution: Attribution) -> Attribution:

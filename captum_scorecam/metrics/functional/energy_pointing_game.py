@@ -10,6 +10,7 @@ from torch import Tensor
 
 from captum_scorecam.masks import varies, working_dtype
 from captum_scorecam.metrics.functional.example_mean import reduced
+from captum_scorecam.metrics.functional.pixel_masks import check_finite
 
 
 def energy_pointing_game(
@@ -103,12 +104,7 @@ def _checked_maps(attributions: Tensor) -> Tensor:
             "Expected attributions of shape N×C×spatial (1 to 3 spatial dimensions), at least one, "
             f"but got shape {tuple(attributions.shape)}."
         )
-    bad = ~attributions.isfinite().flatten(1).all(1)
-    if bad.any():
-        raise ValueError(
-            f"Expected finite attributions, but got NaN or Inf for {int(bad.sum())} of {len(bad)} examples, "
-            f"the first of them example {int(bad.nonzero()[0])}."
-        )
+    check_finite(attributions)
     return attributions.detach().to(working_dtype(attributions.dtype)).sum(1)
 
 

@@ -118,8 +118,7 @@ def score_masks(forward: MaskedForward, masks: Masks, perturbations_per_eval: in
     """
     chunk_size = ChunkSizes().of(forward.forward_func, forward.inputs, perturbations_per_eval)
     with unchanged_model_state(forward.inputs) as state:
-        # One row, eager, since the hooks that find modules in training mode do not fire in compiled code.
-        with state.recorded(), torch.compiler.set_stance("force_eager"):
+        with state.recorded():
             row = torch.zeros(1, dtype=torch.long, device=forward.device)
             forward(masks[row], masks.examples[row])
         return score_masked_inputs(forward, masks, chunk_size)[:, 0]
@@ -143,6 +142,11 @@ def _check_fits(attributions: Tensor, inputs: Tensor) -> None:
             f"Expected attributions of shape N×1×spatial or N×C×spatial, not larger than the input {wanted}, "
             f"but got shape {given}."
         )
+    check_finite(attributions)
+
+
+def check_finite(attributions: Tensor) -> None:
+    """Raises ValueError, with the first example, where attributions N×… are NaN or infinite."""
     bad = ~attributions.isfinite().flatten(1).all(1)
     if bad.any():
         raise ValueError(
