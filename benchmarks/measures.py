@@ -22,8 +22,8 @@ from torchmetrics import Metric
 from tqdm import tqdm
 
 from captum_scorecam import ScoreCAM
-from captum_scorecam.command_line.classifiers import load_classifier
-from captum_scorecam.command_line.images import read_image
+from captum_scorecam.classification.classifiers import load_classifier
+from captum_scorecam.classification.images import read_image
 from captum_scorecam.metrics import AverageDrop, AverageIncrease, DeletionAUC, InsertionAUC
 from captum_scorecam.metrics.functional import deletion, insertion, masked_input_scores
 

@@ -14,9 +14,9 @@ from PIL import Image
 from torch import nn
 from torchvision.models import get_model, get_model_weights
 
-from captum_scorecam.command_line.class_names import imagenet_class_names
-from captum_scorecam.command_line.classifiers import Classifier, load_classifier
-from captum_scorecam.command_line.state_dicts import class_count, read_state_dict
+from captum_scorecam.classification.class_names import imagenet_class_names
+from captum_scorecam.classification.classifiers import Classifier, load_classifier
+from captum_scorecam.classification.state_dicts import class_count, read_state_dict
 
 RED_AND_GREEN = [0.93624, 0.04661, 0.01715]  # softmax of 4, 1, 0
 

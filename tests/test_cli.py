@@ -19,8 +19,8 @@ from PIL import Image
 from typer.testing import CliRunner, Result
 
 from captum_scorecam import cli
+from captum_scorecam.classification.classifiers import load_classifier
 from captum_scorecam.command_line import commands
-from captum_scorecam.command_line.classifiers import load_classifier
 
 COLOURS = ("--model", "colour_classifier:with_names")
 

@@ -12,9 +12,9 @@ from torch import Tensor, nn
 from torchvision.models import VisionTransformer
 
 from captum_scorecam import RunStatistics, ScoreCAM
-from captum_scorecam.command_line.classifiers import Classifier, load_classifier
+from captum_scorecam.classification.classifiers import Classifier, load_classifier
+from captum_scorecam.classification.layers import find_layer
 from captum_scorecam.command_line.explanation import ImageExplanation, explain_image
-from captum_scorecam.command_line.layers import find_layer
 
 RED_SQUARE, GREEN_SQUARE = (slice(0, 16), slice(0, 16)), (slice(24, 32), slice(24, 32))
 

@@ -18,7 +18,7 @@ from captum_scorecam import RunStatistics
 from captum_scorecam.command_line import figures
 from captum_scorecam.command_line.explanation import ClassExplanation, ImageExplanation
 from captum_scorecam.command_line.figures import check_output, draw_explanations, write_png
-from captum_scorecam.command_line.methods import MethodRun
+from captum_scorecam.evaluation.methods import MethodRun
 
 CORNER = torch.zeros(40, 40)
 CORNER[:20, :20] = 3.0

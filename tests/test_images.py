@@ -11,7 +11,7 @@ from PIL import Image
 from torchvision import transforms
 from torchvision.transforms._presets import ImageClassification
 
-from captum_scorecam.command_line.images import display_name, read_image, seen_pixels
+from captum_scorecam.classification.images import display_name, read_image, seen_pixels
 
 RED, WHITE = (255, 0, 0), (255, 255, 255)
 

@@ -13,11 +13,11 @@ from torch import Tensor, nn
 from torchvision.models import VisionTransformer
 
 from captum_scorecam import RISE, LayerGradCamPlusPlus, MeaningfulPerturbation, ScoreCAM, vit_activation_maps
-from captum_scorecam.command_line import methods
-from captum_scorecam.command_line.classifiers import load_classifier
+from captum_scorecam.classification.classifiers import load_classifier
+from captum_scorecam.classification.layers import find_layer
 from captum_scorecam.command_line.explanation import explain_image
-from captum_scorecam.command_line.layers import find_layer
-from captum_scorecam.command_line.methods import METHODS, MethodOptions, Question, check_methods, run_method
+from captum_scorecam.evaluation import methods
+from captum_scorecam.evaluation.methods import METHODS, MethodOptions, Question, check_methods, run_method
 
 OPTIONS = MethodOptions(n_masks=40, seed=3)
 RED_SQUARE, GREEN_SQUARE = (slice(0, 16), slice(0, 16)), (slice(24, 32), slice(24, 32))

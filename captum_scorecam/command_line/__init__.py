@@ -1,1 +1,1 @@
-"""The command line: classifiers by name, the methods that explain them, the table and the picture."""
+"""The command line: its commands, the table and the picture."""

@@ -14,14 +14,14 @@ import torch
 import typer
 from torch import Tensor
 
-from captum_scorecam.command_line.classifiers import Classifier, check_model_name, load_classifier
+from captum_scorecam.classification.classifiers import Classifier, check_model_name, load_classifier
+from captum_scorecam.classification.images import display_name, read_image
+from captum_scorecam.classification.layers import ExplainedLayer, find_layer
 from captum_scorecam.command_line.explanation import PREDICTED, explain_image
 from captum_scorecam.command_line.figures import check_output, draw_explanations, write_png
-from captum_scorecam.command_line.images import display_name, read_image
-from captum_scorecam.command_line.layers import ExplainedLayer, find_layer
-from captum_scorecam.command_line.methods import DEFAULT_METHODS, DEFAULT_OPTIONS, METHODS, MethodOptions, check_methods
 from captum_scorecam.command_line.tables import print_explanations
 from captum_scorecam.demo import DEMO_IMAGE, DEMO_MODEL, demo_image
+from captum_scorecam.evaluation.methods import DEFAULT_METHODS, DEFAULT_OPTIONS, METHODS, MethodOptions, check_methods
 
 MOST_IMAGES = 50  # in one picture
 BAD_INPUT = (ValueError, TypeError, OSError, ImportError)

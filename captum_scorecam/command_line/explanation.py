@@ -7,11 +7,11 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from captum_scorecam.command_line.class_names import class_name, find_class
-from captum_scorecam.command_line.classifiers import Classifier, are_probabilities
-from captum_scorecam.command_line.images import seen_pixels
-from captum_scorecam.command_line.layers import ExplainedLayer
-from captum_scorecam.command_line.methods import (
+from captum_scorecam.classification.class_names import class_name, find_class
+from captum_scorecam.classification.classifiers import Classifier, are_probabilities
+from captum_scorecam.classification.images import seen_pixels
+from captum_scorecam.classification.layers import ExplainedLayer
+from captum_scorecam.evaluation.methods import (
     DEFAULT_METHODS,
     DEFAULT_OPTIONS,
     MethodOptions,

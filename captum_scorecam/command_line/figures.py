@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from torch import Tensor
 
 from captum_scorecam.command_line.explanation import ClassExplanation, ImageExplanation
-from captum_scorecam.command_line.methods import MethodRun
+from captum_scorecam.evaluation.methods import MethodRun
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

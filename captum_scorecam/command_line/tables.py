@@ -12,7 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from captum_scorecam.command_line.explanation import ClassExplanation, ImageExplanation
-from captum_scorecam.command_line.methods import MethodRun
+from captum_scorecam.evaluation.methods import MethodRun
 
 _COLUMNS = ("Image", "Class", "Method", "Forwards", "Skipped:\nconstant + shared", "Seconds")
 _RIGHT = ("Forwards", "Seconds")

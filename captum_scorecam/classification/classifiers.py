@@ -21,8 +21,8 @@ from torchvision.models import WeightsEnum, get_model, get_model_weights, list_m
 from torchvision.transforms import InterpolationMode
 from torchvision.transforms._presets import ImageClassification
 
-from captum_scorecam.command_line.class_names import imagenet_class_names
-from captum_scorecam.command_line.state_dicts import class_count, load_state_dict, read_state_dict
+from captum_scorecam.classification.class_names import imagenet_class_names
+from captum_scorecam.classification.state_dicts import class_count, load_state_dict, read_state_dict
 
 Preprocess = Callable[[Image.Image], Tensor]
 

@@ -13,7 +13,7 @@ from captum.attr import LayerActivation, LayerAttribution, LayerGradCam, LayerGr
 from torch import Tensor, nn
 
 from captum_scorecam import RISE, LayerGradCamPlusPlus, MeaningfulPerturbation, RunStatistics, ScoreCAM
-from captum_scorecam.command_line.layers import ExplainedLayer
+from captum_scorecam.classification.layers import ExplainedLayer
 
 MASK_ITERATIONS = 300  # the default of `MeaningfulPerturbation`
 DEFAULT_METHODS = ("grad_cam", "score_cam")

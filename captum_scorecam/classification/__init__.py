@@ -1,0 +1,1 @@
+"""Classifiers as people have them: models and images by name or file, their classes, the layer to explain."""

@@ -1,0 +1,1 @@
+"""Many images, methods and measures: records, summary and report."""
