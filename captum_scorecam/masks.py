@@ -31,7 +31,7 @@ def resize(maps: Tensor, size: Sequence[int]) -> Tensor:
 def min_max_normalize(maps: Tensor) -> Tensor:
     """Scales each example's and channel's map to [0, 1]: s(A) = (A − min A) / (max A − min A).
 
-    A constant map has no such scaling (0/0) and becomes zero.
+    A map that is constant to rounding, as `varies` tells, has no such scaling (0/0) and becomes zero.
 
     Args:
         maps (Tensor): Shape N×K×spatial, floating point.
@@ -40,9 +40,10 @@ def min_max_normalize(maps: Tensor) -> Tensor:
         Tensor: The shape of `maps`, values in [0, 1].
     """
     spatial = tuple(range(2, maps.dim()))
-    low = maps.amin(spatial, keepdim=True)
-    span = maps.amax(spatial, keepdim=True) - low
-    return (maps - low) / torch.where(span > 0, span, 1.0)
+    low, high = maps.amin(spatial, keepdim=True), maps.amax(spatial, keepdim=True)
+    span = high - low
+    constant = span <= 2 * torch.finfo(maps.dtype).eps * torch.maximum(low.abs(), high.abs())
+    return torch.where(constant, 0.0, (maps - low) / span)
 
 
 def varies(maps: Tensor) -> Tensor:
@@ -97,8 +98,9 @@ def blend(inputs: Tensor, masks: Tensor, baselines: Tensor) -> Tensor:
 class ChannelMasks:
     """The masks H_k = s(U(A_k)) of a layer's channels, made a few at a time.
 
-    A channel whose map is constant has no mask. Channels of one example whose maps are equal once they are scaled to
-    [0, 1] (positive affine copies of one another) share one.
+    A channel whose map is constant has no mask. Where a map is constant at the size of one of several inputs only, its
+    mask is zero there: nothing of that input is left. Channels of one example whose maps are equal once they are scaled
+    to [0, 1] (positive affine copies of one another) share one.
 
     Attributes:
         maps (Tensor): P×1×spatial, the distinct scaled maps at the layer's resolution.

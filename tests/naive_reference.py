@@ -93,11 +93,13 @@ def _map_of_one_tensor(
     scores: dict[int, float] = {}
     for k in chosen:
         resized = [upsample(maps[k], tuple(tensor.shape[2:])) for tensor in example]
-        if any(float(r.max() - r.min()) <= rounding * float(r.abs().max()) for r in resized):
+        constant = [float(r.max() - r.min()) <= rounding * float(r.abs().max()) for r in resized]
+        if all(constant):
             continue  # a constant map has no min-max normalisation: no mask, no score, no weight
         masked = []
-        for r, tensor, baseline in zip(resized, example, blank, strict=True):
-            mask = (r - r.min()) / (r.max() - r.min())
+        for r, is_constant, tensor, baseline in zip(resized, constant, example, blank, strict=True):
+            # constant at the size of this input only: nothing of this input is left
+            mask = torch.zeros_like(r) if is_constant else (r - r.min()) / (r.max() - r.min())
             kept = baseline.double() + mask * (tensor.double() - baseline.double())
             masked.append(kept.to(tensor.dtype))
         scores[k] = score_of(*masked)

@@ -199,6 +199,36 @@ def test_map_larger_than_the_input_whose_resized_mask_is_constant(small: tuple[i
     assert_same_map(ScoreCAM(net, net.maps).attribute(x, 1, attr_dim_summation=False), expected)
 
 
+@pytest.mark.parametrize(
+    "row",
+    [
+        pytest.param(
+            [0.3, 0.2, 0.1, 0.1, 0.2, 0.3], id="constant"
+        ),  # its second and fifth values are what two columns see
+        pytest.param([0.0, 0.1, 0.3, 0.0, 0.0, 1.0, 0.1, 0.7, 0.0], id="constant to rounding"),
+    ],
+)
+def test_mask_that_is_constant_for_one_of_two_inputs_leaves_nothing_of_that_input(row: list[float]) -> None:
+    class Net(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.maps = nn.Identity()
+
+        def forward(self, x: Tensor, second: Tensor) -> Tensor:
+            planted = torch.tensor([row, row[::-1]], dtype=x.dtype)
+            self.maps(planted[:, None].expand(len(x), 2, 1, len(row)))
+            return torch.stack([x.sum((1, 2, 3)), second.sum((1, 2, 3))], 1)
+
+    net, generator = Net(), torch.Generator().manual_seed(9)
+    inputs = tuple(torch.rand(2, 1, 2, width, generator=generator, dtype=torch.float64) for width in (2, 4))
+    call: dict[str, Any] = {"target": 0, "channel_weighting": "score", "relu_attributions": False, "baselines": (-5, 0)}
+    actual = ScoreCAM(net, net.maps).attribute(inputs, **call)
+    score_of_nothing = 4 * -5.0
+    planted = torch.tensor([row, row[::-1]], dtype=torch.float64)
+    torch.testing.assert_close(actual, score_of_nothing * planted.sum(0).expand(2, 1, 1, len(row)))
+    assert_same_map(actual, naive_score_cam(net, net.maps, inputs, **call))
+
+
 def test_tuple_layer_gives_one_map_for_each_of_its_tensors() -> None:
     class TwoScales(nn.Module):
         def forward(self, z: Tensor) -> tuple[Tensor, Tensor]:
