@@ -16,16 +16,10 @@ from captum_scorecam import RISE, LayerGradCamPlusPlus, MeaningfulPerturbation, 
 from captum_scorecam.classification.classifiers import load_classifier
 from captum_scorecam.classification.layers import find_layer
 from captum_scorecam.command_line.explanation import explain_image
-from captum_scorecam.evaluation import methods
 from captum_scorecam.evaluation.methods import METHODS, MethodOptions, Question, check_methods, run_method
 
-OPTIONS = MethodOptions(n_masks=40, seed=3)
+OPTIONS = MethodOptions(n_masks=40, seed=3, mask_iterations=15)
 RED_SQUARE, GREEN_SQUARE = (slice(0, 16), slice(0, 16)), (slice(24, 32), slice(24, 32))
-
-
-@pytest.fixture(autouse=True)
-def few_iterations(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(methods, "MASK_ITERATIONS", 15)
 
 
 def question_of_colours(options: MethodOptions = OPTIONS) -> Question:
@@ -77,7 +71,7 @@ def test_the_maps_are_those_of_one_class_at_a_time(name: str) -> None:
 
 @pytest.mark.parametrize("name", METHODS)
 def test_the_map_of_a_colour_is_higher_on_its_square_than_that_of_the_other(name: str) -> None:
-    (red, green), _ = run_method(name, question_of_colours(MethodOptions(n_masks=400)))
+    (red, green), _ = run_method(name, question_of_colours(MethodOptions(n_masks=400, mask_iterations=15)))
     for square, own, other in ((RED_SQUARE, red, green), (GREEN_SQUARE, green, red)):
         assert own[square].mean() / own.mean() > 1.1 * other[square].mean() / other.mean()
 
@@ -87,7 +81,7 @@ def test_the_seed_alone_governs_chance(name: str) -> None:
     first, _ = run_method(name, question_of_colours())
     torch.rand(1)
     again, _ = run_method(name, question_of_colours())
-    other, _ = run_method(name, question_of_colours(MethodOptions(n_masks=40, seed=4)))
+    other, _ = run_method(name, question_of_colours(MethodOptions(n_masks=40, seed=4, mask_iterations=15)))
     assert torch.equal(first, again)
     assert not torch.equal(first, other)
 

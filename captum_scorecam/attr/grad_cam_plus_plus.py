@@ -47,7 +47,7 @@ class LayerGradCamPlusPlus(LayerAttribution, GradientAttribution):
 
     .. math::
 
-        w_k = \sum_{ij} \alpha^k_{ij} ReLU(g^k_{ij}), \quad
+        w_k = \sum_{ij} \alpha^k_{ij} \mathrm{ReLU}(g^k_{ij}), \quad
         \alpha^k_{ij} = \frac{(g^k_{ij})^2}{2 (g^k_{ij})^2 + \sum_{ab} A^k_{ab} (g^k_{ij})^3}, \quad
         L = \sum_k w_k A_k
 

@@ -27,7 +27,8 @@ class MeaningfulPerturbation(PerturbationAttribution):
 
     .. math::
 
-        m = argmin \; f^c(B + U(m) \circ (X - B)) + \lambda_1 \|1 - m\|_1 + \lambda_2 \sum_u \|\nabla m(u)\|_\beta^\beta
+        m = \operatorname{argmin}_m f^c(B + U(m) \circ (X - B)) + \lambda_1 \|1 - m\|_1
+            + \lambda_2 \sum_u \|\nabla m(u)\|_\beta^\beta
 
     The attribution is 1 − U(m): what had to go. It costs one forward and one backward pass per iteration. The defaults
     are those that the authors released, for images of 224×224 pixels and scores that are probabilities.

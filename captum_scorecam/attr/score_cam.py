@@ -36,7 +36,7 @@ class ScoreCAM(LayerAttribution, PerturbationAttribution):
 
     .. math::
 
-        H_k = s(U(A_k)), \quad S_k = f^c(B + H_k \circ (X - B)), \quad L = ReLU(\sum_k \alpha_k A_k)
+        H_k = s(U(A_k)), \quad S_k = f^c(B + H_k \circ (X - B)), \quad L = \mathrm{ReLU}\left(\sum_k \alpha_k A_k\right)
 
     with :math:`\alpha` = softmax(S) over the channels by default. Swap it for Captum's ``LayerGradCam``: the call stays
     as it is. It costs one forward pass for each distinct map of the layer that is not constant.
@@ -72,7 +72,7 @@ class ScoreCAM(LayerAttribution, PerturbationAttribution):
 
     @property
     def multiplies_by_inputs(self) -> bool:
-        """False, as for LayerGradCam: the map weighs activations, not differences of the input from a baseline."""
+        """False, as for LayerGradCam, since the map weighs activations, not differences of the input from a baseline."""
         return False
 
     @log_usage()

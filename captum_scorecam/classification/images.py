@@ -29,12 +29,14 @@ def read_image(path: Path) -> Image.Image:
         raise ValueError(f"Expected an image file, but there is no file {str(path)!r}.")
     try:
         with Image.open(path) as image:
-            return _rgb(ImageOps.exif_transpose(image))
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+            return upright_rgb(image)
+    except Exception as error:  # of a damaged file, Pillow's readers raise struct.error, TypeError, RuntimeError, …
         raise ValueError(f"Expected an image file, but {str(path)!r} can't be read as one: {error}") from error
 
 
-def _rgb(image: Image.Image) -> Image.Image:
+def upright_rgb(image: Image.Image) -> Image.Image:
+    """Turns an image as its EXIF orientation says, and makes it RGB as `read_image` does."""
+    image = ImageOps.exif_transpose(image)
     if image.mode == "F" or image.mode.startswith("I"):
         return _scaled_to_8_bits(image).convert("RGB")
     if image.has_transparency_data:

@@ -1,30 +1,28 @@
-"""The commands of ``captum-scorecam``: demo and explain."""
+"""The commands of ``captum-scorecam``: demo and explain; `evaluate` has its own file."""
 
 from __future__ import annotations
 
 import sys
-import warnings
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from enum import Enum
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
-import torch
 import typer
 from torch import Tensor
 
 from captum_scorecam.classification.classifiers import Classifier, check_model_name, load_classifier
 from captum_scorecam.classification.images import display_name, read_image
 from captum_scorecam.classification.layers import ExplainedLayer, find_layer
+from captum_scorecam.command_line.evaluate import evaluate
 from captum_scorecam.command_line.explanation import PREDICTED, explain_image
 from captum_scorecam.command_line.figures import check_output, draw_explanations, write_png
+from captum_scorecam.command_line.messages import plain_messages
+from captum_scorecam.command_line.options import ChosenDevice, Device, Layer, Model, NMasks, Weights, torch_device
 from captum_scorecam.command_line.tables import print_explanations
 from captum_scorecam.demo import DEMO_IMAGE, DEMO_MODEL, demo_image
 from captum_scorecam.evaluation.methods import DEFAULT_METHODS, DEFAULT_OPTIONS, METHODS, MethodOptions, check_methods
 
 MOST_IMAGES = 50  # in one picture
-BAD_INPUT = (ValueError, TypeError, OSError, ImportError)
 
 commands = typer.Typer(
     name="captum-scorecam",
@@ -34,14 +32,7 @@ commands = typer.Typer(
     pretty_exceptions_enable=False,
 )
 
-
-class Device(str, Enum):
-    """Where the model runs."""
-
-    auto = "auto"
-    cpu = "cpu"
-    cuda = "cuda"
-
+commands.command()(evaluate)
 
 Output = Annotated[Path, typer.Option(help="The picture to write, a .png file.")]
 
@@ -49,10 +40,10 @@ Output = Annotated[Path, typer.Option(help="The picture to write, a .png file.")
 @commands.command()
 def demo(output: Output = Path("scorecam.png")) -> None:
     """Explain a photograph of a cat with EfficientNet-Lite0 and its ImageNet weights; nothing is downloaded."""
-    with _plain_messages():
+    with plain_messages():
         check_output(output)
         classifier = load_classifier(DEMO_MODEL)
-        classifier.model.to(_torch_device(Device.auto))
+        classifier.model.to(torch_device(Device.auto))
         options = MethodOptions(show_progress=sys.stderr.isatty())
         _explain(classifier, [(DEMO_IMAGE, classifier.inputs(demo_image()))], output, options=options)
 
@@ -60,21 +51,9 @@ def demo(output: Output = Path("scorecam.png")) -> None:
 @commands.command()
 def explain(
     images: Annotated[list[Path], typer.Argument(help="Image files.", metavar="IMAGE", show_default=False)],
-    model: Annotated[
-        str,
-        typer.Option(help="A classifier of torchvision, efficientnet_lite0 to 2, or your package.module:factory."),
-    ] = DEMO_MODEL,
-    weights: Annotated[
-        str,
-        typer.Option(help="DEFAULT, none (random), or a file with a state dict.", metavar="DEFAULT|none|FILE"),
-    ] = "DEFAULT",
-    layer: Annotated[
-        str,
-        typer.Option(
-            help="Dotted path of the layer to explain, NAME:input for its input; auto takes the last maps.",
-            metavar="NAME|auto",
-        ),
-    ] = "auto",
+    model: Model = DEMO_MODEL,
+    weights: Weights = "DEFAULT",
+    layer: Layer = "auto",
     target: Annotated[
         str,
         typer.Option(help="The class: its index, its name, a part of its name.", metavar="INDEX|NAME|predicted"),
@@ -84,26 +63,28 @@ def explain(
         list[str],
         typer.Option(help="How to explain; give it again for more, drawn in that order.", metavar="|".join(METHODS)),
     ] = list(DEFAULT_METHODS),  # noqa: B006 (typer wants a list, and copies it)
-    n_masks: Annotated[int, typer.Option(help="RISE's random masks.", min=1)] = 2000,
+    n_masks: NMasks = 2000,
     seed: Annotated[int, typer.Option(help="What the masks of rise and the jitter of mask are drawn from.", min=0)] = 0,
     output: Output = Path("scorecam.png"),
     perturbations_per_eval: Annotated[
         int | None,
         typer.Option(help="Masked images per forward; tuned unless given.", min=1, show_default=False),
     ] = None,
-    device: Annotated[Device, typer.Option(help="Where the model runs.")] = Device.auto,
+    device: ChosenDevice = Device.auto,
 ) -> None:
     """Explain images: each method's map of the target class and of the runner-up, side by side in one picture."""
-    with _plain_messages():
+    with plain_messages():
         methods = check_methods(method)
         check_output(output, images)
         _check_images(images)
         check_model_name(model)
-        chosen_device = _torch_device(device)
+        chosen_device = torch_device(device)
         classifier = load_classifier(model, weights)
         classifier.model.to(chosen_device)
         batches = [(display_name(path), classifier.inputs(read_image(path))) for path in images]
-        options = MethodOptions(n_masks, seed, perturbations_per_eval, show_progress=sys.stderr.isatty())
+        options = MethodOptions(
+            n_masks, seed, perturbations_per_eval=perturbations_per_eval, show_progress=sys.stderr.isatty()
+        )
         _explain(classifier, batches, output, weights, layer, target, compare, methods, options)
 
 
@@ -144,34 +125,3 @@ def _check_images(paths: Sequence[Path]) -> None:
         raise ValueError(f"Expected at most {MOST_IMAGES} images for one picture, but got {len(paths)}.")
     for path in paths:
         read_image(path)
-
-
-def _torch_device(device: Device) -> torch.device:
-    available = torch.cuda.is_available()
-    if device is Device.cuda and not available:
-        raise ValueError("Expected `--device` to be cpu or auto, since PyTorch finds no CUDA device here.")
-    return torch.device("cuda" if available and device is not Device.cpu else "cpu")
-
-
-@contextmanager
-def _plain_messages() -> Iterator[None]:
-    """Makes warnings and errors one line on stderr; after an error, the exit status is 2 for bad input, else 1."""
-    try:
-        with _warnings_as_lines():
-            yield
-    except Exception as error:
-        name = "" if isinstance(error, BAD_INPUT) else f"{type(error).__name__}: "
-        typer.echo(f"Error: {name}{' '.join(str(error).split())}", err=True)
-        raise typer.Exit(2 if isinstance(error, BAD_INPUT) else 1) from error
-
-
-@contextmanager
-def _warnings_as_lines() -> Iterator[None]:
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always")
-        try:
-            yield
-        finally:
-            messages = [str(warning.message) for warning in caught if issubclass(warning.category, UserWarning)]
-            for message in dict.fromkeys(messages):
-                typer.echo(f"Warning: {' '.join(message.split())}", err=True)

@@ -2,95 +2,60 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import NamedTuple
 
-import torch
 import torch.nn.functional as F
 from captum.attr import LayerActivation, LayerAttribution, LayerGradCam, LayerGradientXActivation
-from torch import Tensor, nn
+from torch import Tensor
 
 from captum_scorecam import RISE, LayerGradCamPlusPlus, MeaningfulPerturbation, RunStatistics, ScoreCAM
-from captum_scorecam.classification.layers import ExplainedLayer
+from captum_scorecam.evaluation.question import DEFAULT_OPTIONS as DEFAULT_OPTIONS
+from captum_scorecam.evaluation.question import MethodOptions as MethodOptions
+from captum_scorecam.evaluation.question import MethodRun as MethodRun
+from captum_scorecam.evaluation.question import Question as Question
 
-MASK_ITERATIONS = 300  # the default of `MeaningfulPerturbation`
 DEFAULT_METHODS = ("grad_cam", "score_cam")
 Maps = Tensor | tuple[Tensor, ...]
 
 
-@dataclass(frozen=True)
-class MethodOptions:
-    """What the user chose for the methods.
-
-    Attributes:
-        n_masks (int): RISE's masks. Default: 2000.
-        seed (int): What RISE's masks and Mask's jitter are drawn from. Default: 0.
-        perturbations_per_eval (int, optional): Masked inputs in a forward of ScoreCAM or RISE. Default: None, tuned.
-        show_progress (bool): Show progress bars. Default: False.
-    """
-
-    n_masks: int = 2000
-    seed: int = 0
-    perturbations_per_eval: int | None = None
-    show_progress: bool = False
-
-    def generator(self) -> torch.Generator:
-        """Returns a new generator, so that no method's map depends on which others ran before it."""
-        return torch.Generator().manual_seed(self.seed)
-
-
-DEFAULT_OPTIONS = MethodOptions()
-
-
-@dataclass(frozen=True)
-class Question:
-    """What a method is asked: the evidence in one image for each of T classes.
-
-    Attributes:
-        model (nn.Module): Takes N×C×H×W inputs and returns N×classes scores.
-        layer (ExplainedLayer): The layer to explain.
-        inputs (Tensor): The preprocessed image, 1×C×H×W.
-        targets (list of int): The T classes.
-        score (str): ``output`` for a model that returns probabilities, else ``probability``. Default: "probability".
-        options (MethodOptions): What the user chose.
-    """
-
-    model: nn.Module
-    layer: ExplainedLayer
-    inputs: Tensor
-    targets: list[int]
-    score: str = "probability"
-    options: MethodOptions = DEFAULT_OPTIONS
-
-    def repeated_inputs(self) -> Tensor:
-        """Returns the inputs once for each class, with a gradient also where the model's weights are frozen."""
-        return self.inputs.detach().repeat_interleave(len(self.targets), 0).requires_grad_()
-
-
-@dataclass(frozen=True)
-class MethodRun:
-    """What a method ran for all classes of one image.
-
-    Attributes:
-        title (str): The method's name as it is shown.
-        forwards (int): Masked inputs that ran, or, of gradient methods, forward passes.
-        channels (RunStatistics, optional): The channels that ScoreCAM had, and those that it could leave out.
-        seconds (float): The time that it took.
-    """
-
-    title: str
-    forwards: int
-    channels: RunStatistics | None = None
-    seconds: float = 0.0
-
-
 class Method(NamedTuple):
-    """How a method answers, with maps 1×T×h×w or T×1×h×w, and whether it looks at a layer."""
+    """A method as the command line and the evaluation know it.
+
+    Attributes:
+        explain (callable): Answers a question with maps 1×T×h×w or T×1×h×w, h×w at most the inputs' size.
+        of_layer (bool): Whether it looks at a layer. Default: True.
+        forwards (callable, optional): The most forwards that `explain` runs for a question. Default: None, one.
+    """
 
     explain: Callable[[Question], tuple[Maps, MethodRun]]
     of_layer: bool = True
+    forwards: Callable[[Question], int] | None = None
+
+
+def register_method(name: str, method: Method) -> None:
+    """Adds a method to `METHODS`, for ``--method`` and `evaluate`.
+
+    Args:
+        name (str): Letters, digits and underscores; it stands in records and in the names of files.
+        method (Method): The method.
+
+    Raises:
+        ValueError: If the name is of another form, or another method has it.
+    """
+    if not re.fullmatch(r"\w+", name, re.ASCII):
+        raise ValueError(f"Expected a method's name of letters, digits and underscores, but got {name!r}.")
+    if METHODS.setdefault(name, method) is not method:
+        raise ValueError(f"Expected a new name for a method, but {name!r} is taken.")
+
+
+def most_forwards(name: str, question: Question) -> int:
+    """Returns the most forwards that a method runs for a question."""
+    forwards = METHODS[name].forwards
+    return 1 if forwards is None else forwards(question)
 
 
 def check_methods(names: Sequence[str]) -> tuple[str, ...]:
@@ -182,6 +147,14 @@ def _score_cam(question: Question) -> tuple[Maps, MethodRun]:
     return maps, MethodRun("ScoreCAM", run.rows, run)
 
 
+def _n_channels(question: Question) -> int:
+    """Returns the channels that ScoreCAM would mask with, constant and equal ones too, from one forward."""
+    layer = question.layer
+    activation = LayerActivation(question.model, layer.module)
+    maps = activation.attribute(question.inputs, attribute_to_layer_input=layer.of_input)
+    return int((maps if layer.activation_transform is None else layer.activation_transform(maps)).shape[1])
+
+
 def _rise(question: Question) -> tuple[Maps, MethodRun]:
     options = question.options
     maps = RISE(question.model).attribute_targets(
@@ -201,19 +174,19 @@ def _mask(question: Question) -> tuple[Maps, MethodRun]:
     maps = MeaningfulPerturbation(question.model).attribute(
         question.repeated_inputs(),
         question.targets,
-        n_iterations=MASK_ITERATIONS,
+        n_iterations=options.mask_iterations,
         generator=options.generator(),
         score=question.score,
         show_progress=options.show_progress,
     )
     assert isinstance(maps, Tensor)  # as the inputs are
-    return maps[:, :1], MethodRun("Mask", MASK_ITERATIONS)
+    return maps[:, :1], MethodRun("Mask", options.mask_iterations)
 
 
 METHODS = {
-    "grad_cam": Method(_grad_cam),
+    "grad_cam": Method(_grad_cam, forwards=lambda question: 1 if question.layer.activation_transform is None else 2),
     "grad_cam_plus_plus": Method(_grad_cam_plus_plus),
-    "score_cam": Method(_score_cam),
-    "rise": Method(_rise, of_layer=False),
-    "mask": Method(_mask, of_layer=False),
+    "score_cam": Method(_score_cam, forwards=_n_channels),
+    "rise": Method(_rise, of_layer=False, forwards=lambda question: question.options.n_masks),
+    "mask": Method(_mask, of_layer=False, forwards=lambda question: question.options.mask_iterations),
 }

@@ -38,7 +38,12 @@ class AverageDrop(ExampleMean):
         self.relative = relative
 
     def update(self, original_scores: Tensor, masked_scores: Tensor) -> None:
-        """Adds a batch: scores before and after masking, one for each example."""
+        """Adds a batch.
+
+        Args:
+            original_scores (Tensor): Y, shape N: the class scores of the inputs.
+            masked_scores (Tensor): O, shape N: those of what the explanations leave of the inputs.
+        """
         self._add(_average_drop_update(original_scores, masked_scores, self.relative))
 
 
@@ -55,7 +60,12 @@ class AverageIncrease(ExampleMean):
         super().__init__("increase", **kwargs)
 
     def update(self, original_scores: Tensor, masked_scores: Tensor) -> None:
-        """Adds a batch: scores before and after masking, one for each example."""
+        """Adds a batch.
+
+        Args:
+            original_scores (Tensor): Y, shape N: the class scores of the inputs.
+            masked_scores (Tensor): O, shape N: those of what the explanations leave of the inputs.
+        """
         self._add(_average_increase_update(original_scores, masked_scores))
 
 
@@ -72,5 +82,10 @@ class AverageGain(ExampleMean):
         super().__init__("gain", **kwargs)
 
     def update(self, original_scores: Tensor, masked_scores: Tensor) -> None:
-        """Adds a batch: probabilities before and after masking, one for each example."""
+        """Adds a batch.
+
+        Args:
+            original_scores (Tensor): Y, shape N: the class probabilities of the inputs.
+            masked_scores (Tensor): O, shape N: those of what the explanations leave of the inputs.
+        """
         self._add(_average_gain_update(original_scores, masked_scores))

@@ -28,7 +28,13 @@ class EnergyPointingGame(ExampleMean):
         super().__init__("energy_in_region", **kwargs)
 
     def update(self, attributions: Tensor, regions: Tensor | Sequence[Tensor]) -> None:
-        """Adds a batch: attributions N×C×spatial; boxes, N tensors M×4, or boolean masks N×spatial."""
+        """Adds a batch.
+
+        Args:
+            attributions (Tensor): N×C×spatial, summed over the channels.
+            regions (Tensor or sequence of Tensor): Where the objects are: boolean masks N×spatial, or N tensors M×4 of
+                boxes.
+        """
         self._add(_energy_pointing_game_update(attributions, regions))
 
 
@@ -52,5 +58,11 @@ class PointingGame(ExampleMean):
         self.tolerance = tolerance
 
     def update(self, attributions: Tensor, regions: Tensor | Sequence[Tensor]) -> None:
-        """Adds a batch: attributions N×C×spatial; boxes, N tensors M×4, or boolean masks N×spatial."""
+        """Adds a batch.
+
+        Args:
+            attributions (Tensor): N×C×spatial, summed over the channels.
+            regions (Tensor or sequence of Tensor): Where the objects are: boolean masks N×spatial, or N tensors M×4 of
+                boxes.
+        """
         self._add(_pointing_game_update(attributions, regions, self.tolerance))

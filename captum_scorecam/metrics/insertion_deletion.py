@@ -31,7 +31,12 @@ class InsertionAUC(ExampleMean):
         super().__init__("insertion", **kwargs)
 
     def update(self, fractions: Tensor, scores: Tensor) -> None:
-        """Adds a batch of curves: `fractions` S from 0 to 1, `scores` N×S, as a ``PerturbationCurve`` holds them."""
+        """Adds a batch of curves, as a ``PerturbationCurve`` holds them.
+
+        Args:
+            fractions (Tensor): The share of pixels changed, from 0 to 1, shape S.
+            scores (Tensor): The class scores there, shape N×S.
+        """
         self._add(_auc_update(fractions, scores))
 
 
@@ -48,5 +53,10 @@ class DeletionAUC(ExampleMean):
         super().__init__("deletion", **kwargs)
 
     def update(self, fractions: Tensor, scores: Tensor) -> None:
-        """Adds a batch of curves: `fractions` S from 0 to 1, `scores` N×S, as a ``PerturbationCurve`` holds them."""
+        """Adds a batch of curves, as a ``PerturbationCurve`` holds them.
+
+        Args:
+            fractions (Tensor): The share of pixels changed, from 0 to 1, shape S.
+            scores (Tensor): The class scores there, shape N×S.
+        """
         self._add(_auc_update(fractions, scores))

@@ -22,7 +22,9 @@ def plot_curves(
     """Draws the mean curve of each method, with its mean AUC in the legend.
 
     Args:
-        curves (mapping of str to PerturbationCurve): What :func:`insertion` or :func:`deletion` returned, by method.
+        curves (mapping of str to PerturbationCurve): What
+            :func:`~captum_scorecam.metrics.functional.insertion` or
+            :func:`~captum_scorecam.metrics.functional.deletion` returned, by method.
         xlabel (str): The label of the horizontal axis, such as "share of pixels inserted".
         ylabel (str): The label of the vertical axis.
         axes (Axes, optional): Where to draw. Default: None, a new figure, unknown to pyplot.

@@ -95,7 +95,7 @@ def sensitivity_max(
 
     Args:
         attribution, inputs, target, additional_forward_args: As for :func:`infidelity`.
-        perturb_radius (float): The largest |ε| of a value, in the inputs' unit. Default: 0.02.
+        perturb_radius (float): The largest change of a value, in the inputs' unit. Default: 0.02.
         n_perturb_samples (int): Samples for each example. Default: 10.
         max_examples_per_batch (int, optional): The most examples that are explained at once, at least N. Default: None,
             all samples at once.

@@ -1,0 +1,64 @@
+"""How far an evaluation is: a bar on a terminal, a line a minute elsewhere."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
+from rich.text import Text
+
+SECONDS_BETWEEN_LINES = 60.0
+
+
+class _Speed(ProgressColumn):
+    """Images per second, of this process."""
+
+    def render(self, task: Task) -> Text:
+        return Text("" if task.speed is None else _images_per_second(task.speed))
+
+
+@contextmanager
+def shown_progress(shown: bool) -> Iterator[Callable[[int, int], None] | None]:
+    """Shows how many images are finished, how many a second, and the time left.
+
+    Args:
+        shown (bool): Whether this process is to show it.
+
+    Yields:
+        callable: Takes the number of images that are finished and of all; None where nothing is shown.
+    """
+    if not shown:
+        yield None
+    elif not sys.stderr.isatty():
+        yield _Lines()
+    else:
+        columns = (TextColumn("Images"), BarColumn(), MofNCompleteColumn(), _Speed(), TimeRemainingColumn())
+        with Progress(*columns, console=Console(stderr=True), speed_estimate_period=600) as progress:
+            task = progress.add_task("")
+            yield lambda finished, total: progress.update(task, completed=finished, total=total)
+
+
+class _Lines:
+    """A line a minute, for logs."""
+
+    def __init__(self) -> None:
+        self._start = self._last = time.monotonic()
+
+    def __call__(self, finished: int, total: int) -> None:
+        now = time.monotonic()
+        if now - self._last < SECONDS_BETWEEN_LINES:
+            return
+        self._last = now
+        per_second = finished / (now - self._start)
+        left = timedelta(seconds=round((total - finished) / per_second))
+        typer.echo(f"{finished} of {total} images, {_images_per_second(per_second)}, {left} left", err=True)
+
+
+def _images_per_second(speed: float) -> str:
+    return f"{speed:.3g} images/s"

@@ -1,0 +1,203 @@
+"use strict";
+(() => {
+  const byId = (id) => document.getElementById(id);
+  document.documentElement.classList.add("js");
+
+  // Theme: as the system, light, dark. Storage may be closed to a file.
+  const themes = ["auto", "light", "dark"];
+  const store = {
+    get() { try { return localStorage.getItem("captum-scorecam-theme"); } catch { return null; } },
+    set(theme) { try { localStorage.setItem("captum-scorecam-theme", theme); } catch { /* forgotten, then */ } },
+  };
+  function setTheme(theme) {
+    const root = document.documentElement;
+    if (theme === "auto") delete root.dataset.theme;
+    else root.dataset.theme = theme;
+    byId("theme").textContent = `Theme: ${theme}`;
+    byId("theme").setAttribute("aria-label", `Colour theme: ${theme === "auto" ? "as the system" : theme}`);
+  }
+  let theme = themes.includes(store.get()) ? store.get() : "auto";
+  setTheme(theme);
+  byId("theme").addEventListener("click", () => {
+    theme = themes[(themes.indexOf(theme) + 1) % themes.length];
+    setTheme(theme);
+    store.set(theme);
+  });
+
+  // Missing numbers come last in either direction; equal ones keep the order of the data.
+  function compare(a, b, sign) {
+    if (a === null || b === null) return (a === null) - (b === null);
+    return sign * (a - b);
+  }
+
+  for (const table of document.querySelectorAll("table.sortable")) {
+    const heads = [...table.tHead.rows[0].cells];
+    const body = table.tBodies[0];
+    const original = [...body.rows];
+    const value = (row, column) => {
+      const text = row.cells[column].dataset.value;
+      return text === "" ? null : Number(text);
+    };
+    heads.forEach((head, column) => {
+      const heading = head.querySelector(".sort-heading");
+      if (!heading) return;
+      const button = document.createElement("button");
+      button.type = "button";
+      button.append(...heading.childNodes);
+      heading.append(button);
+      button.addEventListener("click", () => {
+        const next = { none: "ascending", ascending: "descending", descending: "none" };
+        const order = next[head.getAttribute("aria-sort") || "none"];
+        for (const other of heads) other.removeAttribute("aria-sort");
+        if (order !== "none") head.setAttribute("aria-sort", order);
+        const sign = order === "descending" ? -1 : 1;
+        const rows = [...original];
+        if (order !== "none") rows.sort((a, b) => compare(value(a, column), value(b, column), sign));
+        body.append(...rows);
+      });
+    });
+  }
+
+  if (!byId("gallery-data")) return;
+  const data = JSON.parse(byId("gallery-data").textContent);
+  const list = byId("items");
+  const items = [...list.children];
+  const of = (item) => data.images[Number(item.dataset.item)];
+  let shown = items;
+
+  function range(values) {
+    const present = values.filter((value) => value !== null && value !== undefined);
+    return present.length < 2 ? null : Math.max(...present) - Math.min(...present);
+  }
+  function sortValue(item, key, method) {
+    if (key === "order") return Number(item.dataset.item);
+    if (key === "disagreement") return of(item).disagreement;
+    if (method === "") return range(data.methods.map((name) => of(item).values[name]?.[key]));
+    return of(item).values[method]?.[key] ?? null;
+  }
+  function update() {
+    const key = byId("sort-key").value;
+    const method = byId("sort-method").value;
+    const ofMeasure = data.measures.includes(key);
+    const sign = byId("sort-direction").dataset.direction === "descending" ? -1 : 1;
+    const group = byId("filter-class").value;
+    const correct = byId("filter-correct").value;
+    byId("sort-method").disabled = !ofMeasure;
+    const fits = (item) => (group === "" || of(item).group === group)
+      && (correct === "" || String(of(item).correct) === correct);
+    const sorted = [...items].sort((a, b) => compare(sortValue(a, key, method), sortValue(b, key, method), sign));
+    shown = sorted.filter(fits);
+    for (const item of items) item.hidden = !fits(item);
+    list.append(...sorted);
+    for (const row of list.querySelectorAll(".sorted")) row.classList.remove("sorted");
+    if (ofMeasure) {
+      for (const row of list.querySelectorAll(`[data-measure="${CSS.escape(key)}"]`)) {
+        const owner = row.closest(".tile").dataset.method;
+        row.classList.toggle("sorted", method === "" || method === owner);
+      }
+    }
+    byId("status").textContent = shown.length === items.length
+      ? `${items.length} images` : `${shown.length} of ${items.length} images`;
+    byId("empty").hidden = shown.length > 0;
+    makeReachable(shots(shown[0])[0]);
+  }
+  for (const id of ["sort-key", "sort-method", "filter-class", "filter-correct"]) {
+    byId(id).addEventListener("change", update);
+  }
+  byId("sort-key").addEventListener("change", () => {
+    // Where methods disagree most is what one looks for first.
+    setDirection(byId("sort-key").value === "disagreement" ? "descending" : "ascending");
+    update();
+  });
+  function setDirection(direction) {
+    byId("sort-direction").dataset.direction = direction;
+    byId("sort-direction").textContent = direction === "ascending" ? "Lowest first" : "Highest first";
+  }
+  byId("sort-direction").addEventListener("click", () => {
+    setDirection(byId("sort-direction").dataset.direction === "ascending" ? "descending" : "ascending");
+    update();
+  });
+  byId("controls").addEventListener("submit", (event) => event.preventDefault());
+  byId("opacity").addEventListener("input", () => {
+    document.documentElement.style.setProperty("--opacity", byId("opacity").value / 100);
+  });
+
+  // One stop of the Tab key for the whole gallery; arrow keys move within it.
+  function shots(item) { return item ? [...item.querySelectorAll("button.shot")] : []; }
+  function makeReachable(button) {
+    for (const other of list.querySelectorAll("button.shot")) other.tabIndex = -1;
+    if (button) button.tabIndex = 0;
+  }
+  function nearest(item, tile) {
+    const buttons = shots(item);
+    return buttons.find((button) => Number(button.dataset.tile) >= tile) ?? buttons.at(-1);
+  }
+  function moved(button, key) {
+    const item = button.closest(".item");
+    const buttons = shots(item);
+    const place = buttons.indexOf(button);
+    const tile = Number(button.dataset.tile);
+    if (key === "ArrowLeft") return buttons[place - 1];
+    if (key === "ArrowRight") return buttons[place + 1];
+    if (key === "ArrowUp") return nearest(shown[shown.indexOf(item) - 1], tile);
+    if (key === "ArrowDown") return nearest(shown[shown.indexOf(item) + 1], tile);
+    if (key === "Home") return nearest(shown[0], tile);
+    if (key === "End") return nearest(shown.at(-1), tile);
+    return null;
+  }
+  const movingKeys = ["ArrowLeft", "ArrowRight", "ArrowUp", "ArrowDown", "Home", "End"];
+  list.addEventListener("keydown", (event) => {
+    if (!event.target.matches("button.shot") || !movingKeys.includes(event.key)) return;
+    event.preventDefault();
+    moved(event.target, event.key)?.focus();
+  });
+  list.addEventListener("focusin", (event) => {
+    if (event.target.matches("button.shot")) makeReachable(event.target);
+  });
+
+  // The enlarged image.
+  const viewer = byId("viewer");
+  let current = null;
+  function show(button) {
+    current = button;
+    const item = button.closest(".item");
+    const tile = button.closest(".tile");
+    const map = button.querySelector("img");
+    for (const name of ["--picture", "--ratio"]) viewer.style.setProperty(name, item.style.getPropertyValue(name));
+    byId("viewer-name").textContent = item.querySelector("h3").textContent;
+    byId("viewer-facts").textContent = [...item.querySelectorAll("header p > span")]
+      .map((fact) => fact.textContent.trim()).join(" · ");
+    viewer.querySelector(".stage").toggleAttribute("data-seen", !map);
+    viewer.querySelector(".explained").hidden = !map;
+    if (map) viewer.querySelector(".map").src = map.src;
+    byId("viewer-method").textContent = map ? tile.querySelector("figcaption").textContent : "";
+    const values = map ? [...tile.querySelectorAll("dl > div")] : [];
+    byId("viewer-values").replaceChildren(...values.map((row) => row.cloneNode(true)));
+  }
+  list.addEventListener("click", (event) => {
+    const button = event.target.closest("button.shot");
+    if (!button) return;
+    show(button);
+    viewer.showModal();
+    byId("viewer-close").focus();
+  });
+  function step(key) {
+    const next = moved(current, key);
+    if (next) show(next);
+  }
+  viewer.addEventListener("keydown", (event) => {
+    if (!movingKeys.includes(event.key)) return;
+    event.preventDefault();
+    step(event.key);
+  });
+  for (const button of viewer.querySelectorAll("[data-key]")) {
+    button.addEventListener("click", () => step(button.dataset.key));
+  }
+  byId("viewer-close").addEventListener("click", () => viewer.close());
+  viewer.addEventListener("click", (event) => { if (event.target === viewer) viewer.close(); });
+  viewer.addEventListener("close", () => {
+    current.scrollIntoView({ block: "nearest" });
+    current.focus();
+  });
+  update();
+})();
