@@ -78,6 +78,7 @@ sphinx_gallery_conf = {
     "reset_modules_order": "before",
     "remove_config_comments": True,
     "show_memory": False,
+    "write_computation_times": False,
     "show_signature": False,
     "min_reported_time": 1,
     "plot_gallery": "True",
@@ -90,6 +91,7 @@ sphinx_gallery_conf = {
 html_theme = "furo"
 html_title = "captum-scorecam"
 html_static_path = ["_static"]
+html_favicon = "_static/icon.svg"
 html_css_files = ["pages.css"]
 html_copy_source = False
 html_show_sphinx = False
@@ -98,8 +100,6 @@ html_theme_options = {
     "light_css_variables": {"color-brand-primary": "#b4400f", "color-brand-content": "#b4400f"},
     "dark_css_variables": {"color-brand-primary": "#ff9f6b", "color-brand-content": "#ff9f6b"},
 }
-pygments_style = "friendly"
-pygments_dark_style = "github-dark"
 
 copybutton_prompt_text = r">>> |\.\.\. |\$ "
 copybutton_prompt_is_regexp = True

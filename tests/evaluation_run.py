@@ -70,9 +70,7 @@ def make_records(*, hostile: bool = False) -> list[dict[str, Any]]:
     return [*records, {"image": UNREADABLE, "index": N_IMAGES, "method": None, "error": error}]
 
 
-def _record(
-    index: int, method: int, names: list[str], generator: np.random.Generator, hostile: bool
-) -> dict[str, Any]:
+def _record(index: int, method: int, names: list[str], generator: np.random.Generator, hostile: bool) -> dict[str, Any]:
     predicted = index % len(CLASSES)
     label = predicted if index % 5 else (predicted + 1) % len(CLASSES)  # images 0, 5 and 10 are predicted wrongly
     image = HOSTILE if hostile and index == 1 else f"{CLASSES[label].replace(' ', '_')}/photo_{index:02d}.jpg"

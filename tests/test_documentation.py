@@ -60,7 +60,7 @@ def documented_callables() -> dict[str, Callable[..., Any]]:
             found[name] = thing
             shown = [key for key in vars(thing) if not key.startswith("_")] if members == ALL else members
             methods = {f"{name}.{key}": getattr(thing, key) for key in shown}
-            found |= {key: method for key, method in methods.items() if inspect.isroutine(method)}
+            found |= {key: method for key, method in methods.items() if callable(method)}
     return found
 
 

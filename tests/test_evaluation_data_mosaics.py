@@ -174,6 +174,16 @@ def test_a_region_is_resized_and_cropped_as_the_image_is() -> None:
     assert rows(seen_region(box((24, 12), 10, 4, 24, 8), preset)) == ["....", ".###", ".###", "...."]
 
 
+def test_a_pixel_belongs_to_the_region_from_half_of_it_on() -> None:
+    def averaged(image: Image.Image) -> Tensor:
+        return transforms.ToTensor()(image.resize((4, 1), Image.Resampling.BOX))
+
+    region = box((20, 1), 0, 0, 3, 1)  # 3 of 5, then 2 of 5, all and nothing
+    region.paste(255, (5, 0, 7, 1))
+    region.paste(255, (10, 0, 15, 1))
+    assert rows(seen_region(region, averaged)) == ["#.#."]
+
+
 def letterbox(image: Image.Image) -> Tensor:
     return transforms.ToTensor()(ImageOps.pad(image, (4, 4), color=(128, 128, 128)))
 

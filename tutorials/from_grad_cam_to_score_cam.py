@@ -16,8 +16,8 @@ active. The second question costs more forward passes, and asks for no gradient.
 # A model and three photographs
 # -----------------------------
 #
-# EfficientNet-Lite0 comes with its ImageNet weights in a package, and the photographs come with scikit-image, so nothing
-# is downloaded here. With a model of torchvision the lines are the same but for the names.
+# EfficientNet-Lite0 comes with its ImageNet weights in a package, and the photographs come with scikit-image, so
+# nothing is downloaded here. With a model of torchvision the lines are the same but for the names.
 
 import matplotlib.pyplot as plt
 import torch
@@ -27,7 +27,7 @@ from skimage import data
 
 from captum_scorecam import InputSpaceAttribution, ScoreCAM
 from captum_scorecam.classification.classifiers import load_classifier
-from captum_scorecam.metrics.functional import energy_pointing_game
+from captum_scorecam.metrics.functional import energy_pointing_game, pointing_game
 
 classifier = load_classifier("efficientnet_lite0")
 model, names = classifier.model, classifier.class_names
@@ -42,16 +42,16 @@ for row, target in enumerate(predicted.tolist()):
     print(f"{names[target]}: {probabilities[row, target]:.1%}")
 
 # %%
-# Two of the answers are confident. The astronaut is not among ImageNet's thousand classes, and the model settles, without
-# much conviction, for the helmet in her lap.
+# Two of the answers are confident. The astronaut is not among ImageNet's thousand classes, and the model settles,
+# without much conviction, for the helmet in her lap.
 #
 # Grad-CAM, as you have it
 # ------------------------
 #
 # One call for the batch, with one target for each image. The layer is the last place where the features still have a
-# place in the image: the 7×7 maps that go into the average pooling. That is what ``attribute_to_layer_input=True`` says.
-# It is needed because this model runs one and the same activation module both at its stem and at its head, so the output
-# of that module would not name one place.
+# place in the image: the 7×7 maps that go into the average pooling. That is what ``attribute_to_layer_input=True``
+# says. It is needed because this model runs one and the same activation module both at its stem and at its head, so the
+# output of that module would not name one place.
 
 layer = model._avg_pooling
 grad_cam = LayerGradCam(model, layer)
@@ -140,9 +140,9 @@ for n, target in enumerate(predicted.tolist()):
 # ----------------------------
 #
 # The model's first choice is rarely the only interesting class. Did it see the camera on the tripod? And the model of
-# the space shuttle behind the astronaut? :meth:`~captum_scorecam.ScoreCAM.attribute_targets` takes any number of targets,
-# here two for each image, and gives a map for each. A masked forward gives the scores of all classes at once, so a second
-# class costs no second set of forwards.
+# the space shuttle behind the astronaut? :meth:`~captum_scorecam.ScoreCAM.attribute_targets` takes any number of
+# targets, here two for each image, and gives a map for each. A masked forward gives the scores of all classes at once,
+# so a second class costs no second set of forwards.
 
 others = torch.tensor([names.index(name) for name in ("reflex camera", "space shuttle", "cup")])
 targets = torch.stack([predicted, others], dim=1)
@@ -157,15 +157,13 @@ torch.testing.assert_close(maps[:, :1], score_cam_maps)  # the first target's ma
 
 draw(
     [(pixels[n], *upsampled(maps)[n]) for n in range(3)],
-    [
-        ("", *(f"{names[target]}\n{probabilities[n, target]:.2%}" for target in targets[n].tolist()))
-        for n in range(3)
-    ],
+    [("", *(f"{names[target]}\n{probabilities[n, target]:.2%}" for target in targets[n].tolist())) for n in range(3)],
 )
 
 # %%
-# The camera's map climbs from the legs of the tripod to the hands that hold the camera; the shuttle's map leaves the helmet
-# altogether. With a box around each object, the energy-based pointing game tells how much of a map lies in the box:
+# The camera's map climbs from the legs of the tripod to the hands that hold the camera; the shuttle's map leaves the
+# helmet altogether. With a box around each object, the energy-based pointing game tells how much of a map lies in the
+# box:
 
 objects = {  # class: image, and the box x1, y1, x2, y2 in the pixels of the model's input
     "tripod": (0, (88, 132, 196, 224)),
@@ -190,10 +188,11 @@ assert probabilities[1, shuttle] < 0.01, "the shuttle should be improbable"
 print(f"space shuttle: {probabilities[1, shuttle]:.3%}")
 
 # %%
-# A class activation map is scaled to its own maximum before it is drawn. It says *where* the evidence for a class is, and
-# nothing about *how much* there is. Print the probability beside every map that you show.
+# A class activation map is scaled to its own maximum before it is drawn. It says *where* the evidence for a class is,
+# and nothing about *how much* there is. Print the probability beside every map that you show.
 #
-# The third row shows the other limit: "espresso" and "cup" are read off the same place, and their maps tell little apart.
+# The third row shows the other limit: "espresso" and "cup" are read off the same place, and their maps tell little
+# apart.
 
 alike = correlation(maps[2, 0], maps[2, 1])
 print(f"correlation of the maps of espresso and cup: {alike:.2f}")
@@ -204,35 +203,29 @@ assert alike > 0.8, "the two maps of the cup should be alike"
 # ---------------------------------------------------
 #
 # The layer has 1280 channels. Not all of them need a forward: a channel that is constant over an image has no mask, and
-# channels with equal masks share a forward. Both shortcuts are exact. ``last_run`` keeps the account. For the first
-# photograph, all channels against the 64 of above:
+# channels with equal masks share a forward. Both shortcuts are exact. ``last_run`` keeps the account. Here is the first
+# photograph with all channels, compared with its map of 64 channels:
 
-score_cam.attribute(inputs[:1], target=predicted[:1], attribute_to_layer_input=True, max_channels=64)
-few = score_cam.last_run
 all_channels = score_cam.attribute(inputs[:1], target=predicted[:1], attribute_to_layer_input=True)
-full = score_cam.last_run
-for run in (few, full):
-    print(
-        f"{run.channels} channels: {run.constant} constant, {run.unselected} not selected, {run.shared} shared; "
-        f"{run.rows} forwards"
-    )
+run = score_cam.last_run
+print(f"{run.channels} channels: {run.constant} constant, {run.shared} shared; {run.rows} forwards")
 alike = correlation(all_channels, score_cam_maps[0])
 print(f"correlation of the two maps: {alike:.3f}")
-assert full.rows < 0.6 * full.channels, "little more than half of the channels should have to run"
+assert run.rows < 0.6 * run.channels, "little more than half of the channels should have to run"
 assert alike > 0.95, "the map of 64 channels should be close to that of all"
 
 # %%
-# About half of the channels have to run for the exact map, and the 64 of largest standard deviation come close to it. That
-# is enough to look around with; for numbers that you publish, run all of them.
-# :ref:`sphx_glr_tutorials_fast.py` shows what else makes it quick.
+# About half of the channels have to run for the exact map, and the 64 of largest standard deviation come close to it.
+# That is enough to look around with; for numbers that you publish, run all of them. :ref:`sphx_glr_tutorials_fast.py`
+# shows what else makes it quick.
 #
 # On through Captum: NoiseTunnel
 # ------------------------------
 #
 # Some of Captum's tools expect attributions of the *input's* shape: :class:`~captum.attr.NoiseTunnel`,
 # :func:`~captum.metrics.infidelity`, :func:`~captum.metrics.sensitivity_max`.
-# :class:`~captum_scorecam.InputSpaceAttribution` wraps a layer attribution, ``LayerGradCam`` too, and gives them what they
-# expect. Here the map of the astronaut's helmet is averaged over four noisy copies of the photograph. NoiseTunnel
+# :class:`~captum_scorecam.InputSpaceAttribution` wraps a layer attribution, ``LayerGradCam`` too, and gives them what
+# they expect. Here the map of the astronaut's helmet is averaged over three noisy copies of the photograph. NoiseTunnel
 # draws from PyTorch's global generator, so it is seeded within a block that puts it back.
 
 smooth = NoiseTunnel(InputSpaceAttribution(score_cam))
@@ -241,24 +234,29 @@ with torch.random.fork_rng(devices=[]):
     smoothed = smooth.attribute(
         inputs[1:2],
         nt_type="smoothgrad",
-        nt_samples=4,
+        nt_samples=3,
         stdevs=0.3,
         target=predicted[1:2],
         attribute_to_layer_input=True,
-        max_channels=32,
+        max_channels=64,
     )
 print(tuple(smoothed.shape))
 assert smoothed.shape == inputs[1:2].shape
 
 plain = upsampled(score_cam_maps)[1, 0]
 draw([(pixels[1], plain, smoothed[0, 0])], [("football helmet", "ScoreCAM", "in a NoiseTunnel")])
-alike = correlation(plain, smoothed[0, 0])
-print(f"correlation of the two maps: {alike:.2f}")
-assert alike > 0.7, "noise should not move the map far"
+helmet = torch.tensor([objects["football helmet"][1]])
+for name, values in (("ScoreCAM", plain), ("in a NoiseTunnel", smoothed[0, 0])):
+    on_helmet = pointing_game(values[None, None], [helmet], tolerance=0)
+    share = energy_pointing_game(values[None, None], [helmet])
+    print(f"{name}: maximum on the helmet: {bool(on_helmet)}, share of the map in its box: {share:.0%}")
+    assert on_helmet, "the helmet should stay the brightest place"
+assert share < energy_pointing_game(plain[None, None], [helmet]), "the average should be broader"
 
 # %%
-# Noise moves this map little, which is a small argument for it. :func:`~captum.metrics.sensitivity_max` makes a measure
-# of that argument.
+# The helmet stays the brightest place, and the average is broader than the map of the clean photograph: in some of the
+# copies, other parts of the suit counted too. How much a map moves under noise can itself be measured, by
+# :func:`~captum.metrics.sensitivity_max`; the next page does.
 #
 # What to take along
 # ------------------

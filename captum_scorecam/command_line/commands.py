@@ -1,4 +1,4 @@
-"""The commands of ``captum-scorecam``: demo and explain; `evaluate` has its own file."""
+"""The commands of ``captum-scorecam``: demo and explain; evaluate and report have files of their own."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ from captum_scorecam.command_line.explanation import PREDICTED, explain_image
 from captum_scorecam.command_line.figures import check_output, draw_explanations, write_png
 from captum_scorecam.command_line.messages import plain_messages
 from captum_scorecam.command_line.options import ChosenDevice, Device, Layer, Model, NMasks, Weights, torch_device
+from captum_scorecam.command_line.report import report
 from captum_scorecam.command_line.tables import print_explanations
 from captum_scorecam.demo import DEMO_IMAGE, DEMO_MODEL, demo_image
 from captum_scorecam.evaluation.methods import DEFAULT_METHODS, DEFAULT_OPTIONS, METHODS, MethodOptions, check_methods
@@ -31,8 +32,6 @@ commands = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-
-commands.command()(evaluate)
 
 Output = Annotated[Path, typer.Option(help="The picture to write, a .png file.")]
 
@@ -86,6 +85,10 @@ def explain(
             n_masks, seed, perturbations_per_eval=perturbations_per_eval, show_progress=sys.stderr.isatty()
         )
         _explain(classifier, batches, output, weights, layer, target, compare, methods, options)
+
+
+commands.command()(evaluate)
+commands.command()(report)
 
 
 def _explain(

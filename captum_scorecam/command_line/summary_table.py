@@ -9,7 +9,6 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from captum_scorecam.evaluation.intervals import Estimate
 from captum_scorecam.evaluation.presentation import (
     best_methods,
     decimals,
@@ -33,35 +32,27 @@ def print_summary(summary: Summary) -> None:
         summary (Summary): What to print.
     """
     console = Console(width=None if sys.stdout.isatty() else _WIDTH)
-    images = summary.overall.images
-    title = f"Means over {images} image{'' if images == 1 else 's'}, 95 % bootstrap intervals, ↑ higher is better"
-    console.print(_means(summary, title))
-    if summary.overall.differences:
-        reference = method_title(summary.reference)
-        console.print(_differences(summary, f"Differences to {reference} on the same images: * the interval excludes 0"))
+    overall = summary.overall
+    title = f"Means, images: {overall.images}; 95 % bootstrap intervals; ↑ higher is better, the best in bold"
+    console.print(_filled(_table(summary, title), summary, overall.means))
+    if overall.differences:
+        title = f"Differences to {method_title(summary.reference)} on the same images; * the interval excludes 0"
+        console.print(_filled(_table(summary, title), summary, overall.differences, signed=True))
     if summary.errors:
-        console.print(Text(f"{len(summary.errors)} failed; records/ and the report say what and why."))
+        console.print(Text(f"Failed: {len(summary.errors)}. The records and the report say what and why."))
 
 
-def _means(summary: Summary, title: str) -> Table:
-    table = _table(summary, title)
-    best = {measure: best_methods(summary.overall, measure) for measure in summary.measures}
-    for method, of_measure in summary.overall.means.items():
-        cells = [
-            _cell(estimate, _places(summary.overall.means, measure), "bold" if method in best[measure] else "")
-            for measure, estimate in of_measure.items()
-        ]
-        table.add_row(Text(method_title(method)), *cells)
-    return table
-
-
-def _differences(summary: Summary, title: str) -> Table:
-    table = _table(summary, title)
-    for method, of_measure in summary.overall.differences.items():
-        cells = [
-            _cell(estimate, _places(summary.overall.means, measure), signed=True, marked=bool(verdict(estimate, measure)))
-            for measure, estimate in of_measure.items()
-        ]
+def _filled(table: Table, summary: Summary, rows: Estimates, *, signed: bool = False) -> Table:
+    means = summary.overall.means
+    places = {m: decimals(of_measure[m].mean for of_measure in means.values()) for m in summary.measures}
+    best = {} if signed else {measure: best_methods(summary.overall, measure) for measure in summary.measures}
+    for method, of_measure in rows.items():
+        cells = []
+        for measure, estimate in of_measure.items():
+            mark = "*" if signed and verdict(estimate, measure) else ""
+            text = number_text(estimate.mean, places[measure], signed=signed) + mark
+            style = "bold" if method in best.get(measure, ()) else ""
+            cells.append(Text.assemble((text, style), f"\n{interval_text(estimate, places[measure])}"))
         table.add_row(Text(method_title(method)), *cells)
     return table
 
@@ -75,12 +66,3 @@ def _table(summary: Summary, title: str) -> Table:
         heading = Text(f"{measure_title(measure)}{_ARROWS[higher_is_better(measure)]}\nn {n}")
         table.add_column(heading, justify="right")
     return table
-
-
-def _cell(estimate: Estimate, places: int, style: str = "", *, signed: bool = False, marked: bool = False) -> Text:
-    mean = number_text(estimate.mean, places, signed=signed) + "*" * marked
-    return Text.assemble((mean, style), f"\n{interval_text(estimate, places)}")
-
-
-def _places(means: Estimates, measure: str) -> int:
-    return decimals(of_measure[measure].mean for of_measure in means.values())

@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
@@ -87,7 +88,8 @@ class LoadedImages(Dataset[Loaded]):
 
 def load_images(images: LoadedImages, workers: int) -> Iterable[Loaded]:
     """Reads images in their order, ahead of time where there are workers."""
-    return DataLoader(images, batch_size=None, num_workers=workers)
+    # Its own generator: DataLoader draws a seed, and the user's random state is to stay as it is.
+    return DataLoader(images, batch_size=None, num_workers=workers, generator=torch.Generator())
 
 
 def failure_of(error: Exception, stage: str) -> Failure:

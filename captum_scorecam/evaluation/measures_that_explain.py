@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from typing import Any
 
@@ -89,9 +90,9 @@ def _children(question: Question) -> list[str] | None:
     return names or None
 
 
-def infidelity_forwards(_question: Question, _per_map: int) -> int:
-    """Returns the forwards of `measure_infidelity`: one, then the image with and without each noise."""
-    return 1 + 2 * NOISE_SAMPLES
+def infidelity_forwards(question: Question, _per_map: int) -> int:
+    """Returns the forwards of `measure_infidelity`: one, each noisy image, and the image beside each chunk of them."""
+    return 1 + NOISE_SAMPLES + math.ceil(NOISE_SAMPLES / (question.options.perturbations_per_eval or NOISE_SAMPLES))
 
 
 def sensitivity_forwards(_question: Question, per_map: int) -> int:

@@ -13,6 +13,7 @@ from captum.attr import LayerActivation, LayerAttribution, LayerGradCam, LayerGr
 from torch import Tensor
 
 from captum_scorecam import RISE, LayerGradCamPlusPlus, MeaningfulPerturbation, RunStatistics, ScoreCAM
+from captum_scorecam.attr.deletion_game import CIRCLES
 from captum_scorecam.evaluation.question import DEFAULT_OPTIONS as DEFAULT_OPTIONS
 from captum_scorecam.evaluation.question import MethodOptions as MethodOptions
 from captum_scorecam.evaluation.question import MethodRun as MethodRun
@@ -28,7 +29,8 @@ class Method(NamedTuple):
     Attributes:
         explain (callable): Answers a question with maps 1×T×h×w or T×1×h×w, h×w at most the inputs' size.
         of_layer (bool): Whether it looks at a layer. Default: True.
-        forwards (callable, optional): The most forwards that `explain` runs for a question. Default: None, one.
+        forwards (callable, optional): The most rows that `explain` runs through the model for a question, the unmasked
+            image among them. Default: None, one.
     """
 
     explain: Callable[[Question], tuple[Maps, MethodRun]]
@@ -186,7 +188,7 @@ def _mask(question: Question) -> tuple[Maps, MethodRun]:
 METHODS = {
     "grad_cam": Method(_grad_cam, forwards=lambda question: 1 if question.layer.activation_transform is None else 2),
     "grad_cam_plus_plus": Method(_grad_cam_plus_plus),
-    "score_cam": Method(_score_cam, forwards=_n_channels),
-    "rise": Method(_rise, of_layer=False, forwards=lambda question: question.options.n_masks),
-    "mask": Method(_mask, of_layer=False, forwards=lambda question: question.options.mask_iterations),
+    "score_cam": Method(_score_cam, forwards=lambda question: 1 + _n_channels(question)),
+    "rise": Method(_rise, of_layer=False, forwards=lambda question: 1 + question.options.n_masks),
+    "mask": Method(_mask, of_layer=False, forwards=lambda question: 1 + CIRCLES + question.options.mask_iterations),
 }

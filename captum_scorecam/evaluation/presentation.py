@@ -67,7 +67,8 @@ def number_text(value: float | None, places: int, *, signed: bool = False) -> st
     """Writes a number with a true minus sign, or a dash where there is none."""
     if value is None:
         return "–"
-    return f"{value:{'+' if signed else ''}.{places}f}".replace("-", "−")
+    rounded = round(value, places) + 0.0  # which makes 0 of −0
+    return f"{rounded:{'+' if signed else ''}.{places}f}".replace("-", "−")
 
 
 def interval_text(estimate: Estimate, places: int) -> str:

@@ -17,7 +17,7 @@ from captum_scorecam.evaluation import report_curves, report_gallery
 from captum_scorecam.evaluation.configuration import read_configuration
 from captum_scorecam.evaluation.durable_files import write_durably
 from captum_scorecam.evaluation.intervals import RESAMPLES
-from captum_scorecam.evaluation.presentation import decimals, higher_is_better, measure_title, method_title, number_text
+from captum_scorecam.evaluation.presentation import decimals, measure_title, method_title, number_text
 from captum_scorecam.evaluation.records import iterate_records, read_records
 from captum_scorecam.evaluation.report_gallery import GalleryImage, make_gallery
 from captum_scorecam.evaluation.report_tables import class_tables, differences_table, means_table
@@ -42,17 +42,28 @@ def write_report(run: Path, output: Path | None = None, reference: str | None = 
         Path: The file that was written.
 
     Raises:
-        ValueError: If there is no run, or it has no records yet, or the reference is none of its methods.
+        ValueError: If there is no run, or it has no records yet, or the reference is none of its methods, or the
+            output is no .html file in a folder that exists.
         OSError: If the file can't be written; what stood there is as it was.
     """
     output = run / "report.html" if output is None else output
+    _check_output(output)
     configuration = read_configuration(run)
     records = read_records(run, curves=False)
     if not records:
         raise ValueError(f"Expected a run with records, but {str(run)!r} has none yet.")
     summary = summarize(records, configuration["asked"], reference)
-    write_durably(output, render_report(run, configuration, records, summary).encode())
+    page = render_report(run, configuration, records, summary)
+    write_durably(output, page.encode(errors="replace"))  # names of files need not be text
     return output
+
+
+def _check_output(path: Path) -> None:
+    """Checks that no file of a run, or an image, is replaced by the page."""
+    if path.suffix.lower() not in (".html", ".htm"):
+        raise ValueError(f"Expected `--output` to end in .html, but got {str(path)!r}.")
+    if not path.parent.is_dir():
+        raise ValueError(f"Expected `--output` to be in a folder that exists, but there is no {str(path.parent)!r}.")
 
 
 def render_report(run: Path, configuration: Mapping[str, Any], records: Sequence[Record], summary: Summary) -> str:
@@ -70,7 +81,7 @@ def render_report(run: Path, configuration: Mapping[str, Any], records: Sequence
     return environment.get_template("report.html.j2").render(
         asked=configuration["asked"],
         versions=configuration["versions"],
-        data_name=_last_part(configuration["asked"].get("data")),
+        data_name=_data_name(configuration["asked"].get("data")),
         summary=summary,
         method_titles=[method_title(method) for method in summary.methods],
         reference=method_title(summary.reference),
@@ -83,6 +94,7 @@ def render_report(run: Path, configuration: Mapping[str, Any], records: Sequence
         errors=_errors(summary),
         images=images,
         accuracy=_accuracy(records),
+        unfinished=configuration["asked"]["images"] - _finished(records, len(summary.methods)),
         compared_size=report_gallery.COMPARED_SIZE,
         picture_size=report_gallery.PICTURE_SIZE,
         map_size=report_gallery.MAP_SIZE,
@@ -96,9 +108,12 @@ def render_report(run: Path, configuration: Mapping[str, Any], records: Sequence
     )
 
 
-def _last_part(path: str | None) -> str:
-    """Returns the name of a data set: the last part of its path, of whichever system."""
-    return re.split(r"[/\\\\]", path.rstrip("/\\"))[-1] or path if path else "a data set"
+def _data_name(path: str | None) -> str:
+    """Returns a name for a data set: of a folder, the last part of its path, of whichever system; of a file, two."""
+    if not path:
+        return "a data set"
+    parts = [part for part in re.split(r"[/\\]", path) if part] or [path]
+    return "/".join(parts[-2:] if "." in parts[-1] else parts[-1:])
 
 
 def _accuracy(records: Sequence[Record]) -> tuple[int, int] | None:
@@ -106,6 +121,14 @@ def _accuracy(records: Sequence[Record]) -> tuple[int, int] | None:
     correct = {record["index"]: record.get("correct") for record in records if not record["error"]}
     known = [value for value in correct.values() if value is not None]
     return (sum(known), len(known)) if known else None
+
+
+def _finished(records: Sequence[Record], methods: int) -> int:
+    """Returns how many images have a record of each method, or one that says that none can be run."""
+    done: dict[int, set[str | None]] = {}
+    for record in records:
+        done.setdefault(record["index"], set()).add(record["method"])
+    return sum(None in found or len(found) == methods for found in done.values())
 
 
 def _kilobytes(images: Sequence[GalleryImage]) -> int:
@@ -132,7 +155,6 @@ def _gallery_measures(summary: Summary, images: Sequence[GalleryImage]) -> list[
         {
             "name": measure,
             "title": measure_title(measure),
-            "higher": higher_is_better(measure),
             "places": decimals(tile.values.get(measure) for image in images for tile in image.tiles),
         }
         for measure in summary.measures
@@ -156,9 +178,9 @@ def _gallery_data(summary: Summary, images: Sequence[GalleryImage]) -> dict[str,
     }
 
 
-def _colour_stops() -> list[tuple[float, float, float]]:
+def _colour_stops() -> list[list[float]]:
     """Returns the colours of the maps from the lowest to the highest value, RGB in [0, 1]."""
     from matplotlib import colormaps
 
     stops = [number / (COLOUR_STOPS - 1) for number in range(COLOUR_STOPS)]
-    return [tuple(round(float(part), 3) for part in colormaps[COLOUR_MAP](stop)[:3]) for stop in stops]
+    return [[round(float(part), 3) for part in colormaps[COLOUR_MAP](stop)[:3]] for stop in stops]

@@ -9,13 +9,16 @@ from dataclasses import dataclass, field
 from captum_scorecam.evaluation.presentation import measure_title, method_title
 from captum_scorecam.evaluation.summary import Record
 
-WIDTH, HEIGHT = 420, 264
-LEFT, RIGHT, TOP, BOTTOM = 34, 304, 12, 224  # of the plot; the labels stand to the right of it
-_LABEL_GAP = 17
+WIDTH, HEIGHT = 420, 270
+LEFT, RIGHT, TOP, BOTTOM = 38, 300, 12, 226  # of the plot; the labels stand to the right of it
+_LABEL_GAP = 18
 _AXES = {
     "insertion": ("Share of the pixels inserted", "Score of the class"),
     "deletion": ("Share of the pixels deleted", "Score of the class"),
-    "sanity_check": ("Layers randomised, from the last to the first", "Rank correlation with the map of the trained model"),
+    "sanity_check": (
+        "Layers randomised, from the last to the first",
+        "Rank correlation with the trained model's map",
+    ),
 }
 
 

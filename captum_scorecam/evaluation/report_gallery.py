@@ -157,7 +157,7 @@ def disagreement(maps: Sequence[Image.Image]) -> float | None:
     ranks = [_ranks(values) for values in small if values.min() < values.max()]
     if len(ranks) < 2:
         return None
-    correlations = np.corrcoef(ranks)[np.triu_indices(len(ranks), 1)]
+    correlations = np.atleast_2d(np.corrcoef(ranks))[np.triu_indices(len(ranks), 1)]
     return float(f"{1 - correlations.mean():.6g}")
 
 

@@ -44,13 +44,12 @@ class Cell:
 
 @dataclass(frozen=True)
 class Column:
-    """A measure: ``n`` where it is the same in all cells, ``zero`` the place of 0 in percent, where it is marked."""
+    """A measure: ``n`` is the largest of its cells, ``zero`` the place of 0 in percent, where it is marked."""
 
-    measure: str
     title: str
     unit: str
     higher_is_better: bool | None
-    n: int | None
+    n: int
     zero: float | None
 
 
@@ -60,7 +59,6 @@ class Row:
 
     title: str
     series: int
-    is_reference: bool
     cells: list[Cell]
 
 
@@ -102,12 +100,16 @@ def _table(
     columns, cells = [], []
     for measure in summary.measures:
         estimates = {method: of_measure[measure] for method, of_measure in rows.items()}
-        places = decimals(of_measure[measure].mean for of_measure in group.means.values())
+        places = decimals(of_measure[measure].mean for of_measure in summary.overall.means.values())
         span = _span(list(estimates.values()), with_zero=signed)
         columns.append(_column(measure, list(estimates.values()), span if signed else None))
         cells.append([_cell(e, places, marks[measure].get(m, ""), span, signed) for m, e in estimates.items()])
     by_method = [
-        Row(method_title(method), summary.methods.index(method), method == summary.reference, [column[number] for column in cells])
+        Row(
+            title=method_title(method),
+            series=summary.methods.index(method),
+            cells=[column[number] for column in cells],
+        )
         for number, method in enumerate(rows)
     ]
     return ReportTable(group.name, group.images, columns, by_method)
@@ -115,10 +117,9 @@ def _table(
 
 def _column(measure: str, estimates: Sequence[Estimate], span: tuple[float, float] | None) -> Column:
     title, _, unit = measure_title(measure).rpartition(", ")
-    counts = {estimate.n for estimate in estimates}
     zero = None if span is None else _percent(0.0, span)
-    n = counts.pop() if len(counts) == 1 else None
-    return Column(measure, title or unit, unit if title else "", higher_is_better(measure), n, zero)
+    n = max((estimate.n for estimate in estimates), default=0)
+    return Column(title or unit, unit if title else "", higher_is_better(measure), n, zero)
 
 
 def _cell(estimate: Estimate, places: int, mark: str, span: tuple[float, float], signed: bool) -> Cell:

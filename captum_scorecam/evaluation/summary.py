@@ -21,8 +21,10 @@ Estimates = dict[str, dict[str, Estimate]]  # by method and measure
 
 PREFERRED_REFERENCE = "score_cam"
 ALL_IMAGES = "all"
-_COLUMNS = ("class", "method", "measure", "mean", "low", "high", "n", "reference", "difference", "difference_low")
-_COLUMNS += ("difference_high", "pairs")
+_COLUMNS = (
+    *("class", "method", "measure", "mean", "low", "high", "n"),
+    *("reference", "difference", "difference_low", "difference_high", "pairs"),
+)
 
 
 @dataclass(frozen=True)
@@ -124,7 +126,7 @@ class _Table:
         return Group(name, len(rows), means, differences)
 
     def _estimates(self, values: Values) -> Estimates:
-        of_columns = iter(estimates(values.reshape(len(values), -1)))
+        of_columns = iter(estimates(values.reshape(len(values), len(self.methods) * len(self.measures))))
         return {method: {measure: next(of_columns) for measure in self.measures} for method in self.methods}
 
 
@@ -196,10 +198,8 @@ def _table_text(summary: Summary) -> str:
             for measure in summary.measures:
                 mean = group.means[method][measure]
                 difference = group.differences.get(method, {}).get(measure)
-                compared = ("", "", "", "", "")
-                if difference is not None:
-                    compared = (summary.reference, *_cells(difference))
-                table.writerow([group.name, method, measure, *_cells(mean), *compared])
+                compared = [] if difference is None else [summary.reference, *_cells(difference)]
+                table.writerow([group.name, method, measure, *_cells(mean), *(compared or [""] * 5)])
     return text.getvalue()
 
 

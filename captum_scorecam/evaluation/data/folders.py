@@ -52,7 +52,8 @@ def images_below(root: Path) -> list[str]:
             for name in folders
             if not name.startswith(".") and not real.is_relative_to(os.path.realpath(os.path.join(folder, name)))
         ]
-        found += [Path(folder, name).relative_to(root).as_posix() for name in files if is_image(name)]
+        relative = Path(folder).relative_to(root)
+        found += [(relative / name).as_posix() for name in files if is_image(name)]
     return sorted(found)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from random import Random
 from typing import TypeVar
 
@@ -84,18 +84,20 @@ class Mosaics:
         """Reads one image each of three other labels."""
         found: list[Image.Image] = []
         for other in _shuffled([other for other in self._members if other != label], generator):
-            readable = self._readable(_shuffled(self._members[other], generator))
-            found += [image for image in [next(readable, None)] if image is not None]
+            image = self._first_readable(_shuffled(self._members[other], generator))
+            if image is not None:
+                found.append(image)
             if len(found) == 3:
                 return found
         raise ValueError(f"Expected images of three other labels for a mosaic, but only {len(found)} can be read.")
 
-    def _readable(self, indices: list[int]) -> Iterator[Image.Image]:
+    def _first_readable(self, indices: list[int]) -> Image.Image | None:
         for index in indices:
             try:
-                yield self.data[index].image
+                return self.data[index].image
             except (ValueError, OSError):
                 continue
+        return None
 
     def _blank(self, mode: str) -> Image.Image:
         return Image.new(mode, (2 * self.tile_size, 2 * self.tile_size))

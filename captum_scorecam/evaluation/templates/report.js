@@ -120,6 +120,7 @@
   byId("controls").addEventListener("submit", (event) => event.preventDefault());
   byId("opacity").addEventListener("input", () => {
     document.documentElement.style.setProperty("--opacity", byId("opacity").value / 100);
+    byId("opacity").setAttribute("aria-valuetext", `${byId("opacity").value} %`);
   });
 
   // One stop of the Tab key for the whole gallery; arrow keys move within it.
@@ -193,11 +194,16 @@
   for (const button of viewer.querySelectorAll("[data-key]")) {
     button.addEventListener("click", () => step(button.dataset.key));
   }
-  byId("viewer-close").addEventListener("click", () => viewer.close());
-  viewer.addEventListener("click", (event) => { if (event.target === viewer) viewer.close(); });
-  viewer.addEventListener("close", () => {
-    current.scrollIntoView({ block: "nearest" });
+  // Not at the event "close": it comes late, and would take the focus back from where keys have moved it since.
+  function close() {
+    viewer.close();
     current.focus();
+  }
+  byId("viewer-close").addEventListener("click", close);
+  viewer.addEventListener("click", (event) => { if (event.target === viewer) close(); });
+  viewer.addEventListener("cancel", (event) => {
+    event.preventDefault();
+    close();
   });
   update();
 })();
