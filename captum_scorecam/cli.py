@@ -13,7 +13,7 @@ def app() -> None:
     try:
         from captum_scorecam.command_line.commands import commands
     except ModuleNotFoundError as error:
-        if error.name not in ("typer", "rich"):
+        if error.name not in ("filelock", "jinja2", "rich", "typer"):
             raise
         raise SystemExit(f'The command line needs {error.name}: pip install "captum-scorecam[cli]".') from error
     commands()

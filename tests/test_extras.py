@@ -8,14 +8,23 @@ import sys
 import pytest
 
 import captum_scorecam
+import captum_scorecam.command_line.commands
 from captum_scorecam import cli, demo
-from captum_scorecam.command_line import commands, tables
+
+IMPORTERS = {  # of each package, up to the commands
+    "filelock": ["command_line.evaluate", "evaluation.api", "evaluation.runner"],
+    "jinja2": ["command_line.report", "evaluation.report"],
+    "rich": ["command_line.tables"],
+    "typer": [],
+}
 
 
-@pytest.mark.parametrize("package", ["typer", "rich"])
-def test_the_command_line_without_its_packages_names_the_extra(package: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    for module in (commands, tables):
-        monkeypatch.delitem(sys.modules, module.__name__)
+@pytest.mark.parametrize(("package", "importers"), IMPORTERS.items(), ids=IMPORTERS)
+def test_the_command_line_without_its_packages_names_the_extra(
+    package: str, importers: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for module in ("command_line.commands", *importers):
+        monkeypatch.delitem(sys.modules, f"captum_scorecam.{module}")
     monkeypatch.setitem(sys.modules, package, None)
     with pytest.raises(SystemExit, match=rf'needs {package}: pip install "captum-scorecam\[cli\]"'):
         cli.app()

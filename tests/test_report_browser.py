@@ -216,7 +216,7 @@ def test_maps_are_coloured_and_their_opacity_follows_the_slider(visit: Visit, re
     assert page.locator(".item button.shot").nth(1).screenshot() != colours
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("scheme", ["light", pytest.param("dark", marks=pytest.mark.slow)])
 def test_colours_follow_the_system_and_the_toggle_and_can_be_read(
     visit: Visit, reports: dict[bool, Path], scheme: str
 ) -> None:
@@ -257,7 +257,7 @@ def brightness(colour: str) -> float:
     return sum(parts) / 3 / 255
 
 
-@pytest.mark.parametrize("hostile", [False, True])
+@pytest.mark.parametrize("hostile", [pytest.param(False, marks=pytest.mark.slow), True])
 def test_a_phone_shows_everything_without_scrolling_sideways(
     visit: Visit, reports: dict[bool, Path], hostile: bool
 ) -> None:

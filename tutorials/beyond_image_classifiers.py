@@ -31,7 +31,8 @@ from torchvision.models import VisionTransformer
 from captum_scorecam import RISE, InputSpaceAttribution, ScoreCAM, vit_activation_maps
 from captum_scorecam.metrics.functional import energy_pointing_game
 
-generator = torch.Generator().manual_seed(0)
+torch.manual_seed(0)  # the networks' first weights
+generator = torch.Generator().manual_seed(0)  # the data
 
 
 def uniform(*size: int, low: float = 0.0, high: float = 1.0) -> Tensor:
@@ -67,9 +68,6 @@ def compare_with_even_spread(maps: Tensor, evidence: Tensor) -> tuple[float, flo
     print(f"energy on the evidence: {energy:.0%}, of an even map: {even:.0%} ({len(maps)} examples)")
     return energy, even
 
-
-# The networks start from the same weights on every build.
-torch.manual_seed(0)
 
 # %%
 # A signal: which beat was it?
@@ -217,13 +215,11 @@ if energy < 3 * even:
     raise RuntimeError("The maps are not on the nodules.")
 
 # %%
-# One volume, every second slice: on top what the network saw, below it the map, with the nodule's outline in both.
-# The profile sums the map over each slice. Put time in the place of depth, and the same profile tells *when* in a
-# video.
+# One volume, every third slice: on top what the network saw, below it the map, with the nodule's outline in both.
 
 n = 0
-slices = range(1, DEPTH, 2)
-figure, axes = plt.subplots(2, len(slices), figsize=(9, 2.8), layout="constrained")
+slices = range(1, DEPTH, 3)
+figure, axes = plt.subplots(2, len(slices), figsize=(7.5, 3.5), layout="constrained")
 for column, depth in zip(axes.T, slices, strict=True):
     column[0].imshow(with_nodule[n, 0, depth], cmap="gray", vmin=-0.3, vmax=1.3)
     column[1].imshow(maps[n, 0, depth], cmap="inferno", vmin=0, vmax=float(maps[n].max()))
@@ -231,8 +227,13 @@ for column, depth in zip(axes.T, slices, strict=True):
         if where[n, depth].any():
             axis.contour(where[n, depth], levels=[0.5], colors="cyan", linewidths=1.2)
         axis.set(xticks=[], yticks=[])
-    column[0].set_title(f"z = {depth}", fontsize=10)
+    column[0].set_title(f"slice {depth}")
 figure.suptitle("A volume and its Score-CAM map for 'nodule' (cyan: the nodule)")
+plt.show()
+
+# %%
+# The profile sums the map over each slice. Put time in the place of depth, and the same profile tells *when* in a
+# video.
 
 figure, axis = plt.subplots(figsize=(7, 2.4), layout="constrained")
 profile = maps[n, 0].sum((1, 2))
@@ -240,7 +241,7 @@ inside = where[n].flatten(1).any(1).nonzero()[:, 0]
 axis.axvspan(int(inside[0]) - 0.5, int(inside[-1]) + 0.5, color="0.88")
 axis.bar(range(DEPTH), profile / profile.sum(), color="tab:orange")
 axis.axhline(1 / DEPTH, color="0.4", linestyle=":", linewidth=1)
-axis.set(xlabel="slice z", ylabel="share of the map")
+axis.set(xlabel="slice", ylabel="share of the map")
 axis.set_title("Where in depth (grey: slices of the nodule, dotted: an even map)", fontsize=11)
 plt.show()
 

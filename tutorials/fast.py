@@ -13,6 +13,7 @@ on.
 """
 
 import json
+import logging
 import os
 import shutil
 import subprocess
@@ -231,6 +232,7 @@ plain_seconds = fastest(lambda: plain.attribute(batch, target=0))
 print(f"eager:    {plain_seconds:.2f} s for {rows} rows")
 
 if shutil.which(os.environ.get("CXX", "g++")):
+    logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)  # it warns of CUDA tools without a GPU
     compiled = ScoreCAM(torch.compile(network), network.features[-2])
     # With an empty cache, so that what is measured is the first compilation of all.
     with tempfile.TemporaryDirectory() as cache, mock.patch.dict(os.environ, {"TORCHINDUCTOR_CACHE_DIR": cache}):
@@ -331,8 +333,8 @@ print("\n".join(sorted(finished.stdout.split("\n"))).strip())
 
 # %%
 # Each rank runs the two unmasked images, to read the activations, and its share of the masked ones. On this page both
-# ranks sit on one machine's CPU, so this shows the split and that the maps agree, not a gain; on two GPUs it halves
-# the time of the forwards.
+# ranks sit on one machine's CPU, so this shows the split and that the maps agree, not a gain. On two GPUs, each would
+# have half of the forwards to run.
 #
 # In short
 # --------
@@ -350,5 +352,5 @@ print("\n".join(sorted(finished.stdout.split("\n"))).strip())
 # ``max_channels``                      an approximation     look first, then decide how many
 # ====================================  ===================  ============================================
 #
-# Where several apply, their gains multiply. All that is approximate here can be checked against the full map of a few
-# inputs before the large run, as this page did.
+# Most of them can be combined, ``tolerance`` and ``process_group`` can't. All that is approximate here can be checked
+# against the full map of a few inputs before the large run, as this page did.

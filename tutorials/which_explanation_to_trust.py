@@ -157,9 +157,25 @@ for method in ("Grad-CAM", "Grad-CAM++", "Score-CAM"):
     print(f"average drop of {method} − average drop of the blob: {RESULTS[method]['drop, whole'] - of_the_blob:.1f}")
 
 # %%
-# It is broad: it dims the whole photograph a little, and removes nothing. The measure rewards that. One can see it
-# without an impostor, too. The square root of a map, or its fourth root, has its hills in the same places and in the
-# same order, only flatter. The average drop of Score-CAM's maps, flattened:
+# It profits from the photographers: what stands in the middle stays in the light. There is a second way to a low drop
+# that explains nothing, and that is to be broad. How broad is a map? Its mean, once it is scaled to [0, 1], is the
+# share of the light that it lets through:
+
+for method, values in maps.items():
+    lowest, highest = values.amin((2, 3), keepdim=True), values.amax((2, 3), keepdim=True)
+    RESULTS[method]["light"] = ((values - lowest) / (highest - lowest)).mean().item()
+table(RESULTS, ["light", "drop, whole"])
+
+by_light = sorted(METHODS, key=lambda method: RESULTS[method]["light"], reverse=True)
+by_drop = sorted(METHODS, key=lambda method: RESULTS[method]["drop, whole"])
+assert set(by_light[:2]) == set(by_drop[:2]) == {"RISE", "Mask"}, (
+    "these should be the broadest and have the lowest drop"
+)
+
+# %%
+# Of the five methods, RISE and Mask let through the most light and lose the least. That may be chance, or merit. To see
+# what breadth does alone, take a map and change nothing else: its square root, or its fourth root, has its hills in the
+# same places and in the same order, only flatter. The average drop of Score-CAM's maps, flattened:
 
 FLATTENED = {}
 for name, power in (("map", 1), ("square root", 1 / 2), ("fourth root", 1 / 4)):
@@ -299,7 +315,7 @@ signed = QUICK_OPTIONS["Score-CAM"] | {"channel_weighting": "increase"}
 )
 print(f"Score-CAM: {RESULTS['Score-CAM']['sanity']:.2f}")
 print(f"Score-CAM with channel_weighting='increase': {check.spearman.mean():.2f}")
-assert check.spearman.mean() < RESULTS["Score-CAM"]["sanity"], "signed weights should change the map more"
+assert check.spearman.mean() < RESULTS["Score-CAM"]["sanity"] - 0.3, "signed weights should change the map more"
 
 # %%
 # So a single map of positive weights tells first of all where the features are that the model has, and only then which

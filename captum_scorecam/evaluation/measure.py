@@ -81,7 +81,12 @@ class Curve:
 
 @dataclass(frozen=True)
 class Measured:
-    """A measure's number for one map, None where it does not apply, and its curve where it has one."""
+    """What a measure says of one map.
+
+    Attributes:
+        value (float, optional): Its number; None where it does not apply.
+        curve (Curve, optional): What is drawn of it. Default: None.
+    """
 
     value: float | None
     curve: Curve | None = None
