@@ -14,10 +14,10 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from urllib.parse import unquote, urldefrag, urljoin, urlparse
+from urllib.parse import unquote, urljoin, urlparse
 
 from bs4 import BeautifulSoup
-from playwright.sync_api import Browser, Page, sync_playwright
+from playwright.sync_api import Browser, Page, Request, sync_playwright
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 FLAGS = ("--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run")
@@ -47,14 +47,13 @@ def broken_links(root: Path, pages: list[str]) -> Iterator[str]:
     """Follows every link, picture and script within the pages to its file and its anchor."""
     soups = {page: BeautifulSoup((root / page).read_text(), "html.parser") for page in pages}
     anchors = {page: {str(tag["id"]) for tag in soup.find_all(id=True)} for page, soup in soups.items()}
-    for page, soup in soups.items():
+    for page, soup in ((page, soups[page]) for page in pages if not page.startswith(NOT_READ)):
         links = {str(tag.get("href") or tag.get("src")) for tag in soup.find_all(["a", "img", "link", "script"])}
         for link in sorted(links - {"None", "#"}):
             if urlparse(link).scheme:
                 continue
-            target, anchor = urldefrag(
-                unquote(urljoin(page, link).partition("?")[0] if "?" in link else urljoin(page, link))
-            )
+            url = urlparse(urljoin(page, link))
+            target, anchor = unquote(url.path), unquote(url.fragment)
             if not (root / target).is_file():
                 yield f"{page}: no file {target}"
             elif anchor and anchor not in anchors.get(target, {anchor}):
@@ -99,11 +98,16 @@ def watched(tab: Page, address: str) -> list[str]:
     faults: list[str] = []
     tab.on("console", lambda message: faults.append(f"console: {message.text}") if message.type == "error" else None)
     tab.on("pageerror", lambda error: faults.append(f"script: {error}"))
-    tab.on("requestfailed", lambda request: faults.append(f"failed: {request.url}"))
+    tab.on("requestfailed", lambda request: None if left(request) else faults.append(f"failed: {request.url}"))
     tab.on(
         "request", lambda request: None if request.url.startswith((address, "data:")) else faults.append(request.url)
     )
     return faults
+
+
+def left(request: Request) -> bool:
+    """Tells whether a request ended because the next page was opened."""
+    return request.failure == "net::ERR_ABORTED"
 
 
 def search(browser: Browser, address: str) -> Iterator[str]:

@@ -191,7 +191,7 @@ def layer_3d(channels: int, out: int, stride: int) -> nn.Sequential:
 volume_net = nn.Sequential(
     layer_3d(1, 8, 2), layer_3d(8, 16, 1), layer_3d(16, 16, 1), nn.AdaptiveAvgPool3d(1), nn.Flatten(), nn.Linear(16, 2)
 )
-train(volume_net, *volumes(320)[:2], epochs=7)
+train(volume_net, *volumes(400)[:2], epochs=7)
 scans, labels, evidence = volumes(40)
 print(f"accuracy on 40 new volumes: {accuracy(volume_net, scans, labels):.1%}")
 
@@ -377,8 +377,8 @@ maps = {
 alike = {method: float(torch.corrcoef(both.flatten(1))[0, 1]) for method, both in maps.items()}
 for method, correlation in alike.items():
     print(f"{method}: correlation of the two cells' maps {correlation:.2f}")
-if alike["Score-CAM"] < 0.7 or alike["RISE"] > 0.5:
-    raise RuntimeError(f"RISE should tell the two cells apart, and Score-CAM should not: {alike}.")
+if alike["Score-CAM"] < alike["RISE"] + 0.3:
+    raise RuntimeError(f"RISE should tell the two cells apart better than Score-CAM does: {alike}.")
 
 # %%
 

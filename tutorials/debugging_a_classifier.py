@@ -97,7 +97,7 @@ for label, row in enumerate(axes):
     for axis, image in zip(row, images[labels == label], strict=False):
         axis.imshow(image.permute(1, 2, 0))
         axis.set_axis_off()
-    row[0].set_title(CLASSES[label], loc="left", fontsize=13)
+    row[0].set_title(CLASSES[label], loc="left", fontsize=14)
 
 # %%
 # Train, and be pleased
@@ -232,7 +232,7 @@ def draw(images, maps, titles):
                 use_pyplot=False,
             )
         for axis, title in zip(row, row_titles, strict=True):
-            axis.set_title(title, fontsize=11)
+            axis.set_title(title, fontsize=14)
             axis.set_axis_off()
 
 
@@ -311,18 +311,19 @@ assert accuracy.min() > 0.8, "the mended model should do well with and without d
 
 predicted_mended = predictions(mended, field_images)
 after = share_in_date(mended, predicted_mended)
-print(f"area of the date: {area:.1%}")
-print(f"share of the predicted class's map in it: {before.mean():.1%} before, {after.mean():.1%} after")
-assert after.mean() < 2 * area < before.mean(), "the mended model's maps should treat the date as any other place"
 
 figure, axis = plt.subplots(figsize=(6.4, 2.4), layout="constrained")
 spread = torch.linspace(-0.25, 0.25, len(before))
 for height, shares, colour in ((1, before, "#d1495b"), (0, after, "#00798c")):
     axis.plot(shares, height + spread, "o", color=colour, markersize=5, alpha=0.6)
 axis.axvline(area, color="black", linestyle="--", linewidth=1)
-axis.set_yticks([1, 0], ["before", "after"], fontsize=12)
-axis.set_xlabel("share of the map in the date (dashed: the date's area)", fontsize=11)
+axis.set_yticks([1, 0], ["before", "after"], fontsize=14)
+axis.set_xlabel("share of the map in the date (dashed: the date's area)", fontsize=13)
 axis.set_xlim(left=0)
+
+print(f"area of the date: {area:.1%}")
+print(f"share of the predicted class's map in it: {before.mean():.1%} before, {after.mean():.1%} after")
+assert after.mean() < 2 * area < before.mean(), "the mended model's maps should treat the date as any other place"
 
 # %%
 # Each dot is a dated photograph. The maps have left the date. The same photographs that gave the model away, now with

@@ -107,7 +107,7 @@ def draw(rows, titles):
                 use_pyplot=False,
             )
         for axis, title in zip(row_axes, row_titles, strict=True):
-            axis.set_title(title, fontsize=12)
+            axis.set_title(title, fontsize=14)
             axis.set_axis_off()
 
 

@@ -100,8 +100,9 @@ blob = torch.exp(-(ramp**2 + ramp.unsqueeze(1) ** 2) / (2 * 0.6**2))
 maps["blob"] = blob.expand(len(inputs), 1, -1, -1).contiguous()
 
 pixels = ((inputs * 128 + 127) / 255).clamp(0, 1).permute(0, 2, 3, 1).numpy()  # what the model saw, not normalised
-for n, target in enumerate(targets.tolist()):
-    figure, axes = plt.subplots(2, 3, figsize=(6.4, 4.9), layout="constrained")
+page = plt.figure(figsize=(6.4, 14.7), layout="constrained")
+for n, (target, figure) in enumerate(zip(targets.tolist(), page.subfigures(3, 1), strict=True)):
+    axes = figure.subplots(2, 3)
     for (method, values), axis in zip(maps.items(), axes.flat, strict=True):
         scaled = (values[n] - values[n].min()) / (values[n].max() - values[n].min())
         visualization.visualize_image_attr(
@@ -111,12 +112,12 @@ for n, target in enumerate(targets.tolist()):
             sign="positive",
             cmap="inferno",
             alpha_overlay=0.6,
-            plt_fig_axis=(figure, axis),
+            plt_fig_axis=(page, axis),
             use_pyplot=False,
         )
-        axis.set_title(method, fontsize=12)
+        axis.set_title(method, fontsize=14)
         axis.set_axis_off()
-    figure.suptitle(f"{names[target]}, {probabilities[n]:.0%}", fontsize=13)
+    figure.suptitle(f"{names[target]}, {probabilities[n]:.0%}", fontsize=15)
 
 # %%
 # The first three are smooth, since they are 6×6 maps, upsampled. RISE and Mask may go anywhere, and with so little work
@@ -342,11 +343,11 @@ ranks = 1 + (badness.unsqueeze(0) < badness.unsqueeze(1)).sum(1)  # how many are
 
 figure, axis = plt.subplots(figsize=(6.4, 5.2), layout="constrained")
 axis.imshow(ranks, cmap="Blues_r", vmin=0, vmax=7)
-axis.set_xticks(range(len(HIGHER_IS_BETTER)), HIGHER_IS_BETTER, rotation=45, ha="right", fontsize=12)
-axis.set_yticks(range(len(maps)), maps, fontsize=12)
+axis.set_xticks(range(len(HIGHER_IS_BETTER)), HIGHER_IS_BETTER, rotation=45, ha="right", fontsize=14)
+axis.set_yticks(range(len(maps)), maps, fontsize=14)
 for row, column in torch.cartesian_prod(*map(torch.arange, ranks.shape)).tolist():
     rank = int(ranks[row, column])
-    axis.text(column, row, rank, ha="center", va="center", fontsize=13, color="white" if rank <= 3 else "black")
+    axis.text(column, row, rank, ha="center", va="center", fontsize=15, color="white" if rank <= 3 else "black")
 
 wins = (ranks == 1).any(1)
 print("first in at least one column:", ", ".join(method for method, won in zip(maps, wins, strict=True) if won))

@@ -109,13 +109,23 @@ def _run_images(plan: Plan, run: Path, rank: int, todo: Todo, workers: int, on_i
     ):
         for number, loaded in enumerate(load_images(images, workers), 1):
             for outcome in evaluate_image(plan, loaded, todo[loaded.index]):
-                if loaded.index in pictured:
-                    write_pictures(run, outcome)
-                records.append(outcome.record)
-                times.append({"index": loaded.index, "method": outcome.record["method"], **outcome.seconds})
+                with _told_what_is_kept(run):
+                    if loaded.index in pictured:
+                        write_pictures(run, outcome)
+                    records.append(outcome.record)
+                    times.append({"index": loaded.index, "method": outcome.record["method"], **outcome.seconds})
                 _check_device(outcome)
             if on_image is not None:
                 on_image(number, len(todo))
+
+
+@contextmanager
+def _told_what_is_kept(run: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        text = f"{error.strerror}. What is finished in {str(run)!r} is kept; the same command goes on"
+        raise OSError(error.errno, text) from error
 
 
 def _check_device(outcome: Outcome) -> None:
