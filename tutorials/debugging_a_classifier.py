@@ -304,6 +304,7 @@ mended = train(*collect(200, TRAINING, (1 / 3, 1 / 3, 1 / 3), seed=0)[:2])
 measured_mended = table(mended)
 accuracy = torch.stack(list(measured_mended.values()))
 assert accuracy.min() > 0.8, "the mended model should do well with and without dates"
+assert (accuracy.amax(0) - accuracy.amin(0)).max() < 0.15, "a date should change little"
 
 # %%
 # Now the three lines are much alike: a date, or the lack of one, changes little. But good accuracies are where this

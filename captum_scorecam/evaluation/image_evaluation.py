@@ -60,10 +60,11 @@ def _stage(name: str) -> Iterator[None]:
 
 @dataclass(frozen=True)
 class _Subject:
-    """An image, what the model says of it, and the class that is explained."""
+    """An image and its mosaic, what the model says of the image, and the class that is explained."""
 
-    loaded: Loaded
-    inputs: Tensor
+    image: Preprocessed
+    mosaic: Preprocessed | None
+    pixels: Tensor
     scores: Tensor
     label: int | None
     target: int
@@ -94,15 +95,14 @@ def evaluate_image(plan: Plan, loaded: Loaded, methods: Sequence[str]) -> Iterat
         Outcome: One for each method; or a single one, where the image or its label is the reason that none can run.
     """
     head: Record = {"image": loaded.name, "index": loaded.index, "method": None}
-    if loaded.failure is not None:
+    if loaded.image is None:
         yield Outcome({**head, "error": loaded.failure})
         return
     try:
-        subject = _subject(plan, loaded)
+        subject = _subject(plan, loaded, loaded.image)
     except StageError as error:
         yield Outcome({**head, "error": error.failure})
         return
-    pixels = seen_pixels(subject.inputs, plan.classifier.preprocess)
     for method in methods:
         head["method"] = method
         try:
@@ -110,20 +110,21 @@ def evaluate_image(plan: Plan, loaded: Loaded, methods: Sequence[str]) -> Iterat
         except StageError as error:
             yield Outcome({**head, "error": error.failure})
         else:
-            yield replace(outcome, record={**head, **outcome.record, "error": None}, pixels=pixels)
+            yield replace(outcome, record={**head, **outcome.record, "error": None}, pixels=subject.pixels)
 
 
-def _subject(plan: Plan, loaded: Loaded) -> _Subject:
+def _subject(plan: Plan, loaded: Loaded, image: Preprocessed) -> _Subject:
     """Classifies an image and finds the class to explain."""
     with _stage("label"):
         label = _label(plan, loaded)
     with _stage("image"):
-        inputs = _inputs(plan, loaded.image)
+        inputs = _inputs(plan, image)
+        pixels = seen_pixels(inputs, plan.classifier.preprocess)
         scores = plan.classifier.scores(inputs)
         if not scores.isfinite().all():
             raise ValueError("Expected finite scores, but the model gives NaN or Inf for this image.")
     target = int(scores.argmax()) if plan.target == PREDICTED or label is None else label
-    return _Subject(loaded, inputs, scores, label, target)
+    return _Subject(image, loaded.mosaic, pixels, scores, label, target)
 
 
 def _label(plan: Plan, loaded: Loaded) -> int | None:
@@ -136,21 +137,18 @@ def _label(plan: Plan, loaded: Loaded) -> int | None:
         return None
 
 
-def _inputs(plan: Plan, image: Preprocessed | None) -> Tensor:
+def _inputs(plan: Plan, image: Preprocessed) -> Tensor:
     """Returns the batch of one that the classifier makes of an image, which is preprocessed already."""
-    assert image is not None  # as there was no failure
     return replace(plan.classifier, preprocess=lambda _image: image.values).inputs(_NO_IMAGE)
 
 
 def _outcome(plan: Plan, subject: _Subject, method: str) -> Outcome:
     start = time.perf_counter()
     with _stage("method"):
-        case, run = _explained(plan, subject, method, subject.loaded.image, subject.inputs, subject.target)
+        case, run = _explained(plan, subject, method, subject.image, subject.target)
         cases = {ON_IMAGE: case}
-        mosaic = subject.loaded.mosaic
-        if mosaic is not None and subject.label is not None:
-            inputs = _inputs(plan, mosaic)
-            cases[ON_MOSAIC] = _explained(plan, subject, method, mosaic, inputs, subject.label)[0]
+        if subject.mosaic is not None and subject.label is not None:
+            cases[ON_MOSAIC], _ = _explained(plan, subject, method, subject.mosaic, subject.label)
     seconds: dict[str, Any] = {"attribution": time.perf_counter() - start, "measures": {}}
     measured: dict[str, Measured] = {}
     for measure in plan.chosen_measures():
@@ -161,14 +159,13 @@ def _outcome(plan: Plan, subject: _Subject, method: str) -> Outcome:
     return Outcome({**_described(plan, subject, run), **_numbers(measured)}, seconds, map=case.maps[0, 0])
 
 
-def _explained(
-    plan: Plan, subject: _Subject, method: str, image: Preprocessed | None, inputs: Tensor, target: int
-) -> tuple[Case, MethodRun]:
+def _explained(plan: Plan, subject: _Subject, method: str, image: Preprocessed, target: int) -> tuple[Case, MethodRun]:
+    inputs = _inputs(plan, image)
     question = Question(plan.classifier.model, plan.layer, inputs, [target], subject.score, plan.options)
     maps, run = run_method(method, question)
     if not maps.isfinite().all():
         raise ValueError("Expected a finite map, but got NaN or Inf.")
-    return Case(method, question, maps.unsqueeze(1), image.region if image is not None else None), run
+    return Case(method, question, maps.unsqueeze(1), image.region), run
 
 
 def _described(plan: Plan, subject: _Subject, run: MethodRun) -> Record:

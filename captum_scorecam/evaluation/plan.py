@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cache, cached_property
 from typing import Any
 
 import torch
@@ -84,7 +85,17 @@ class Plan:
         """
         if label is None:
             raise ValueError("Expected a label, but the image has none.")
-        return resolve_label(label, self.classifier.class_names, self.n_classes, self.labels)
+        return self._resolved(label)
+
+    @cached_property
+    def _resolved(self) -> Callable[[str | int], int]:
+        """`resolve_label` for this model, each label looked up once: data sets have few, and many images."""
+
+        @cache
+        def resolved(label: str | int) -> int:
+            return resolve_label(label, self.classifier.class_names, self.n_classes, self.labels)
+
+        return resolved
 
     def _class_or_label(self, index: int) -> str | int | None:
         label = self.data.label(index)

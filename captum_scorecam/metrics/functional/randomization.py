@@ -77,6 +77,7 @@ def cascading_parameter_randomization(
     Example:
         >>> import torch
         >>> from captum_scorecam import ScoreCAM
+        >>> from captum_scorecam.metrics.functional import cascading_parameter_randomization
         >>> model = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3), torch.nn.Flatten(), torch.nn.Linear(144, 2))
         >>> explain = lambda inputs: ScoreCAM(model, model[0]).attribute(inputs, target=0, relu_attributions=False)
         >>> [record.layer for record in cascading_parameter_randomization(model, explain, torch.rand(1, 3, 8, 8))]
