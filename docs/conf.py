@@ -8,14 +8,9 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-DOCS = Path(__file__).parent
-sys.path[:0] = [str(DOCS / "_extensions"), str(DOCS.parent)]
+from captum_scorecam import __version__
 
-import matplotlib  # noqa: E402
-
-matplotlib.use("agg")
-
-from captum_scorecam import __version__  # noqa: E402
+sys.path.insert(0, str(Path(__file__).parent / "_extensions"))
 
 project = "captum-scorecam"
 author = "The captum-scorecam authors"
@@ -77,11 +72,9 @@ sphinx_gallery_conf = {
     "reset_modules": ("matplotlib", "reproducible.reset"),
     "reset_modules_order": "before",
     "remove_config_comments": True,
-    "show_memory": False,
     "write_computation_times": False,
     "show_signature": False,
     "min_reported_time": 1,
-    "plot_gallery": "True",
     "image_srcset": ["2x"],
     "doc_module": ("captum_scorecam",),
     "reference_url": {"captum_scorecam": None},

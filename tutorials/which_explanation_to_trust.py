@@ -140,11 +140,11 @@ for method, values in maps.items():
         RESULTS[method][f"increase, {name}"] = average_increase(*scores).item()
 
 
-def table(results, columns, width=12):
+def table(results, columns):
     """Prints numbers by method and measure."""
-    print(" " * 12 + "".join(f"{column:>{width + 5}}" for column in columns))
+    print(" " * 10 + "".join(f"{column:>{len(column) + 3}}" for column in columns))
     for method, row in results.items():
-        print(f"{method:12}" + "".join(f"{row[column]:>{width + 5}.3g}" for column in columns))
+        print(f"{method:10}" + "".join(f"{row[column]:>{len(column) + 3}.3g}" for column in columns))
 
 
 table(RESULTS, ["drop, whole", "drop, half", "increase, whole", "increase, half"])
