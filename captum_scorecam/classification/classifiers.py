@@ -208,7 +208,7 @@ def _demo_module(name: str) -> Any:
 
 def _from_factory(name: str, weights: str) -> Classifier:
     module_name, _, factory_name = name.partition(":")
-    with _current_directory_on_path():
+    with current_directory_on_path():
         made = _call_factory(name, module_name, factory_name)
     model, *rest = made if isinstance(made, tuple) else (made,)
     if not isinstance(model, nn.Module) or len(rest) > 2:
@@ -234,7 +234,8 @@ def _call_factory(name: str, module_name: str, factory_name: str) -> Any:
 
 
 @contextmanager
-def _current_directory_on_path() -> Iterator[None]:
+def current_directory_on_path() -> Iterator[None]:
+    """Lets the body import modules of the current directory."""
     before = list(sys.path)
     sys.path.insert(0, os.getcwd())
     try:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import importlib
-import os
-import sys
 from collections.abc import Sequence
+
+from captum_scorecam.classification.classifiers import current_directory_on_path
 
 
 def import_plugins(names: Sequence[str]) -> None:
@@ -14,13 +14,9 @@ def import_plugins(names: Sequence[str]) -> None:
     Raises:
         ValueError: If one can't be imported.
     """
-    before = list(sys.path)
-    sys.path.insert(0, os.getcwd())
-    try:
+    with current_directory_on_path():
         for name in names:
             _import(name)
-    finally:
-        sys.path[:] = before
 
 
 def _import(name: str) -> None:
