@@ -31,11 +31,13 @@ class Method(NamedTuple):
         of_layer (bool): Whether it looks at a layer. Default: True.
         forwards (callable, optional): The most rows that `explain` runs through the model for a question, the unmasked
             image among them. Default: None, one.
+        title (str, optional): What summaries and reports call it. Default: None, the name that it is registered by.
     """
 
     explain: Callable[[Question], tuple[Maps, MethodRun]]
     of_layer: bool = True
     forwards: Callable[[Question], int] | None = None
+    title: str | None = None
 
 
 def register_method(name: str, method: Method) -> None:
@@ -186,9 +188,18 @@ def _mask(question: Question) -> tuple[Maps, MethodRun]:
 
 
 METHODS = {
-    "grad_cam": Method(_grad_cam, forwards=lambda question: 1 if question.layer.activation_transform is None else 2),
-    "grad_cam_plus_plus": Method(_grad_cam_plus_plus),
-    "score_cam": Method(_score_cam, forwards=lambda question: 1 + _n_channels(question)),
-    "rise": Method(_rise, of_layer=False, forwards=lambda question: 1 + question.options.n_masks),
-    "mask": Method(_mask, of_layer=False, forwards=lambda question: 1 + CIRCLES + question.options.mask_iterations),
+    "grad_cam": Method(
+        _grad_cam,
+        forwards=lambda question: 1 if question.layer.activation_transform is None else 2,
+        title="Grad-CAM",
+    ),
+    "grad_cam_plus_plus": Method(_grad_cam_plus_plus, title="Grad-CAM++"),
+    "score_cam": Method(_score_cam, forwards=lambda question: 1 + _n_channels(question), title="Score-CAM"),
+    "rise": Method(_rise, of_layer=False, forwards=lambda question: 1 + question.options.n_masks, title="RISE"),
+    "mask": Method(
+        _mask,
+        of_layer=False,
+        forwards=lambda question: 1 + CIRCLES + question.options.mask_iterations,
+        title="Mask",
+    ),
 }

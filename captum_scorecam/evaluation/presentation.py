@@ -7,21 +7,15 @@ from collections.abc import Iterable, Mapping
 
 from captum_scorecam.evaluation.intervals import Estimate
 from captum_scorecam.evaluation.measures import MEASURES
+from captum_scorecam.evaluation.methods import METHODS
 from captum_scorecam.evaluation.summary import Group
 
 BETTER, WORSE = "better", "worse"
-_METHOD_TITLES = {
-    "grad_cam": "Grad-CAM",
-    "grad_cam_plus_plus": "Grad-CAM++",
-    "score_cam": "Score-CAM",
-    "rise": "RISE",
-    "mask": "Mask",
-}
 
 
 def method_title(name: str) -> str:
-    """Returns a method's name as papers write it; of another method, its own."""
-    return _METHOD_TITLES.get(name, name)
+    """Returns a method's title; the name of one that has none, or of a plugin's that is not imported."""
+    return (METHODS[name].title if name in METHODS else None) or name
 
 
 def measure_title(name: str) -> str:
