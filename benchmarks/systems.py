@@ -55,13 +55,14 @@ def subject(name: str, device: str) -> Subject:
     return Subject(model.to(device), layer, torch.device(device))
 
 
-def ours(subject: Subject, compiled: bool, bfloat16: bool) -> System:
+def ours(subject: Subject, compiled: bool = False, bfloat16: bool = False, n_targets: int = 1) -> System:
     forward = torch.compile(subject.model) if compiled else subject.model
     score_cam = ScoreCAM(forward, subject.layer)
 
     def explain(x: Tensor, target: int) -> Result:
+        targets = [(target + i) % 1000 for i in range(n_targets)]
         with torch.autocast(subject.device.type, torch.bfloat16, enabled=bfloat16):
-            maps = score_cam.attribute(x, target)
+            maps = score_cam.attribute_targets(x, targets)
         (chunk_size,) = score_cam._chunk_sizes._tuned.values()
         return Result(maps[0, 0].float(), score_cam.last_run.rows, chunk_size.rows)
 
@@ -154,6 +155,7 @@ def systems(subject: Subject) -> dict[str, Callable[[], System]]:
     named: dict[str, Callable[[], System]] = {}
     for suffix, (compiled, bfloat16) in variants.items():
         named[f"ours{suffix}"] = lambda c=compiled, b=bfloat16: ours(subject, c, b)
+    named["ours, five targets"] = lambda: ours(subject, n_targets=5)
     for batch in (4, 8, 16, 32):
         named[f"grad-cam, batch {batch}"] = lambda b=batch: grad_cam(subject, b)
         named[f"torchcam, batch {batch}"] = lambda b=batch: torchcam(subject, b)

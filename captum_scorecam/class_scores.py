@@ -47,6 +47,13 @@ def probability_score(output: Any) -> Tensor:
 SCORES: dict[str, ScoreFunction] = {"output": output_score, "probability": probability_score}
 
 
+def are_probabilities(scores: Tensor) -> bool:
+    """Tells whether scores, classes in the last dimension, are at least 0 and sum to 1 over two or more classes."""
+    if scores.dim() == 0 or scores.shape[-1] < 2:
+        return False
+    return bool((scores >= 0).all() and ((scores.sum(-1, dtype=torch.float32) - 1).abs() < 1e-3).all())
+
+
 def score_function(score: str | ScoreFunction) -> ScoreFunction:
     """Returns f as a function of what the model returns.
 

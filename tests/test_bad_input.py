@@ -287,6 +287,23 @@ def test_softmax_of_probabilities_warns_and_goes_on() -> None:
     torch.testing.assert_close(actual, expected)
 
 
+def test_softmax_of_a_model_that_ends_in_a_softmax_warns_and_goes_on() -> None:
+    net, x = Net(), images()
+    ends_in_softmax = nn.Sequential(net, nn.Softmax(1))
+    with pytest.warns(UserWarning, match="outputs are probabilities"):
+        actual = ScoreCAM(ends_in_softmax, net.maps).attribute(x, 0)
+    torch.testing.assert_close(actual, naive_score_cam(ends_in_softmax, net.maps, x, 0))
+
+
+@pytest.mark.parametrize("channel_weighting", ["increase", "score"])
+def test_other_weightings_of_a_model_that_ends_in_a_softmax_warn_of_nothing(channel_weighting: str) -> None:
+    net = Net()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        score_cam = ScoreCAM(nn.Sequential(net, nn.Softmax(1)), net.maps)
+        score_cam.attribute(images(), 0, channel_weighting=channel_weighting)
+
+
 @pytest.mark.parametrize(
     "options",
     [

@@ -132,6 +132,18 @@ def test_a_model_that_returns_probabilities_gets_no_second_softmax(name: str) ->
     torch.testing.assert_close(maps[0], maps[1])
 
 
+def test_score_cam_weighs_the_probabilities_that_a_model_returns() -> None:
+    classifier = load_classifier("colour_classifier:with_probabilities")
+    inputs = classifier.inputs(colour_classifier.red_and_green())
+    layer = find_layer(classifier.model, inputs)
+    found, _ = run_method("score_cam", Question(classifier.model, layer, inputs, [0], score="output"))
+    score_cam = ScoreCAM(classifier.model, layer.module)
+    expected = score_cam.attribute(inputs, 0, attribute_to_layer_input=layer.of_input, channel_weighting="score")
+    assert expected.max() > 0
+    expected = LayerAttribution.interpolate(expected, tuple(inputs.shape[2:]), "bilinear")
+    torch.testing.assert_close(found, expected[0])
+
+
 def test_names_are_checked_and_taken_once() -> None:
     assert check_methods(["mask", "rise", "mask"]) == ("mask", "rise")
     with pytest.raises(

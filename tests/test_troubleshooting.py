@@ -117,6 +117,7 @@ CALLS: dict[str, Callable[[], object]] = {
     "Expected finite scores of the inputs": lambda: attribute(score=lambda output: output / 0),
     "All channels of the layer are constant": lambda: attribute(inputs=images() * 0),
     "The softmax of probabilities": lambda: attribute(score="probability"),
+    "The model's outputs are probabilities": lambda: attribute(nn.Sequential(Net(), nn.Softmax(1)), "0.relu"),
     "The model is in training mode": lambda: attribute(Net().train()),
     "Score-CAM takes no gradients": lambda: attribute(grad_kwargs={}),
     "Expected score='probability'": lambda: attribute(tolerance=0.1),

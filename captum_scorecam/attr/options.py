@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import warnings
 
-from captum_scorecam.class_scores import ScoreFunction
+from torch import Tensor
+
+from captum_scorecam.class_scores import ScoreFunction, are_probabilities
 from captum_scorecam.weighting import CHANNEL_WEIGHTINGS
 
 
@@ -30,6 +32,21 @@ def check_options(
         warnings.warn(
             "The softmax of probabilities hardly varies over the channels, so the map is close to their plain sum. Use "
             "score='output' with 'softmax', or score='probability' with 'score' or 'increase'.",
+            stacklevel=5,
+        )
+
+
+def warn_of_probabilities(output: object, score: str | ScoreFunction, channel_weighting: str) -> None:
+    """Warns where the softmax weighting meets a model whose output is probabilities already."""
+    if (
+        score == "output"
+        and channel_weighting == "softmax"
+        and isinstance(output, Tensor)
+        and are_probabilities(output)
+    ):
+        warnings.warn(
+            "The model's outputs are probabilities, whose softmax hardly varies over the channels, so the map is close "
+            "to their plain sum. Use channel_weighting='score' or 'increase', or the model without its last softmax.",
             stacklevel=5,
         )
 

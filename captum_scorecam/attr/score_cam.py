@@ -15,7 +15,7 @@ from torch.nn import Module
 from captum_scorecam import _captum
 from captum_scorecam._captum import BaselineType, ForwardFunction, TargetType, Tensors
 from captum_scorecam.activation_maps import checked_activation_maps
-from captum_scorecam.attr.options import check_options, check_tolerance
+from captum_scorecam.attr.options import check_options, check_tolerance, warn_of_probabilities
 from captum_scorecam.attr.run_statistics import RunStatistics
 from captum_scorecam.attr.tolerance import scores_within_tolerance
 from captum_scorecam.chunk_size import ChunkSizes
@@ -193,7 +193,8 @@ class ScoreCAM(LayerAttribution, PerturbationAttribution):
         maps = []
         with unchanged_model_state(forward.inputs) as state:
             with state.recorded():
-                activations = self._activations(forward, attribute_to_layer_input, activation_transform)
+                activations, output = self._evaluated(forward, attribute_to_layer_input, activation_transform)
+            warn_of_probabilities(output, score, channel_weighting)
             if process_group is not None:
                 activations = from_first_rank(activations, process_group)
             baseline_scores = score_baselines(forward, chunk_size) if channel_weighting == "increase" else None
@@ -212,13 +213,13 @@ class ScoreCAM(LayerAttribution, PerturbationAttribution):
                 self.last_run = self.last_run.plus(masks, n_run)
         return _captum.format_output(tuple(x.relu() if relu_attributions else x for x in maps))
 
-    def _activations(
+    def _evaluated(
         self,
         forward: MaskedForward,
         attribute_to_layer_input: bool,
         activation_transform: Callable[[Tensor], Tensor] | None,
-    ) -> Tensors:
-        """Runs the one unmasked forward, which also shows whether the targets and the output fit."""
+    ) -> tuple[Tensors, Any]:
+        """Runs the one unmasked forward: the layer's maps, and an output that fits the targets."""
         activations, output = _captum.evaluate_layer(
             self.forward_func,
             self.layer,
@@ -229,7 +230,7 @@ class ScoreCAM(LayerAttribution, PerturbationAttribution):
         )
         maps = checked_activation_maps(activations, forward.inputs, activation_transform)
         forward.class_scores.of_examples(output)
-        return maps
+        return maps, output
 
 
 def _warn_of_constant_maps(masks: ChannelMasks) -> None:

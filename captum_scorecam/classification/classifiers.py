@@ -21,6 +21,7 @@ from torchvision.models import WeightsEnum, get_model, get_model_weights, list_m
 from torchvision.transforms import InterpolationMode
 from torchvision.transforms._presets import ImageClassification
 
+from captum_scorecam.class_scores import are_probabilities
 from captum_scorecam.classification.class_names import imagenet_class_names
 from captum_scorecam.classification.state_dicts import class_count, load_state_dict, read_state_dict
 
@@ -86,11 +87,6 @@ class Classifier:
         """
         scores = self.scores(inputs)
         return scores if are_probabilities(scores) else scores.softmax(0)
-
-
-def are_probabilities(scores: Tensor) -> bool:
-    """Tells whether scores, one per class, are at least 0 and sum to 1."""
-    return bool(scores.min() >= 0) and abs(float(scores.sum()) - 1) < 1e-3
 
 
 def load_classifier(name: str, weights: str = "DEFAULT") -> Classifier:

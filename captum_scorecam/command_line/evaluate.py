@@ -50,7 +50,11 @@ def evaluate(
         list[str], typer.Option(help="How to explain; give it again for more.", metavar="|".join(METHODS))
     ] = list(DEFAULT_METHODS),  # noqa: B006 (typer wants a list, and copies it)
     metric: Annotated[
-        list[str], typer.Option(help="What to measure; give it again for more.", metavar="|".join(MEASURES))
+        list[str],
+        typer.Option(
+            help="What to measure; give it again for more. Pointing games want --target label.",
+            metavar="|".join(MEASURES),
+        ),
     ] = list(DEFAULT_MEASURES),  # noqa: B006
     plugin: Annotated[
         list[str] | None,

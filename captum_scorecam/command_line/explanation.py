@@ -7,8 +7,9 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
+from captum_scorecam.class_scores import are_probabilities
 from captum_scorecam.classification.class_names import class_name, find_class
-from captum_scorecam.classification.classifiers import Classifier, are_probabilities
+from captum_scorecam.classification.classifiers import Classifier
 from captum_scorecam.classification.images import seen_pixels
 from captum_scorecam.classification.layers import ExplainedLayer
 from captum_scorecam.evaluation.methods import (

@@ -4,6 +4,7 @@ from captum_scorecam.evaluation.api import evaluate
 from captum_scorecam.evaluation.measure import Case, Curve, Measure, Measured
 from captum_scorecam.evaluation.measures import MEASURES, register_measure
 from captum_scorecam.evaluation.methods import METHODS, Method, MethodOptions, register_method
+from captum_scorecam.evaluation.question import MethodRun, Question
 from captum_scorecam.evaluation.records import read_records
 
 __all__ = [
@@ -15,6 +16,8 @@ __all__ = [
     "Measured",
     "Method",
     "MethodOptions",
+    "MethodRun",
+    "Question",
     "evaluate",
     "read_records",
     "register_measure",

@@ -12,8 +12,8 @@ from typing import Any
 from PIL import Image
 from torch import Tensor
 
+from captum_scorecam.class_scores import are_probabilities
 from captum_scorecam.classification.class_names import class_name
-from captum_scorecam.classification.classifiers import are_probabilities
 from captum_scorecam.classification.images import seen_pixels
 from captum_scorecam.evaluation.loading import Loaded, Preprocessed, failure_of
 from captum_scorecam.evaluation.measure import ON_IMAGE, ON_MOSAIC, Case, Measured

@@ -143,6 +143,7 @@ def _score_cam(question: Question) -> tuple[Maps, MethodRun]:
         question.inputs,
         question.targets,
         attribute_to_layer_input=layer.of_input,
+        channel_weighting="score" if question.score == "output" else "softmax",  # the softmax is for logits
         activation_transform=layer.activation_transform,
         perturbations_per_eval=options.perturbations_per_eval,
         show_progress=options.show_progress,
