@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Sequence
 
 from torch import Tensor
@@ -27,6 +26,7 @@ from captum_scorecam.evaluation.measures_that_explain import (
     sensitivity_forwards,
 )
 from captum_scorecam.evaluation.question import Question
+from captum_scorecam.evaluation.registry import check_names, register
 from captum_scorecam.metrics.functional import (
     PerturbationCurve,
     average_drop,
@@ -48,14 +48,11 @@ def register_measure(measure: Measure) -> None:
     Raises:
         ValueError: If its name is taken or not of letters, digits and underscores, or a field has an unknown value.
     """
-    if not re.fullmatch(r"\w+", measure.name, re.ASCII):
-        raise ValueError(f"Expected a measure's name of letters, digits and underscores, but got {measure.name!r}.")
     if measure.on not in (ON_IMAGE, ON_MOSAIC):
         raise ValueError(f"Expected `on` to be 'image' or 'mosaic', but got {measure.on!r}.")
     if not measure.needs <= {LABEL, BOXES}:
         raise ValueError(f"Expected `needs` to hold 'label' or 'boxes' only, but got {sorted(measure.needs)}.")
-    if MEASURES.setdefault(measure.name, measure) is not measure:
-        raise ValueError(f"Expected a new name for a measure, but {measure.name!r} is taken.")
+    register(MEASURES, measure.name, measure, "measure")
 
 
 def check_measures(names: Sequence[str]) -> tuple[str, ...]:
@@ -64,10 +61,7 @@ def check_measures(names: Sequence[str]) -> tuple[str, ...]:
     Raises:
         ValueError: If there is no measure of a name.
     """
-    for name in names:
-        if name not in MEASURES:
-            raise ValueError(f"Expected `--metric` to be one of {', '.join(MEASURES)}, but got {name!r}.")
-    return tuple(dict.fromkeys(names))
+    return check_names(MEASURES, names, "--metric")
 
 
 def _of_scores(function: Callable[[Tensor, Tensor], Tensor], half: bool) -> Callable[[Case], Measured]:

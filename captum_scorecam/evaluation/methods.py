@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -18,6 +17,7 @@ from captum_scorecam.evaluation.question import DEFAULT_OPTIONS as DEFAULT_OPTIO
 from captum_scorecam.evaluation.question import MethodOptions as MethodOptions
 from captum_scorecam.evaluation.question import MethodRun as MethodRun
 from captum_scorecam.evaluation.question import Question as Question
+from captum_scorecam.evaluation.registry import check_names, register
 
 DEFAULT_METHODS = ("grad_cam", "score_cam")
 Maps = Tensor | tuple[Tensor, ...]
@@ -50,10 +50,7 @@ def register_method(name: str, method: Method) -> None:
     Raises:
         ValueError: If the name is of another form, or another method has it.
     """
-    if not re.fullmatch(r"\w+", name, re.ASCII):
-        raise ValueError(f"Expected a method's name of letters, digits and underscores, but got {name!r}.")
-    if METHODS.setdefault(name, method) is not method:
-        raise ValueError(f"Expected a new name for a method, but {name!r} is taken.")
+    register(METHODS, name, method, "method")
 
 
 def most_forwards(name: str, question: Question) -> int:
@@ -68,10 +65,7 @@ def check_methods(names: Sequence[str]) -> tuple[str, ...]:
     Raises:
         ValueError: If there is no method of a name.
     """
-    for name in names:
-        if name not in METHODS:
-            raise ValueError(f"Expected `--method` to be one of {', '.join(METHODS)}, but got {name!r}.")
-    return tuple(dict.fromkeys(names))
+    return check_names(METHODS, names, "--method")
 
 
 def run_method(name: str, question: Question) -> tuple[Tensor, MethodRun]:
