@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import torch
+import torch.nn.functional as F
 import typer
 from PIL import Image
 from recording import machine, record
@@ -166,14 +167,19 @@ def main(
     model: str = "efficientnet_lite0",
     images: Annotated[Path | None, typer.Option(help="A folder of images; default: scikit-image's.")] = None,
     n_images: int = 5,
+    pixels: Annotated[int, typer.Option(help="Height and width of the images.")] = 224,
     repetitions: int = 3,
     device: str = "cpu",
     variant: Annotated[list[str], typer.Option(help="Which of ours.", metavar="|".join(VARIANTS))] = list(VARIANTS),  # noqa: B006
     output: Path = Path("benchmarks/results/speed"),
 ) -> None:
-    result = measure(model, device, load_images(model, images, n_images), repetitions, [VARIANTS[v] for v in variant])
+    resized = [
+        F.interpolate(x, (pixels, pixels), mode="bilinear", antialias=True)
+        for x in load_images(model, images, n_images)
+    ]
+    result = measure(model, device, resized, repetitions, [VARIANTS[v] for v in variant])
     rows = summary(result["systems"])
-    about = {"model": model, "images": n_images, "repetitions": repetitions, **machine(device)}
+    about = {"model": model, "images": n_images, "pixels": pixels, "repetitions": repetitions, **machine(device)}
     record(output, about, rows, result)
 
 
