@@ -14,7 +14,7 @@ from captum_scorecam._captum import ForwardFunction, Tensors
 
 FIRST_ROWS = {"cpu": 4, "cuda": 32}
 MOST_ROWS = {"cpu": 32, "cuda": 2048}
-COMPILED_ROWS = {"cpu": 8, "cuda": 128}
+FIXED_ROWS = {"cpu": 4, "cuda": 128}
 TIMED_CHUNKS = 2
 WORTHWHILE_GAIN = 1.02
 
@@ -48,7 +48,7 @@ class ChunkSize:
     @classmethod
     def compiled(cls, device: torch.device) -> ChunkSize:
         """One size for a compiled forward, which would be compiled again for every other."""
-        return cls(COMPILED_ROWS.get(device.type, 128), pad=True)
+        return cls(FIXED_ROWS.get(device.type, 128), pad=True)
 
     def next_rows(self, done: int, total: int, device: torch.device) -> Tensor:
         """The numbers of the rows of the next chunk, after `done` of `total`."""

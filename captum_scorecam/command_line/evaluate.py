@@ -65,7 +65,7 @@ def evaluate(
     seed: Annotated[int, typer.Option(help="What images, mosaics, masks and noise are drawn from.", min=0)] = 0,
     perturbations_per_eval: Annotated[
         int | None,
-        typer.Option(help="Masked images per forward; 8 on CPU, 128 on GPU unless given.", min=1, show_default=False),
+        typer.Option(help="Masked images per forward; 4 on CPU, 128 on GPU unless given.", min=1, show_default=False),
     ] = None,
     gallery: Annotated[int, typer.Option(help="Of how many images pictures are kept.", min=0)] = 100,
     workers: Annotated[int, typer.Option(help="Processes that read images ahead of time.", min=0)] = 0,

@@ -48,7 +48,7 @@ def evaluate(
         layer (str): The layer to explain, as `find_layer` takes it. Default: "auto".
         target (str): ``predicted``, or ``label`` for the class of the image's label. Default: "predicted".
         images (int, optional): How many images, drawn from ``options.seed``. Default: None, all.
-        options (MethodOptions): Of the methods. Without `perturbations_per_eval`, it is 8 on a CPU and 128 on a GPU.
+        options (MethodOptions): Of the methods. Without `perturbations_per_eval`, it is 4 on a CPU and 128 on a GPU.
         labels (mapping of str to int, optional): The classes of labels that go by no name of the model. Default: None,
             what `label_table` makes of the data's classes.
         gallery (int): Of how many images pictures are kept. Default: 100.

@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from captum_scorecam.chunk_size import COMPILED_ROWS
+from captum_scorecam.chunk_size import FIXED_ROWS
 from captum_scorecam.classification.classifiers import Classifier
 from captum_scorecam.classification.layers import ExplainedLayer, find_layer
 from captum_scorecam.evaluation.configuration import digest_of_lines, digest_of_weights
@@ -197,7 +197,7 @@ def _layer(classifier: Classifier, methods: Sequence[str], example: Tensor, name
 
 def _with_fixed_rows(options: MethodOptions, device: torch.device) -> MethodOptions:
     """Fixes the rows of a forward: tuned by time, they, and with them roundings, would differ from run to run."""
-    rows = options.perturbations_per_eval or COMPILED_ROWS.get(device.type, COMPILED_ROWS["cuda"])
+    rows = options.perturbations_per_eval or FIXED_ROWS.get(device.type, FIXED_ROWS["cuda"])
     return replace(options, perturbations_per_eval=rows, show_progress=False)
 
 
