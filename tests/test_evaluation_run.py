@@ -100,7 +100,7 @@ def test_the_numbers_are_those_of_methods_and_measures_called_directly(classifie
 
 def case_of(classifier: Classifier, method: str, sample: Sample, target: int) -> Case:
     inputs = classifier.inputs(sample.image)
-    options = replace(OPTIONS, perturbations_per_eval=8)
+    options = replace(OPTIONS, perturbations_per_eval=4)
     question = Question(classifier.model, find_layer(classifier.model, inputs), inputs, [target], options=options)
     region = None if sample.region is None else seen_region(sample.region, classifier.preprocess)
     return Case(method, question, run_method(method, question)[0].unsqueeze(1), region)
@@ -182,7 +182,7 @@ def test_a_torn_record_is_done_again(cut: float, classifier: Classifier, tmp_pat
         ({"measures": ["insertion"]}, r'measures: \["average_drop"\] -> \["insertion"\]'),
         ({"target": "label"}, 'target: "predicted" -> "label"'),
         ({"options": replace(OPTIONS, seed=4)}, "seed: 3 -> 4"),
-        ({"options": replace(OPTIONS, perturbations_per_eval=4)}, "perturbations_per_eval: 8 -> 4"),
+        ({"options": replace(OPTIONS, perturbations_per_eval=8)}, "perturbations_per_eval: 4 -> 8"),
         ({"images": 2}, r"images: 3 -> 2; images_digest: \"\w+\" -> "),
         ({"gallery": 1}, "gallery: 100 -> 1"),
         ({"layer": "features.0"}, 'layer: "features" -> "features.0"'),
