@@ -12,7 +12,7 @@ from torch.nn import Module
 
 from captum_scorecam._captum import ForwardFunction, Tensors
 
-FIRST_ROWS = {"cpu": 4, "cuda": 32}
+FIRST_ROWS = {"cpu": 2, "cuda": 32}
 MOST_ROWS = {"cpu": 32, "cuda": 2048}
 FIXED_ROWS = {"cpu": 4, "cuda": 128}
 TIMED_CHUNKS = 2

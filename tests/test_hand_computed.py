@@ -35,6 +35,9 @@ from torch import Tensor, nn
 
 from captum_scorecam import InputSpaceAttribution, ScoreCAM
 
+# Captum's convolutional models end in a softmax, which warns with the default weighting.
+pytestmark = pytest.mark.filterwarnings("ignore:The model's outputs are probabilities")
+
 ARANGE = torch.arange(16.0).view(1, 1, 4, 4)
 SUM_OF_MAPS = torch.tensor([[-35.0, -17.0], [37.0, 55.0]])  # A_0 + A_1
 
