@@ -21,7 +21,7 @@ import torch.nn.functional as F
 import typer
 from recording import Row, machine, record
 from speed import load_images
-from systems import Subject, floor, subject
+from systems import Subject, chunk_of, floor, subject
 from torch import Tensor
 
 from captum_scorecam import ScoreCAM
@@ -76,11 +76,6 @@ def prepared(built: Subject, photographs: Tensor, setting: Setting) -> Measured:
 
     explain()
     return Measured(setting, explain, score_cam, inputs, [], [])
-
-
-def chunk_of(score_cam: ScoreCAM) -> int:
-    (chunk_size,) = score_cam._chunk_sizes._tuned.values()
-    return chunk_size.rows
 
 
 def row_of(varied: str, measured: Measured) -> Row:

@@ -55,6 +55,12 @@ def subject(name: str, device: str) -> Subject:
     return Subject(model.to(device), layer, torch.device(device))
 
 
+def chunk_of(score_cam: ScoreCAM) -> int:
+    """The rows in a forward, once one shape has been explained."""
+    (chunk_size,) = score_cam._chunk_sizes._tuned.values()
+    return chunk_size.rows
+
+
 def ours(subject: Subject, compiled: bool = False, bfloat16: bool = False, n_targets: int = 1) -> System:
     forward = torch.compile(subject.model) if compiled else subject.model
     score_cam = ScoreCAM(forward, subject.layer)
@@ -63,8 +69,7 @@ def ours(subject: Subject, compiled: bool = False, bfloat16: bool = False, n_tar
         targets = [(target + i) % 1000 for i in range(n_targets)]
         with torch.autocast(subject.device.type, torch.bfloat16, enabled=bfloat16):
             maps = score_cam.attribute_targets(x, targets)
-        (chunk_size,) = score_cam._chunk_sizes._tuned.values()
-        return Result(maps[0, 0].float(), score_cam.last_run.rows, chunk_size.rows)
+        return Result(maps[0, 0].float(), score_cam.last_run.rows, chunk_of(score_cam))
 
     return explain
 
