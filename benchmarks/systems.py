@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from captum_scorecam import ScoreCAM
 from captum_scorecam.classification.classifiers import load_classifier
+from captum_scorecam.freed_memory import freed_memory_kept
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 
@@ -41,6 +42,7 @@ class Result:
 System = Callable[[Tensor, int], Result]
 
 
+BATCHES = (2, 4, 8, 16, 32)
 LAYERS = {"resnet18": "layer4", "resnet50": "layer4", "vgg16": "features.29"}
 
 
@@ -61,26 +63,29 @@ def chunk_of(score_cam: ScoreCAM) -> int:
     return chunk_size.rows
 
 
-def ours(subject: Subject, compiled: bool = False, bfloat16: bool = False, n_targets: int = 1) -> System:
+def ours(
+    subject: Subject, compiled: bool = False, bfloat16: bool = False, n_targets: int = 1, rows: int | None = None
+) -> System:
     forward = torch.compile(subject.model) if compiled else subject.model
     score_cam = ScoreCAM(forward, subject.layer)
 
     def explain(x: Tensor, target: int) -> Result:
         targets = [(target + i) % 1000 for i in range(n_targets)]
         with torch.autocast(subject.device.type, torch.bfloat16, enabled=bfloat16):
-            maps = score_cam.attribute_targets(x, targets)
-        return Result(maps[0, 0].float(), score_cam.last_run.rows, chunk_of(score_cam))
+            maps = score_cam.attribute_targets(x, targets, perturbations_per_eval=rows)
+        return Result(maps[0, 0].float(), score_cam.last_run.rows, rows or chunk_of(score_cam))
 
     return explain
 
 
 def floor(subject: Subject, compiled: bool, bfloat16: bool) -> Callable[[Tensor, int, int], None]:
-    """A bare loop of forwards over ready inputs, in the memory format that ours uses."""
+    """A bare loop of forwards over ready inputs, in ours' memory format and with freed memory kept, as ours does."""
     forward = torch.compile(subject.model) if compiled else subject.model
 
     def run(x: Tensor, rows: int, chunk: int) -> None:
         ready = x.repeat(chunk, 1, 1, 1).contiguous(memory_format=torch.channels_last)
-        with torch.no_grad(), torch.autocast(subject.device.type, torch.bfloat16, enabled=bfloat16):
+        autocast = torch.autocast(subject.device.type, torch.bfloat16, enabled=bfloat16)
+        with torch.no_grad(), autocast, freed_memory_kept(subject.device):
             for done in range(0, rows, chunk):
                 forward(ready if compiled else ready[: min(chunk, rows - done)])
 
@@ -160,8 +165,9 @@ def systems(subject: Subject) -> dict[str, Callable[[], System]]:
     named: dict[str, Callable[[], System]] = {}
     for suffix, (compiled, bfloat16) in variants.items():
         named[f"ours{suffix}"] = lambda c=compiled, b=bfloat16: ours(subject, c, b)
+    named["ours, 4 rows"] = lambda: ours(subject, rows=4)
     named["ours, five targets"] = lambda: ours(subject, n_targets=5)
-    for batch in (4, 8, 16, 32):
+    for batch in BATCHES:
         named[f"grad-cam, batch {batch}"] = lambda b=batch: grad_cam(subject, b)
         named[f"torchcam, batch {batch}"] = lambda b=batch: torchcam(subject, b)
     named["released loop"] = lambda: released(subject)

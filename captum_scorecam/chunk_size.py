@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Hashable, Iterator
 from contextlib import contextmanager
 from time import perf_counter
@@ -15,40 +16,48 @@ from captum_scorecam._captum import ForwardFunction, Tensors
 FIRST_ROWS = {"cpu": 2, "cuda": 32}
 MOST_ROWS = {"cpu": 32, "cuda": 2048}
 FIXED_ROWS = {"cpu": 4, "cuda": 128}
-TIMED_CHUNKS = 2
-WORTHWHILE_GAIN = 1.02
+TIMED_CHUNKS = 4
+WORTHWHILE_GAIN = 1.03
+LONG_FORWARD = 0.02  # seconds; what a forward takes beside its rows is small in that
 
 
 class ChunkSize:
     """The rows of a masked forward: a fixed number, or one that tunes itself while it works.
 
     A tuned size starts small and doubles while rows per second rise, then stays at the best. At each size the first
-    chunk is not timed (kernels are chosen and memory is allocated in it) and the faster of the next two counts.
+    chunk is not timed (kernels are chosen and memory is allocated in it) and the fastest of the next four counts.
 
     Args:
         rows (int): The first size.
         most (int, optional): The largest size that tuning may try. Default: `rows`, which is then fixed.
         pad (bool): Whether the last chunk is filled up with copies of the last row, so that all have one shape.
+        enough (float): From how many rows on a forward that takes `LONG_FORWARD` seconds is not made larger, since
+            that would take memory and gain little. Default: none.
     """
 
-    def __init__(self, rows: int, most: int | None = None, pad: bool = False) -> None:
+    def __init__(self, rows: int, most: int | None = None, pad: bool = False, enough: float = math.inf) -> None:
         self.rows = rows
         self.tuning = most is not None
         self._most = most or rows
         self._pad = pad
+        self._enough = enough
         self._best = (0.0, rows)
         self._timed: list[float] = []
         self._largest = rows
 
     @classmethod
     def tuned(cls, device: torch.device) -> ChunkSize:
-        """A size that tunes itself on a device."""
-        return cls(FIRST_ROWS.get(device.type, 32), MOST_ROWS.get(device.type, 2048))
+        """A size that tunes itself on a device; on a CPU, a row for each thread can be enough."""
+        if device.type == "cpu":
+            threads = torch.get_num_threads()
+            return cls(FIRST_ROWS["cpu"], max(MOST_ROWS["cpu"], threads), enough=threads)
+        return cls(FIRST_ROWS["cuda"], MOST_ROWS["cuda"])
 
     @classmethod
     def compiled(cls, device: torch.device) -> ChunkSize:
         """One size for a compiled forward, which would be compiled again for every other."""
-        return cls(FIXED_ROWS.get(device.type, 128), pad=True)
+        rows = max(FIXED_ROWS["cpu"], torch.get_num_threads()) if device.type == "cpu" else FIXED_ROWS["cuda"]
+        return cls(rows, pad=True)
 
     def next_rows(self, done: int, total: int, device: torch.device) -> Tensor:
         """The numbers of the rows of the next chunk, after `done` of `total`."""
@@ -68,7 +77,7 @@ class ChunkSize:
         if rows == self.rows:
             self._timed.append(perf_counter() - start)
             if len(self._timed) > TIMED_CHUNKS:
-                self._compare(rows / min(self._timed[1:]))
+                self._compare(min(self._timed[1:]))
 
     def halve(self, error: RuntimeError) -> None:
         """Goes down to half the rows after an out-of-memory error.
@@ -84,12 +93,14 @@ class ChunkSize:
         self.tuning = False
         self.rows //= 2
 
-    def _compare(self, rows_per_second: float) -> None:
+    def _compare(self, seconds: float) -> None:
+        rows_per_second = self.rows / seconds
         faster = rows_per_second > WORTHWHILE_GAIN * self._best[0]
         if faster:
             self._best = (rows_per_second, self.rows)
         self._timed = []
-        self.tuning = faster and self.rows < self._most
+        enough = self.rows >= self._enough and seconds >= LONG_FORWARD
+        self.tuning = faster and not enough and self.rows < self._most
         self.rows = min(2 * self.rows, self._most) if self.tuning else self._best[1]
 
 

@@ -13,6 +13,7 @@ from torch.distributed import ProcessGroup
 from captum_scorecam import _captum
 from captum_scorecam._captum import Tensors
 from captum_scorecam.chunk_size import ChunkSize
+from captum_scorecam.freed_memory import freed_memory_kept
 from captum_scorecam.masked_forward import MaskedForward as MaskedForward
 from captum_scorecam.masks import ChannelMasks
 from captum_scorecam.process_group import gathered, rows_of_rank
@@ -104,7 +105,8 @@ def scored_chunks(
     """
     scores: list[Tensor] = []
     done = 0
-    with _captum.progress(total=len(masks), desc=progress, disable=progress is None) as bar:
+    bar = _captum.progress(total=len(masks), desc=progress, disable=progress is None)
+    with bar, freed_memory_kept(forward.device):
         while done < len(masks):
             rows = chunk_size.next_rows(done, len(masks), forward.device)
             chunk = _run_chunk(forward, masks, rows, chunk_size)

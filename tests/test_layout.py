@@ -16,7 +16,7 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 LAYERS = [
     ["_captum"],
     ["masks", "activation_maps", "model_state", "weighting", "input_space", "class_scores", "chunk_size"],
-    ["baselines", "grid_masks", "masked_forward", "process_group"],
+    ["baselines", "freed_memory", "grid_masks", "masked_forward", "process_group"],
     ["scoring"],
     ["attr", "metrics"],
     ["__init__"],

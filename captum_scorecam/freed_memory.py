@@ -1,0 +1,58 @@
+"""What the C library does with memory that a forward on the CPU frees."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import platform
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cache
+
+import torch
+
+# The parameters of mallopt(3), and what glibc's own adaptation reaches at most on a 64-bit machine.
+TRIM_THRESHOLD, MMAP_THRESHOLD, MMAP_MAX = -1, -3, -4
+USUAL = {MMAP_MAX: 65536, MMAP_THRESHOLD: 32 * 2**20, TRIM_THRESHOLD: 64 * 2**20}
+KEEPING = {MMAP_MAX: 0, TRIM_THRESHOLD: 2**31 - 1}
+
+
+@contextmanager
+def freed_memory_kept(device: torch.device) -> Iterator[None]:
+    """Lets the C library keep the memory that tensors free in the body, for those that follow.
+
+    glibc gives large blocks back to the system as soon as they are freed, so that a network's layers get each of their
+    outputs page by page, zeroed anew, in every forward. That can take longer than the layers do. Afterwards what is
+    free at the top of the heap goes back as usual.
+
+    Nothing is changed off the CPU, with another C library, or where the environment tunes glibc's allocation already
+    (``MALLOC_MMAP_MAX_`` and the like, or ``glibc.malloc`` in ``GLIBC_TUNABLES``).
+
+    Args:
+        device (torch.device): Where the tensors are.
+
+    Source: `mallopt(3) <https://man7.org/linux/man-pages/man3/mallopt.3.html>`_.
+    """
+    if device.type != "cpu" or not _is_glibc() or _is_tuned_by_the_environment():
+        yield
+        return
+    _set(KEEPING)
+    try:
+        yield
+    finally:
+        _set(USUAL)
+
+
+def _set(parameters: dict[int, int]) -> None:
+    for parameter, value in parameters.items():
+        ctypes.CDLL(None).mallopt(parameter, value)
+
+
+@cache
+def _is_glibc() -> bool:
+    return platform.libc_ver()[0] == "glibc"
+
+
+def _is_tuned_by_the_environment() -> bool:
+    names = {f"MALLOC_{name}_" for name in ("TRIM_THRESHOLD", "TOP_PAD", "MMAP_THRESHOLD", "MMAP_MAX")}
+    return not names.isdisjoint(os.environ) or "glibc.malloc" in os.environ.get("GLIBC_TUNABLES", "")
