@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Hashable, Iterator
 from contextlib import contextmanager
 from time import perf_counter
@@ -18,7 +17,6 @@ MOST_ROWS = {"cpu": 32, "cuda": 2048}
 FIXED_ROWS = {"cpu": 4, "cuda": 128}
 TIMED_CHUNKS = 4
 WORTHWHILE_GAIN = 1.03
-LONG_FORWARD = 0.02  # seconds; what a forward takes beside its rows is small in that
 
 
 class ChunkSize:
@@ -31,27 +29,21 @@ class ChunkSize:
         rows (int): The first size.
         most (int, optional): The largest size that tuning may try. Default: `rows`, which is then fixed.
         pad (bool): Whether the last chunk is filled up with copies of the last row, so that all have one shape.
-        enough (float): From how many rows on a forward that takes `LONG_FORWARD` seconds is not made larger, since
-            that would take memory and gain little. Default: none.
     """
 
-    def __init__(self, rows: int, most: int | None = None, pad: bool = False, enough: float = math.inf) -> None:
+    def __init__(self, rows: int, most: int | None = None, pad: bool = False) -> None:
         self.rows = rows
         self.tuning = most is not None
         self._most = most or rows
         self._pad = pad
-        self._enough = enough
         self._best = (0.0, rows)
         self._timed: list[float] = []
         self._largest = rows
 
     @classmethod
     def tuned(cls, device: torch.device) -> ChunkSize:
-        """A size that tunes itself on a device; on a CPU, a row for each thread can be enough."""
-        if device.type == "cpu":
-            threads = torch.get_num_threads()
-            return cls(FIRST_ROWS["cpu"], max(MOST_ROWS["cpu"], threads), enough=threads)
-        return cls(FIRST_ROWS["cuda"], MOST_ROWS["cuda"])
+        """A size that tunes itself on a device."""
+        return cls(FIRST_ROWS.get(device.type, 32), MOST_ROWS.get(device.type, 2048))
 
     @classmethod
     def compiled(cls, device: torch.device) -> ChunkSize:
@@ -99,8 +91,7 @@ class ChunkSize:
         if faster:
             self._best = (rows_per_second, self.rows)
         self._timed = []
-        enough = self.rows >= self._enough and seconds >= LONG_FORWARD
-        self.tuning = faster and not enough and self.rows < self._most
+        self.tuning = faster and self.rows < self._most
         self.rows = min(2 * self.rows, self._most) if self.tuning else self._best[1]
 
 

@@ -57,11 +57,19 @@ def test_tuning_stops_at_the_largest_size(clock: list[float]) -> None:
 
 def test_the_first_chunk_of_a_size_is_not_timed(clock: list[float]) -> None:
     size = ChunkSize(2, most=4)
-    for rows, seconds in [(2, 1.0), (2, 1.0), (2, 1.0), (4, 100.0), (4, 1.0), (4, 1.0)]:
+    for rows, seconds in 5 * [(2, 1.0)] + [(4, 100.0)] + 4 * [(4, 1.0)]:
         assert size.rows == rows
         with size.timed(rows, CPU):
             clock[0] += seconds
     assert size.rows == 4
+
+
+def test_one_fast_chunk_in_a_busy_time_is_enough(clock: list[float]) -> None:
+    size = ChunkSize(2, most=4)
+    for seconds in [9.0, 9.0, 9.0, 1.0, 9.0, 9.0, 9.0, 9.0, 1.5, 9.0]:
+        with size.timed(size.rows, CPU):
+            clock[0] += seconds
+    assert (size.rows, size.tuning) == (4, False)
 
 
 def test_a_short_chunk_is_not_timed(clock: list[float]) -> None:
@@ -121,3 +129,9 @@ def test_a_compiled_forward_gets_one_size_and_padding() -> None:
     size = ChunkSizes().of(compiled, (torch.rand(1, 1, 2),), None)
     assert not size.tuning
     assert len(size.next_rows(0, 3, CPU)) == size.rows
+
+
+@pytest.mark.parametrize(("threads", "rows"), [(2, 4), (16, 16)])
+def test_a_compiled_forward_has_a_row_for_each_thread(monkeypatch: pytest.MonkeyPatch, threads: int, rows: int) -> None:
+    monkeypatch.setattr(torch, "get_num_threads", lambda: threads)
+    assert ChunkSize.compiled(CPU).rows == rows
