@@ -69,7 +69,7 @@ class ChunkSize:
         if rows == self.rows:
             self._timed.append(perf_counter() - start)
             if len(self._timed) > TIMED_CHUNKS:
-                self._compare(min(self._timed[1:]))
+                self._compare(rows / min(self._timed[1:]))
 
     def halve(self, error: RuntimeError) -> None:
         """Goes down to half the rows after an out-of-memory error.
@@ -85,8 +85,7 @@ class ChunkSize:
         self.tuning = False
         self.rows //= 2
 
-    def _compare(self, seconds: float) -> None:
-        rows_per_second = self.rows / seconds
+    def _compare(self, rows_per_second: float) -> None:
         faster = rows_per_second > WORTHWHILE_GAIN * self._best[0]
         if faster:
             self._best = (rows_per_second, self.rows)
