@@ -32,7 +32,7 @@ from captum_scorecam.classification.images import read_image
 
 VARIANTS = {
     "float32": "ours",
-    "four rows": "ours, 4 rows",
+    "three rows": "ours, 3 rows",
     "five targets": "ours, five targets",
     "bfloat16": "ours, bfloat16",
 }

@@ -165,7 +165,7 @@ def systems(subject: Subject) -> dict[str, Callable[[], System]]:
     named: dict[str, Callable[[], System]] = {}
     for suffix, (compiled, bfloat16) in variants.items():
         named[f"ours{suffix}"] = lambda c=compiled, b=bfloat16: ours(subject, c, b)
-    named["ours, 4 rows"] = lambda: ours(subject, rows=4)
+    named["ours, 3 rows"] = lambda: ours(subject, rows=3)
     named["ours, five targets"] = lambda: ours(subject, n_targets=5)
     for batch in BATCHES:
         named[f"grad-cam, batch {batch}"] = lambda b=batch: grad_cam(subject, b)
@@ -176,4 +176,4 @@ def systems(subject: Subject) -> dict[str, Callable[[], System]]:
 
 
 FLOORS = {"ours": (False, False), "ours, bfloat16": (False, True), "ours, compiled": (True, False)}
-FLOORS["ours, compiled bfloat16"] = (True, True)
+FLOORS |= {"ours, 3 rows": (False, False), "ours, compiled bfloat16": (True, True)}

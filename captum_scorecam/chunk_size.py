@@ -15,6 +15,7 @@ from captum_scorecam._captum import ForwardFunction, Tensors
 FIRST_ROWS = {"cpu": 2, "cuda": 32}
 MOST_ROWS = {"cpu": 32, "cuda": 2048}
 FIXED_ROWS = {"cpu": 4, "cuda": 128}
+COMPILED_ROWS = {"cpu": 8, "cuda": 128}
 TIMED_CHUNKS = 4
 WORTHWHILE_GAIN = 1.03
 
@@ -48,7 +49,7 @@ class ChunkSize:
     @classmethod
     def compiled(cls, device: torch.device) -> ChunkSize:
         """One size for a compiled forward, which would be compiled again for every other."""
-        rows = max(FIXED_ROWS["cpu"], torch.get_num_threads()) if device.type == "cpu" else FIXED_ROWS["cuda"]
+        rows = max(COMPILED_ROWS["cpu"], torch.get_num_threads()) if device.type == "cpu" else COMPILED_ROWS["cuda"]
         return cls(rows, pad=True)
 
     def next_rows(self, done: int, total: int, device: torch.device) -> Tensor:

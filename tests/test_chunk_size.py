@@ -131,7 +131,7 @@ def test_a_compiled_forward_gets_one_size_and_padding() -> None:
     assert len(size.next_rows(0, 3, CPU)) == size.rows
 
 
-@pytest.mark.parametrize(("threads", "rows"), [(2, 4), (16, 16)])
+@pytest.mark.parametrize(("threads", "rows"), [(2, 8), (16, 16)])
 def test_a_compiled_forward_has_a_row_for_each_thread(monkeypatch: pytest.MonkeyPatch, threads: int, rows: int) -> None:
     monkeypatch.setattr(torch, "get_num_threads", lambda: threads)
     assert ChunkSize.compiled(CPU).rows == rows
