@@ -3,9 +3,9 @@
     python benchmarks/speed.py --model efficientnet_lite0 --output benchmarks/results/efficientnet_lite0
 
 Every system lives in its own process, so that its peak memory is its own; they take turns on each image, so that the
-machine's moods fall on all alike. Peers run at their default batch size and at the best one up to 32. What is
-slower than a peer at its best (their defaults, the released code's loop) takes part in the first repetition only.
-Tuning and compilation come before what is timed.
+machine's moods fall on all alike. A floor runs in its system's process, right after it. Peers run at their default
+batch size and at the best one up to 32. What is slower than a peer at its best (their defaults, the released code's
+loop) takes part in the first repetition only. Tuning and compilation come before what is timed.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import multiprocessing
 import resource
 import statistics
 import time
+from collections.abc import Callable
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Annotated, Any
@@ -24,7 +25,7 @@ import typer
 from PIL import Image
 from recording import machine, record
 from skimage import data
-from systems import BATCHES, FLOORS, LAYERS, floor, subject, systems
+from systems import BATCHES, FLOORS, LAYERS, Result, floor, subject, systems
 from torch import Tensor
 
 from captum_scorecam.classification.classifiers import load_classifier
@@ -52,16 +53,16 @@ def load_images(model: str, folder: Path | None, n_images: int) -> list[Tensor]:
 
 
 def serve(pipe: Connection, model: str, device: str, name: str) -> None:
-    """A process of one system: explains an image, or runs the floor, whenever it is told to."""
+    """A process of one system: explains an image, or runs the system's floor, whenever it is told to."""
     built = subject(model, device)
-    system = (
-        floor(built, *FLOORS[name.removeprefix("floor of ")]) if name.startswith("floor") else systems(built)[name]()
-    )
+    calls: dict[str, Callable[..., Result | None]] = {"explain": systems(built)[name]()}
+    if name in FLOORS:
+        calls["floor"] = floor(built, *FLOORS[name])
     while (work := pipe.recv()) is not None:
-        x, *rest = work
+        call, x, *rest = work
         x = x.to(device)
         start = time.perf_counter()
-        result = system(x, *rest)
+        result = calls[call](x, *rest)
         if device != "cpu":
             torch.cuda.synchronize()
         seconds = time.perf_counter() - start
@@ -83,7 +84,15 @@ class Worker:
         self._process = context.Process(target=serve, args=(theirs, model, device, name), daemon=True)
         self._process.start()
 
-    def __call__(self, *work: Any) -> tuple[float, int, Any]:
+    def __call__(self, x: Tensor, target: int) -> tuple[float, int, Any]:
+        """Explains an image: seconds, the peak in bytes up to now, and the map with its rows and its chunk size."""
+        return self._sent("explain", x, target)
+
+    def floor(self, x: Tensor, rows: int, chunk: int) -> float:
+        """The seconds of as many bare forwards."""
+        return self._sent("floor", x, rows, chunk)[0]
+
+    def _sent(self, *work: Any) -> tuple[float, int, Any]:
         self._pipe.send(work)
         return self._pipe.recv()  # type: ignore[no-any-return]
 
@@ -121,13 +130,14 @@ def measure(model: str, device: str, images: list[Tensor], repetitions: int, nam
     peers = [f"{peer}, batch {b}" for peer, d in PEER_DEFAULTS.items() for b in sorted({d, bests[peer]})]
     once = {RELEASED, *peers} - {f"{peer}, batch {batch}" for peer, batch in bests.items()}
     workers = {name: Worker(model, device, name) for name in [*names, *peers, RELEASED]}
-    floors = {name: Worker(model, device, f"floor of {name}") for name in names if name in FLOORS}
     naive = Worker(model, device, "naive")
     references = [naive(x, target)[2][0] for x, target in zip(images, targets, strict=True)]
     naive.stop()
-    first_call = {name: workers[name](images[0], targets[0])[0] for name in names}  # tuning and compiling
-    for floor_of in floors.values():
-        floor_of(images[0], 64, 8)
+    first_call: dict[str, float] = {}
+    for name in names:  # tuning and compiling
+        first_call[name], _, (_, _, chunk) = workers[name](images[0], targets[0])
+        if name in FLOORS:
+            workers[name].floor(images[0], chunk, chunk)
     seen: dict[str, Any] = {name: {"seconds": [], "floor": [], "rows": [], "agreement": []} for name in workers}
     for repetition in range(repetitions):
         for i, (x, target) in enumerate(zip(images, targets, strict=True)):
@@ -140,10 +150,10 @@ def measure(model: str, device: str, images: list[Tensor], repetitions: int, nam
                 of_system["rows"].append(rows)
                 of_system["chunk"], of_system["peak"] = chunk, peak
                 of_system["agreement"].append(agreement(maps, references[i]))
-                if name in floors:
-                    of_system["floor"].append(floors[name](x, rows, chunk)[0])
+                if name in FLOORS:
+                    of_system["floor"].append(worker.floor(x, rows, chunk))
             print(f"repetition {repetition + 1}, image {i + 1}", flush=True)
-    for worker in [*workers.values(), *floors.values()]:
+    for worker in workers.values():
         worker.stop()
     return {"systems": seen, "best batch": bests, "first call": first_call}
 

@@ -12,19 +12,20 @@ from torch.nn import Module
 
 from captum_scorecam._captum import ForwardFunction, Tensors
 
-FIRST_ROWS = {"cpu": 2, "cuda": 32}
-MOST_ROWS = {"cpu": 32, "cuda": 2048}
+FIRST_ROWS = {"cpu": 3, "cuda": 32}
+MOST_ROWS = {"cpu": 48, "cuda": 2048}
 FIXED_ROWS = {"cpu": 4, "cuda": 128}
 COMPILED_ROWS = {"cpu": 8, "cuda": 128}
 TIMED_CHUNKS = 4
-WORTHWHILE_GAIN = 1.03
+WORTHWHILE_GAIN = 1.08
 
 
 class ChunkSize:
     """The rows of a masked forward: a fixed number, or one that tunes itself while it works.
 
-    A tuned size starts small and doubles while rows per second rise, then stays at the best. At each size the first
-    chunk is not timed (kernels are chosen and memory is allocated in it) and the fastest of the next four counts.
+    A tuned size starts small and doubles until that raises rows per second by less than `WORTHWHILE_GAIN`, since it
+    doubles the memory of a forward too; then it stays at the fastest. At each size the first chunk is not timed
+    (kernels are chosen and memory is allocated in it) and the fastest of the next four counts.
 
     Args:
         rows (int): The first size.
@@ -87,11 +88,10 @@ class ChunkSize:
         self.rows //= 2
 
     def _compare(self, rows_per_second: float) -> None:
-        faster = rows_per_second > WORTHWHILE_GAIN * self._best[0]
-        if faster:
-            self._best = (rows_per_second, self.rows)
+        worthwhile = rows_per_second >= WORTHWHILE_GAIN * self._best[0]
+        self._best = max(self._best, (rows_per_second, self.rows))
         self._timed = []
-        self.tuning = faster and self.rows < self._most
+        self.tuning = worthwhile and self.rows < self._most
         self.rows = min(2 * self.rows, self._most) if self.tuning else self._best[1]
 
 

@@ -48,6 +48,12 @@ def test_tuning_doubles_while_rows_per_second_rise_and_keeps_the_best(clock: lis
     assert not size.tuning
 
 
+def test_a_small_gain_is_kept_and_no_larger_size_tried(clock: list[float]) -> None:
+    size = ChunkSize(2, most=64)
+    assert set(tune(size, clock, {2: 1.0, 4: 1.9}, 30)) == {2, 4}  # rows per second: 2, 2.1
+    assert (size.rows, size.tuning) == (4, False)
+
+
 def test_tuning_stops_at_the_largest_size(clock: list[float]) -> None:
     size = ChunkSize(2, most=6)
     tune(size, clock, {2: 1.0, 4: 1.0, 6: 1.0}, 30)
