@@ -256,7 +256,7 @@ else:
 # ---------------------------------------------
 #
 # Masked inputs exist only one chunk at a time. ``perturbations_per_eval`` says how many each example has in a
-# forward. By default it is tuned: chunks start small and double while rows per second rise enough, real work is done
+# forward. By default it is tuned: chunks start small and double while that pays enough, and real work is done
 # meanwhile. The result is kept in the ``ScoreCAM`` object, so reuse the object. Set a number where memory is short.
 # On a GPU, a chunk that does not fit is halved and run again, whichever was chosen.
 #
