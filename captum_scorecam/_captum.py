@@ -25,6 +25,8 @@ from captum._utils.typing import BaselineType, TargetType
 from torch import Tensor
 from torch.nn import Module
 
+from captum_scorecam.eager import compiled_code_run_eagerly
+
 __all__ = [
     "BaselineType",
     "Baselines",
@@ -165,7 +167,7 @@ def _recorded_forward(forward_func: ForwardFunction, layer: Module) -> Iterator[
 
     hook = layer.register_forward_hook(count_call)
     try:
-        with torch.compiler.set_stance("force_eager"):
+        with compiled_code_run_eagerly():
             yield recorded_forward, outputs
     except AssertionError as error:
         if calls or not outputs:

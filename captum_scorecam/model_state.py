@@ -14,6 +14,8 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.dropout import _DropoutNd
 from torch.nn.modules.module import register_module_forward_pre_hook
 
+from captum_scorecam.eager import compiled_code_run_eagerly
+
 
 class TrainingBuffers:
     """The buffers of modules in training mode, kept before the modules run and restored afterwards.
@@ -30,11 +32,11 @@ class TrainingBuffers:
     def recorded(self) -> Iterator[None]:
         """Keeps the buffers of every module in training mode that runs in the body, and warns where it matters.
 
-        Compiled code runs eagerly in the body, since it has no hooks.
+        Compiled code runs eagerly in the body.
         """
         hook = register_module_forward_pre_hook(self._keep)
         try:
-            with warnings.catch_warnings(), torch.compiler.set_stance("force_eager"):
+            with warnings.catch_warnings(), compiled_code_run_eagerly():
                 # That the hook fires for a compiled model and for the original in it does no harm here.
                 warnings.filterwarnings("ignore", message="Using `torch.compile.*global hooks")
                 yield

@@ -39,21 +39,24 @@ def gathered(compute: Callable[[], Tensor], n_rows: int, group: dist.ProcessGrou
     Raises:
         RuntimeError: If another rank failed. A rank that failed raises its own error; none waits for it.
     """
-    n_ranks = dist.get_world_size(group)
-    most = -(-n_rows // n_ranks)
-    padded = like.new_zeros(most, like.shape[1])
-    error: Exception | None = None
     try:
         scores = compute()
-        padded[: len(scores)] = scores
-    except Exception as failure:
-        error = failure
-    failed = torch.tensor([float(error is not None)], device=like.device)
-    dist.all_reduce(failed, group=group)
-    if error is not None:
-        raise error
-    if failed.item():
-        raise RuntimeError(f"Expected all {n_ranks} ranks to score their masked inputs, but {int(failed)} failed.")
+    except Exception:
+        _n_failed(True, group, like.device)
+        raise
+    n_ranks = dist.get_world_size(group)
+    n_failed = _n_failed(False, group, like.device)
+    if n_failed:
+        raise RuntimeError(f"Expected all {n_ranks} ranks to score their masked inputs, but {n_failed} failed.")
+    padded = like.new_zeros(-(-n_rows // n_ranks), like.shape[1])
+    padded[: len(scores)] = scores
     parts = [torch.empty_like(padded) for _ in range(n_ranks)]
     dist.all_gather(parts, padded, group=group)
     return torch.stack(parts, 1).flatten(0, 1)[:n_rows]
+
+
+def _n_failed(failed: bool, group: dist.ProcessGroup, device: torch.device) -> int:
+    """Tells every rank how many ranks failed; each says whether it did."""
+    n_failed = torch.tensor(int(failed), device=device)
+    dist.all_reduce(n_failed, group=group)
+    return int(n_failed)

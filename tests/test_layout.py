@@ -14,6 +14,7 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 
 # From the models' outputs up to the command line; a file imports only from files that stand before it.
 LAYERS = [
+    ["eager"],
     ["_captum"],
     ["masks", "activation_maps", "model_state", "weighting", "input_space", "class_scores", "chunk_size"],
     ["baselines", "freed_memory", "grid_masks", "masked_forward", "process_group"],
