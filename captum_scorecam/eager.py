@@ -9,7 +9,7 @@ import torch
 
 
 def compiled_code_run_eagerly() -> AbstractContextManager[object]:
-    """Returns a context in which what ``torch.compile`` compiled runs as it was written, since compiled code has no hooks.
+    """Returns a context in which compiled code runs as it was written, since ``torch.compile`` leaves out hooks.
 
     Where the compiler was never loaded nothing is compiled, and it is not loaded for this: that takes a second, and
     ``torch.distributed.nn``, which comes with it, keeps the default process group that it finds. Its threads would
