@@ -44,6 +44,10 @@ System = Callable[[Tensor, int], Result]
 
 BATCHES = (2, 4, 8, 16, 32)
 LAYERS = {"resnet18": "layer4", "resnet50": "layer4", "vgg16": "features.29"}
+# Whether compiled, and whether in bfloat16; the same for what is compared with a floor.
+OURS = {"ours": (False, False), "ours, bfloat16": (False, True)}
+OURS |= {"ours, compiled": (True, False), "ours, compiled bfloat16": (True, True)}
+FLOORS = OURS | {"ours, 3 rows": (False, False)}
 
 
 def subject(name: str, device: str) -> Subject:
@@ -160,11 +164,9 @@ def naive(subject: Subject) -> System:
 def systems(subject: Subject) -> dict[str, Callable[[], System]]:
     """All systems by name; each is built when it is called for."""
     warnings.filterwarnings("ignore", module="torchcam|pytorch_grad_cam")
-    variants = {"": (False, False), ", bfloat16": (False, True), ", compiled": (True, False)}
-    variants[", compiled bfloat16"] = (True, True)
     named: dict[str, Callable[[], System]] = {}
-    for suffix, (compiled, bfloat16) in variants.items():
-        named[f"ours{suffix}"] = lambda c=compiled, b=bfloat16: ours(subject, c, b)
+    for name, (compiled, bfloat16) in OURS.items():
+        named[name] = lambda c=compiled, b=bfloat16: ours(subject, c, b)
     named["ours, 3 rows"] = lambda: ours(subject, rows=3)
     named["ours, five targets"] = lambda: ours(subject, n_targets=5)
     for batch in BATCHES:
@@ -173,7 +175,3 @@ def systems(subject: Subject) -> dict[str, Callable[[], System]]:
     named["released loop"] = lambda: released(subject)
     named["naive"] = lambda: naive(subject)
     return named
-
-
-FLOORS = {"ours": (False, False), "ours, bfloat16": (False, True), "ours, compiled": (True, False)}
-FLOORS |= {"ours, 3 rows": (False, False), "ours, compiled bfloat16": (True, True)}
