@@ -6,13 +6,16 @@ import sys
 from contextlib import AbstractContextManager, nullcontext
 
 import torch
+import torch.distributed as dist
 
 
 def compiled_code_run_eagerly() -> AbstractContextManager[object]:
     """Returns a context in which compiled code runs as it was written, since ``torch.compile`` leaves out hooks.
 
-    Where the compiler was never loaded nothing is compiled, and it is not loaded for this: that takes a second, and
-    ``torch.distributed.nn``, which comes with it, keeps the default process group that it finds. Its threads would
-    outlive ``destroy_process_group`` and could abort the process at its exit.
+    It loads the compiler, and ``torch.distributed.nn``, which comes with it, keeps the default process group that it
+    finds: that group's threads would outlive ``destroy_process_group`` and could abort the process at its exit. So
+    where there is such a group and the compiler was not loaded, when nothing is compiled yet, the context is empty.
     """
-    return torch.compiler.set_stance("force_eager") if "torch._dynamo" in sys.modules else nullcontext()
+    has_group = dist.is_available() and dist.is_initialized()
+    stays_unloaded = has_group and "torch._dynamo" not in sys.modules
+    return nullcontext() if stays_unloaded else torch.compiler.set_stance("force_eager")
