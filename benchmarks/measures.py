@@ -22,10 +22,10 @@ from torchmetrics import Metric
 from tqdm import tqdm
 
 from captum_scorecam import ScoreCAM
-from captum_scorecam.classification.classifiers import load_classifier
-from captum_scorecam.classification.images import read_image
+from captum_scorecam.datasets.images import read_image
 from captum_scorecam.metrics import AverageDrop, AverageIncrease, DeletionAUC, InsertionAUC
 from captum_scorecam.metrics.functional import deletion, insertion, masked_input_scores
+from captum_scorecam.models.classifiers import load_classifier
 
 GRAD_CAM, ALGORITHM_1, RELEASED_CODE = "LayerGradCam", "ScoreCAM, Algorithm 1", "ScoreCAM, released code"
 N_CLASSES, ROWS = 1000, 8

@@ -21,7 +21,7 @@ import typer
 from torch import Tensor, nn
 
 from captum_scorecam import RISE
-from captum_scorecam.classification.classifiers import load_classifier
+from captum_scorecam.models.classifiers import load_classifier
 
 TARGET = 285
 

@@ -28,8 +28,8 @@ from skimage import data
 from systems import BATCHES, FLOORS, LAYERS, Result, floor, subject, systems
 from torch import Tensor
 
-from captum_scorecam.classification.classifiers import load_classifier
-from captum_scorecam.classification.images import read_image
+from captum_scorecam.datasets.images import read_image
+from captum_scorecam.models.classifiers import load_classifier
 
 VARIANTS = {
     "float32": "ours",

@@ -15,8 +15,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from captum_scorecam import ScoreCAM
-from captum_scorecam.classification.classifiers import load_classifier
-from captum_scorecam.freed_memory import freed_memory_kept
+from captum_scorecam.models.classifiers import load_classifier
+from captum_scorecam.scoring.freed_memory import freed_memory_kept
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -25,7 +24,8 @@ from captum._utils.typing import BaselineType, TargetType
 from torch import Tensor
 from torch.nn import Module
 
-from captum_scorecam.eager import compiled_code_run_eagerly
+from captum_scorecam._messages import warn_caller
+from captum_scorecam.model_state import compiled_code_run_eagerly
 
 __all__ = [
     "BaselineType",
@@ -126,10 +126,12 @@ def layer_gradients(
     device_ids: list[int] | None,
     attribute_to_layer_input: bool,
     grad_kwargs: dict[str, Any] | None,
+    score: Callable[[Any], Tensor],
 ) -> tuple[Tensors, Tensors]:
-    """Runs one forward and returns what the layer gave (or got) in it, and the target's gradients with respect to that.
+    """Runs one forward and returns what the layer gave (or got) in it, and the gradients of the target's score.
 
-    The layer is read as in :func:`evaluate_layer`. No gradient is left on the model's parameters.
+    The layer is read as in :func:`evaluate_layer`; `score` makes scores of what `forward_func` returns. No gradient is
+    left on the model's parameters.
 
     Raises:
         ValueError: If the layer does not run in the forward.
@@ -137,7 +139,7 @@ def layer_gradients(
     """
     with _recorded_forward(forward_func, layer) as (recorded_forward, _):
         gradients, activations = compute_layer_gradients_and_eval(
-            recorded_forward,
+            lambda *args: score(recorded_forward(*args)),
             layer,
             inputs,
             target,
@@ -178,10 +180,7 @@ def _recorded_forward(forward_func: ForwardFunction, layer: Module) -> Iterator[
     finally:
         hook.remove()
     if max(calls.values()) > 1:
-        warnings.warn(
-            f"{_describe(layer)} ran {max(calls.values())} times in one forward; its last call is explained.",
-            stacklevel=6,
-        )
+        warn_caller(f"{_describe(layer)} ran {max(calls.values())} times in one forward; its last call is explained.")
 
 
 def _device_of(output: Any) -> torch.device | None:

@@ -1,20 +1,22 @@
-"""Leaves the user's model, random state and grad mode as they were."""
+"""Keeps the user's model, random state and grad mode unchanged."""
 
 from __future__ import annotations
 
+import sys
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 import torch
+import torch.distributed as dist
 from torch import Tensor
 from torch.nn import Module
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.dropout import _DropoutNd
 from torch.nn.modules.module import register_module_forward_pre_hook
 
-from captum_scorecam.eager import compiled_code_run_eagerly
+from captum_scorecam._messages import warn_caller
 
 
 class TrainingBuffers:
@@ -53,10 +55,9 @@ class TrainingBuffers:
     def _warn_of_training_mode(self) -> None:
         names = [type(m).__name__ for m in self._modules if isinstance(m, (_BatchNorm, _DropoutNd))]
         if names:
-            warnings.warn(
+            warn_caller(
                 f"The model is in training mode ({names[0]}): scores depend on the batch or on chance. "
-                "Call `model.eval()` for a reproducible map.",
-                stacklevel=5,
+                "Call `model.eval()` for a reproducible map."
             )
 
     def _keep(self, module: Module, _args: Any) -> None:
@@ -94,3 +95,15 @@ def differentiable(value: Any) -> Any:
     It is a copy since the model may overwrite it, and gradients can not go through a tensor made in ``inference_mode``.
     """
     return value.detach().clone() if isinstance(value, Tensor) else value
+
+
+def compiled_code_run_eagerly() -> AbstractContextManager[object]:
+    """Returns a context in which compiled code runs as it was written, since ``torch.compile`` leaves out hooks.
+
+    It loads the compiler, and ``torch.distributed.nn``, which comes with it, keeps the default process group that it
+    finds: that group's threads would outlive ``destroy_process_group`` and could abort the process at its exit. So
+    where there is such a group and the compiler was not loaded, when nothing is compiled yet, the context is empty.
+    """
+    has_group = dist.is_available() and dist.is_initialized()
+    stays_unloaded = has_group and "torch._dynamo" not in sys.modules
+    return nullcontext() if stays_unloaded else torch.compiler.set_stance("force_eager")

@@ -1,15 +1,19 @@
-"""Scores of the masked inputs → channel weights → map. Pure tensors, no model."""
+"""Scores of the masked inputs → channel weights → map. Pure functions of tensors."""
 
 from __future__ import annotations
+
+from typing import Literal, TypeAlias
 
 import torch
 from torch import Tensor
 
-CHANNEL_WEIGHTINGS = ("softmax", "increase", "score")
+from captum_scorecam._messages import check_choice
+
+ChannelWeighting: TypeAlias = Literal["softmax", "increase", "score"]
 
 
 def channel_weights(
-    scores: Tensor, masked: Tensor, weighting: str = "softmax", baseline_scores: Tensor | None = None
+    scores: Tensor, masked: Tensor, weighting: ChannelWeighting = "softmax", baseline_scores: Tensor | None = None
 ) -> Tensor:
     """Turns the scores of the masked inputs into one weight per example, channel and target.
 
@@ -18,7 +22,7 @@ def channel_weights(
     code that the authors released.
 
     Args:
-        scores (Tensor): S, N×K×T; what stands there for a channel without a mask is not read.
+        scores (Tensor): S, N×K×T; entries of channels without a mask are ignored.
         masked (Tensor): N×K, bool: the channels that have a mask. The others get weight 0.
         weighting (str): ``"softmax"``, ``"increase"`` or ``"score"``.
         baseline_scores (Tensor, optional): f(B), N×T, for ``"increase"``.
@@ -29,6 +33,7 @@ def channel_weights(
     Raises:
         ValueError: If `weighting` is unknown or `baseline_scores` is missing.
     """
+    check_choice("weighting", weighting, ChannelWeighting)
     unmasked = ~masked.unsqueeze(-1)
     if weighting == "softmax":
         weights = scores.masked_fill(unmasked, -torch.inf).softmax(1)
@@ -36,11 +41,8 @@ def channel_weights(
         if baseline_scores is None:
             raise ValueError("Expected `baseline_scores` for the weighting 'increase', but got None.")
         weights = scores - baseline_scores.unsqueeze(1)
-    elif weighting == "score":
-        weights = scores
     else:
-        names = " or ".join(map(repr, CHANNEL_WEIGHTINGS))
-        raise ValueError(f"Expected the weighting to be {names}, but got {weighting!r}.")
+        weights = scores
     return weights.masked_fill(unmasked, 0.0)
 
 

@@ -8,7 +8,7 @@ import sys
 import pytest
 
 import captum_scorecam
-import captum_scorecam.command_line.commands
+import captum_scorecam.command_line.app
 from captum_scorecam import cli, demo
 
 IMPORTERS = {  # of each package, up to the commands

@@ -33,7 +33,7 @@ from torch.nn import functional as F
 from torchvision.models import MobileNetV2
 
 from captum_scorecam import ScoreCAM
-from captum_scorecam.classification.classifiers import load_classifier
+from captum_scorecam.models.classifiers import load_classifier
 
 SIZE = 160
 

@@ -26,8 +26,8 @@ from PIL import Image
 from skimage import data
 
 from captum_scorecam import InputSpaceAttribution, ScoreCAM
-from captum_scorecam.classification.classifiers import load_classifier
 from captum_scorecam.metrics.functional import energy_pointing_game, pointing_game
+from captum_scorecam.models.classifiers import load_classifier
 
 classifier = load_classifier("efficientnet_lite0")
 model, names = classifier.model, classifier.class_names

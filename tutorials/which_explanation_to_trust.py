@@ -27,7 +27,6 @@ from PIL import Image
 from skimage import data
 
 from captum_scorecam import RISE, InputSpaceAttribution, LayerGradCamPlusPlus, MeaningfulPerturbation, ScoreCAM
-from captum_scorecam.classification.classifiers import load_classifier
 from captum_scorecam.metrics import plot_curves
 from captum_scorecam.metrics.functional import (
     average_drop,
@@ -38,6 +37,7 @@ from captum_scorecam.metrics.functional import (
     masked_input_scores,
     sensitivity_max,
 )
+from captum_scorecam.models.classifiers import load_classifier
 
 classifier = load_classifier("efficientnet_lite0")
 model, names = classifier.model, classifier.class_names

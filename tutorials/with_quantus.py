@@ -20,8 +20,8 @@ from skimage import data
 from torch import nn
 
 from captum_scorecam import InputSpaceAttribution, ScoreCAM
-from captum_scorecam.classification.classifiers import load_classifier
 from captum_scorecam.metrics.functional import deletion, energy_pointing_game
+from captum_scorecam.models.classifiers import load_classifier
 
 # %%
 # Three photographs that come with scikit-image, and EfficientNet-Lite0, whose own prediction is explained in each.

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
+from typing import Literal, TypeAlias
 
 import torch
 from torch import Generator, Tensor
 
 from captum_scorecam import _captum
 from captum_scorecam._captum import Tensors
-from captum_scorecam.baselines import gaussian_blur
-from captum_scorecam.masked_forward import MaskedForward
-from captum_scorecam.masks import resize, working_dtype
+from captum_scorecam.masking.baselines import gaussian_blur
+from captum_scorecam.masking.scaling import resize, working_dtype
+from captum_scorecam.scoring.masked_forward import MaskedForward
 
-PERTURBATIONS = ("blur", "constant", "noise")
+Perturbation: TypeAlias = Literal["blur", "constant", "noise", "baseline"]
 INPUT_BLUR = 10.0
 CIRCLES = 16
 SUPPRESSED = 0.01
@@ -49,12 +50,17 @@ def smooth(values: Tensor, sigma: float) -> Tensor:
     return values if sigma == 0 else gaussian_blur(values, 2 * round(3 * sigma) + 1, sigma)
 
 
-def perturbed_inputs(kind: str, inputs: Tensors, generator: Generator | None) -> Callable[[], Tensors]:
-    """What stands where the mask is 0 (arXiv 1704.03296, section 4), as a function that is asked once per iteration.
+def perturbed_inputs(
+    kind: Perturbation, inputs: Tensors, baselines: Tensors, generator: Generator | None
+) -> Callable[[], Tensors]:
+    """What replaces the inputs where the mask is 0 (arXiv 1704.03296, section 4), as a function called every iteration.
 
     ``"blur"`` is the input blurred with σ = 10 pixels, ``"constant"`` the mean of each of its channels, ``"noise"``
-    Gaussian noise with each channel's mean and standard deviation, drawn anew each time, the same for all examples.
+    Gaussian noise with each channel's mean and standard deviation, drawn anew each time, the same for all examples,
+    ``"baseline"`` the baselines.
     """
+    if kind == "baseline":
+        return lambda: baselines
     if kind == "blur":
         blurred = tuple(smooth(x, INPUT_BLUR) for x in inputs)
         return lambda: blurred
@@ -72,11 +78,11 @@ def perturbed_inputs(kind: str, inputs: Tensors, generator: Generator | None) ->
 
 
 def upsampling(
-    mask_size: Sequence[int], sizes: Sequence[Sequence[int]], mask_blur: float, like: Tensor
+    grid_size: Sequence[int], sizes: Sequence[Sequence[int]], mask_blur: float, like: Tensor
 ) -> tuple[Tensors, ...]:
     """U for each input: linear interpolation followed by a Gaussian blur, as a matrix cells×pixels per dimension."""
     dtype = working_dtype(like.dtype)
-    one_hots = [torch.eye(cells, dtype=dtype, device=like.device).unsqueeze(0) for cells in mask_size]
+    one_hots = [torch.eye(cells, dtype=dtype, device=like.device).unsqueeze(0) for cells in grid_size]
     return tuple(
         tuple(smooth(resize(cells, (pixels,)), mask_blur)[0] for cells, pixels in zip(one_hots, size, strict=True))
         for size in sizes
@@ -104,12 +110,12 @@ class DeletionGame:
     tv_beta: float
 
     @property
-    def mask_size(self) -> tuple[int, ...]:
+    def grid_size(self) -> tuple[int, ...]:
         """The cells of a mask along each spatial dimension."""
         return tuple(len(matrix) for matrix in self.upsampling[0])
 
     def upsampled(self, masks: Tensor) -> Tensors:
-        """U(m) of masks N×1×mask_size: for each input N×1×size."""
+        """U(m) of masks N×1×grid_size: for each input N×1×size."""
         return tuple(_upsampled(masks, matrices) for matrices in self.upsampling)
 
     def scores(self, masks: Tensor, offsets: Sequence[int]) -> Tensor:
@@ -130,12 +136,12 @@ class DeletionGame:
         return scores + self.l1_weight * deleted + self.tv_weight * total_variation(masks, self.tv_beta)
 
     def circles(self) -> Tensor:
-        """The smallest centred circle of each example whose deletion makes 99 % of the score's fall, N×1×mask_size.
+        """The smallest centred circle of each example whose deletion makes 99 % of the score's fall, N×1×grid_size.
 
         The whole fall is that to the score of what is perturbed everywhere. This is the mask's first value (as in
         the authors' code): from a mask that deletes nothing, a saturated score has no gradient to follow.
         """
-        size = self.mask_size
+        size = self.grid_size
         n_examples, dtype = len(self.forward.inputs[0]), working_dtype(self.forward.inputs[0].dtype)
         sides = [torch.linspace(-1, 1, 2 * cells + 1, dtype=dtype)[1::2] for cells in size]
         distances = torch.stack(torch.meshgrid(*sides, indexing="ij")).square().mean(0).sqrt()

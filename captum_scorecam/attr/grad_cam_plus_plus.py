@@ -13,9 +13,11 @@ from torch.nn import Module
 
 from captum_scorecam import _captum
 from captum_scorecam._captum import ForwardFunction, TargetType, Tensors
-from captum_scorecam.activation_maps import checked_activation_maps
-from captum_scorecam.masks import working_dtype
+from captum_scorecam._messages import without_constructor_options
+from captum_scorecam.masking.activation_maps import check_activation_transform, checked_activation_maps
+from captum_scorecam.masking.scaling import working_dtype
 from captum_scorecam.model_state import differentiable, gradients_enabled, unchanged_model_state
+from captum_scorecam.scoring.class_scores import Score, score_function
 from captum_scorecam.weighting import weighted_maps
 
 
@@ -56,8 +58,15 @@ class LayerGradCamPlusPlus(LayerAttribution, GradientAttribution):
     Args:
         forward_func (callable): The model, or any function of its inputs.
         layer (torch.nn.Module): The layer to explain, usually the last convolutional one. Its output (or input) must
-            have shape N×K×spatial, or be given that shape by ``activation_transform``.
+            have shape N×K×spatial, or be given that shape by `activation_transform`.
         device_ids (list of int, optional): The devices of a DataParallel model that `forward_func` wraps.
+        score (str or callable): The score whose gradient is taken, as for :class:`ScoreCAM`. Default: ``"output"``, as
+            in the paper.
+        activation_transform (callable, optional): Turns the layer's activation, and its gradient, into maps
+            N×K×spatial. It may only move and drop values (see :func:`vit_activation_maps`).
+
+    Raises:
+        TypeError, ValueError: If an option is of the wrong type or out of its range.
 
     Example:
         >>> import torch
@@ -68,16 +77,29 @@ class LayerGradCamPlusPlus(LayerAttribution, GradientAttribution):
         torch.Size([2, 1, 30, 30])
     """
 
-    def __init__(self, forward_func: ForwardFunction, layer: Module, device_ids: list[int] | None = None) -> None:
+    def __init__(
+        self,
+        forward_func: ForwardFunction,
+        layer: Module,
+        device_ids: list[int] | None = None,
+        *,
+        score: Score = "output",
+        activation_transform: Callable[[Tensor], Tensor] | None = None,
+    ) -> None:
         LayerAttribution.__init__(self, forward_func, layer, device_ids)
         GradientAttribution.__init__(self, forward_func)
+        score_function(score)
+        check_activation_transform(activation_transform)
+        self.score = score
+        self.activation_transform = activation_transform
 
     @classmethod
     def get_name(cls) -> str:
-        """The method's name as it is written."""
+        """The method's name in text."""
         return "Grad-CAM++"
 
     @log_usage()
+    @without_constructor_options
     def attribute(
         self,
         inputs: Tensor | Tensors,
@@ -87,30 +109,18 @@ class LayerGradCamPlusPlus(LayerAttribution, GradientAttribution):
         relu_attributions: bool = False,
         attr_dim_summation: bool = True,
         grad_kwargs: dict[str, Any] | None = None,
-        *,
-        activation_transform: Callable[[Tensor], Tensor] | None = None,
     ) -> Tensor | Tensors:
-        """Computes the map of one target for each example; the parameters up to `grad_kwargs` are LayerGradCam's.
+        """Computes the map of one target for each example. The signature and the defaults are LayerGradCam's.
 
         Args:
-            inputs (Tensor or tuple of Tensor): N examples.
-            target: The class to explain, in any form that Captum accepts. Default: None, for one output per example.
-            additional_forward_args (optional): What `forward_func` takes after the inputs.
-            attribute_to_layer_input (bool): Explain the layer's input instead of its output. Default: False.
-            relu_attributions (bool): Keep positive values only, as the paper does. Default: False, as LayerGradCam.
-            attr_dim_summation (bool): Sum over the channels. Default: True.
-            grad_kwargs (dict, optional): Further arguments of ``torch.autograd.grad``.
-            activation_transform (callable, optional): Turns the layer's activation, and its gradient, into maps
-                N×K×spatial. It may only move and drop values (see :func:`vit_activation_maps`).
+            grad_kwargs (dict, optional): Further arguments of ``torch.autograd.grad``. The other arguments are those of
+                :meth:`ScoreCAM.attribute`; `relu_attributions` is False by default.
 
         Returns:
-            Tensor or tuple of Tensor: Maps N×1×h×w at the layer's resolution (N×K×h×w without `attr_dim_summation`),
-            of the activation's dtype, without history; a tuple if the layer gives several tensors.
+            Tensor or tuple of Tensor: Maps as :meth:`ScoreCAM.attribute` returns them, detached.
 
         Raises:
-            ValueError, TypeError: If the layer does not run, gives no map of the inputs' spatial rank, or a value is
-                not finite. The message says what was expected.
-            AssertionError, IndexError, RuntimeError: Captum's errors for a target that is missing or out of range.
+            As :meth:`ScoreCAM.attribute`, and ValueError if the layer does not run.
         """
         tensors = _captum.format_inputs(inputs)
         arguments = _captum.format_forward_args(additional_forward_args)
@@ -125,9 +135,10 @@ class LayerGradCamPlusPlus(LayerAttribution, GradientAttribution):
                     self.device_ids,
                     attribute_to_layer_input,
                     grad_kwargs,
+                    score_function(self.score),
                 )
-            maps = checked_activation_maps(activations, tensors, activation_transform)
-            slopes = checked_activation_maps(gradients, tensors, activation_transform)
+            maps = checked_activation_maps(activations, tensors, self.activation_transform)
+            slopes = checked_activation_maps(gradients, tensors, self.activation_transform)
             attributions = [
                 _attribution(of_map.detach(), slope.detach(), attr_dim_summation)
                 for of_map, slope in zip(maps, slopes, strict=True)

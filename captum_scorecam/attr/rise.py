@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 
+import torch
 from captum.attr import PerturbationAttribution
 from captum.log import log_usage
 from torch import Generator, Tensor
 
+from captum_scorecam import _captum
 from captum_scorecam._captum import BaselineType, ForwardFunction, TargetType, Tensors
-from captum_scorecam.chunk_size import ChunkSizes
-from captum_scorecam.class_scores import ScoreFunction
-from captum_scorecam.grid_masks import RandomGrids, ScoredMasks
-from captum_scorecam.input_space import over_channels
-from captum_scorecam.masked_forward import MaskedForward
+from captum_scorecam._messages import check_whole_number, without_constructor_options
+from captum_scorecam.attr.input_space import over_channels
+from captum_scorecam.masking.random_grids import check_grid_size, draw_grids
 from captum_scorecam.model_state import unchanged_model_state
-from captum_scorecam.scoring import scored_chunks
+from captum_scorecam.scoring.chunk_size import ChunkSizes
+from captum_scorecam.scoring.chunks import scored_chunks
+from captum_scorecam.scoring.class_scores import Score, score_function
+from captum_scorecam.scoring.masked_forward import MaskedForward
 
 
 class RISE(PerturbationAttribution):
@@ -33,6 +37,13 @@ class RISE(PerturbationAttribution):
 
     Args:
         forward_func (callable): The model, or any function of its inputs.
+        n_masks (int): M; all examples share the masks. Default: 4000.
+        grid_size (int or sequence of int): Cells of a grid along each spatial dimension. Default: 7.
+        keep_probability (float): p, the probability that a cell is kept, in (0, 1). Default: 0.5.
+        score (str or callable): f, as for :class:`ScoreCAM`. Default: ``"probability"``.
+
+    Raises:
+        TypeError, ValueError: If an option is of the wrong type or out of its range.
 
     Example:
         >>> import torch
@@ -40,20 +51,38 @@ class RISE(PerturbationAttribution):
         >>> from captum_scorecam import RISE
         >>> model = nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.Flatten(), nn.Linear(8 * 30 * 30, 10))
         >>> generator = torch.Generator().manual_seed(0)
-        >>> RISE(model).attribute(torch.rand(2, 3, 32, 32), target=3, n_masks=50, generator=generator).shape
+        >>> RISE(model, n_masks=50).attribute(torch.rand(2, 3, 32, 32), target=3, generator=generator).shape
         torch.Size([2, 3, 32, 32])
     """
 
-    def __init__(self, forward_func: ForwardFunction) -> None:
+    def __init__(
+        self,
+        forward_func: ForwardFunction,
+        *,
+        n_masks: int = 4000,
+        grid_size: int | Sequence[int] = 7,
+        keep_probability: float = 0.5,
+        score: Score = "probability",
+    ) -> None:
         super().__init__(forward_func)
+        check_whole_number("n_masks", n_masks, least=1)
+        check_grid_size(grid_size)
+        if not 0 < keep_probability < 1:
+            raise ValueError(f"Expected `keep_probability` in (0, 1), but got {keep_probability}.")
+        score_function(score)
+        self.n_masks = n_masks
+        self.grid_size = grid_size
+        self.keep_probability = keep_probability
+        self.score = score
         self._chunk_sizes = ChunkSizes()
 
     @classmethod
     def get_name(cls) -> str:
-        """The method's name as it is written."""
+        """The method's name in text."""
         return "RISE"
 
     @log_usage()
+    @without_constructor_options
     def attribute(
         self,
         inputs: Tensor | Tensors,
@@ -61,11 +90,7 @@ class RISE(PerturbationAttribution):
         additional_forward_args: object | None = None,
         *,
         baselines: BaselineType = None,
-        n_masks: int = 4000,
-        mask_cells: int | Sequence[int] = 7,
-        keep_probability: float = 0.5,
         generator: Generator | None = None,
-        score: str | ScoreFunction = "probability",
         perturbations_per_eval: int | None = None,
         show_progress: bool = False,
     ) -> Tensor | Tensors:
@@ -74,35 +99,25 @@ class RISE(PerturbationAttribution):
         Args:
             inputs (Tensor or tuple of Tensor): N examples, each tensor N×C×spatial (1-D to 3-D). All are masked, each
                 at its own size by the same grids.
-            target: The class to explain, in any form that Captum accepts. Default: None, for one output per example.
-            additional_forward_args (optional): What `forward_func` takes after the inputs; not masked.
-            baselines: What is left where a mask is 0, as in Captum. Default: None, zeros.
-            n_masks (int): M; all examples share the masks. Default: 4000.
-            mask_cells (int or sequence of int): Cells of a grid along each spatial dimension. Default: 7.
-            keep_probability (float): p, with which a cell is kept, in (0, 1). Default: 0.5.
-            generator (torch.Generator, optional): Draws the masks; its state fixes the map, whatever the chunk size.
-                Default: None, PyTorch's global generator, whose state is left as it was: ``torch.manual_seed``
-                governs the masks, and calls with nothing random between them share theirs.
-            score (str or callable): f: ``"probability"`` (softmax over dim 1, default), ``"output"``, or a callable
-                that takes what `forward_func` returns and gives scores, one row per input row.
-            perturbations_per_eval (int, optional): A forward takes at most this many × N rows. Default: None, tuned.
-            show_progress (bool): Show Captum's progress bar. Default: False.
+            generator (torch.Generator, optional): Draws the masks; its state determines the map, whatever the chunk
+                size. Default: None, PyTorch's global generator, whose state is left unchanged: ``torch.manual_seed``
+                controls the masks, and consecutive calls share theirs. The other arguments are those of
+                :meth:`ScoreCAM.attribute`.
 
         Returns:
             Tensor or tuple of Tensor: For each input an attribution of its shape and dtype, contiguous, the same for
             all channels; a tuple for a tuple.
 
         Raises:
-            ValueError, TypeError: If an option or an input does not fit, a score is not finite, or output rows do not
-                grow with input rows. The message says what was expected.
-            AssertionError, IndexError, RuntimeError: Captum's errors for a target that is missing or out of range.
+            As :meth:`ScoreCAM.attribute`.
         """
-        grids = RandomGrids(n_masks, mask_cells, keep_probability, generator)
-        forward = MaskedForward.of(self.forward_func, inputs, [target], additional_forward_args, baselines, score)
-        scored = self._score(forward, grids, perturbations_per_eval, show_progress)
+        scored = self._scored(
+            inputs, [target], additional_forward_args, baselines, generator, perturbations_per_eval, show_progress
+        )
         return over_channels(scored.maps(), inputs)
 
     @log_usage()
+    @without_constructor_options
     def attribute_with_error(
         self,
         inputs: Tensor | Tensors,
@@ -110,33 +125,31 @@ class RISE(PerturbationAttribution):
         additional_forward_args: object | None = None,
         *,
         baselines: BaselineType = None,
-        n_masks: int = 4000,
-        mask_cells: int | Sequence[int] = 7,
-        keep_probability: float = 0.5,
         generator: Generator | None = None,
-        score: str | ScoreFunction = "probability",
         perturbations_per_eval: int | None = None,
         show_progress: bool = False,
     ) -> tuple[Tensor | Tensors, Tensor | Tensors]:
-        """Computes the map and its standard error, from the same forwards; the arguments are :meth:`attribute`'s.
+        """Computes the map and its standard error from the same forwards; the arguments are :meth:`attribute`'s.
 
-        Neighbouring cells share masks, so their errors are correlated. That of a difference of two maps made with the
-        same masks is smaller than the two errors suggest.
+        Neighbouring cells share masks, so their errors are correlated. The difference of two maps made with the same
+        masks has a smaller error than the two errors suggest.
 
         Returns:
-            tuple: What :meth:`attribute` returns, and the standard error of each of its cells, alike in shape.
+            tuple: What :meth:`attribute` returns, and the standard error of each of its values, of the same shape.
 
         Raises:
-            As :meth:`attribute` does, and ValueError if `n_masks` is 1, which leaves the error unknown.
+            As :meth:`attribute`, and ValueError if `n_masks` is 1, which leaves the error unknown.
         """
-        grids = RandomGrids(n_masks, mask_cells, keep_probability, generator)
-        if n_masks < 2:
-            raise ValueError(f"Expected `n_masks` to be at least 2 for a standard error, but got {n_masks}.")
-        forward = MaskedForward.of(self.forward_func, inputs, [target], additional_forward_args, baselines, score)
-        scored = self._score(forward, grids, perturbations_per_eval, show_progress, with_squares=True)
+        if self.n_masks < 2:
+            raise ValueError(f"Expected `n_masks` to be at least 2 for a standard error, but got {self.n_masks}.")
+        scored = self._scored(
+            inputs, [target], additional_forward_args, baselines, generator, perturbations_per_eval, show_progress,
+            with_squares=True,
+        )  # fmt: skip
         return over_channels(scored.maps(), inputs), over_channels(scored.standard_errors(), inputs)
 
     @log_usage()
+    @without_constructor_options
     def attribute_targets(
         self,
         inputs: Tensor | Tensors,
@@ -144,48 +157,97 @@ class RISE(PerturbationAttribution):
         additional_forward_args: object | None = None,
         *,
         baselines: BaselineType = None,
-        n_masks: int = 4000,
-        mask_cells: int | Sequence[int] = 7,
-        keep_probability: float = 0.5,
         generator: Generator | None = None,
-        score: str | ScoreFunction = "probability",
         perturbations_per_eval: int | None = None,
         show_progress: bool = False,
     ) -> Tensor | Tensors:
-        """Computes the maps of T targets for each example, from the forwards that one target costs.
+        """Computes the maps of T targets for each example at the cost of one target.
 
         Args:
-            inputs (Tensor or tuple of Tensor): As for :meth:`attribute`, and so is all that is not named here.
-            targets (sequence or Tensor): T targets, each in any form that Captum accepts, or an integer tensor N×T
-                (such as ``output.topk(5).indices``).
+            targets (sequence or Tensor): As for :meth:`ScoreCAM.attribute_targets`. The other arguments are those of
+                :meth:`attribute`.
 
         Returns:
             Tensor or tuple of Tensor: For each input N×T×spatial, of its spatial size and dtype; a tuple for a tuple.
 
         Raises:
-            As :meth:`attribute` does, and ValueError if there is no target.
+            As :meth:`attribute`, and ValueError if there is no target.
         """
-        grids = RandomGrids(n_masks, mask_cells, keep_probability, generator)
-        forward = MaskedForward.of(self.forward_func, inputs, targets, additional_forward_args, baselines, score)
-        scored = self._score(forward, grids, perturbations_per_eval, show_progress)
-        maps = tuple(m.to(x.dtype) for m, x in zip(scored.maps(), forward.inputs, strict=True))
+        scored = self._scored(
+            inputs, targets, additional_forward_args, baselines, generator, perturbations_per_eval, show_progress
+        )
+        maps = tuple(m.to(x.dtype) for m, x in zip(scored.maps(), _captum.format_inputs(inputs), strict=True))
         return maps if isinstance(inputs, tuple) else maps[0]
 
-    def _score(
+    def _scored(
         self,
-        forward: MaskedForward,
-        grids: RandomGrids,
+        inputs: Tensor | Tensors,
+        targets: Sequence[TargetType] | Tensor,
+        additional_forward_args: object | None,
+        baselines: BaselineType,
+        generator: Generator | None,
         perturbations_per_eval: int | None,
         show_progress: bool,
         with_squares: bool = False,
     ) -> ScoredMasks:
+        """Runs the masked forwards and sums up the masks, weighted by their scores."""
+        forward = MaskedForward.of(self.forward_func, inputs, targets, additional_forward_args, baselines, self.score)
         chunk_size = self._chunk_sizes.of(self.forward_func, forward.inputs, perturbations_per_eval)
         progress = f"{self.get_name()} attribution" if show_progress else None
-        scored = ScoredMasks(grids.n_masks, grids.keep_probability, with_squares)
+        scored = ScoredMasks(self.n_masks, self.keep_probability, with_squares)
         with unchanged_model_state(forward.inputs) as state:
-            masks = grids.draw(forward.inputs)
+            masks = draw_grids(forward.inputs, self.n_masks, self.grid_size, self.keep_probability, generator)
             with state.recorded():
                 forward.unmasked_scores()
             for rows, chunk, scores in scored_chunks(forward, masks, chunk_size, progress):
                 scored.add(chunk, scores, masks.examples[rows], len(forward.inputs[0]))
         return scored
+
+
+@dataclass
+class ScoredMasks:
+    """Sums of masks weighted by their scores, from which the map and its standard error follow.
+
+    Attributes:
+        n_masks (int): M.
+        keep_probability (float): p.
+        sums (list of Tensor): For each input tensor Σ_m f_m M_m, N×T×spatial.
+        squares (list of Tensor): Σ_m f_m² M_m², of that shape, where `with_squares`; else empty.
+        with_squares (bool): Whether the standard error is wanted.
+    """
+
+    n_masks: int
+    keep_probability: float
+    with_squares: bool = False
+    sums: list[Tensor] = field(default_factory=list)
+    squares: list[Tensor] = field(default_factory=list)
+
+    def add(self, masks: Tensors, scores: Tensor, examples: Tensor, n_examples: int) -> None:
+        """Adds a chunk of R masks (R×1×spatial) with their scores (R×T) and the examples that they mask (R)."""
+        of_example = examples[:, None] == torch.arange(n_examples, device=examples.device)
+        weights = of_example.unsqueeze(2) * scores.unsqueeze(1).to(masks[0].dtype)
+        _add_each(self.sums, [_weighted_sum(weights, mask) for mask in masks])
+        if self.with_squares:
+            _add_each(self.squares, [_weighted_sum(weights**2, mask**2) for mask in masks])
+
+    def maps(self) -> Tensors:
+        """S = Σ_m f_m M_m / (p M), N×T×spatial for each input tensor."""
+        return tuple(total / (self.keep_probability * self.n_masks) for total in self.sums)
+
+    def standard_errors(self) -> Tensors:
+        """The standard deviation of f_m M_m / p over the masks, divided by √M."""
+        n, p = self.n_masks, self.keep_probability
+        variances = (
+            (square - total**2 / n) / ((n - 1) * p**2) for total, square in zip(self.sums, self.squares, strict=True)
+        )
+        return tuple((variance.clamp(min=0) / n).sqrt() for variance in variances)
+
+
+def _weighted_sum(weights: Tensor, masks: Tensor) -> Tensor:
+    # Autocast would take this sum, a matrix product, in half precision.
+    with torch.autocast(masks.device.type, enabled=False):
+        return torch.einsum("rnt,r...->nt...", weights, masks.squeeze(1))
+
+
+def _add_each(totals: list[Tensor], terms: list[Tensor]) -> None:
+    totals[:] = [a + b for a, b in zip(totals, terms, strict=True)] if totals else terms

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from captum.attr import LayerAttribution, PerturbationAttribution
@@ -14,18 +14,54 @@ from torch.nn import Module
 
 from captum_scorecam import _captum
 from captum_scorecam._captum import BaselineType, ForwardFunction, TargetType, Tensors
-from captum_scorecam.activation_maps import checked_activation_maps
-from captum_scorecam.attr.options import check_options, check_tolerance, warn_of_probabilities
-from captum_scorecam.attr.run_statistics import RunStatistics
-from captum_scorecam.attr.tolerance import scores_within_tolerance
-from captum_scorecam.chunk_size import ChunkSizes
-from captum_scorecam.class_scores import ScoreFunction
-from captum_scorecam.masked_forward import MaskedForward
-from captum_scorecam.masks import ChannelMasks
+from captum_scorecam._messages import check_choice, check_whole_number, warn_caller, without_constructor_options
+from captum_scorecam.masking.activation_maps import check_activation_transform, checked_activation_maps
+from captum_scorecam.masking.channel_masks import ChannelMasks
 from captum_scorecam.model_state import unchanged_model_state
-from captum_scorecam.process_group import from_first_rank
-from captum_scorecam.scoring import score_baselines, score_masked_inputs
-from captum_scorecam.weighting import channel_weights, weighted_maps
+from captum_scorecam.scoring.chunk_size import ChunkSizes
+from captum_scorecam.scoring.chunks import score_baselines, score_masked_inputs
+from captum_scorecam.scoring.class_scores import Score, are_probabilities, score_function
+from captum_scorecam.scoring.masked_forward import MaskedForward
+from captum_scorecam.scoring.process_group import from_first_rank
+from captum_scorecam.scoring.tolerance import scores_within_tolerance
+from captum_scorecam.weighting import ChannelWeighting, channel_weights, weighted_maps
+
+
+@dataclass(frozen=True)
+class RunStatistics:
+    """What the last call of :class:`ScoreCAM` ran.
+
+    Attributes:
+        channels (int): N·K, the channels of all examples.
+        constant (int): Channels whose maps are constant, which have no mask.
+        unselected (int): Channels left out by ``max_channels``.
+        shared (int): Channels that shared another channel's mask.
+        omitted (int): Masks left out by ``tolerance``.
+        rows (int): Masked inputs run through the model, on all ranks.
+        rows_per_forward (int): Masked inputs in a full forward, as tuned or given; 0 before any has run.
+    """
+
+    channels: int = 0
+    constant: int = 0
+    unselected: int = 0
+    shared: int = 0
+    omitted: int = 0
+    rows: int = 0
+    rows_per_forward: int = 0
+
+    def plus(self, masks: ChannelMasks, rows: int, rows_per_forward: int) -> RunStatistics:
+        """Adds the channels of one activation, `rows` of whose masks were run."""
+        channels = masks.index.numel()
+        masked = int((masks.index >= 0).sum())
+        return RunStatistics(
+            self.channels + channels,
+            self.constant + masks.n_constant,
+            self.unselected + channels - masks.n_constant - masked,
+            self.shared + masked - len(masks),
+            self.omitted + len(masks) - rows,
+            self.rows + rows,
+            rows_per_forward,
+        )
 
 
 class ScoreCAM(LayerAttribution, PerturbationAttribution):
@@ -38,17 +74,27 @@ class ScoreCAM(LayerAttribution, PerturbationAttribution):
 
         H_k = s(U(A_k)), \quad S_k = f^c(B + H_k \circ (X - B)), \quad L = \mathrm{ReLU}\left(\sum_k \alpha_k A_k\right)
 
-    with :math:`\alpha` = softmax(S) over the channels by default. Swap it for Captum's ``LayerGradCam``: the call stays
-    as it is. It costs one forward pass for each distinct map of the layer that is not constant.
+    with :math:`\alpha` = softmax(S) over the channels by default. It replaces Captum's ``LayerGradCam`` without any
+    other change to the code. It costs one forward pass for each distinct map of the layer that is not constant.
 
     Args:
         forward_func (callable): The model, or any function of its inputs.
         layer (torch.nn.Module): The layer to explain, usually the last convolutional one. Its output (or input) must
-            have shape N×K×spatial, or be given that shape by ``activation_transform``.
+            have shape N×K×spatial, or be given that shape by `activation_transform`.
         device_ids (list of int, optional): The devices of a DataParallel model that `forward_func` wraps.
+        score (str or callable): f: ``"output"`` (default), ``"probability"`` (softmax over dim 1), or a callable that
+            takes the output of `forward_func` and returns scores, one row per input row.
+        channel_weighting (str): α from S: ``"softmax"`` (default), ``"increase"`` (S − f(B)) or ``"score"`` (S).
+        activation_transform (callable, optional): Turns the layer's activation into maps N×K×spatial.
+        max_channels (int, optional): Use only the channels of largest standard deviation (Faster-Score-CAM).
+        tolerance (float, optional): Stop once the remaining channels cannot change the map, scaled to [0, 1], by more.
+            Requires score="probability" and channel_weighting="score". Default: None, exact.
 
     Attributes:
         last_run (RunStatistics or None): What the last call ran and what it could leave out.
+
+    Raises:
+        TypeError, ValueError: If an option is of the wrong type or out of its range.
 
     Example:
         >>> import torch
@@ -59,23 +105,41 @@ class ScoreCAM(LayerAttribution, PerturbationAttribution):
         torch.Size([2, 1, 30, 30])
     """
 
-    def __init__(self, forward_func: ForwardFunction, layer: Module, device_ids: list[int] | None = None) -> None:
+    def __init__(
+        self,
+        forward_func: ForwardFunction,
+        layer: Module,
+        device_ids: list[int] | None = None,
+        *,
+        score: Score = "output",
+        channel_weighting: ChannelWeighting = "softmax",
+        activation_transform: Callable[[Tensor], Tensor] | None = None,
+        max_channels: int | None = None,
+        tolerance: float | None = None,
+    ) -> None:
         LayerAttribution.__init__(self, forward_func, layer, device_ids)
         PerturbationAttribution.__init__(self, forward_func)
+        _check_options(score, channel_weighting, activation_transform, max_channels, tolerance)
+        self.score = score
+        self.channel_weighting = channel_weighting
+        self.activation_transform = activation_transform
+        self.max_channels = max_channels
+        self.tolerance = tolerance
         self.last_run: RunStatistics | None = None
         self._chunk_sizes = ChunkSizes()
 
     @classmethod
     def get_name(cls) -> str:
-        """The method's name as it is written."""
+        """The method's name in text."""
         return "Score-CAM"
 
     @property
     def multiplies_by_inputs(self) -> bool:
-        """False, as for LayerGradCam, since the map weighs activations, not differences of inputs from a baseline."""
+        """False, as for LayerGradCam: the map weighs activations, not differences of inputs from a baseline."""
         return False
 
     @log_usage()
+    @without_constructor_options
     def attribute(
         self,
         inputs: Tensor | Tensors,
@@ -87,13 +151,8 @@ class ScoreCAM(LayerAttribution, PerturbationAttribution):
         grad_kwargs: dict[str, Any] | None = None,
         *,
         baselines: BaselineType = None,
-        score: str | ScoreFunction = "output",
-        channel_weighting: str = "softmax",
-        max_channels: int | None = None,
-        activation_transform: Callable[[Tensor], Tensor] | None = None,
-        tolerance: float | None = None,
-        process_group: ProcessGroup | None = None,
         perturbations_per_eval: int | None = None,
+        process_group: ProcessGroup | None = None,
         show_progress: bool = False,
     ) -> Tensor | Tensors:
         """Computes the map of one target for each example; the first seven parameters are LayerGradCam's.
@@ -105,30 +164,23 @@ class ScoreCAM(LayerAttribution, PerturbationAttribution):
             attribute_to_layer_input (bool): Explain the layer's input instead of its output. Default: False.
             relu_attributions (bool): Keep positive values only, as the paper does. Default: True (LayerGradCam: False).
             attr_dim_summation (bool): Sum over the channels. Default: True.
-            grad_kwargs: Accepted for LayerGradCam's calls; a value warns and is ignored.
-            baselines: What is left where a mask is 0, as in Captum. Default: None, zeros.
-            score (str or callable): f: ``"output"`` (default), ``"probability"`` (softmax over dim 1), or a callable
-                that takes what `forward_func` returns and gives scores, one row per input row.
-            channel_weighting (str): α from S: ``"softmax"`` (default), ``"increase"`` (S − f(B)) or ``"score"`` (S).
-            max_channels (int, optional): Only the channels of largest standard deviation (Faster-Score-CAM).
-            activation_transform (callable, optional): Turns the layer's activation into maps N×K×spatial.
-            tolerance (float, optional): Stop when the channels not yet run can no longer change the map, scaled to
-                [0, 1], by more. For score="probability" with channel_weighting="score". Default: None, exact.
+            grad_kwargs: Accepted for compatibility with LayerGradCam; ignored with a warning.
+            baselines: What replaces the input where a mask is 0, as in Captum. Default: None, zeros.
+            perturbations_per_eval (int, optional): At most this many × N rows in a forward. Default: None, tuned.
             process_group (ProcessGroup, optional): Ranks that make this same call and share its forwards.
-            perturbations_per_eval (int, optional): A forward takes at most this many × N rows. Default: None, tuned.
             show_progress (bool): Show Captum's progress bar. Default: False.
 
         Returns:
             Tensor or tuple of Tensor: Maps N×1×h×w at the layer's resolution (N×K×h×w without `attr_dim_summation`),
-            of the activation's dtype; a tuple if the layer gives several tensors.
+            of the activation's dtype; a tuple if the layer returns several tensors.
 
         Raises:
-            ValueError, TypeError: If an option, the layer's output or its rank does not fit, a value is not finite,
-                or output rows do not grow with input rows. The message says what was expected.
+            ValueError, TypeError: If an argument, the layer's output or its rank does not fit, a value is not finite,
+                or the output has not one row per input row. The message says what was expected.
             AssertionError, IndexError, RuntimeError: Captum's errors for a target that is missing or out of range.
         """
         if grad_kwargs is not None:
-            warnings.warn("Score-CAM takes no gradients: `grad_kwargs` is ignored.", stacklevel=3)
+            warn_caller("Score-CAM takes no gradients: `grad_kwargs` is ignored.")
         maps = self.attribute_targets(
             inputs,
             [target],
@@ -137,19 +189,15 @@ class ScoreCAM(LayerAttribution, PerturbationAttribution):
             relu_attributions,
             attr_dim_summation,
             baselines=baselines,
-            score=score,
-            channel_weighting=channel_weighting,
-            max_channels=max_channels,
-            activation_transform=activation_transform,
-            tolerance=tolerance,
-            process_group=process_group,
             perturbations_per_eval=perturbations_per_eval,
+            process_group=process_group,
             show_progress=show_progress,
         )
         per_target = (maps,) if isinstance(maps, Tensor) else maps
         return _captum.format_output(per_target if attr_dim_summation else tuple(m[:, 0] for m in per_target))
 
     @log_usage()
+    @without_constructor_options
     def attribute_targets(
         self,
         inputs: Tensor | Tensors,
@@ -160,65 +208,53 @@ class ScoreCAM(LayerAttribution, PerturbationAttribution):
         attr_dim_summation: bool = True,
         *,
         baselines: BaselineType = None,
-        score: str | ScoreFunction = "output",
-        channel_weighting: str = "softmax",
-        max_channels: int | None = None,
-        activation_transform: Callable[[Tensor], Tensor] | None = None,
-        tolerance: float | None = None,
-        process_group: ProcessGroup | None = None,
         perturbations_per_eval: int | None = None,
+        process_group: ProcessGroup | None = None,
         show_progress: bool = False,
     ) -> Tensor | Tensors:
-        """Computes the maps of T targets for each example, from the forwards that one target costs.
+        """Computes the maps of T targets for each example at the cost of one target.
 
         Args:
-            inputs (Tensor or tuple of Tensor): As for :meth:`attribute`, and so is all that is not named here.
             targets (sequence or Tensor): T targets, each in any form that Captum accepts, or an integer tensor N×T
-                (such as ``output.topk(5).indices``).
+                (such as ``output.topk(5).indices``). The other arguments are those of :meth:`attribute`.
 
         Returns:
-            Tensor or tuple of Tensor: N×T×h×w (N×T×K×h×w without `attr_dim_summation`); a tuple if the layer gives
+            Tensor or tuple of Tensor: N×T×h×w (N×T×K×h×w without `attr_dim_summation`); a tuple if the layer returns
             several tensors.
 
         Raises:
-            As :meth:`attribute` does, and ValueError if there is no target.
+            As :meth:`attribute`, and ValueError if there is no target.
         """
-        check_options(score, channel_weighting, max_channels, activation_transform)
-        if tolerance is not None:
-            check_tolerance(tolerance, score, channel_weighting, attr_dim_summation, process_group)
-        forward = MaskedForward.of(self.forward_func, inputs, targets, additional_forward_args, baselines, score)
+        _check_tolerance_of_call(self.tolerance, attr_dim_summation, process_group)
+        forward = MaskedForward.of(self.forward_func, inputs, targets, additional_forward_args, baselines, self.score)
         chunk_size = self._chunk_sizes.of(self.forward_func, forward.inputs, perturbations_per_eval)
         progress = f"{self.get_name()} attribution" if show_progress else None
         self.last_run = RunStatistics()
         maps = []
         with unchanged_model_state(forward.inputs) as state:
             with state.recorded():
-                activations, output = self._evaluated(forward, attribute_to_layer_input, activation_transform)
-            warn_of_probabilities(output, score, channel_weighting)
+                activations, output = self._evaluated(forward, attribute_to_layer_input)
+            _warn_of_probabilities(output, self.score, self.channel_weighting)
             if process_group is not None:
                 activations = from_first_rank(activations, process_group)
-            baseline_scores = score_baselines(forward, chunk_size) if channel_weighting == "increase" else None
+            baseline_scores = score_baselines(forward, chunk_size) if self.channel_weighting == "increase" else None
             for activation in activations:
-                masks = ChannelMasks.of(activation, forward.sizes, max_channels)
+                masks = ChannelMasks.of(activation, forward.sizes, self.max_channels)
                 _warn_of_constant_maps(masks)
-                if tolerance is None:
+                if self.tolerance is None:
                     scores = score_masked_inputs(forward, masks, chunk_size, progress, process_group)
-                    n_run = len(masks)
+                    rows = len(masks)
                 else:
-                    scores, n_run = scores_within_tolerance(forward, masks, activation, tolerance, chunk_size, progress)
+                    bound = self.tolerance
+                    scores, rows = scores_within_tolerance(forward, masks, activation, bound, chunk_size, progress)
                 weights = channel_weights(
-                    masks.of_channels(scores), masks.index >= 0, channel_weighting, baseline_scores
+                    masks.of_channels(scores), masks.index >= 0, self.channel_weighting, baseline_scores
                 )
                 maps.append(weighted_maps(activation, weights, attr_dim_summation))
-                self.last_run = self.last_run.plus(masks, n_run)
+                self.last_run = self.last_run.plus(masks, rows, chunk_size.rows)
         return _captum.format_output(tuple(x.relu() if relu_attributions else x for x in maps))
 
-    def _evaluated(
-        self,
-        forward: MaskedForward,
-        attribute_to_layer_input: bool,
-        activation_transform: Callable[[Tensor], Tensor] | None,
-    ) -> tuple[Tensors, Any]:
+    def _evaluated(self, forward: MaskedForward, attribute_to_layer_input: bool) -> tuple[Tensors, Any]:
         """Runs the one unmasked forward: the layer's maps, and an output that fits the targets."""
         activations, output = _captum.evaluate_layer(
             self.forward_func,
@@ -228,16 +264,57 @@ class ScoreCAM(LayerAttribution, PerturbationAttribution):
             self.device_ids,
             attribute_to_layer_input,
         )
-        maps = checked_activation_maps(activations, forward.inputs, activation_transform)
+        maps = checked_activation_maps(activations, forward.inputs, self.activation_transform)
         forward.class_scores.of_examples(output)
         return maps, output
+
+
+def _check_options(
+    score: Score,
+    channel_weighting: ChannelWeighting,
+    activation_transform: object | None,
+    max_channels: int | None,
+    tolerance: float | None,
+) -> None:
+    score_function(score)
+    check_choice("channel_weighting", channel_weighting, ChannelWeighting)
+    check_activation_transform(activation_transform)
+    if max_channels is not None:
+        check_whole_number("max_channels", max_channels, least=1)
+    if tolerance is not None:
+        if not 0 < tolerance < 1:
+            raise ValueError(f"Expected `tolerance` in (0, 1), but got {tolerance}.")
+        if score != "probability" or channel_weighting != "score":
+            raise ValueError(
+                "Expected score='probability' and channel_weighting='score' with `tolerance`, whose bound needs "
+                f"weights in [0, 1], but got {score!r} and {channel_weighting!r}."
+            )
+    if score == "probability" and channel_weighting == "softmax":
+        warn_caller(
+            "The softmax of probabilities hardly varies over the channels, so the map is close to their plain sum. Use "
+            "score='output' with 'softmax', or score='probability' with 'score' or 'increase'."
+        )
+
+
+def _check_tolerance_of_call(tolerance: float | None, summed: bool, process_group: ProcessGroup | None) -> None:
+    if tolerance is not None and (not summed or process_group is not None):
+        raise ValueError("Expected neither attr_dim_summation=False nor a `process_group` with `tolerance`.")
+
+
+def _warn_of_probabilities(output: object, score: Score, channel_weighting: ChannelWeighting) -> None:
+    if score != "output" or channel_weighting != "softmax" or not isinstance(output, Tensor):
+        return
+    if are_probabilities(output):
+        warn_caller(
+            "The model's outputs are probabilities, whose softmax hardly varies over the channels, so the map is close "
+            "to their plain sum. Use channel_weighting='score' or 'increase', or the model without its last softmax."
+        )
 
 
 def _warn_of_constant_maps(masks: ChannelMasks) -> None:
     unexplained = int((masks.index < 0).all(1).sum())
     if unexplained:
-        warnings.warn(
+        warn_caller(
             f"All channels of the layer are constant for {unexplained} of {len(masks.index)} examples, "
-            "so none can mask the input: their map is zero.",
-            stacklevel=5,
+            "so none can mask the input: their map is zero."
         )

@@ -9,20 +9,20 @@ from typing import Annotated
 import torch
 import typer
 
-from captum_scorecam.classification.classifiers import Classifier, check_model_name, load_classifier
-from captum_scorecam.command_line.forwards import print_plan
+from captum_scorecam.command_line.demo import DEMO_MODEL
+from captum_scorecam.command_line.dry_run import print_plan
 from captum_scorecam.command_line.messages import plain_messages
 from captum_scorecam.command_line.options import ChosenDevice, Device, Layer, Model, NMasks, Weights, torch_device
 from captum_scorecam.command_line.plugins import import_plugins
 from captum_scorecam.command_line.progress import shown_progress
 from captum_scorecam.command_line.summary_table import print_summary
-from captum_scorecam.demo import DEMO_MODEL
+from captum_scorecam.datasets import DATA_FORMATS, open_data, read_label_table
 from captum_scorecam.evaluation.api import run_plan
-from captum_scorecam.evaluation.data import DATA_FORMATS, open_data, read_label_table
-from captum_scorecam.evaluation.measures import DEFAULT_MEASURES, MEASURES, check_measures
 from captum_scorecam.evaluation.methods import DEFAULT_METHODS, METHODS, MethodOptions, check_methods
+from captum_scorecam.evaluation.metrics.registered import DEFAULT_MEASURES, MEASURES, check_measures
 from captum_scorecam.evaluation.plan import PREDICTED, plan_evaluation
 from captum_scorecam.evaluation.ranks import local_rank
+from captum_scorecam.models.classifiers import Classifier, check_model_name, load_classifier
 
 _INTERRUPTED = "Interrupted. What is finished is kept; the same command goes on."
 

@@ -4,14 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from torch import Tensor
 
-from captum_scorecam.class_scores import are_probabilities
-from captum_scorecam.classification.class_names import class_name, find_class
-from captum_scorecam.classification.classifiers import Classifier
-from captum_scorecam.classification.images import seen_pixels
-from captum_scorecam.classification.layers import ExplainedLayer
 from captum_scorecam.evaluation.methods import (
     DEFAULT_METHODS,
     DEFAULT_OPTIONS,
@@ -20,6 +16,11 @@ from captum_scorecam.evaluation.methods import (
     Question,
     run_method,
 )
+from captum_scorecam.models.class_names import class_name, find_class
+from captum_scorecam.models.classifiers import Classifier
+from captum_scorecam.models.layers import ExplainedLayer
+from captum_scorecam.models.preprocessing import seen_pixels
+from captum_scorecam.scoring.class_scores import are_probabilities
 
 PREDICTED, CHOSEN, RUNNER_UP = "predicted", "chosen", "runner-up"
 
@@ -117,3 +118,8 @@ def _roles(probabilities: Tensor, class_names: Sequence[str] | None, target: str
     if chosen != predicted:
         return {chosen: CHOSEN, predicted: PREDICTED} if compare else {chosen: CHOSEN}
     return {predicted: PREDICTED, ranking[1]: RUNNER_UP} if compare else {predicted: PREDICTED}
+
+
+def display_name(path: Path) -> str:
+    """Returns a file's name without the characters that no terminal or font can show."""
+    return "".join(character if character.isprintable() else "?" for character in path.name)

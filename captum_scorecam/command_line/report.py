@@ -9,7 +9,7 @@ import typer
 
 from captum_scorecam.command_line.messages import plain_messages
 from captum_scorecam.command_line.plugins import import_plugins
-from captum_scorecam.evaluation.report import write_report
+from captum_scorecam.evaluation.report.page import write_report
 
 
 def report(

@@ -6,16 +6,16 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from captum_scorecam.classification.classifiers import Classifier
-from captum_scorecam.evaluation.configuration import read_configuration
-from captum_scorecam.evaluation.data import EvaluationData
-from captum_scorecam.evaluation.measures import DEFAULT_MEASURES
+from captum_scorecam.datasets import EvaluationData
 from captum_scorecam.evaluation.methods import DEFAULT_METHODS
+from captum_scorecam.evaluation.metrics.registered import DEFAULT_MEASURES
 from captum_scorecam.evaluation.plan import PREDICTED, Plan, plan_evaluation
-from captum_scorecam.evaluation.question import DEFAULT_OPTIONS, MethodOptions
 from captum_scorecam.evaluation.records import read_records
-from captum_scorecam.evaluation.runner import OnImage, running
+from captum_scorecam.evaluation.request import DEFAULT_OPTIONS, MethodOptions
+from captum_scorecam.evaluation.run import OnImage, running
+from captum_scorecam.evaluation.settings import read_configuration
 from captum_scorecam.evaluation.summary import Summary, summarize, write_summary
+from captum_scorecam.models.classifiers import Classifier
 
 
 def evaluate(

@@ -12,15 +12,15 @@ from typing import Any
 from PIL import Image
 from torch import Tensor
 
-from captum_scorecam.class_scores import are_probabilities
-from captum_scorecam.classification.class_names import class_name
-from captum_scorecam.classification.images import seen_pixels
 from captum_scorecam.evaluation.loading import Loaded, Preprocessed, failure_of
-from captum_scorecam.evaluation.measure import ON_IMAGE, ON_MOSAIC, Case, Measured
 from captum_scorecam.evaluation.methods import run_method
+from captum_scorecam.evaluation.metrics.metric import ON_IMAGE, ON_MOSAIC, Case, Measured
 from captum_scorecam.evaluation.plan import PREDICTED, Plan
-from captum_scorecam.evaluation.question import MethodRun, Question
 from captum_scorecam.evaluation.records import Record
+from captum_scorecam.evaluation.request import MethodRun, Question
+from captum_scorecam.models.class_names import class_name
+from captum_scorecam.models.preprocessing import seen_pixels
+from captum_scorecam.scoring.class_scores import are_probabilities
 
 _NO_IMAGE = Image.new("RGB", (1, 1))  # where the preprocessing is done already
 

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from captum_scorecam.classification.classifiers import Preprocess
-from captum_scorecam.evaluation.data import EvaluationData, Label, Mosaics, Sample, seen_region
+from captum_scorecam.datasets import EvaluationData, Label, Mosaics, Sample, seen_region
+from captum_scorecam.models.classifiers import Preprocess
 
 Failure = dict[str, str]
 _LONGEST_MESSAGE = 1000

@@ -13,11 +13,11 @@ from torch import Tensor
 
 from captum_scorecam import RISE, LayerGradCamPlusPlus, MeaningfulPerturbation, RunStatistics, ScoreCAM
 from captum_scorecam.attr.deletion_game import CIRCLES
-from captum_scorecam.evaluation.question import DEFAULT_OPTIONS as DEFAULT_OPTIONS
-from captum_scorecam.evaluation.question import MethodOptions as MethodOptions
-from captum_scorecam.evaluation.question import MethodRun as MethodRun
-from captum_scorecam.evaluation.question import Question as Question
 from captum_scorecam.evaluation.registry import check_names, register
+from captum_scorecam.evaluation.request import DEFAULT_OPTIONS as DEFAULT_OPTIONS
+from captum_scorecam.evaluation.request import MethodOptions as MethodOptions
+from captum_scorecam.evaluation.request import MethodRun as MethodRun
+from captum_scorecam.evaluation.request import Question as Question
 
 DEFAULT_METHODS = ("grad_cam", "score_cam")
 Maps = Tensor | tuple[Tensor, ...]
@@ -120,25 +120,28 @@ def _grad_cam_of_tokens(question: Question, transform: Callable[[Tensor], Tensor
 
 def _grad_cam_plus_plus(question: Question) -> tuple[Maps, MethodRun]:
     layer = question.layer
-    maps = LayerGradCamPlusPlus(question.model, layer.module).attribute(
+    method = LayerGradCamPlusPlus(question.model, layer.module, activation_transform=layer.activation_transform)
+    maps = method.attribute(
         question.repeated_inputs(),
         question.targets,
         attribute_to_layer_input=layer.of_input,
         relu_attributions=True,
-        activation_transform=layer.activation_transform,
     )
     return maps, MethodRun("LayerGradCamPlusPlus", 1)
 
 
 def _score_cam(question: Question) -> tuple[Maps, MethodRun]:
     layer, options = question.layer, question.options
-    score_cam = ScoreCAM(question.model, layer.module)
+    score_cam = ScoreCAM(
+        question.model,
+        layer.module,
+        channel_weighting="score" if question.score == "output" else "softmax",  # the softmax is for logits
+        activation_transform=layer.activation_transform,
+    )
     maps = score_cam.attribute_targets(
         question.inputs,
         question.targets,
         attribute_to_layer_input=layer.of_input,
-        channel_weighting="score" if question.score == "output" else "softmax",  # the softmax is for logits
-        activation_transform=layer.activation_transform,
         perturbations_per_eval=options.perturbations_per_eval,
         show_progress=options.show_progress,
     )
@@ -156,12 +159,10 @@ def _n_channels(question: Question) -> int:
 
 def _rise(question: Question) -> tuple[Maps, MethodRun]:
     options = question.options
-    maps = RISE(question.model).attribute_targets(
+    maps = RISE(question.model, n_masks=options.n_masks, score=question.score).attribute_targets(
         question.inputs,
         question.targets,
-        n_masks=options.n_masks,
         generator=options.generator(),
-        score=question.score,
         perturbations_per_eval=options.perturbations_per_eval,
         show_progress=options.show_progress,
     )
@@ -170,12 +171,11 @@ def _rise(question: Question) -> tuple[Maps, MethodRun]:
 
 def _mask(question: Question) -> tuple[Maps, MethodRun]:
     options = question.options
-    maps = MeaningfulPerturbation(question.model).attribute(
+    method = MeaningfulPerturbation(question.model, n_iterations=options.mask_iterations, score=question.score)
+    maps = method.attribute(
         question.repeated_inputs(),
         question.targets,
-        n_iterations=options.mask_iterations,
         generator=options.generator(),
-        score=question.score,
         show_progress=options.show_progress,
     )
     assert isinstance(maps, Tensor)  # as the inputs are

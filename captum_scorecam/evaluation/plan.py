@@ -12,15 +12,15 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from captum_scorecam.chunk_size import FIXED_ROWS
-from captum_scorecam.classification.classifiers import Classifier
-from captum_scorecam.classification.layers import ExplainedLayer, find_layer
-from captum_scorecam.evaluation.configuration import digest_of_lines, digest_of_weights
-from captum_scorecam.evaluation.data import EvaluationData, Mosaics, label_table, resolve_label
-from captum_scorecam.evaluation.measure import BOXES, LABEL, ON_IMAGE, ON_MOSAIC, Measure
-from captum_scorecam.evaluation.measures import DEFAULT_MEASURES, MEASURES, check_measures
+from captum_scorecam.datasets import EvaluationData, Mosaics, label_table, resolve_label
 from captum_scorecam.evaluation.methods import DEFAULT_METHODS, METHODS, check_methods, most_forwards
-from captum_scorecam.evaluation.question import DEFAULT_OPTIONS, MethodOptions, Question
+from captum_scorecam.evaluation.metrics.metric import BOXES, LABEL, ON_IMAGE, ON_MOSAIC, Measure
+from captum_scorecam.evaluation.metrics.registered import DEFAULT_MEASURES, MEASURES, check_measures
+from captum_scorecam.evaluation.request import DEFAULT_OPTIONS, MethodOptions, Question
+from captum_scorecam.evaluation.settings import digest_of_lines, digest_of_weights
+from captum_scorecam.models.classifiers import Classifier
+from captum_scorecam.models.layers import ExplainedLayer, find_layer
+from captum_scorecam.scoring.chunk_size import FIXED_ROWS
 
 PREDICTED, OF_LABEL = "predicted", "label"
 TARGETS = (PREDICTED, OF_LABEL)

@@ -5,9 +5,9 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping
 
-from captum_scorecam.evaluation.intervals import Estimate
-from captum_scorecam.evaluation.measures import MEASURES
 from captum_scorecam.evaluation.methods import METHODS
+from captum_scorecam.evaluation.metrics.registered import MEASURES
+from captum_scorecam.evaluation.statistics import Estimate
 from captum_scorecam.evaluation.summary import Group
 
 BETTER, WORSE = "better", "worse"

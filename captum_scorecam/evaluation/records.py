@@ -9,8 +9,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from captum_scorecam.evaluation.configuration import read_configuration
 from captum_scorecam.evaluation.durable_files import sync_folder, write_durably
+from captum_scorecam.evaluation.settings import read_configuration
 
 Record = dict[str, Any]
 RECORDS = "records"

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from captum_scorecam.evaluation.durable_files import write_durably
-from captum_scorecam.evaluation.intervals import LEVEL, RESAMPLES, SEED, Estimate, Values, estimates
+from captum_scorecam.evaluation.statistics import LEVEL, RESAMPLES, SEED, Estimate, Values, estimates
 
 Record = Mapping[str, Any]
 Estimates = dict[str, dict[str, Estimate]]  # by method and measure

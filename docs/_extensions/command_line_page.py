@@ -9,7 +9,7 @@ from pathlib import Path
 from sphinx.application import Sphinx
 from sphinx.util.typing import ExtensionMetadata
 
-TYPER = ("typer", "captum_scorecam.command_line.commands", "utils", "docs")
+TYPER = ("typer", "captum_scorecam.command_line.app", "utils", "docs")
 
 
 def write_page(app: Sphinx) -> None:

@@ -18,8 +18,7 @@ from subject import HEAD, Subject, enlarged, mosaic, photograph
 from torch import Tensor
 
 from captum_scorecam import RISE, MeaningfulPerturbation, ScoreCAM
-from captum_scorecam.baselines import gaussian_blur
-from captum_scorecam.classification.classifiers import Classifier, load_classifier
+from captum_scorecam.masking.baselines import gaussian_blur
 from captum_scorecam.metrics import plot_curves
 from captum_scorecam.metrics.functional import (
     cascading_parameter_randomization,
@@ -28,6 +27,7 @@ from captum_scorecam.metrics.functional import (
     insertion,
     masked_input_scores,
 )
+from captum_scorecam.models.classifiers import Classifier, load_classifier
 
 TIGER_CAT, ESPRESSO = 282, 967
 COFFEE_BOX = (112, 0, 224, 112)

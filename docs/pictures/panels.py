@@ -15,7 +15,7 @@ from matplotlib.patches import Rectangle
 from PIL import Image
 from torch import Tensor
 
-from captum_scorecam.masks import min_max_normalize
+from captum_scorecam.masking.scaling import min_max_normalize
 
 FOLDER = Path(__file__).parent
 DPI = 96

@@ -12,8 +12,8 @@ from PIL import Image, ImageOps
 from torch import Tensor
 
 from captum_scorecam import ScoreCAM
-from captum_scorecam.classification.classifiers import Classifier
-from captum_scorecam.classification.images import seen_pixels
+from captum_scorecam.models.classifiers import Classifier
+from captum_scorecam.models.preprocessing import seen_pixels
 
 HEAD = {"attribute_to_layer_input": True}
 

@@ -19,12 +19,13 @@ import torch
 from torch import Tensor
 
 from captum_scorecam._captum import BaselineType, ForwardFunction, TargetType, Tensors
-from captum_scorecam.baselines import BaselineFunction, baselines_of
-from captum_scorecam.class_scores import ScoreFunction
-from captum_scorecam.masked_forward import MaskedForward
-from captum_scorecam.masks import min_max_normalize, varies
+from captum_scorecam.masking.baselines import BaselineFunction, baselines_of
+from captum_scorecam.masking.pixel_masks import StoredMasks, pixel_ranks, pixel_values
+from captum_scorecam.masking.scaling import min_max_normalize, varies
 from captum_scorecam.metrics.functional.example_mean import reduced
-from captum_scorecam.metrics.functional.pixel_masks import StoredMasks, pixel_ranks, pixel_values, score_masks
+from captum_scorecam.metrics.functional.pixel_scores import score_masks
+from captum_scorecam.scoring.class_scores import Score
+from captum_scorecam.scoring.masked_forward import MaskedForward
 
 MASKS = ("soft", "binary")
 
@@ -50,7 +51,7 @@ def masked_input_scores(
     keep_fraction: float | None = 0.5,
     mask: str = "soft",
     baselines: BaselineType | str | BaselineFunction = None,
-    score: str | ScoreFunction = "probability",
+    score: Score = "probability",
     additional_forward_args: object | None = None,
     perturbations_per_eval: int | None = None,
 ) -> MaskedInputScores:

@@ -8,9 +8,9 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from captum_scorecam.masks import varies, working_dtype
+from captum_scorecam.masking.pixel_masks import check_finite
+from captum_scorecam.masking.scaling import varies, working_dtype
 from captum_scorecam.metrics.functional.example_mean import reduced
-from captum_scorecam.metrics.functional.pixel_masks import check_finite
 
 
 def energy_pointing_game(

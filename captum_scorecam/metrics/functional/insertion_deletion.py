@@ -9,10 +9,11 @@ import torch
 from torch import Tensor
 
 from captum_scorecam._captum import BaselineType, ForwardFunction, TargetType, Tensors
-from captum_scorecam.baselines import BaselineFunction, baselines_of
-from captum_scorecam.class_scores import ScoreFunction
-from captum_scorecam.masked_forward import MaskedForward
-from captum_scorecam.metrics.functional.pixel_masks import RankMasks, pixel_ranks, pixel_values, score_masks
+from captum_scorecam.masking.baselines import BaselineFunction, baselines_of
+from captum_scorecam.masking.pixel_masks import RankMasks, pixel_ranks, pixel_values
+from captum_scorecam.metrics.functional.pixel_scores import score_masks
+from captum_scorecam.scoring.class_scores import Score
+from captum_scorecam.scoring.masked_forward import MaskedForward
 
 
 class PerturbationCurve(NamedTuple):
@@ -37,7 +38,7 @@ def insertion(
     *,
     step: float = 0.01,
     baselines: BaselineType | str | BaselineFunction = "blur",
-    score: str | ScoreFunction = "probability",
+    score: Score = "probability",
     additional_forward_args: object | None = None,
     perturbations_per_eval: int | None = None,
 ) -> PerturbationCurve:
@@ -79,7 +80,7 @@ def deletion(
     *,
     step: float = 0.01,
     baselines: BaselineType | str | BaselineFunction = None,
-    score: str | ScoreFunction = "probability",
+    score: Score = "probability",
     additional_forward_args: object | None = None,
     perturbations_per_eval: int | None = None,
 ) -> PerturbationCurve:

@@ -12,7 +12,7 @@ from torch.nn import Module
 from torchmetrics.functional.image import structural_similarity_index_measure
 
 from captum_scorecam._captum import Tensors
-from captum_scorecam.masks import min_max_normalize, varies, working_dtype
+from captum_scorecam.masking.scaling import min_max_normalize, varies, working_dtype
 from captum_scorecam.metrics.functional.model_parameters import ModelTensors, own_parameters, reinitialize
 
 ORDERS = ("top_down", "bottom_up", "independent")

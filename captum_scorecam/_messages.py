@@ -1,0 +1,100 @@
+"""What callers are told: errors in one form for options that do not fit, and warnings that point at their own line."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+import warnings
+from collections.abc import Callable
+from functools import wraps
+from inspect import signature
+from typing import Any, Concatenate, ParamSpec, TypeVar, get_args
+
+import captum
+import torch.utils._contextlib
+
+_NOT_THE_CALLERS = (
+    os.path.dirname(__file__) + os.sep,
+    os.path.dirname(captum.__file__) + os.sep,
+    contextlib.__file__,
+    torch.utils._contextlib.__file__,
+)
+
+_Self = TypeVar("_Self")
+_Parameters = ParamSpec("_Parameters")
+_Result = TypeVar("_Result")
+
+
+def warn_caller(message: str, category: type[Warning] = UserWarning) -> None:
+    """Gives a warning that points at the line that called this package, also through Captum's own tools.
+
+    ``skip_file_prefixes`` of ``warnings.warn`` does the same from Python 3.12 on.
+
+    Args:
+        message (str): The text.
+        category (type): Its class. Default: UserWarning.
+    """
+    level, frame = 1, sys._getframe()
+    while frame.f_back is not None and frame.f_code.co_filename.startswith(_NOT_THE_CALLERS):
+        level, frame = level + 1, frame.f_back
+    warnings.warn(message, category, stacklevel=level)
+
+
+def check_choice(name: str, value: object, choices: Any, otherwise: str = "") -> None:
+    """Checks an option that takes one of a few values.
+
+    Args:
+        name (str): The parameter.
+        value: What was given.
+        choices (Literal): The type that lists the values.
+        otherwise (str): What else the parameter takes, for the message. Default: nothing.
+
+    Raises:
+        ValueError: If `value` is none of them.
+    """
+    if not isinstance(value, str) or value not in get_args(choices):
+        names = [*map(repr, get_args(choices)), *([otherwise] if otherwise else [])]
+        raise ValueError(f"Expected `{name}` to be {', '.join(names[:-1])} or {names[-1]}, but got {value!r}.")
+
+
+def check_at_least(name: str, value: float, least: float) -> None:
+    """Raises ValueError unless `value` is at least `least`; NaN is not."""
+    if not value >= least:
+        raise ValueError(f"Expected `{name}` to be at least {least}, but got {value}.")
+
+
+def check_positive(name: str, value: float) -> None:
+    """Raises ValueError unless `value` is above 0; NaN is not."""
+    if not value > 0:
+        raise ValueError(f"Expected `{name}` to be positive, but got {value}.")
+
+
+def check_whole_number(name: str, value: object, least: int) -> None:
+    """Raises TypeError unless `value` is an int, and ValueError unless it is at least `least`."""
+    if not isinstance(value, int):
+        raise TypeError(f"Expected `{name}` to be an int, but got {value!r}.")
+    check_at_least(name, value, least)
+
+
+def without_constructor_options(
+    method: Callable[Concatenate[_Self, _Parameters], _Result],
+) -> Callable[Concatenate[_Self, _Parameters], _Result]:
+    """Makes a method say where an option belongs that was given to it instead of to the constructor.
+
+    Raises:
+        TypeError: If an argument is a parameter of the class and not of the method.
+    """
+
+    @wraps(method)
+    def checked(self: _Self, /, *args: _Parameters.args, **kwargs: _Parameters.kwargs) -> _Result:
+        unknown = [name for name in kwargs if name not in signature(method).parameters]
+        if unknown and unknown[0] in signature(type(self)).parameters:
+            class_name, name = type(self).__name__, unknown[0]
+            raise TypeError(
+                f"`{name}` is an option of {class_name}, not of {class_name}.{method.__name__}: "
+                f"give it to the constructor, as in {class_name}(..., {name}={kwargs[name]!r})."
+            )
+        return method(self, *args, **kwargs)
+
+    return checked

@@ -1,0 +1,93 @@
+"""A layer's map as an attribution of the inputs' shape."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from captum.attr import Attribution, LayerAttribution
+from captum.log import log_usage
+from torch import Tensor
+
+from captum_scorecam import _captum
+from captum_scorecam._captum import Tensors
+from captum_scorecam.masking.scaling import INTERPOLATION_MODES
+
+
+class InputSpaceAttribution(Attribution):
+    """Gives a layer attribution's maps the shape of the inputs.
+
+    Captum's ``infidelity``, ``sensitivity_max`` and ``NoiseTunnel``, and Quantus, expect attributions of the inputs'
+    shape, a tuple for a tuple. A layer map N×1×h×w is resized to the input's spatial size and repeated over its
+    channels. It wraps any layer attribution that gives one map, Captum's ``LayerGradCam`` too.
+
+    Args:
+        attribution (LayerAttribution): What computes the map.
+        interpolate_mode (str, optional): A mode of ``torch.nn.functional.interpolate``. Default: None, linear, bilinear
+            or trilinear by the map's rank.
+
+    Raises:
+        TypeError: If `attribution` is not a layer attribution.
+
+    Example:
+        >>> import torch
+        >>> from captum.attr import LayerGradCam
+        >>> from captum_scorecam import InputSpaceAttribution
+        >>> model = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 8, stride=8), torch.nn.Flatten())
+        >>> InputSpaceAttribution(LayerGradCam(model, model[0])).attribute(torch.rand(2, 3, 32, 32), target=0).shape
+        torch.Size([2, 3, 32, 32])
+    """
+
+    def __init__(self, attribution: LayerAttribution, interpolate_mode: str | None = None) -> None:
+        if not isinstance(attribution, LayerAttribution):
+            raise TypeError(f"Expected `attribution` to be a LayerAttribution, but got {type(attribution).__name__}.")
+        super().__init__(attribution.forward_func)
+        self.attribution = attribution
+        self.interpolate_mode = interpolate_mode
+
+    @property
+    def multiplies_by_inputs(self) -> bool:
+        """As the wrapped attribution."""
+        return bool(self.attribution.multiplies_by_inputs)
+
+    @log_usage()
+    def attribute(self, inputs: Tensor | Tensors, *args: Any, **kwargs: Any) -> Tensor | Tensors:
+        """Computes the wrapped attribution and resizes it.
+
+        Args:
+            inputs (Tensor or tuple of Tensor): Each N×C×spatial.
+            *args, **kwargs: What the wrapped ``attribute`` takes after the inputs.
+
+        Returns:
+            Tensor or tuple of Tensor: For each input an attribution of its shape, contiguous; a tuple for a tuple.
+
+        Raises:
+            ValueError: If the wrapped attribution gives several maps, or one of another spatial rank than an input.
+        """
+        maps = self.attribution.attribute(inputs, *args, **kwargs)
+        if not isinstance(maps, Tensor):
+            raise ValueError(f"Expected one map from the layer, but got {len(maps)}.")
+        resized = tuple(self._resized(maps, x) for x in _captum.format_inputs(inputs))
+        return resized if isinstance(inputs, tuple) else resized[0]
+
+    def _resized(self, maps: Tensor, inputs: Tensor) -> Tensor:
+        if maps.dim() != inputs.dim() or maps.dim() - 2 not in INTERPOLATION_MODES:
+            raise ValueError(
+                f"Expected a map with the spatial dimensions of the input {tuple(inputs.shape)}, "
+                f"but got shape {tuple(maps.shape)}."
+            )
+        mode = self.interpolate_mode or INTERPOLATION_MODES[maps.dim() - 2]
+        summed = maps.sum(1, keepdim=True)
+        resized: Tensor = LayerAttribution.interpolate(summed, tuple(inputs.shape[2:]), mode)
+        return resized.expand_as(inputs).contiguous()
+
+
+def over_channels(maps: Tensors, inputs: Tensor | Tensors) -> Tensor | Tensors:
+    """Repeats maps N×1×size, one for each input of that size, over its channels.
+
+    Returns:
+        Tensor or tuple of Tensor: For each input a tensor of its shape and dtype, contiguous; a tuple for a tuple.
+    """
+    repeated = tuple(
+        m.to(x.dtype).expand_as(x).contiguous() for m, x in zip(maps, _captum.format_inputs(inputs), strict=True)
+    )
+    return repeated if isinstance(inputs, tuple) else repeated[0]

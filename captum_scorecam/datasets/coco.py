@@ -1,0 +1,69 @@
+"""COCO's detection sets: images with one JSON file of boxes for all."""
+
+from __future__ import annotations
+
+import json
+from collections import defaultdict
+from pathlib import Path
+from typing import Any
+
+from captum_scorecam.datasets.image_files import Box, ImageFile, ImageFiles, largest_object
+
+
+def open_coco(path: Path) -> ImageFiles:
+    """Opens a detection set in the format of COCO, that of torchvision's CocoDetection.
+
+    An image's label is the category whose boxes have the largest total area, and its boxes are those of that category,
+    crowds too. An image without boxes has no label.
+
+    Args:
+        path (Path): The JSON file of annotations, ``annotations/instances_NAME.json`` beside the images' folder
+            ``NAME``, or in or beside the images' folder; or a folder with ``annotations/instances_val2017.json``, or
+            else the last of its ``annotations/instances_*.json``.
+
+    Raises:
+        ValueError: If there is no such set, or the JSON file can't be read.
+    """
+    annotations = path if path.is_file() else coco_annotations(path)
+    if annotations is None:
+        raise ValueError(f"Expected annotations/instances_val2017.json in {str(path)!r}, but found none.")
+    try:
+        files = _image_files(json.loads(annotations.read_bytes()), _image_folder(annotations))
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ValueError(
+            f"Expected annotations of COCO, but {str(annotations)!r} can't be read as such: {error!r}."
+        ) from error
+    if not files:
+        raise ValueError(f"Expected images in {str(annotations)!r}, but there are none.")
+    return ImageFiles(files)
+
+
+def coco_annotations(path: Path) -> Path | None:
+    """Finds the JSON file of annotations in a folder, or None."""
+    preferred = path / "annotations" / "instances_val2017.json"
+    others = sorted(path.glob("annotations/instances_*.json"))
+    return preferred if preferred.is_file() else next(reversed(others), None)
+
+
+def _image_folder(annotations: Path) -> Path:
+    folder = annotations.parent.parent / annotations.stem.removeprefix("instances_")
+    return folder if folder.is_dir() else annotations.parent
+
+
+def _image_files(content: dict[str, Any], folder: Path) -> list[ImageFile]:
+    names = {category["id"]: str(category["name"]) for category in content["categories"]}
+    objects: dict[int, list[tuple[str, Box]]] = defaultdict(list)
+    for thing in content["annotations"]:
+        left, top, width, height = map(float, thing["bbox"])
+        objects[thing["image_id"]].append((names[thing["category_id"]], (left, top, left + width, top + height)))
+    return [
+        ImageFile(
+            str(folder / image["file_name"]), image["file_name"], *largest_object(objects[image["id"]]), _size(image)
+        )
+        for image in content["images"]
+    ]
+
+
+def _size(image: dict[str, Any]) -> tuple[int, int] | None:
+    width, height = int(image.get("width") or 0), int(image.get("height") or 0)
+    return (width, height) if width and height else None

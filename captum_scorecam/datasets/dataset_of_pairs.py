@@ -1,0 +1,77 @@
+"""A map-style data set of (image, label) as data to evaluate on."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from operator import index as whole_number
+from typing import Any
+
+from PIL import Image
+
+from captum_scorecam.datasets.images import upright_rgb
+from captum_scorecam.datasets.sample import Label, Sample
+
+
+class DatasetOfPairs:
+    """Gives a data set of pairs (image, label), such as torchvision's, the members of `EvaluationData`.
+
+    Args:
+        dataset (torch.utils.data.Dataset): Gives (PIL image, label) for an index: one without a transform. A label is
+            a class index or a text.
+        labels (sequence, optional): Its labels, such as the ``targets`` of many of torchvision's data sets.
+            Default: None, an image is read to know its label.
+        names (sequence of str, optional): A different name for each image. Default: None, its index.
+
+    Raises:
+        ValueError: If there are not as many labels or names as images, or a name is there twice.
+
+    Example:
+        >>> from PIL import Image
+        >>> from captum_scorecam.datasets import DatasetOfPairs
+        >>> data = DatasetOfPairs([(Image.new("RGB", (8, 8)), 3)])
+        >>> data.name(0), data.label(0)
+        ('0', 3)
+    """
+
+    has_labels = True
+    has_boxes = False
+    classes: Sequence[str] | None = None
+
+    def __init__(self, dataset: Any, labels: Sequence[Any] | None = None, names: Sequence[str] | None = None) -> None:
+        for what, values in (("labels", labels), ("names", names)):
+            if values is not None and len(values) != len(dataset):
+                raise ValueError(f"Expected {len(dataset)} {what}, one for each image, but got {len(values)}.")
+        if names is not None and len(set(names)) < len(names):
+            raise ValueError("Expected a different name for each image, but some are equal.")
+        self._dataset, self._labels, self._names = dataset, labels, names
+
+    def __len__(self) -> int:
+        return len(self._dataset)
+
+    def name(self, index: int) -> str:
+        """Returns an image's name."""
+        return str(index) if self._names is None else self._names[index]
+
+    def label(self, index: int) -> Label:
+        """Returns an image's label."""
+        return _label(self._dataset[index][1] if self._labels is None else self._labels[index])
+
+    def __getitem__(self, index: int) -> Sample:
+        """Reads an image.
+
+        Raises:
+            TypeError: If the data set does not give a PIL image and a class index or text.
+        """
+        image, label = self._dataset[index]
+        if not isinstance(image, Image.Image):
+            raise TypeError(f"Expected PIL images, of a data set without a transform, but got {type(image).__name__}.")
+        return Sample(self.name(index), upright_rgb(image), _label(label))
+
+
+def _label(value: Any) -> Label:
+    if isinstance(value, str):
+        return value
+    try:
+        return whole_number(value)
+    except TypeError as error:
+        raise TypeError(f"Expected labels to be class indices or texts, but got {type(value).__name__}.") from error

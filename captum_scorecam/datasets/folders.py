@@ -1,0 +1,72 @@
+"""Folders of images: one folder for each class, or all images together."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from torchvision.datasets.folder import IMG_EXTENSIONS
+
+from captum_scorecam.datasets.image_files import ImageFile, ImageFiles
+
+
+def open_class_folders(root: Path) -> ImageFiles:
+    """Opens a folder with a folder of images for each class, as torchvision's ImageFolder does.
+
+    An image's label is the name of the folder in `root` that it lies in, at any depth. Images in `root` itself are
+    left out; so is what `images_below` leaves out.
+
+    Raises:
+        ValueError: If there are no images.
+        OSError: If a folder can't be listed.
+    """
+    classes = sorted(entry.name for entry in os.scandir(root) if entry.is_dir() and not entry.name.startswith("."))
+    names = [name for name in images_below(root) if "/" in name]
+    _check_any(names, root, "in folders, one for each class, of")
+    return ImageFiles([ImageFile(str(root / name), name, label=name.split("/")[0]) for name in names], classes)
+
+
+def open_flat_folder(root: Path) -> ImageFiles:
+    """Opens the images in a folder and the folders in it, without labels.
+
+    Raises:
+        ValueError: If there are no images.
+        OSError: If a folder can't be listed.
+    """
+    names = images_below(root)
+    _check_any(names, root, "in")
+    return ImageFiles([ImageFile(str(root / name), name) for name in names])
+
+
+def images_below(root: Path) -> list[str]:
+    """Lists a folder's images at any depth, by their path relative to it, sorted.
+
+    What is hidden (its name begins with a dot) or has not the suffix of an image is left out. Links are followed,
+    but not to a folder that holds the link.
+    """
+    found = []
+    for folder, folders, files in os.walk(root, onerror=_raise, followlinks=True):
+        real = Path(os.path.realpath(folder))
+        folders[:] = [
+            name
+            for name in folders
+            if not name.startswith(".") and not real.is_relative_to(os.path.realpath(os.path.join(folder, name)))
+        ]
+        relative = Path(folder).relative_to(root)
+        found += [(relative / name).as_posix() for name in files if is_image(name)]
+    return sorted(found)
+
+
+def is_image(path: str) -> bool:
+    """Tells by a file's name whether it is an image that is not hidden."""
+    return path.lower().endswith(IMG_EXTENSIONS) and not os.path.basename(path).startswith(".")
+
+
+def _raise(error: OSError) -> None:
+    raise error
+
+
+def _check_any(names: list[str], root: Path, where: str) -> None:
+    if not names:
+        suffixes = ", ".join(IMG_EXTENSIONS)
+        raise ValueError(f"Expected images ({suffixes}) {where} {str(root)!r}, but found none.")

@@ -1,0 +1,111 @@
+"""Mosaics of four images: data whose regions are known without boxes."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+from random import Random
+from typing import TypeVar
+
+from PIL import Image, ImageOps
+
+from captum_scorecam.datasets.sample import EvaluationData, Label, Sample
+
+_Value = TypeVar("_Value")
+
+
+class Mosaics:
+    """Mosaics of 2×2 images of four labels, one for each image of a data set.
+
+    The idea is that of Focus (arXiv 2109.15035), whose mosaics show the explained class twice; here it is shown once.
+    A mosaic has its image's name and label, and its region is that image's tile. The tile's place and the three other
+    images are drawn from the seed and the image's name: three other labels, and an image of each; one that can't
+    be read is replaced by the next one drawn. Each tile shows the square in the middle of its image.
+
+    Args:
+        data (EvaluationData): Images with labels of at least four classes.
+        seed (int): What places and other images are drawn from. Default: 0.
+        tile_size (int): The tiles' width and height in pixels. Default: 224.
+
+    Raises:
+        ValueError: If there are fewer than four labels, or `tile_size` is below 1.
+    """
+
+    has_labels = True
+    has_boxes = True
+
+    def __init__(self, data: EvaluationData, seed: int = 0, tile_size: int = 224) -> None:
+        if tile_size < 1:
+            raise ValueError(f"Expected `tile_size` to be at least 1, but got {tile_size}.")
+        self.data = data
+        self.classes = data.classes
+        self.seed = seed
+        self.tile_size = tile_size
+        self._members: dict[Label, list[int]] = defaultdict(list)
+        for index in range(len(data)):
+            label = data.label(index)
+            if label is not None:
+                self._members[label].append(index)
+        if len(self._members) < 4:
+            raise ValueError(f"Expected images of at least four labels for mosaics, but got {len(self._members)}.")
+
+    def __len__(self) -> int:
+        return len(self.data)
+
+    def name(self, index: int) -> str:
+        """Returns the name of the image whose tile is the region."""
+        return self.data.name(index)
+
+    def label(self, index: int) -> Label | None:
+        """Returns the label of the image whose tile is the region."""
+        return self.data.label(index)
+
+    def __getitem__(self, index: int) -> Sample:
+        """Reads an image and three others, and lays them side by side.
+
+        Raises:
+            ValueError, OSError: If the image can't be read or has no label, or no three others can be read.
+        """
+        sample = self.data[index]
+        if sample.label is None:
+            raise ValueError(f"Expected a labelled image for a mosaic, but {sample.name!r} has no label.")
+        generator = Random(f"{self.seed}/{sample.name}".encode("utf-8", "surrogateescape"))
+        place = int(4 * generator.random())
+        tiles = self._others(sample.label, generator)
+        tiles.insert(place, sample.image)
+        image, region = self._blank("RGB"), self._blank("L")
+        for position, tile in enumerate(tiles):
+            image.paste(ImageOps.fit(tile, (self.tile_size, self.tile_size)), self._corner(position))
+        corner = self._corner(place)
+        region.paste(255, (*corner, corner[0] + self.tile_size, corner[1] + self.tile_size))
+        return Sample(sample.name, image, sample.label, region)
+
+    def _others(self, label: Label, generator: Random) -> list[Image.Image]:
+        """Reads one image each of three other labels."""
+        found: list[Image.Image] = []
+        for other in _shuffled([other for other in self._members if other != label], generator):
+            image = self._first_readable(_shuffled(self._members[other], generator))
+            if image is not None:
+                found.append(image)
+            if len(found) == 3:
+                return found
+        raise ValueError(f"Expected images of three other labels for a mosaic, but only {len(found)} can be read.")
+
+    def _first_readable(self, indices: list[int]) -> Image.Image | None:
+        for index in indices:
+            try:
+                return self.data[index].image
+            except (ValueError, OSError):
+                continue
+        return None
+
+    def _blank(self, mode: str) -> Image.Image:
+        return Image.new(mode, (2 * self.tile_size, 2 * self.tile_size))
+
+    def _corner(self, position: int) -> tuple[int, int]:
+        return (position % 2 * self.tile_size, position // 2 * self.tile_size)
+
+
+def _shuffled(values: Sequence[_Value], generator: Random) -> list[_Value]:
+    # `Random.random` is what Python promises to keep from version to version; `shuffle` is not.
+    return sorted(values, key=lambda _: generator.random())

@@ -1,0 +1,76 @@
+"""Pascal VOC's detection sets: images with an XML file of boxes each."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from xml.etree import ElementTree
+
+from captum_scorecam.datasets.image_files import Box, ImageFile, ImageFiles, largest_object
+
+_SPLITS = ("val", "trainval", "test", "train")
+
+
+def open_voc(path: Path) -> ImageFiles:
+    """Opens a detection set of Pascal VOC, in the layout that torchvision's VOCDetection has too.
+
+    An image's label is the class whose boxes have the largest total area, and its boxes are those of that class,
+    truncated and difficult objects too.
+
+    Args:
+        path (Path): A folder ``VOC2012`` or of another year, one that holds it, or one that holds ``VOCdevkit``; of
+            several years, the last is opened, and of its splits the first of val, trainval, test and train. Or the
+            list of a split, a text file in ``ImageSets/Main``.
+
+    Raises:
+        ValueError: If there is no such set, or an annotation can't be read.
+    """
+    split = path if path.is_file() else _split(path)
+    root = split.absolute().parent.parent.parent
+    names = [line.split()[0] for line in split.read_text(encoding="utf-8").splitlines() if line.strip()]
+    if not names:
+        raise ValueError(f"Expected the names of images in {str(split)!r}, but there are none.")
+    return ImageFiles([_image_file(root, name) for name in names])
+
+
+def voc_root(path: Path) -> Path | None:
+    """Finds the folder of the last year in or below a folder, or None."""
+    years = [folder for pattern in ("VOC20*", "VOCdevkit/VOC20*") for folder in sorted(path.glob(pattern))[::-1]]
+    return next((folder for folder in [path, *years] if (folder / "ImageSets" / "Main").is_dir()), None)
+
+
+def _split(path: Path) -> Path:
+    root = voc_root(path)
+    if root is None:
+        raise ValueError(f"Expected a folder VOC2012 with ImageSets/Main in {str(path)!r}, but found none.")
+    splits = [root / "ImageSets" / "Main" / f"{split}.txt" for split in _SPLITS]
+    found = next((split for split in splits if split.is_file()), None)
+    if found is None:
+        raise ValueError(f"Expected one of {', '.join(s.name for s in splits)} in {str(splits[0].parent)!r}.")
+    return found
+
+
+def _image_file(root: Path, name: str) -> ImageFile:
+    annotation = root / "Annotations" / f"{name}.xml"
+    try:
+        tree = ElementTree.parse(annotation).getroot()
+        label, boxes = largest_object([(_text(thing, "name"), _box(thing)) for thing in tree.findall("object")])
+        size = (int(_text(tree, "size/width")), int(_text(tree, "size/height")))
+    except (OSError, ElementTree.ParseError, ValueError) as error:
+        raise ValueError(
+            f"Expected an annotation of VOC, but {str(annotation)!r} can't be read as one: {error}"
+        ) from error
+    file = f"{name}.jpg"
+    return ImageFile(str(root / "JPEGImages" / file), file, label, boxes, size if all(size) else None)
+
+
+def _box(thing: ElementTree.Element) -> Box:
+    """Returns an object's box; VOC counts pixels from 1, and the last one is in the box."""
+    left, top, right, bottom = (float(_text(thing, f"bndbox/{edge}")) for edge in ("xmin", "ymin", "xmax", "ymax"))
+    return left - 1, top - 1, right, bottom
+
+
+def _text(element: ElementTree.Element, path: str) -> str:
+    text = element.findtext(path)
+    if text is None:
+        raise ValueError(f"{element.tag} has no {path}")
+    return text.strip()

@@ -1,0 +1,104 @@
+"""Activations as maps N×K×spatial: tokens of Vision Transformers reshaped, everything else checked."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+from torch import Tensor
+
+from captum_scorecam._captum import Tensors
+
+
+def vit_activation_maps(tokens: Tensor, prefix_tokens: int = 1, grid_size: tuple[int, int] | None = None) -> Tensor:
+    """Lays the patch tokens of a Vision Transformer out as maps, for ``activation_transform``.
+
+    Args:
+        tokens (Tensor): N×(P + h·w)×K, the first P of them class or register tokens.
+        prefix_tokens (int): P. Default: 1, the class token.
+        grid_size (tuple of int, optional): (h, w), the patches per side. Default: None, a square grid.
+
+    Returns:
+        Tensor: N×K×h×w.
+
+    Raises:
+        ValueError: If `tokens` has another rank, or the patch tokens do not fill the grid.
+    """
+    if tokens.dim() != 3:
+        raise ValueError(f"Expected tokens of shape N×S×K, but got {tuple(tokens.shape)}.")
+    patches = tokens[:, prefix_tokens:]
+    height, width = grid_size or (math.isqrt(patches.shape[1]),) * 2
+    if height * width != patches.shape[1]:
+        raise ValueError(
+            f"Expected {height}×{width} patch tokens, but got {patches.shape[1]} "
+            f"(after {prefix_tokens} prefix tokens); `grid_size` sets another grid."
+        )
+    return patches.movedim(-1, 1).reshape(len(tokens), -1, height, width)
+
+
+def swin_activation_maps(tokens: Tensor, grid_size: tuple[int, int] | None = None) -> Tensor:
+    """Lays the tokens of a Swin Transformer out as maps, for ``activation_transform``.
+
+    Args:
+        tokens (Tensor): N×h×w×K (torchvision), or N×(h·w)×K.
+        grid_size (tuple of int, optional): (h, w) of flat tokens. Default: None, a square grid.
+
+    Returns:
+        Tensor: N×K×h×w.
+
+    Raises:
+        ValueError: If `tokens` has another rank, or flat tokens do not fill the grid.
+    """
+    if tokens.dim() == 4:
+        return tokens.movedim(-1, 1)
+    return vit_activation_maps(tokens, prefix_tokens=0, grid_size=grid_size)
+
+
+def check_activation_transform(transform: object) -> None:
+    """Raises TypeError where an ``activation_transform`` is given that is not callable."""
+    if transform is not None and not callable(transform):
+        raise TypeError(f"Expected `activation_transform` to be callable, but got {transform!r}.")
+
+
+def checked_activation_maps(
+    activations: Tensors, inputs: Tensors, transform: Callable[[Tensor], Tensor] | None = None
+) -> Tensors:
+    """Returns the activations, transformed, as finite maps that fit the inputs.
+
+    Args:
+        activations (tuple of Tensor): What the layer gave, one or more tensors.
+        inputs (tuple of Tensor): N examples, each N×C×spatial.
+        transform (callable, optional): Turns an activation into maps.
+
+    Returns:
+        tuple of Tensor: Each N×K×spatial, of the inputs' spatial rank.
+
+    Raises:
+        TypeError: If the layer or the transform gives something other than floating-point tensors.
+        ValueError: If an activation is no map, has another spatial rank or number of examples, or is not finite.
+    """
+    maps = tuple(activation if transform is None else transform(activation) for activation in activations)
+    for activation in maps:
+        _check_map(activation, inputs)
+    return maps
+
+
+def _check_map(activation: Tensor, inputs: Tensors) -> None:
+    shape = tuple(getattr(activation, "shape", ()))
+    if not isinstance(activation, Tensor) or not activation.is_floating_point():
+        found = activation.dtype if isinstance(activation, Tensor) else type(activation).__name__
+        raise TypeError(f"Expected the layer to give floating-point tensors, but got {found}.")
+    if len(shape) not in (3, 4, 5):
+        raise ValueError(
+            f"Expected the layer to give maps of shape N×K×spatial (1 to 3 spatial dimensions), but got shape {shape}."
+        )
+    ranks = sorted({x.dim() - 2 for x in inputs if x.dim() > 2} - {len(shape) - 2})
+    if ranks:
+        raise ValueError(
+            f"Expected maps with {ranks[0]} spatial dimensions, as the inputs have, but got shape {shape}; "
+            "`activation_transform` can turn activations into maps (see `vit_activation_maps`)."
+        )
+    if shape[0] != len(inputs[0]):
+        raise ValueError(f"Expected activations of {len(inputs[0])} examples, but got shape {shape}.")
+    if not activation.isfinite().all():
+        raise ValueError(f"Expected finite activations, but got NaN or Inf in the layer's activation of shape {shape}.")

@@ -1,0 +1,89 @@
+"""Baselines computed from the inputs: a callable, or a name for one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TypeAlias
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from captum_scorecam import _captum
+from captum_scorecam._captum import BaselineType, Tensors
+from captum_scorecam.masking.scaling import working_dtype
+
+BaselineFunction: TypeAlias = Callable[[Tensor], Tensor]
+
+
+def gaussian_blur(inputs: Tensor, kernel_size: int = 11, sigma: float = 5.0) -> Tensor:
+    """Blurs inputs along every spatial dimension; the default is the blur of RISE's insertion (arXiv 1806.07421).
+
+    Values beyond an edge are the edge's. (RISE's code has zeros there, which darken the rim.)
+
+    Args:
+        inputs (Tensor): Shape N×C×spatial.
+        kernel_size (int): The width of the truncated Gaussian, odd. Default: 11.
+        sigma (float): Its standard deviation in pixels. Default: 5.
+
+    Returns:
+        Tensor: The shape and dtype of `inputs`.
+
+    Raises:
+        ValueError: If `kernel_size` is not odd or `sigma` not positive.
+    """
+    if kernel_size < 1 or kernel_size % 2 == 0:
+        raise ValueError(f"Expected `kernel_size` to be odd and positive, but got {kernel_size}.")
+    if not sigma > 0:
+        raise ValueError(f"Expected `sigma` to be positive, but got {sigma}.")
+    dtype = working_dtype(inputs.dtype)
+    offsets = torch.arange(kernel_size, device=inputs.device, dtype=dtype) - kernel_size // 2
+    kernel = (-(offsets**2) / (2 * sigma**2)).softmax(0)
+    blurred = inputs.to(dtype)
+    # Autocast would blur, by convolutions, in half precision.
+    with torch.autocast(inputs.device.type, enabled=False):
+        for dim in range(2, inputs.dim()):
+            blurred = _blur_along(blurred, dim, kernel)
+    return blurred.to(inputs.dtype)
+
+
+def baselines_of(inputs: Tensor | Tensors, baselines: BaselineType | str | BaselineFunction) -> BaselineType:
+    """Turns what a user may give as baselines into what Captum takes.
+
+    Args:
+        inputs (Tensor or tuple of Tensor): Each N×C×spatial.
+        baselines: Baselines in any form that Captum accepts, which are returned as they are; ``"blur"``, for
+            :func:`gaussian_blur`; or a callable that takes each input tensor and returns its baseline.
+
+    Raises:
+        ValueError: If `baselines` is another string.
+    """
+    if isinstance(baselines, str):
+        if baselines != "blur":
+            raise ValueError(f"Expected `baselines` to be 'blur', a value or a callable, but got {baselines!r}.")
+        baselines = gaussian_blur
+    if not callable(baselines):
+        return baselines
+    computed = tuple(baselines(x.detach()) for x in _captum.format_inputs(inputs))
+    return computed if isinstance(inputs, tuple) else computed[0]
+
+
+def blend(inputs: Tensor, masks: Tensor, baselines: Tensor) -> Tensor:
+    """Masks inputs towards a baseline: B + H ∘ (X − B).
+
+    Args:
+        inputs (Tensor): X, shape R×C×spatial.
+        masks (Tensor): H, shape R×1×spatial, in [0, 1]; 1 keeps the input, 0 gives the baseline.
+        baselines (Tensor): B, broadcastable to `inputs`, of its dtype.
+
+    Returns:
+        Tensor: The shape and dtype of `inputs`.
+    """
+    return torch.lerp(baselines, inputs, masks.to(inputs.dtype))
+
+
+def _blur_along(inputs: Tensor, dim: int, kernel: Tensor) -> Tensor:
+    lines = inputs.movedim(dim, -1)
+    half = len(kernel) // 2
+    padded = F.pad(lines.reshape(-1, 1, lines.shape[-1]), (half, half), mode="replicate")
+    return F.conv1d(padded, kernel.view(1, 1, -1)).reshape(lines.shape).movedim(-1, dim)

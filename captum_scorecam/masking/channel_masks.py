@@ -1,0 +1,109 @@
+"""Activation maps as masks in [0, 1], and inputs blended with a baseline through them. Pure tensors, no model."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from captum_scorecam.masking.scaling import min_max_normalize, resize, varies, working_dtype
+
+EQUAL_TO_ROUNDING = 32  # in units of the dtype's epsilon, for values in [0, 1]
+
+
+def most_varied(maps: Tensor, max_channels: int) -> Tensor:
+    """Tells which `max_channels` channels of each example have the largest standard deviation (Faster-Score-CAM).
+
+    Args:
+        maps (Tensor): Shape N×K×spatial.
+        max_channels (int): How many channels to keep, at least 1.
+
+    Returns:
+        Tensor: N×K, bool.
+    """
+    deviation = maps.flatten(2).to(working_dtype(maps.dtype)).std(2, correction=0)
+    kept = deviation.topk(min(max_channels, maps.shape[1]), dim=1).indices
+    return torch.zeros_like(deviation, dtype=torch.bool).scatter_(1, kept, True)
+
+
+@dataclass(frozen=True)
+class ChannelMasks:
+    """The masks H_k = s(U(A_k)) of a layer's channels, made a few at a time.
+
+    A channel whose map is constant has no mask. Where a map is constant at the size of one of several inputs only, its
+    mask is zero there: nothing of that input is left. Channels of one example whose maps are equal once they are scaled
+    to [0, 1] (positive affine copies of one another) share one.
+
+    Attributes:
+        maps (Tensor): P×1×spatial, the distinct scaled maps at the layer's resolution.
+        examples (Tensor): P, the example that each mask belongs to, ascending.
+        index (Tensor): N×K, the mask of each channel; −1 where it has none.
+        sizes (tuple): The spatial size of each input tensor.
+        n_constant (int): How many of the N·K channels are constant.
+    """
+
+    maps: Tensor
+    examples: Tensor
+    index: Tensor
+    sizes: tuple[tuple[int, ...], ...]
+    n_constant: int
+
+    @classmethod
+    def of(
+        cls, activations: Tensor, sizes: tuple[tuple[int, ...], ...], max_channels: int | None = None
+    ) -> ChannelMasks:
+        """Finds the distinct masks of activations N×K×spatial for inputs of the given spatial sizes."""
+        maps = activations.to(working_dtype(activations.dtype))
+        masked = torch.stack([varies(_at_most(activations, size)) for size in sizes]).any(0)
+        n_constant = masked.numel() - int(masked.sum())
+        if max_channels is not None:
+            masked &= most_varied(maps, max_channels)
+        examples = masked.nonzero()[:, 0]
+        scaled = min_max_normalize(maps).flatten(2)[masked]
+        group, first = _equal_rows(scaled, examples)
+        index = torch.full_like(masked, -1, dtype=torch.long)
+        index[masked] = group
+        return cls(scaled[first].reshape(-1, 1, *maps.shape[2:]), examples[first], index, sizes, n_constant)
+
+    @classmethod
+    def of_baselines(cls, n_examples: int, sizes: tuple[tuple[int, ...], ...], like: Tensor) -> ChannelMasks:
+        """One mask of zeros for each example, under which nothing but the baseline is left."""
+        examples = torch.arange(n_examples, device=like.device)
+        maps = like.new_zeros(n_examples, *[1] * (1 + len(sizes[0])), dtype=working_dtype(like.dtype))
+        return cls(maps, examples, examples.unsqueeze(1), sizes, 0)
+
+    def __len__(self) -> int:
+        return len(self.maps)
+
+    def __getitem__(self, rows: Tensor) -> tuple[Tensor, ...]:
+        """The masks of some rows: for each input tensor one, shape len(rows)×1×size, values in [0, 1]."""
+        return tuple(min_max_normalize(resize(self.maps[rows], size)) for size in self.sizes)
+
+    def of_channels(self, scores: Tensor) -> Tensor:
+        """Spreads scores P×T of the masks over the channels, N×K×T; 0 for a channel without a mask."""
+        return torch.cat([scores, scores.new_zeros(1, scores.shape[1])])[self.index]
+
+
+def _equal_rows(rows: Tensor, examples: Tensor) -> tuple[Tensor, Tensor]:
+    """Groups the rows (R×D, in [0, 1]) of one example that are equal to rounding.
+
+    Rows are put in the order of their product with a random vector, in which equal rows are neighbours.
+
+    Returns:
+        tuple: The group of each row (R), ascending with the example, and the first row of each group.
+    """
+    vector = torch.rand(rows.shape[1], generator=torch.Generator().manual_seed(0), dtype=rows.dtype)
+    order = (rows @ vector.to(rows.device)).argsort(stable=True)
+    order = order[examples[order].argsort(stable=True)]
+    differ = rows[order].diff(dim=0).abs().amax(1) > EQUAL_TO_ROUNDING * torch.finfo(rows.dtype).eps
+    starts = torch.ones_like(examples, dtype=torch.bool)
+    starts[1:] = differ | (examples[order].diff() != 0)
+    group = torch.empty_like(examples)
+    group[order] = starts.cumsum(0) - 1
+    return group, order[starts]
+
+
+def _at_most(maps: Tensor, size: tuple[int, ...]) -> Tensor:
+    # Shrinking a map can make it constant; enlarging can not.
+    return resize(maps, [min(have, wanted) for have, wanted in zip(maps.shape[2:], size, strict=True)])

@@ -1,0 +1,125 @@
+"""RISE's random grids, drawn at once and upsampled a few at a time. Pure functions of tensors."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Generator, Tensor
+
+from captum_scorecam._captum import Tensors
+from captum_scorecam.masking.scaling import working_dtype
+
+
+@dataclass(frozen=True)
+class GridMasks:
+    """Random binary grids, upsampled and shifted (arXiv 1806.07421, section 3.2). The same masks serve every example.
+
+    Attributes:
+        grids (Tensor): M×cells, bool: the cells that are kept.
+        shifts (Tensor): M×spatial dimensions, in [0, 1): each mask's shift, in cells.
+        examples (Tensor): M·N: the example that each row masks; a mask's rows follow one another.
+        sizes (tuple): The spatial size of each input tensor.
+        dtype (torch.dtype): Of the masks.
+    """
+
+    grids: Tensor
+    shifts: Tensor
+    examples: Tensor
+    sizes: tuple[tuple[int, ...], ...]
+    dtype: torch.dtype
+
+    def __len__(self) -> int:
+        return len(self.examples)
+
+    def __getitem__(self, rows: Tensor) -> Tensors:
+        """The masks of some rows: for each input tensor one, shape len(rows)×1×size, values in [0, 1]."""
+        n_examples = len(self) // len(self.grids)
+        numbers = rows // n_examples
+        grids, shifts = self.grids[numbers].to(self.dtype), self.shifts[numbers]
+        return tuple(upsample_grids(grids, shifts, size) for size in self.sizes)
+
+
+def draw_grids(
+    inputs: Tensors, n_masks: int, grid_size: int | Sequence[int], keep_probability: float, generator: Generator | None
+) -> GridMasks:
+    """Draws the grids and the shifts of all masks at once, so that the chunk size cannot change them.
+
+    Args:
+        inputs (tuple of Tensor): What the masks are for, each N×C×spatial.
+        n_masks (int): M.
+        grid_size (int or sequence of int): s, the cells of a grid along each spatial dimension.
+        keep_probability (float): p, the probability that a cell is kept.
+        generator (torch.Generator, optional): None is PyTorch's global generator on the CPU.
+
+    Raises:
+        ValueError: If the inputs or `grid_size` differ in their number of spatial dimensions.
+    """
+    sizes = tuple(tuple(x.shape[2:]) for x in inputs)
+    cells = cells_per_dimension(grid_size, sizes)
+    device = torch.device("cpu") if generator is None else generator.device
+    kept = torch.rand(n_masks, *cells, generator=generator, dtype=torch.float32, device=device)
+    shifts = torch.rand(n_masks, len(cells), generator=generator, dtype=torch.float32, device=device)
+    to = inputs[0].device
+    return GridMasks(
+        (kept < keep_probability).to(to),
+        shifts.to(to),
+        torch.arange(len(inputs[0]), device=to).repeat(n_masks),
+        sizes,
+        working_dtype(inputs[0].dtype),
+    )
+
+
+def check_grid_size(grid_size: int | Sequence[int]) -> None:
+    """Raises ValueError unless a grid has at least one cell along each dimension."""
+    cells = [grid_size] if isinstance(grid_size, int) else list(grid_size)
+    if not cells or min(cells) < 1:
+        raise ValueError(f"Expected `grid_size` to be at least 1, but got {grid_size}.")
+
+
+def cells_per_dimension(grid_size: int | Sequence[int], sizes: tuple[tuple[int, ...], ...]) -> tuple[int, ...]:
+    """Returns the number of cells along each spatial dimension of inputs of the given sizes.
+
+    Raises:
+        ValueError: If the inputs have different numbers of spatial dimensions, or `grid_size` is of another length.
+    """
+    ranks = {len(size) for size in sizes}
+    if len(ranks) > 1:
+        raise ValueError(f"Expected inputs with equally many spatial dimensions, but got {sorted(ranks)}.")
+    rank = ranks.pop()
+    per_dimension = (grid_size,) * rank if isinstance(grid_size, int) else tuple(grid_size)
+    if len(per_dimension) != rank:
+        raise ValueError(f"Expected `grid_size` to be one number or {rank}, but got {grid_size}.")
+    return per_dimension
+
+
+def upsample_grids(grids: Tensor, shifts: Tensor, size: Sequence[int]) -> Tensor:
+    """Upsamples each grid of s cells to s + 1 cells of ⌈H/s⌉ pixels, and crops H pixels from its shift on.
+
+    Linear interpolation along each dimension (``align_corners=False``). As in the authors' code, a cell has ⌈H/s⌉
+    pixels (the paper writes ⌊H/s⌋) and the shift is one of 0, …, ⌈H/s⌉ − 1. Every pixel is a convex combination of
+    cells, so its mean is the probability of a cell.
+
+    Args:
+        grids (Tensor): R×cells, floating point.
+        shifts (Tensor): R×spatial dimensions, in [0, 1): the shift in cells.
+        size (sequence of int): The spatial size of the masks.
+
+    Returns:
+        Tensor: R×1×size, of the grids' dtype.
+    """
+    masks = grids
+    # Autocast would interpolate, by matrix products, in half precision.
+    with torch.autocast(grids.device.type, enabled=False):
+        for dimension, pixels in enumerate(size):
+            cells = grids.shape[1 + dimension]
+            cell_pixels = -(-pixels // cells)
+            one_hot = torch.eye(cells, dtype=grids.dtype, device=grids.device).unsqueeze(0)
+            weights = F.interpolate(one_hot, (cells + 1) * cell_pixels, mode="linear", align_corners=False)[0]
+            first = (shifts[:, dimension, None] * cell_pixels).long().clamp(max=cell_pixels - 1)
+            of_rows = weights.T[first + torch.arange(pixels, device=grids.device)]
+            # Takes the dimension in front and puts it, upsampled, behind; after all of them they are in order.
+            masks = torch.einsum("rps,rs...->r...p", of_rows, masks)
+    return masks.unsqueeze(1)

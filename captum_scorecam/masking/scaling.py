@@ -1,0 +1,63 @@
+"""Maps resized and scaled to [0, 1], and the precision in which that happens. Pure tensors, no model."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+INTERPOLATION_MODES = {1: "linear", 2: "bilinear", 3: "trilinear"}
+
+
+def resize(maps: Tensor, size: Sequence[int]) -> Tensor:
+    """Resizes maps linearly (linear, bilinear or trilinear by their rank; ``align_corners=False``).
+
+    Args:
+        maps (Tensor): Shape N×K×h, N×K×h×w or N×K×d×h×w.
+        size (sequence of int): The wanted spatial size.
+
+    Returns:
+        Tensor: N×K×*size.
+    """
+    if tuple(maps.shape[2:]) == tuple(size):
+        return maps
+    return F.interpolate(maps, tuple(size), mode=INTERPOLATION_MODES[maps.dim() - 2], align_corners=False)
+
+
+def min_max_normalize(maps: Tensor) -> Tensor:
+    """Scales each example's and channel's map to [0, 1]: s(A) = (A − min A) / (max A − min A).
+
+    A map that is constant to rounding, as `varies` tells, has no such scaling (0/0) and becomes zero.
+
+    Args:
+        maps (Tensor): Shape N×K×spatial, floating point.
+
+    Returns:
+        Tensor: The shape of `maps`, values in [0, 1].
+    """
+    spatial = tuple(range(2, maps.dim()))
+    low, high = maps.amin(spatial, keepdim=True), maps.amax(spatial, keepdim=True)
+    span = high - low
+    constant = span <= 2 * torch.finfo(maps.dtype).eps * torch.maximum(low.abs(), high.abs())
+    return torch.where(constant, 0.0, (maps - low) / span)
+
+
+def varies(maps: Tensor) -> Tensor:
+    """Tells which maps are not constant, to rounding: max A − min A > 2 ε max |A|, ε of the maps' dtype.
+
+    Args:
+        maps (Tensor): Shape N×K×spatial, floating point.
+
+    Returns:
+        Tensor: N×K, bool.
+    """
+    flat = maps.flatten(2).to(working_dtype(maps.dtype))
+    span = flat.amax(2) - flat.amin(2)
+    return span > 2 * torch.finfo(maps.dtype).eps * flat.abs().amax(2)
+
+
+def working_dtype(dtype: torch.dtype) -> torch.dtype:
+    """The dtype in which masks, scores and weights are computed: float64 for float64, else float32."""
+    return torch.float64 if dtype == torch.float64 else torch.float32

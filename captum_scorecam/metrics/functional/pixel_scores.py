@@ -1,0 +1,30 @@
+"""The scores of inputs that are masked pixel by pixel: what average drop, insertion and deletion run."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from captum_scorecam.model_state import unchanged_model_state
+from captum_scorecam.scoring.chunk_size import ChunkSizes
+from captum_scorecam.scoring.chunks import Masks, score_masked_inputs
+from captum_scorecam.scoring.masked_forward import MaskedForward
+
+
+def score_masks(forward: MaskedForward, masks: Masks, perturbations_per_eval: int | None) -> Tensor:
+    """Scores masked inputs and leaves the model as it was.
+
+    Args:
+        forward (MaskedForward): What to run, with one target.
+        masks (Masks): P masks.
+        perturbations_per_eval (int, optional): A forward takes at most this many × N rows. Default: None, tuned.
+
+    Returns:
+        Tensor: Shape P.
+    """
+    chunk_size = ChunkSizes().of(forward.forward_func, forward.inputs, perturbations_per_eval)
+    with unchanged_model_state(forward.inputs) as state:
+        with state.recorded():
+            row = torch.zeros(1, dtype=torch.long, device=forward.device)
+            forward(masks[row], masks.examples[row])
+        return score_masked_inputs(forward, masks, chunk_size)[:, 0]

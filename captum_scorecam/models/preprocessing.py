@@ -1,0 +1,65 @@
+"""What a model sees of an image: its pixels and regions after the preprocessing."""
+
+from __future__ import annotations
+
+import torch
+from PIL import Image
+from torch import Tensor
+
+from captum_scorecam.models.classifiers import Preprocess
+
+
+def seen_region(region: Image.Image, preprocess: Preprocess) -> Tensor:
+    """Finds the pixels of a model's input that show a region of the image.
+
+    The region, white on black, goes through the preprocessing itself, so that any resizing and cropping is
+    followed; a pixel belongs to it where it comes out nearer to what white gives than to what black gives.
+
+    Args:
+        region (PIL.Image.Image): Mode L, of the image's size, 255 in the region, else 0.
+        preprocess (callable): Makes the C×H×W input of an RGB image; it must not draw at random.
+
+    Returns:
+        Tensor: Boolean, H×W, on the CPU. All False where the preprocessing cuts the region off.
+
+    Raises:
+        ValueError: If white and black give the same, as where each image is normalised by its own mean.
+    """
+    seen, white, black = (
+        preprocess(image.convert("RGB")).float().cpu()
+        for image in (region, Image.new("L", region.size, 255), Image.new("L", region.size, 0))
+    )
+    span = white - black
+    if not span.any():
+        raise ValueError(
+            "Expected a preprocessing that tells a white image from a black one, but it gives the same for both."
+        )
+    return ((2 * seen - white - black) * span).sum(0) > 0
+
+
+def seen_pixels(inputs: Tensor, preprocess: object) -> Tensor:
+    """Returns what a model saw of an image: its input without the normalisation.
+
+    Args:
+        inputs (Tensor): The preprocessed image, 1×C×H×W. Unless C is 3, the first channel is shown.
+        preprocess (object): What made it. The mean and standard deviation of a ``Normalize`` in it, or of a
+            preset of torchvision, are undone; without them, the lowest value is black and the highest white.
+
+    Returns:
+        Tensor: H×W×3 in [0, 1], float32, on the CPU.
+    """
+    pixels = inputs[0].detach().float().cpu()
+    statistics = _normalisation(preprocess)
+    if statistics is not None and len(statistics[0]) == len(pixels):
+        mean, std = (torch.tensor(values).view(-1, 1, 1) for values in statistics)
+        pixels = (pixels * std + mean).clamp(0, 1)
+    else:
+        pixels = (pixels - pixels.min()) / (pixels.max() - pixels.min()).clamp_min(torch.finfo(torch.float32).tiny)
+    return (pixels if len(pixels) == 3 else pixels[:1].expand(3, -1, -1)).permute(1, 2, 0).contiguous()
+
+
+def _normalisation(preprocess: object) -> tuple[list[float], list[float]] | None:
+    for step in getattr(preprocess, "transforms", [preprocess]):
+        if hasattr(step, "mean") and hasattr(step, "std"):
+            return list(step.mean), list(step.std)
+    return None

@@ -1,0 +1,141 @@
+"""How many masked inputs a forward takes."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Iterator
+from contextlib import contextmanager
+from time import perf_counter
+
+import torch
+from torch import Tensor
+from torch.nn import Module
+
+from captum_scorecam._captum import ForwardFunction, Tensors
+from captum_scorecam._messages import check_whole_number
+
+FIRST_ROWS = {"cpu": 3, "cuda": 32}
+MOST_ROWS = {"cpu": 48, "cuda": 2048}
+FIXED_ROWS = {"cpu": 4, "cuda": 128}
+COMPILED_ROWS = {"cpu": 8, "cuda": 128}
+TIMED_CHUNKS = 4
+WORTHWHILE_GAIN = 1.08
+
+
+class ChunkSize:
+    """The rows of a masked forward: a fixed number, or one that tunes itself while it works.
+
+    A tuned size starts small and doubles until that raises rows per second by less than `WORTHWHILE_GAIN`, since it
+    doubles the memory of a forward too; then it stays at the fastest. At each size the first chunk is not timed
+    (kernels are chosen and memory is allocated in it) and the fastest of the next four counts.
+
+    Args:
+        rows (int): The first size.
+        most (int, optional): The largest size that tuning may try. Default: `rows`, which is then fixed.
+        pad (bool): Whether the last chunk is filled up with copies of the last row, so that all have one shape.
+    """
+
+    def __init__(self, rows: int, most: int | None = None, pad: bool = False) -> None:
+        self.rows = rows
+        self.tuning = most is not None
+        self._most = most or rows
+        self._pad = pad
+        self._best = (0.0, rows)
+        self._timed: list[float] = []
+        self._largest = rows
+
+    @classmethod
+    def tuned(cls, device: torch.device) -> ChunkSize:
+        """A size that tunes itself on a device."""
+        return cls(FIRST_ROWS.get(device.type, 32), MOST_ROWS.get(device.type, 2048))
+
+    @classmethod
+    def compiled(cls, device: torch.device) -> ChunkSize:
+        """One size for a compiled forward, which would be compiled again for every other."""
+        rows = max(COMPILED_ROWS["cpu"], torch.get_num_threads()) if device.type == "cpu" else COMPILED_ROWS["cuda"]
+        return cls(rows, pad=True)
+
+    def next_rows(self, done: int, total: int, device: torch.device) -> Tensor:
+        """The numbers of the rows of the next chunk, after `done` of `total`."""
+        stop = done + self.rows if self._pad else min(done + self.rows, total)
+        return torch.arange(done, stop, device=device).clamp_(max=total - 1)
+
+    @contextmanager
+    def timed(self, rows: int, device: torch.device) -> Iterator[None]:
+        """Times the body, a forward of `rows` rows, while tuning; afterwards it costs nothing."""
+        if not self.tuning:
+            yield
+            return
+        _synchronize(device)
+        start = perf_counter()
+        yield
+        _synchronize(device)
+        if rows == self.rows:
+            self._timed.append(perf_counter() - start)
+            if len(self._timed) > TIMED_CHUNKS:
+                self._compare(rows / min(self._timed[1:]))
+
+    def halve(self, error: RuntimeError) -> None:
+        """Goes down to half the rows after an out-of-memory error.
+
+        Raises:
+            torch.OutOfMemoryError: If it was one row already.
+        """
+        if self.rows == 1:
+            raise torch.OutOfMemoryError(
+                f"Out of memory with one masked input in a forward, after halving down from {self._largest} rows."
+            ) from error
+        self._largest = max(self._largest, self.rows)
+        self.tuning = False
+        self.rows //= 2
+
+    def _compare(self, rows_per_second: float) -> None:
+        worthwhile = rows_per_second >= WORTHWHILE_GAIN * self._best[0]
+        self._best = max(self._best, (rows_per_second, self.rows))
+        self._timed = []
+        self.tuning = worthwhile and self.rows < self._most
+        self.rows = min(2 * self.rows, self._most) if self.tuning else self._best[1]
+
+
+class ChunkSizes:
+    """The tuned chunk sizes of one attribution method, each kept for its model, shapes, dtypes, device and autocast."""
+
+    def __init__(self) -> None:
+        self._tuned: dict[Hashable, ChunkSize] = {}
+
+    def of(self, forward_func: ForwardFunction, inputs: Tensors, perturbations_per_eval: int | None) -> ChunkSize:
+        """The chunk size for masked forwards of `inputs`.
+
+        Args:
+            forward_func (callable): What runs.
+            inputs (tuple of Tensor): N examples.
+            perturbations_per_eval (int, optional): Obeyed: at most `perturbations_per_eval` × N rows in a forward.
+                Default: None, which tunes the size.
+
+        Raises:
+            TypeError: If `perturbations_per_eval` is not an integer.
+            ValueError: If it is less than 1.
+        """
+        compiled = is_compiled(forward_func)
+        if perturbations_per_eval is not None:
+            check_whole_number("perturbations_per_eval", perturbations_per_eval, least=1)
+            return ChunkSize(perturbations_per_eval * len(inputs[0]), pad=compiled)
+        device = inputs[0].device
+        autocast = torch.is_autocast_enabled(device.type) and torch.get_autocast_dtype(device.type)
+        key = (compiled, device, autocast, *((x.shape[1:], x.dtype) for x in inputs))
+        if key not in self._tuned:
+            self._tuned[key] = ChunkSize.compiled(device) if compiled else ChunkSize.tuned(device)
+        return self._tuned[key]
+
+
+def is_compiled(forward_func: ForwardFunction) -> bool:
+    """Tells whether a function, a model or a part of a model was compiled with ``torch.compile``."""
+    parts = forward_func.modules() if isinstance(forward_func, Module) else [forward_func]
+    return any(
+        hasattr(part, "_torchdynamo_orig_callable") or getattr(part, "_compiled_call_impl", None) is not None
+        for part in parts
+    )
+
+
+def _synchronize(device: torch.device) -> None:
+    if device.type != "cpu":
+        torch.accelerator.synchronize(device)

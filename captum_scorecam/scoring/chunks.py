@@ -1,0 +1,153 @@
+"""Masked forwards in chunks → scores. The one place that runs them; it knows no method."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import Tensor
+from torch.distributed import ProcessGroup
+
+from captum_scorecam import _captum
+from captum_scorecam._captum import Tensors
+from captum_scorecam.masking.channel_masks import ChannelMasks
+from captum_scorecam.scoring.chunk_size import ChunkSize
+from captum_scorecam.scoring.freed_memory import freed_memory_kept
+from captum_scorecam.scoring.masked_forward import MaskedForward as MaskedForward
+from captum_scorecam.scoring.process_group import gathered, rows_of_rank
+
+
+class Masks(Protocol):
+    """A sequence of masks, made a few at a time."""
+
+    @property
+    def examples(self) -> Tensor:
+        """Shape P: the example that each mask is applied to."""
+
+    def __len__(self) -> int:
+        """P, the number of masks."""
+
+    def __getitem__(self, rows: Tensor) -> Tensors:
+        """The masks of some rows: for each input tensor one, shape len(rows)×1×spatial, values in [0, 1]."""
+
+
+@dataclass(frozen=True)
+class MaskRows:
+    """Some rows of a sequence of masks, in a given order."""
+
+    masks: Masks
+    rows: Tensor
+
+    @property
+    def examples(self) -> Tensor:
+        """The example that each of the rows is applied to."""
+        return self.masks.examples[self.rows]
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, rows: Tensor) -> Tensors:
+        return self.masks[self.rows[rows]]
+
+
+def score_masked_inputs(
+    forward: MaskedForward,
+    masks: Masks,
+    chunk_size: ChunkSize,
+    progress: str | None = None,
+    process_group: ProcessGroup | None = None,
+) -> Tensor:
+    """Runs the masked forwards of all masks, chunk by chunk.
+
+    Args:
+        forward (MaskedForward): What to run.
+        masks (Masks): P masks.
+        chunk_size (ChunkSize): How many rows a forward takes.
+        progress (str, optional): The text beside a progress bar. Default: no bar.
+        process_group (ProcessGroup, optional): Ranks that share the masks; each must be given the same ones.
+            Default: None, this process alone.
+
+    Returns:
+        Tensor: P×T; 0×T if there are no masks.
+
+    Raises:
+        ValueError: If a score is NaN or infinite.
+        torch.OutOfMemoryError: If one row does not fit into memory. It says what was tried.
+    """
+    empty = forward.class_scores.zeros(0, forward.inputs[0])
+
+    def scores_of(part: Masks) -> Tensor:
+        return torch.cat([empty, *(scores for _, _, scores in scored_chunks(forward, part, chunk_size, progress))])
+
+    if process_group is None:
+        return scores_of(masks)
+    share = MaskRows(masks, rows_of_rank(len(masks), process_group, forward.device))
+    return gathered(lambda: scores_of(share), len(masks), process_group, like=empty)
+
+
+def score_baselines(forward: MaskedForward, chunk_size: ChunkSize) -> Tensor:
+    """f^c(B) of each example, N×T: the scores of what is left under a mask of zeros."""
+    masks = ChannelMasks.of_baselines(len(forward.inputs[0]), forward.sizes, forward.inputs[0])
+    return score_masked_inputs(forward, masks, chunk_size)
+
+
+def scored_chunks(
+    forward: MaskedForward, masks: Masks, chunk_size: ChunkSize, progress: str | None = None
+) -> Iterator[tuple[Tensor, Tensors, Tensor]]:
+    """As :func:`score_masked_inputs`, but yields each chunk as soon as it is scored, for methods that sum masks up.
+
+    Masks and masked inputs exist one chunk at a time. A chunk that does not fit into memory is halved and run again.
+
+    Yields:
+        tuple: The numbers of the chunk's rows (R), their masks (for each input one, R×1×spatial), their scores (R×T).
+    """
+    scores: list[Tensor] = []
+    done = 0
+    bar = _captum.progress(total=len(masks), desc=progress, disable=progress is None)
+    with bar, freed_memory_kept(forward.device):
+        while done < len(masks):
+            rows = chunk_size.next_rows(done, len(masks), forward.device)
+            chunk = _run_chunk(forward, masks, rows, chunk_size)
+            if chunk is None:
+                torch.cuda.empty_cache()
+                continue
+            n_rows = min(len(rows), len(masks) - done)
+            scores.append(chunk[1][:n_rows])
+            yield rows[:n_rows], tuple(mask[:n_rows] for mask in chunk[0]), scores[-1]
+            done += n_rows
+            bar.update(n_rows)
+    if scores:
+        _check_finite(torch.cat(scores), masks)
+
+
+def _run_chunk(
+    forward: MaskedForward, masks: Masks, rows: Tensor, chunk_size: ChunkSize
+) -> tuple[Tensors, Tensor] | None:
+    """The rows' masks and scores, or None where they did not fit into memory and the chunk size was halved."""
+    try:
+        with chunk_size.timed(len(rows), forward.device):
+            chunk = masks[rows]
+            return chunk, forward(chunk, masks.examples[rows])
+    except RuntimeError as error:
+        if not is_out_of_memory(error):
+            raise
+        chunk_size.halve(error)
+    return None
+
+
+def is_out_of_memory(error: RuntimeError) -> bool:
+    """Tells whether an allocation failed, on a GPU or on the CPU."""
+    texts = ("out of memory", "CUBLAS_STATUS_ALLOC_FAILED", "can't allocate memory")
+    return isinstance(error, torch.OutOfMemoryError) or any(text in str(error) for text in texts)
+
+
+def _check_finite(scores: Tensor, masks: Masks) -> None:
+    bad = ~scores.isfinite().all(1)
+    if bad.any():
+        example = int(masks.examples[bad.nonzero()[0]])
+        raise ValueError(
+            f"Expected finite scores, but got NaN or Inf for {int(bad.sum())} of {len(masks)} masked inputs, "
+            f"the first of them of example {example}."
+        )

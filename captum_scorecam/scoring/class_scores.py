@@ -1,0 +1,158 @@
+"""Model output → scores f^c of the targets."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, Literal, TypeAlias
+
+import torch
+from torch import Tensor
+
+from captum_scorecam import _captum
+from captum_scorecam._captum import TargetType
+from captum_scorecam._messages import check_choice
+from captum_scorecam.masking.scaling import working_dtype
+
+ScoreFunction: TypeAlias = Callable[[Any], Tensor]
+Score: TypeAlias = Literal["output", "probability"] | ScoreFunction
+
+
+def output_score(output: Any) -> Tensor:
+    """The output itself.
+
+    Raises:
+        TypeError: If it is not a tensor.
+    """
+    if not isinstance(output, Tensor):
+        raise TypeError(
+            f"Expected `forward_func` to return a tensor, but got {type(output).__name__}. "
+            "A callable `score` can take the scores out of it."
+        )
+    return output
+
+
+def probability_score(output: Any) -> Tensor:
+    """The softmax of the output over dim 1, in float32 (float64 for float64).
+
+    Raises:
+        TypeError: If the output is not a tensor.
+        ValueError: If it has no dim 1.
+    """
+    scores = output_score(output)
+    if scores.dim() < 2:
+        raise ValueError(
+            f"Expected an output of shape N×classes for the score 'probability', but got {tuple(scores.shape)}."
+        )
+    return scores.to(working_dtype(scores.dtype)).softmax(1)
+
+
+def are_probabilities(scores: Tensor) -> bool:
+    """Tells whether scores, classes in the last dimension, are at least 0 and sum to 1 over two or more classes."""
+    if scores.dim() == 0 or scores.shape[-1] < 2:
+        return False
+    return bool((scores >= 0).all() and ((scores.sum(-1, dtype=torch.float32) - 1).abs() < 1e-3).all())
+
+
+def score_function(score: Score) -> ScoreFunction:
+    """Returns f as a function of the model's output.
+
+    Args:
+        score (str or callable): ``"output"``, ``"probability"``, or a callable that takes the model's output and
+            returns a tensor of scores with one row per input row, from which the target is selected.
+
+    Raises:
+        ValueError: If `score` is neither.
+    """
+    if callable(score):
+        return score
+    check_choice("score", score, Literal["output", "probability"], otherwise="a callable")
+    return probability_score if score == "probability" else output_score
+
+
+class ClassScores:
+    """f^c for several targets c: takes one score per row and target out of what the model returned.
+
+    Args:
+        score (callable): f as a function of what the model returned.
+        targets (sequence): T targets, each in any form that Captum accepts.
+        n_examples (int): N, the number of examples that the targets are for.
+        device (torch.device): Where the model's output will be.
+
+    Raises:
+        AssertionError: If a list or tensor of targets is not as long as the batch (Captum's error).
+    """
+
+    def __init__(
+        self, score: ScoreFunction, targets: Sequence[TargetType], n_examples: int, device: torch.device
+    ) -> None:
+        for target in targets:
+            _captum.validate_target(n_examples, target)
+        self._score = score
+        self._targets = [_on_device(target, device) for target in targets]
+        self._positions = [_positions(target, device) for target in self._targets]
+        self._n_examples = n_examples
+
+    def of_examples(self, output: Any) -> Tensor:
+        """Scores N×T of a forward of the examples themselves.
+
+        Raises:
+            AssertionError: If a target is missing or of the wrong form (Captum's error).
+            IndexError, RuntimeError: If a target is out of range (Captum's error).
+            ValueError: If the output has not one row per example, or a score is not finite.
+        """
+        scores = self._row_scores(output, self._n_examples)
+        selected = _side_by_side([_captum.select_target(scores, target) for target in self._targets], scores)
+        if not selected.isfinite().all():
+            raise ValueError("Expected finite scores of the inputs, but got NaN or Inf.")
+        return selected
+
+    def of_rows(self, output: Any, examples: Tensor) -> Tensor:
+        """Scores R×T of a forward whose row r is a version of example ``examples[r]``."""
+        scores = self._row_scores(output, len(examples))
+        rows = torch.arange(len(examples), device=scores.device)
+        columns = [
+            # Captum's selection of a target per example would wait for the device.
+            _captum.select_target(scores, target) if positions is None else scores[(rows, *positions[examples].T)]
+            for target, positions in zip(self._targets, self._positions, strict=True)
+        ]
+        return _side_by_side(columns, scores)
+
+    def zeros(self, n_rows: int, inputs: Tensor) -> Tensor:
+        """Zeros n_rows×T, on the device and in the dtype that the scores of `inputs` have."""
+        return inputs.new_zeros(n_rows, len(self._targets), dtype=working_dtype(inputs.dtype))
+
+    def _row_scores(self, output: Any, n_rows: int) -> Tensor:
+        scores = self._score(output)
+        if scores.dim() == 0 or len(scores) != n_rows:
+            raise ValueError(
+                "Expected an output whose rows grow with the input's, "
+                f"but got shape {tuple(scores.shape)} for {n_rows} input rows."
+            )
+        return scores
+
+
+def _side_by_side(columns: Sequence[Tensor], scores: Tensor) -> Tensor:
+    """The targets' columns as R×T, of which each must hold one score per row of `scores`."""
+    if any(column.numel() != len(scores) for column in columns):
+        raise AssertionError(
+            "Target not provided when necessary, cannot explain multiple outputs: "
+            f"the output has shape {tuple(scores.shape)}."
+        )
+    return torch.stack([column.reshape(len(scores)) for column in columns], 1).to(working_dtype(scores.dtype))
+
+
+def _on_device(target: TargetType, device: torch.device) -> TargetType:
+    if isinstance(target, Tensor):
+        return target.to(device) if target.numel() > 1 or target.is_floating_point() else int(target.item())
+    return target
+
+
+def _positions(target: TargetType, device: torch.device) -> Tensor | None:
+    """Where in the output each example's target stands, N×D; None for a target that all share, or that is none."""
+    if isinstance(target, Tensor):
+        return target.unsqueeze(1) if target.dim() == 1 and not target.is_floating_point() else None
+    if not isinstance(target, list):
+        return None
+    indices = [index if isinstance(index, tuple) else (index,) for index in target]
+    whole = all(isinstance(number, int) for index in indices for number in index)
+    return torch.tensor(indices, device=device) if whole and len({len(index) for index in indices}) == 1 else None

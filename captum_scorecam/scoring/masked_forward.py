@@ -1,0 +1,161 @@
+"""One forward of masked inputs: f^c(B + H ∘ (X − B))."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from captum_scorecam import _captum
+from captum_scorecam._captum import BaselineType, ForwardFunction, TargetType, Tensors
+from captum_scorecam.masking.baselines import blend
+from captum_scorecam.scoring.class_scores import ClassScores, Score, score_function
+
+
+@dataclass
+class MaskedForward:
+    """f^c(B + H ∘ (X − B)): the class scores of masked inputs.
+
+    Attributes:
+        forward_func (callable): The model, or any function of the inputs.
+        inputs (tuple of Tensor): X, each N×C×spatial.
+        baselines (tuple of Tensor): B, for each input a tensor that broadcasts to it.
+        additional_forward_args (tuple): What follows the inputs. Tensors with N rows follow their example.
+        class_scores (ClassScores): f^c, as a function of what `forward_func` returns.
+        channels_last (bool): Whether 4-D inputs go through the model in that memory format.
+    """
+
+    forward_func: ForwardFunction
+    inputs: Tensors
+    baselines: Tensors
+    additional_forward_args: tuple[Any, ...]
+    class_scores: ClassScores
+    channels_last: bool
+
+    @classmethod
+    def of(
+        cls,
+        forward_func: ForwardFunction,
+        inputs: Tensor | Tensors,
+        targets: Sequence[TargetType] | Tensor,
+        additional_forward_args: object | None,
+        baselines: BaselineType,
+        score: Score,
+    ) -> MaskedForward:
+        """Brings a Captum call's arguments into one form, checked.
+
+        Args:
+            targets (sequence or Tensor): T targets, each in any form that Captum accepts, or a tensor N×T.
+
+        Raises:
+            TypeError: If an input is not a floating-point tensor.
+            ValueError: If inputs have no spatial dimension or are not N rows each, or an option is unknown.
+            AssertionError: Captum's errors for inputs, baselines and targets.
+        """
+        inputs = _checked_inputs(inputs)
+        device = inputs[0].device
+        class_scores = ClassScores(score_function(score), _as_list(targets), len(inputs[0]), device)
+        given = _captum.format_baselines(baselines, inputs)
+        return cls(
+            forward_func,
+            inputs,
+            tuple(torch.as_tensor(b, dtype=x.dtype, device=device) for b, x in zip(given, inputs, strict=True)),
+            _captum.format_forward_args(additional_forward_args),
+            class_scores,
+            _channels_last_pays(inputs[0]),
+        )
+
+    @property
+    def sizes(self) -> tuple[tuple[int, ...], ...]:
+        """The spatial size of each input."""
+        return tuple(tuple(x.shape[2:]) for x in self.inputs)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the inputs are."""
+        return self.inputs[0].device
+
+    def __call__(self, masks: Tensors, examples: Tensor) -> Tensor:
+        """Runs one forward.
+
+        Args:
+            masks (tuple of Tensor): For each input one, R×1×spatial.
+            examples (Tensor): Shape R, the example that each mask is applied to.
+
+        Returns:
+            Tensor: R×T, a column for each target, in float32 (float64 for float64).
+        """
+        masked = tuple(
+            blend(self._of_rows(x, examples), mask, self._of_rows(baseline, examples))
+            for x, mask, baseline in zip(self.inputs, masks, self.baselines, strict=True)
+        )
+        arguments = tuple(self._of_rows(argument, examples) for argument in self.additional_forward_args)
+        return self.class_scores.of_rows(self._forward(masked, arguments), examples)
+
+    def unmasked_scores(self) -> Tensor:
+        """f^c(X) of each example, N×T. It shows whether the targets and the output fit, before any mask is made.
+
+        Raises:
+            ValueError: If the output has not one row per example, or a score is not finite.
+            AssertionError, IndexError, RuntimeError: Captum's errors for a target that is missing or out of range.
+        """
+        copies = tuple(x.clone() for x in self.inputs)
+        return self.class_scores.of_examples(self._forward(copies, self.additional_forward_args))
+
+    def _of_rows(self, value: Any, examples: Tensor) -> Any:
+        n_examples = len(self.inputs[0])
+        if not isinstance(value, Tensor) or value.dim() == 0 or len(value) != n_examples:
+            return value
+        return value.expand(len(examples), *value.shape[1:]) if n_examples == 1 else value[examples]
+
+    def _forward(self, masked: Tensors, arguments: tuple[Any, ...]) -> Any:
+        if not self.channels_last:
+            return _captum.run_forward(self.forward_func, masked, arguments)
+        try:
+            return _captum.run_forward(self.forward_func, tuple(map(_to_channels_last, masked)), arguments)
+        except RuntimeError as error:
+            if "view" not in str(error):
+                raise
+        # A model that flattens with `view` needs the default memory format.
+        self.channels_last = False
+        return _captum.run_forward(self.forward_func, masked, arguments)
+
+
+def _checked_inputs(inputs: Tensor | Tensors) -> Tensors:
+    tensors = _captum.format_inputs(inputs)
+    for x in tensors:
+        if not x.is_floating_point():
+            raise TypeError(
+                f"Expected floating-point inputs, which can be masked, but got {x.dtype}. "
+                "What is not to be masked goes into `additional_forward_args`."
+            )
+        if x.dim() not in (3, 4, 5):
+            raise ValueError(
+                f"Expected inputs of shape N×C×spatial (1 to 3 spatial dimensions), but got shape {tuple(x.shape)}."
+            )
+        if len(x) == 0 or len(x) != len(tensors[0]):
+            raise ValueError(f"Expected inputs of as many examples, at least one, but got {[len(t) for t in tensors]}.")
+    # Blending runs along rows of pixels; in other memory formats it takes four times as long.
+    return tuple(x.detach().contiguous() for x in tensors)
+
+
+def _as_list(targets: Sequence[TargetType] | Tensor) -> list[TargetType]:
+    if not isinstance(targets, (Sequence, Tensor)):
+        raise TypeError(f"Expected `targets` to be a sequence of targets or a tensor, but got {targets!r}.")
+    per_target = targets.unbind(1) if isinstance(targets, Tensor) and targets.dim() == 2 else targets
+    if len(per_target) == 0:
+        raise ValueError("Expected at least one target, but got none.")
+    return list(per_target)
+
+
+def _channels_last_pays(inputs: Tensor) -> bool:
+    # On a GPU the tensor cores want it, which work in half precision.
+    half = inputs.dtype in (torch.float16, torch.bfloat16) or torch.is_autocast_enabled(inputs.device.type)
+    return inputs.device.type == "cpu" or half
+
+
+def _to_channels_last(inputs: Tensor) -> Tensor:
+    return inputs.contiguous(memory_format=torch.channels_last) if inputs.dim() == 4 else inputs

@@ -1,0 +1,78 @@
+"""Score-CAM that stops when the channels not yet run can no longer change the map by more than a tolerance."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from captum_scorecam.masking.channel_masks import ChannelMasks
+from captum_scorecam.scoring.chunk_size import ChunkSize
+from captum_scorecam.scoring.chunks import MaskRows, scored_chunks
+from captum_scorecam.scoring.masked_forward import MaskedForward
+
+
+def scores_within_tolerance(
+    forward: MaskedForward,
+    masks: ChannelMasks,
+    activations: Tensor,
+    tolerance: float,
+    chunk_size: ChunkSize,
+    progress: str | None = None,
+) -> tuple[Tensor, int]:
+    r"""Runs the masked forwards of the strongest maps first and stops each example when the rest can not matter.
+
+    Let L = ReLU(Σ α_k A_k) be the map with all weights α_k in [0, 1], L' the map in which those not run are 0, and
+    n = (L − m)/(M − m) the map scaled by its minimum m and maximum M (n' for L' alike). At each position the channels
+    not run add between −a and b to the sum, where a and b are the largest sums over them of max(−A_k, 0) and
+    max(A_k, 0). The ReLU moves no further than its argument, so L − L', m − m' and M − M' all lie in [−a, b]. Now
+
+    .. math::  (n - n')(M' - m') = (L - L') - [(1 - n)(m - m') + n (M - M')]
+
+    and the bracket, a mean of two numbers in [−a, b], lies there too. Hence \|n − n'\| ≤ (a + b)/(M' − m'), and an
+    example is done when a + b ≤ tolerance · (M' − m') for each of its targets. The same holds without the ReLU.
+
+    Args:
+        forward (MaskedForward): What to run. Its scores must lie in [0, 1] and be the weights.
+        masks (ChannelMasks): P masks of the activations' channels.
+        activations (Tensor): A, N×K×spatial.
+        tolerance (float): The largest change of the scaled map that is allowed.
+        chunk_size (ChunkSize): How many rows a forward takes; the bound is looked at after each.
+        progress (str, optional): The text beside the progress bar of each example. Default: no bar.
+
+    Returns:
+        tuple: The scores P×T, 0 for masks that were not run, and how many masks were run.
+    """
+    maps = _maps_of_masks(masks, activations)
+    scores = forward.class_scores.zeros(len(masks), forward.inputs[0])
+    n_run = 0
+    for example in range(len(activations)):
+        rows = (masks.examples == example).nonzero()[:, 0]
+        rows = rows[maps[rows].abs().amax(1).argsort(descending=True)]
+        rest = _largest_sums_of_the_rest(maps[rows])
+        summed = maps.new_zeros(scores.shape[1], maps.shape[1])
+        for chunk, _, chunk_scores in scored_chunks(forward, MaskRows(masks, rows), chunk_size, progress):
+            done = int(chunk[-1]) + 1
+            scores[rows[chunk]] = chunk_scores
+            summed += chunk_scores.T @ maps[rows[chunk]]
+            n_run += len(chunk)
+            if (rest[done] <= tolerance * _span(summed.relu())).all():
+                break
+    return scores, n_run
+
+
+def _maps_of_masks(masks: ChannelMasks, activations: Tensor) -> Tensor:
+    """The sum of the channels that share each mask, flat: P×positions."""
+    masked = masks.index >= 0
+    maps = masks.maps.new_zeros(len(masks), activations[0, 0].numel())
+    return maps.index_add_(0, masks.index[masked], activations.flatten(2)[masked].to(maps.dtype))
+
+
+def _largest_sums_of_the_rest(maps: Tensor) -> Tensor:
+    """The sums a + b of the maps from each one on, and 0 after the last: P maps give P + 1 numbers."""
+    following = torch.cat([maps, maps.new_zeros(1, maps.shape[1])])
+    positive, negative = (part.flip(0).cumsum(0).flip(0).amax(1) for part in (following.relu(), (-following).relu()))
+    return positive + negative
+
+
+def _span(maps: Tensor) -> Tensor:
+    return maps.amax(1) - maps.amin(1)

@@ -1,0 +1,454 @@
+"""Mask: its loss and its first steps by hand, the patch that it must find, and its promises."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from typing import Any
+
+import pytest
+import torch
+from captum.attr import NoiseTunnel
+from captum.metrics import infidelity, infidelity_perturb_func_decorator, sensitivity_max
+from scipy.ndimage import gaussian_filter
+from torch import Generator, Tensor, nn
+
+from captum_scorecam import MeaningfulPerturbation
+from captum_scorecam.attr.deletion_game import (
+    DeletionGame,
+    perturbed_inputs,
+    shifted,
+    smooth,
+    total_variation,
+    upsampling,
+)
+from captum_scorecam.masking.scaling import resize
+from captum_scorecam.scoring.masked_forward import MaskedForward
+from tests.support.small_net import Net, assert_close, images, nothing_changes
+
+# A mask of the input's own size that nothing blurs or moves: each cell is one pixel.
+PIXELWISE: dict[str, Any] = {"mask_blur": 0.0, "jitter": 0, "perturbation": 0.0, "score": "output"}
+QUICK: dict[str, Any] = {"n_iterations": 4, "mask_size": 5, "mask_blur": 1.0}
+
+
+def seeded(seed: int = 0) -> Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def total(x: Tensor) -> Tensor:
+    return x.flatten(1).sum(1)
+
+
+class Patch(nn.Module):
+    """Two classes; the logit of the first is high while one rectangle is bright."""
+
+    def __init__(self, top: int, left: int, gain: float = 8.0) -> None:
+        super().__init__()
+        self.rows, self.columns, self.gain = slice(top, top + 8), slice(left, left + 8), gain
+
+    def forward(self, x: Tensor) -> Tensor:
+        logit = self.gain * (x[:, :, self.rows, self.columns].mean((1, 2, 3)) - 0.5)
+        return torch.stack([logit, torch.zeros_like(logit)], 1)
+
+
+# --- The loss --------------------------------------------------------------------------------------------------------
+
+
+def test_total_variation_by_hand() -> None:
+    # down the columns 1³ + .5³, along the rows 1³ + .5³
+    masks = torch.tensor([[[[0.0, 1.0], [1.0, 0.5]]], [[[0.0, 0.0], [0.0, 2.0]]]])
+    assert total_variation(masks, 3.0).tolist() == [2.25, 16.0]
+    assert total_variation(masks, 1.0).tolist() == [3.0, 4.0]
+
+
+@pytest.mark.parametrize("rank", [1, 2, 3])
+def test_total_variation_of_a_ramp_of_every_rank(rank: int) -> None:
+    # 0, 1, 2 along the last dimension, 3 long in each: 2 differences in each of 3^(rank - 1) lines
+    ramp = torch.arange(3.0).expand(1, 1, *[3] * rank)
+    assert total_variation(0.5 * ramp, 3.0).item() == pytest.approx(2 * 3 ** (rank - 1) * 0.125)
+
+
+def test_losses_by_hand() -> None:
+    # f = Σ (B + m (X - B)) with X = 1, 2, 3, 4 and B = 1: 1 + (1 + .5 · 1) + (1 + 0) + (1 + 1 · 3) = 7.5
+    # λ1 |1 - m| = .1 · (1 + .5 + 1 + 0) = .25; λ2 TV = .01 · (.5³ + .5³ + 1) = .0125
+    forward = MaskedForward.of(total, torch.tensor([[[1.0, 2.0, 3.0, 4.0]]]), [None], None, 1.0, "output")
+    matrices = upsampling((4,), forward.sizes, 0.0, forward.inputs[0])
+    game = DeletionGame(forward, lambda: forward.baselines, matrices, 0.1, 0.01, 3.0)
+    losses = game.losses(torch.tensor([[[0.0, 0.5, 0.0, 1.0]]]), [0])
+    torch.testing.assert_close(losses, torch.tensor([7.5 + 0.25 + 0.01 * 1.25]))
+
+
+def test_shifted_by_hand() -> None:
+    values = torch.arange(6.0).view(1, 1, 2, 3)
+    assert shifted(values, (0, 1)).tolist() == [[[[1, 2, 2], [4, 5, 5]]]]
+    assert shifted(values, (1, -2)).tolist() == [[[[3, 3, 3], [3, 3, 3]]]]
+    assert shifted(torch.tensor(7.0), (1, 1)).item() == 7
+    assert shifted(torch.ones(1, 3, 1, 1), (1, 1)).tolist() == [[[[1]], [[1]], [[1]]]]
+
+
+@pytest.mark.parametrize("size", [(30,), (17, 22), (9, 8, 10)])
+def test_upsampling_is_interpolation_and_then_a_gaussian_blur(size: tuple[int, ...]) -> None:
+    masks = torch.rand(2, 1, *(4, 5, 3)[: len(size)], generator=seeded(), dtype=torch.float64)
+    forward = MaskedForward.of(total, torch.zeros(2, 1, *size, dtype=torch.float64), [None], None, None, "output")
+    matrices = upsampling(masks.shape[2:], forward.sizes, 2.0, masks)
+    (actual,) = DeletionGame(forward, lambda: (), matrices, 0.0, 0.0, 3.0).upsampled(masks)
+    torch.testing.assert_close(actual, smooth(resize(masks, size), 2.0))
+    for mask, example in zip(actual, resize(masks, size), strict=True):
+        blurred = gaussian_filter(example[0].numpy(), 2.0, mode="nearest", truncate=3.0)
+        torch.testing.assert_close(mask[0], torch.from_numpy(blurred))
+
+
+# --- What stands where the mask is 0 ---------------------------------------------------------------------------------
+
+
+def test_constant_is_the_mean_of_each_channel_and_blur_has_ten_pixels() -> None:
+    x = torch.rand(2, 3, 12, 10, generator=seeded(), dtype=torch.float64)
+    (constant,) = perturbed_inputs("constant", (x,), None)()
+    torch.testing.assert_close(constant.expand_as(x)[1, 2, 3, 4], x[1, 2].mean())
+    (blurred,) = perturbed_inputs("blur", (x,), None)()
+    expected = gaussian_filter(x[1, 2].numpy(), 10.0, mode="nearest", truncate=3.0)
+    torch.testing.assert_close(blurred[1, 2], torch.from_numpy(expected))
+
+
+def test_noise_is_drawn_anew_alike_for_all_examples_on_each_channels_scale() -> None:
+    x = 5 + 3 * torch.randn(2, 3, 40, 50, generator=seeded())
+    draw = perturbed_inputs("noise", (x,), seeded(7))
+    generator = seeded(7)
+    for _ in range(2):
+        z = torch.randn(3, 40, 50, generator=generator)
+        (noise,) = draw()
+        for n in range(2):
+            expected = x[n].mean((1, 2), keepdim=True) + x[n].std((1, 2), correction=0, keepdim=True) * z
+            torch.testing.assert_close(noise[n], expected)
+
+
+# --- The game by hand ------------------------------------------------------------------------------------------------
+
+
+def test_first_mask_is_the_smallest_circle_that_takes_the_score() -> None:
+    # 8 cells: distances from the centre 1/8, 3/8, 5/8, 7/8 on both sides. The evidence is at a distance of 3/8 for the
+    # first example and of 7/8 for the second, so all cells up to there are deleted
+    x = torch.zeros(2, 1, 8)
+    x[0, 0, 2], x[1, 0, 7] = 1, 1
+    forward = MaskedForward.of(total, x, [None], None, 0.0, "output")
+    matrices = upsampling((8,), forward.sizes, 0.0, x)
+    circles = DeletionGame(forward, lambda: forward.baselines, matrices, 0.0, 0.0, 3.0).circles()
+    assert circles[:, 0].tolist() == [[1, 1, 0, 0, 0, 0, 1, 1], [0] * 8]
+
+
+def test_circle_is_empty_where_the_perturbation_takes_nothing_away() -> None:
+    forward = MaskedForward.of(lambda x: -total(x), torch.ones(1, 1, 8), [None], None, 0.0, "output")
+    matrices = upsampling((8,), forward.sizes, 0.0, forward.inputs[0])
+    assert DeletionGame(forward, lambda: forward.baselines, matrices, 0.0, 0.0, 3.0).circles().tolist() == [[[1] * 8]]
+
+
+@pytest.mark.parametrize("n_iterations", [3, 12])
+def test_steps_of_adam_by_hand(n_iterations: int) -> None:
+    # f = Σ m X: a cell has the gradient X - λ1. X = 1 stays deleted; X = 0, deleted by the first circle, comes back by
+    # Adam's 0.1 a step since its gradient -λ1 is constant
+    x = torch.zeros(1, 1, 4, 5)
+    x[0, 0, 0, 0] = x[0, 0, 2, 3] = 1
+    actual = MeaningfulPerturbation(total).attribute(
+        x, n_iterations=n_iterations, mask_size=(4, 5), l1_weight=1e-2, tv_weight=0.0, **PIXELWISE
+    )
+    expected = torch.where(x > 0, 1.0, max(0.0, 1 - 0.1 * n_iterations))
+    torch.testing.assert_close(actual, expected, rtol=0, atol=1e-4)
+
+
+def test_jitter_moves_the_perturbed_input() -> None:
+    # jitter 4 has the offsets -2, -1, 0, 1; 4 iterations after one unmasked forward and 16 still circles
+    seen: list[float] = []
+
+    def position(x: Tensor) -> Tensor:
+        seen.append((x[0, 0].detach() * torch.arange(9.0)).sum().item() / x[0, 0].detach().sum().item())
+        return x.flatten(1).sum(1)
+
+    x = torch.full((1, 1, 9), 1e-3)
+    x[0, 0, 4] = 1000.0
+    options = {**PIXELWISE, "jitter": 4, "n_iterations": 60, "perturbation": torch.full_like(x, 1e-3) + x * 0.5}
+    MeaningfulPerturbation(position).attribute(x, generator=seeded(), **options)
+    assert {round(p) for p in seen[:17]} == {4}
+    assert {round(p) for p in seen[17:]} == {3, 4, 5, 6}  # an offset of -2 shows position 4 at 6
+
+
+# --- The patch -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("top", "left"), [(2, 3), (20, 28), (12, 16), (0, 32)])
+@pytest.mark.parametrize("gain", [8.0, 60.0])
+def test_evidence_of_a_known_patch_is_found(top: int, left: int, gain: float) -> None:
+    # at a gain of 60 the probability is 1 - 1e-13: only the first circle takes it to where there is a gradient
+    x = 0.8 + 0.2 * torch.rand(1, 3, 32, 40, generator=seeded())
+    actual = MeaningfulPerturbation(Patch(top, left, gain)).attribute(
+        x, 0, perturbation=0, n_iterations=100, mask_size=16, mask_blur=1.0, l1_weight=1e-3, generator=seeded()
+    )[0, 0]
+    inside = torch.zeros(32, 40, dtype=torch.bool)
+    inside[top : top + 8, left : left + 8] = True
+    assert inside.flatten()[actual.argmax()]
+    assert float(actual[inside].mean()) > 3 * float(actual[~inside].mean())
+    deleted = x * (1 - actual)
+    assert float(Patch(top, left, gain)(deleted).softmax(1)[0, 0]) < 0.2
+
+
+# --- LayerGradCam's conventions --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("perturbation", ["blur", "constant", "noise"])
+def test_batch_is_example_by_example(perturbation: str) -> None:
+    net, x = Net(), images(3)
+    options = {**QUICK, "perturbation": perturbation}
+    together = MeaningfulPerturbation(net).attribute(x, [1, 5, 3], generator=seeded(), **options)
+    alone = [
+        MeaningfulPerturbation(net).attribute(x[n : n + 1], c, generator=seeded(), **options)
+        for n, c in enumerate((1, 5, 3))
+    ]
+    assert_close(together, torch.cat(alone), 1e-6)
+    assert float((together[0] - together[1]).abs().max()) > 1e-2
+
+
+@pytest.mark.parametrize("rank", [1, 3])
+def test_every_rank(rank: int) -> None:
+    # the pixelwise game above, with other dimensions: evidence is deleted and the rest comes back
+    x = torch.zeros(2, 2, *(6, 4, 3)[:rank])
+    x.view(2, -1)[0, 1] = x.view(2, -1)[1, 2] = 1
+    actual = MeaningfulPerturbation(total).attribute(
+        x, n_iterations=12, mask_size=(6, 4, 3)[:rank], l1_weight=1e-2, tv_weight=0.0, **PIXELWISE
+    )
+    torch.testing.assert_close(actual, x.amax(1, keepdim=True).expand_as(x), rtol=0, atol=1e-4)
+
+
+def test_tuple_inputs_share_a_mask_and_arguments_are_left_alone() -> None:
+    def scaled_total(x: Tensor, y: Tensor, gain: Tensor) -> Tensor:
+        return gain * (total(x) + total(y))
+
+    x, y = torch.zeros(2, 1, 4), torch.zeros(2, 3, 4)
+    x[:, 0, 0], y[:, 1, 2] = 1, 1
+    options = {**PIXELWISE, "perturbation": (0.0, 0), "mask_size": 4, "l1_weight": 1e-2, "tv_weight": 0.0}
+    actual = MeaningfulPerturbation(scaled_total).attribute(
+        (x, y), None, torch.tensor([1.0, 3.0]), n_iterations=12, **options
+    )
+    assert isinstance(actual, tuple)
+    for one, tensor in zip(actual, (x, y), strict=True):
+        expected = torch.tensor([1.0, 0.0, 1.0, 0.0]).expand_as(tensor)
+        torch.testing.assert_close(one, expected, rtol=0, atol=1e-4)
+
+
+def test_more_cells_than_pixels_are_not_made() -> None:
+    net, x = Net(), images()
+    options = {"n_iterations": 3, "mask_blur": 1.0, "generator": None}
+    expected = MeaningfulPerturbation(net).attribute(x, 2, mask_size=(12, 10), **options)
+    assert torch.equal(MeaningfulPerturbation(net).attribute(x, 2, mask_size=28, **options), expected)
+
+
+def test_baselines_are_captums() -> None:
+    net, x = Net(), images()
+    maps = [
+        MeaningfulPerturbation(net).attribute(x, 2, perturbation=given, **QUICK)
+        for given in (0.5, torch.full_like(x, 0.5), torch.full_like(x[:1], 0.5), (0.5,))
+    ]
+    for other in maps[1:]:
+        assert torch.equal(other, maps[0])
+    assert MeaningfulPerturbation.get_name() == "Mask"
+
+
+# --- Promises --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("perturbation", ["blur", "noise"])
+@pytest.mark.parametrize("grad_mode", [True, False])
+def test_nothing_of_the_users_is_changed(perturbation: str, grad_mode: bool) -> None:
+    net, x = Net(), images()
+    net.conv.bias.requires_grad_(False)
+    with torch.set_grad_enabled(grad_mode), nothing_changes(net, x):
+        MeaningfulPerturbation(net).attribute(x, 2, perturbation=perturbation, **QUICK)
+    assert not x.requires_grad
+    assert all(parameter.grad is None for parameter in net.parameters())
+
+
+@pytest.mark.parametrize("fails_at", [1, 2, 18, 20])
+def test_nothing_of_the_users_is_changed_when_the_nth_forward_raises(fails_at: int) -> None:
+    net, x = Net(), images().requires_grad_()
+    net.fails_at = fails_at  # the unmasked forward, a circle, an iteration
+    with nothing_changes(net, x), pytest.raises(RuntimeError, match="no more"):
+        MeaningfulPerturbation(net).attribute(x, 2, **QUICK)
+    assert net.forwards == fails_at
+
+
+def test_global_generator_governs_jitter_and_stays_as_it_was() -> None:
+    net, x = Net(), images()
+    explain = MeaningfulPerturbation(net).attribute
+    with torch.random.fork_rng():
+        torch.manual_seed(5)
+        first, second = (explain(x, 2, perturbation="noise", **QUICK) for _ in range(2))
+        torch.manual_seed(6)
+        other = explain(x, 2, perturbation="noise", **QUICK)
+    assert torch.equal(first, second)
+    assert torch.equal(first, explain(x, 2, perturbation="noise", generator=seeded(5), **QUICK))
+    assert float((first - other).abs().max()) > 1e-3
+
+
+def test_training_mode_warns_and_keeps_statistics() -> None:
+    net, x = Net().train(), images()
+    with nothing_changes(net, x), pytest.warns(UserWarning, match="training mode"):
+        MeaningfulPerturbation(net).attribute(x, 2, **QUICK)
+
+
+@pytest.mark.parametrize("context", [torch.no_grad, torch.inference_mode, torch.enable_grad])
+@pytest.mark.parametrize("frozen", [False, True])
+def test_every_grad_mode(context: Callable[[], AbstractContextManager[Any]], frozen: bool) -> None:
+    net, x = Net(), images()
+    scale = torch.tensor([1.0, 2.0], dtype=torch.float64)
+
+    def scaled(z: Tensor, factors: Tensor) -> Tensor:
+        return net(z * factors.view(-1, 1, 1, 1))
+
+    expected = MeaningfulPerturbation(scaled).attribute(x, 2, scale, generator=seeded(), **QUICK)
+    net.requires_grad_(not frozen)
+    with context():
+        actual = MeaningfulPerturbation(scaled).attribute(images(), 2, scale.clone(), generator=seeded(), **QUICK)
+    assert torch.equal(actual, expected)
+    assert not actual.requires_grad
+    assert float(actual.max()) > 0.1
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16, torch.float16])
+def test_models_of_every_precision(dtype: torch.dtype) -> None:
+    # the pixelwise game: its answer is 0 or 1 in every precision
+    class Weighted(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.weight = nn.Parameter(torch.ones((), dtype=dtype))
+
+        def forward(self, x: Tensor) -> Tensor:
+            return total(x * self.weight)
+
+    x = torch.zeros(1, 1, 4, 5, dtype=dtype)
+    x[0, 0, 0, 0] = x[0, 0, 2, 3] = 1
+    actual = MeaningfulPerturbation(Weighted()).attribute(
+        x, n_iterations=12, mask_size=(4, 5), l1_weight=1e-2, tv_weight=0.0, **PIXELWISE
+    )
+    assert actual.dtype == dtype
+    torch.testing.assert_close(actual, x, rtol=0, atol=1e-4)
+
+
+def test_autocast_keeps_the_mask_in_float32() -> None:
+    def mean(x: Tensor) -> Tensor:  # nothing that autocast would round
+        return x.flatten(1).mean(1)
+
+    x = images(dtype=torch.float32).abs()
+    expected = MeaningfulPerturbation(mean).attribute(x, score="output", generator=seeded(), **QUICK)
+    with torch.autocast("cpu", torch.bfloat16):
+        actual = MeaningfulPerturbation(mean).attribute(x, score="output", generator=seeded(), **QUICK)
+    assert_close(actual, expected, 1e-6)
+
+
+def test_progress_bar_is_named(capsys: pytest.CaptureFixture[str]) -> None:
+    MeaningfulPerturbation(Net()).attribute(images(), 2, show_progress=True, **QUICK)
+    assert "Mask attribution: 100%" in capsys.readouterr().err
+
+
+# --- Bad input -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"perturbation": "black"}, "Expected `perturbation` to be 'blur', 'constant', 'noise' or baselines, but got"),
+        ({"n_iterations": 0}, "Expected `n_iterations` to be at least 1, but got 0"),
+        ({"learning_rate": 0.0}, "Expected `learning_rate` to be positive, but got 0.0"),
+        ({"l1_weight": -1.0}, "Expected `l1_weight` to be at least 0, but got -1.0"),
+        ({"tv_weight": float("nan")}, "Expected `tv_weight` to be at least 0, but got nan"),
+        ({"tv_beta": 0.5}, "Expected `tv_beta` to be at least 1, but got 0.5"),
+        ({"mask_size": 0}, "Expected `mask_size` to be at least 1, but got 0"),
+        ({"mask_size": (3, 3, 3)}, "Expected `mask_size` to be one number or 2, but got"),
+        ({"mask_blur": -1.0}, "Expected `mask_blur` to be at least 0, but got -1.0"),
+        ({"jitter": -1}, "Expected `jitter` to be at least 0, but got -1"),
+        ({"score": "logit"}, "Expected `score` to be 'output' or 'probability' or a callable, but got 'logit'"),
+    ],
+)
+def test_wrong_options_are_refused_before_any_forward(options: dict[str, Any], message: str) -> None:
+    net = Net()
+    with pytest.raises(ValueError, match=message):
+        MeaningfulPerturbation(net).attribute(images(), 2, **options)
+    assert net.forwards == 0
+
+
+def test_bad_input_is_refused_before_any_perturbed_forward() -> None:
+    net, x = Net(), images()
+    with pytest.raises(ValueError, match="equally many spatial dimensions"):
+        MeaningfulPerturbation(net).attribute((x, x.flatten(2)), 2)
+    with pytest.raises(TypeError, match="floating-point inputs"):
+        MeaningfulPerturbation(net).attribute(x.long(), 2)
+    assert net.forwards == 0
+    with pytest.raises(AssertionError, match="Target not provided"):
+        MeaningfulPerturbation(net).attribute(x)
+    with pytest.raises(IndexError, match="out of bounds"):
+        MeaningfulPerturbation(net).attribute(x, 7)
+    with pytest.raises(ValueError, match="finite scores"):
+        MeaningfulPerturbation(net).attribute(x / 0, 2)
+    assert net.forwards == 3
+
+
+def test_score_without_a_gradient_is_refused() -> None:
+    net = Net()
+    with pytest.raises(ValueError, match="differentiable in the inputs"):
+        MeaningfulPerturbation(lambda x: net(x).detach()).attribute(images(), 2, **QUICK)
+
+
+def test_score_that_is_finite_for_the_input_alone_is_refused() -> None:
+    def logarithm(x: Tensor) -> Tensor:
+        return (x.flatten(1).amin(1) - 0.5).log()
+
+    with pytest.raises(ValueError, match="finite scores of the perturbed inputs"):
+        MeaningfulPerturbation(logarithm).attribute(torch.ones(1, 1, 6, 6), perturbation=0, score="output")
+
+
+def test_gradient_that_is_not_finite_is_refused() -> None:
+    def root(x: Tensor) -> Tensor:  # no value is NaN, but the gradient of √0 · 0 is
+        return (0 * x.flatten(1).sum(1)).sqrt()
+
+    with pytest.raises(ValueError, match="gradients, but got NaN or Inf"):
+        MeaningfulPerturbation(root).attribute(torch.ones(1, 1, 6, 6), score="output", n_iterations=2)
+
+
+# --- Captum's tools --------------------------------------------------------------------------------------------------
+
+
+def test_sensitivity_of_an_unmoved_input_is_zero_and_of_a_moved_one_is_not() -> None:
+    net, x = Net(), images()
+    explain = MeaningfulPerturbation(net).attribute
+    options: dict[str, Any] = {"target": 2, **QUICK}
+    still = sensitivity_max(explain, x, lambda inputs, _radius: inputs, n_perturb_samples=1, **options)
+    assert float(still.max()) < 1e-6
+    moved = sensitivity_max(explain, x, lambda inputs, _radius: inputs.flip(3), n_perturb_samples=1, **options)
+    maps, others = (explain(inputs, **options).flatten(1) for inputs in (x, x.flip(3)))
+    torch.testing.assert_close(moved, (others - maps).norm(dim=1) / maps.norm(dim=1))
+
+
+def test_infidelity_takes_the_map() -> None:
+    @infidelity_perturb_func_decorator(False)
+    def darken(inputs: Tensor) -> Tensor:
+        return inputs * 0.9
+
+    net, x = Net(), images()
+    maps = MeaningfulPerturbation(net).attribute(x, target=2, **QUICK)
+    actual = infidelity(net, darken, x, maps, target=2, n_perturb_samples=1)
+    with torch.no_grad():
+        expected = ((0.1 * x * maps).flatten(1).sum(1) - (net(x) - net(x * 0.9))[:, 2]).square()
+    torch.testing.assert_close(actual, expected)
+
+
+def test_noise_tunnel_without_noise_gives_the_map() -> None:
+    net, x = Net(), images()
+    options: dict[str, Any] = {"target": 2, **QUICK}
+    explained = MeaningfulPerturbation(net)
+    actual = NoiseTunnel(explained).attribute(x, nt_samples=2, stdevs=0.0, generator=seeded(), **options)
+    assert_close(actual, explained.attribute(x, generator=seeded(), **options), 1e-6)
+
+
+def test_compiled_model_in_training_mode_keeps_its_statistics() -> None:
+    net, x = Net().train(), images()
+    compiled = torch.compile(net, backend="eager")
+    with nothing_changes(net, x), pytest.warns(UserWarning, match="training mode"):
+        MeaningfulPerturbation(compiled).attribute(x, 2, **QUICK)
+    torch.compiler.reset()

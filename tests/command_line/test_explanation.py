@@ -1,0 +1,126 @@
+"""One image explained: which classes, whose maps, at what cost."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from captum.attr import LayerAttribution, LayerGradCam
+from PIL import Image
+from skimage import data
+from torch import Tensor, nn
+from torchvision.models import VisionTransformer
+
+from captum_scorecam import RunStatistics, ScoreCAM
+from captum_scorecam.command_line.explanation import ImageExplanation, explain_image
+from captum_scorecam.models.classifiers import Classifier, load_classifier
+from captum_scorecam.models.layers import find_layer
+from tests.support import colour_classifier
+
+RED_SQUARE, GREEN_SQUARE = (slice(0, 16), slice(0, 16)), (slice(24, 32), slice(24, 32))
+
+
+def explained(**options: object) -> ImageExplanation:
+    classifier = load_classifier("tests.support.colour_classifier:with_names")
+    inputs = classifier.inputs(colour_classifier.red_and_green())
+    return explain_image(classifier, find_layer(classifier.model, inputs), inputs, "image", **options)
+
+
+def energy_share(values: Tensor, box: tuple[slice, slice]) -> float:
+    return float(values[box].sum() / values.sum())
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        ({}, [("red", "predicted"), ("green", "runner-up")]),
+        ({"compare": False}, [("red", "predicted")]),
+        ({"target": "red"}, [("red", "predicted"), ("green", "runner-up")]),
+        ({"target": "2"}, [("blue", "chosen"), ("red", "predicted")]),
+        ({"target": "green", "compare": False}, [("green", "chosen")]),
+    ],
+)
+def test_the_target_and_the_most_probable_other_class_are_explained(
+    options: dict[str, object], expected: list[tuple[str, str]]
+) -> None:
+    assert [(shown.name, shown.role) for shown in explained(**options).classes] == expected
+
+
+def test_probabilities_are_the_softmax_over_the_scores() -> None:
+    # The scores are 4, 1 and 0.
+    probabilities = [shown.probability for shown in explained().classes]
+    assert probabilities == pytest.approx([0.93624, 0.04661], abs=1e-5)
+
+
+def test_one_set_of_forwards_serves_both_classes() -> None:
+    # Blue is constant; red and green are masked once each, for two classes.
+    run = explained().runs["score_cam"]
+    assert (run.channels, run.forwards) == (RunStatistics(channels=3, constant=1, shared=0, rows=2), 2)
+
+
+def test_the_maps_are_captums_and_score_cams_upsampled_to_the_input() -> None:
+    classifier = load_classifier("tests.support.colour_classifier:with_names")
+    inputs = classifier.inputs(colour_classifier.red_and_green())
+    layer = classifier.model.features
+    for index, shown in enumerate(explained().classes):
+        for found, method in ((shown.maps["grad_cam"], LayerGradCam), (shown.maps["score_cam"], ScoreCAM)):
+            expected = method(classifier.model, layer).attribute(
+                inputs.clone().requires_grad_(), index, relu_attributions=True
+            )
+            torch.testing.assert_close(
+                found, LayerAttribution.interpolate(expected, (32, 32), "bilinear")[0, 0].detach()
+            )
+
+
+def test_the_maps_of_a_colour_lie_on_its_square() -> None:
+    red, green = explained().classes
+    assert energy_share(red.maps["grad_cam"], RED_SQUARE) > 0.85  # the rest is the rim that upsampling makes
+    assert energy_share(red.maps["score_cam"], RED_SQUARE) > 0.85
+    assert energy_share(green.maps["grad_cam"], GREEN_SQUARE) > 0.75
+    assert green.maps["score_cam"][GREEN_SQUARE].max() == green.maps["score_cam"].max()
+
+
+def test_a_class_that_is_not_there_is_told() -> None:
+    with pytest.raises(ValueError, match="'violet' fits none"):
+        explained(target="violet")
+
+
+def tiny_vit() -> VisionTransformer:
+    model = VisionTransformer(32, 8, num_layers=2, num_heads=2, hidden_dim=8, mlp_dim=16, num_classes=3).eval()
+    generator = torch.Generator().manual_seed(1)
+    for parameter in model.parameters():
+        nn.init.normal_(parameter, std=0.5, generator=generator)
+    return model
+
+
+def test_a_vision_transformer_is_explained_by_both_methods() -> None:
+    model = tiny_vit()
+    classifier = Classifier("vit", model, colour_classifier.preprocess)
+    inputs = classifier.inputs(colour_classifier.red_and_green())
+    explanation = explain_image(classifier, find_layer(model, inputs), inputs, "image")
+    assert explanation.runs["grad_cam"].title == "Grad-CAM of tokens"
+    assert explanation.runs["score_cam"].channels.channels == 8
+    expected = ScoreCAM(model, model.encoder.layers[1].ln_1).attribute(
+        inputs, explanation.classes[0].index, activation_transform=lambda x: x[:, 1:].mT.unflatten(2, (4, 4))
+    )
+    torch.testing.assert_close(
+        explanation.classes[0].maps["score_cam"], LayerAttribution.interpolate(expected, (32, 32), "bilinear")[0, 0]
+    )
+
+
+@pytest.mark.parametrize(
+    ("layer_name", "channels"),
+    [("_blocks.14", 192), pytest.param("_avg_pooling:input", 1280, marks=pytest.mark.slow)],
+)
+def test_the_maps_of_a_cat_in_a_corner_lie_on_the_cat(layer_name: str, channels: int) -> None:
+    """The cat's face fills the upper left quarter of a picture of grass; the map must lie there, not in the grass."""
+    picture = Image.fromarray(data.grass()).convert("RGB").resize((448, 448))
+    picture.paste(Image.fromarray(data.chelsea()).resize((337, 224)).crop((56, 0, 280, 224)), (0, 0))
+    classifier = load_classifier("efficientnet_lite0")
+    inputs = classifier.inputs(picture)
+    layer = find_layer(classifier.model, inputs, layer_name)
+    explanation = explain_image(classifier, layer, inputs, "cat on grass", compare=False)
+    (shown,) = explanation.classes
+    assert (shown.name, explanation.runs["score_cam"].channels.channels) == ("Egyptian cat", channels)
+    quarter = (slice(0, 112), slice(0, 112))  # a quarter of the area
+    assert energy_share(shown.maps["score_cam"], quarter) > 0.75
+    assert energy_share(shown.maps["grad_cam"], quarter) > 0.7

@@ -1,0 +1,134 @@
+"""The API reference holds every public name, and every docstring all that its signature has."""
+
+from __future__ import annotations
+
+import ast
+import dataclasses
+import importlib
+import inspect
+import re
+import textwrap
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+PAGES = sorted((ROOT / "docs" / "api").glob("*.rst"))
+PUBLIC_MODULES = (
+    "captum_scorecam",
+    "captum_scorecam.metrics",
+    "captum_scorecam.metrics.functional",
+    "captum_scorecam.evaluation",
+    "captum_scorecam.datasets",
+)
+LINE = re.compile(r"\.\. (?P<kind>currentmodule|auto\w+|py:\w+):: (?P<name>[\w.]+)|   :members:(?P<members>.*)")
+ALL = ["*"]
+
+
+def reference() -> dict[str, list[str]]:
+    """What the pages of the reference document: full names, with the members that are asked for beside them."""
+    documented: dict[str, list[str]] = {}
+    for page in PAGES:
+        module = name = ""
+        for match in filter(None, map(LINE.match, page.read_text().splitlines())):
+            if match["kind"] == "currentmodule":
+                module = match["name"]
+            elif match["members"] is not None:
+                documented[name] = match["members"].replace(",", " ").split() or ALL
+            elif match["kind"] != "automodule":
+                name = f"{module}.{match['name']}"
+                documented[name] = []
+    return documented
+
+
+REFERENCE = reference()
+
+
+def named(name: str) -> Any:
+    module, _, attribute = name.rpartition(".")
+    return getattr(importlib.import_module(module), attribute, None)
+
+
+def documented_callables() -> dict[str, Callable[..., Any]]:
+    """Functions, classes, and the methods that are shown."""
+    found: dict[str, Callable[..., Any]] = {}
+    for name, members in REFERENCE.items():
+        thing = named(name)
+        if inspect.isfunction(thing) or inspect.isclass(thing):
+            found[name] = thing
+            shown = [key for key in vars(thing) if not key.startswith("_")] if members == ALL else members
+            methods = {f"{name}.{key}": getattr(thing, key) for key in shown}
+            found |= {key: method for key, method in methods.items() if callable(method)}
+    return found
+
+
+CALLABLES = documented_callables()
+
+
+def section(text: str, title: str) -> list[str]:
+    """The names in a Google section such as Args, in order."""
+    match = re.search(rf"^{title}:\n((?:    .*\n?|\n)+)", inspect.cleandoc(text), re.MULTILINE)
+    heads = re.findall(r"^    ([\w*, ]+?)(?: \(.*?\))?:", match[1], re.MULTILINE) if match else []
+    return [name.strip("* ") for head in heads for name in head.split(",")]
+
+
+def expected_arguments(thing: Callable[..., Any]) -> list[str]:
+    if getattr(thing, "_is_protocol", False):
+        return []
+    function = thing.__init__ if inspect.isclass(thing) else inspect.unwrap(thing)  # type: ignore[misc]
+    return [name for name in inspect.signature(function).parameters if name not in ("self", "cls")]
+
+
+def fields(thing: Callable[..., Any]) -> list[str] | None:
+    if dataclasses.is_dataclass(thing):
+        return [field.name for field in dataclasses.fields(thing)]
+    return list(getattr(thing, "_fields", ())) or None
+
+
+def explained_arguments(text: str, name: str) -> list[str]:
+    """The arguments in a docstring, and in those that it refers to."""
+    own = section(text, "Args")
+    places = (f"{name.rpartition('.')[0]}.", "")
+    targets = [place + target for target in re.findall(r":(?:func|meth):`~?\.?([\w.]+)`", text) for place in places]
+    others = [CALLABLES[target].__doc__ or "" for target in targets if target in CALLABLES]
+    return own + [argument for other in others for argument in section(other, "Args")]
+
+
+@pytest.mark.parametrize("module", PUBLIC_MODULES)
+def test_every_public_name_is_in_the_reference(module: str) -> None:
+    public = {f"{module}.{name}" for name in importlib.import_module(module).__all__ if not name.startswith("__")}
+    assert public - set(REFERENCE) == set()
+
+
+def test_the_reference_names_nothing_that_is_gone() -> None:
+    aliases = {"BaselineFunction", "BaselineType", "ForwardFunction", "Perturbation", "TargetType"}
+    assert {name for name in REFERENCE if named(name) is None} == {f"captum_scorecam.{name}" for name in aliases}
+
+
+@pytest.mark.parametrize("name", sorted(CALLABLES))
+def test_docstring_is_complete(name: str) -> None:
+    thing = CALLABLES[name]
+    text = inspect.cleandoc(thing.__doc__ or "")
+    assert text, "no docstring"
+    if (expected := fields(thing)) is not None:
+        assert section(text, "Attributes") == expected
+    elif len(expected := expected_arguments(thing)) > 1:  # a single one is what the first sentence is about
+        assert [argument for argument in expected if argument not in explained_arguments(text, name)] == []
+
+
+PYTHON_BLOCK = re.compile(
+    r"^(?:```python|\.\. code-block:: python)\n((?:(?! *```)(?:.+\n|\n))+?)(?=```|^\S)", re.MULTILINE
+)
+
+
+@pytest.mark.parametrize("page", ["README.md", "docs/index.rst"])
+def test_what_the_first_examples_import_exists(page: str) -> None:
+    """They need images and weights that are not here, so they can't be run as the others are."""
+    blocks = PYTHON_BLOCK.findall((ROOT / page).read_text())
+    assert blocks
+    for node in ast.walk(ast.parse("".join(map(textwrap.dedent, blocks)))):
+        if isinstance(node, ast.ImportFrom):
+            module = importlib.import_module(str(node.module))
+            assert [alias.name for alias in node.names if not hasattr(module, alias.name)] == []

@@ -1,0 +1,153 @@
+"""The page that explains errors and warnings quotes those that the package really has, and leaves none out."""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from captum.attr import LayerActivation
+from torch import Tensor, nn
+
+from captum_scorecam import RISE, InputSpaceAttribution, MeaningfulPerturbation, ScoreCAM, vit_activation_maps
+from captum_scorecam.metrics import AverageDrop
+from captum_scorecam.metrics import functional as F
+from tests.support.small_net import Net, images
+
+ROOT = Path(__file__).parent.parent
+PAGE = (ROOT / "docs/guide/troubleshooting.rst").read_text()
+QUOTED = re.findall(r"^``(.+)``$", PAGE, re.MULTILINE)
+COMMAND_LINE = ("command_line", "classification", "evaluation", "cli.py", "demo.py")
+
+
+def text_of(node: ast.expr) -> str:
+    """A message as the page writes it: "…" for what is filled in."""
+    if isinstance(node, ast.Constant):
+        return str(node.value)
+    if isinstance(node, ast.JoinedStr):
+        return "".join(text_of(value) for value in node.values)
+    return "…"
+
+
+def messages_of(path: Path) -> list[str]:
+    """The texts of the errors that a file raises and of the warnings that it gives."""
+    calls = []
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Raise) and isinstance(node.exc, ast.Call) and node.exc.args:
+            calls.append(node.exc)
+        elif isinstance(node, ast.Call) and ast.unparse(node.func) == "warnings.warn":
+            calls.append(node)
+    return [text_of(call.args[0]) for call in calls]
+
+
+FILES = sorted((ROOT / "captum_scorecam").rglob("*.py"))
+MESSAGES = {path.relative_to(ROOT / "captum_scorecam"): messages_of(path) for path in FILES}
+
+
+def test_the_page_quotes_messages() -> None:
+    assert len(QUOTED) > 50
+    assert len(QUOTED) == len(set(QUOTED))
+
+
+@pytest.mark.parametrize("quoted", QUOTED)
+def test_quoted_message_is_in_the_source(quoted: str) -> None:
+    assert any(quoted in messages for messages in MESSAGES.values())
+
+
+def explains_itself(message: str) -> bool:
+    """Tells whether a message begins with the name of an option or an argument, or is about the weighting as such."""
+    return message.startswith(("Expected `", "Expected the weighting to be"))
+
+
+def test_no_message_of_the_library_is_missing() -> None:
+    library = {m for path, of_file in MESSAGES.items() if path.parts[0] not in COMMAND_LINE for m in of_file}
+    assert len(library) > 80
+    assert sorted(message for message in library - set(QUOTED) if not explains_itself(message)) == []
+
+
+class Reused(Net):
+    """A network whose ReLU runs twice."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(self.relu(x))
+
+
+def attribute(net: nn.Module | None = None, layer: str = "relu", **options: object) -> object:
+    net = net or Net()
+    inputs, target = options.pop("inputs", images()), options.pop("target", 0)
+    return ScoreCAM(net, net.get_submodule(layer)).attribute(inputs, target, **options)
+
+
+def of_dictionary() -> object:
+    net = Net()
+    return ScoreCAM(lambda x: {"logits": net(x)}, net.relu).attribute(images(), 0)
+
+
+def of_one_score() -> object:
+    net = Net()
+    cam = ScoreCAM(lambda x: net(x)[:, 0], net.relu)
+    return cam.attribute(images(), score="probability", channel_weighting="score")
+
+
+# What begins a message → a call that gets it.
+CALLS: dict[str, Callable[[], object]] = {
+    "Expected `layer` to run": lambda: ScoreCAM(Net(), Net().relu).attribute(images(), 0),
+    "layer ReLU() ran 2 times": lambda: attribute(Reused()),
+    "Expected maps with 2 spatial": lambda: attribute(activation_transform=lambda z: z.flatten(2)),
+    "Expected the layer to give maps": lambda: attribute(layer="fc"),
+    "Expected the layer to give floating": lambda: attribute(activation_transform=lambda z: z.long()),
+    "Expected activations of": lambda: attribute(activation_transform=lambda z: z.transpose(0, 1)),
+    "Expected finite activations": lambda: attribute(activation_transform=lambda z: z / 0),
+    "Expected a map with": lambda: InputSpaceAttribution(LayerActivation(Net(), nn.Flatten()))._resized(
+        torch.rand(2, 6), images()
+    ),
+    "Expected tokens": lambda: vit_activation_maps(torch.rand(1, 4, 4, 8)),
+    "Expected 2×2 patch tokens": lambda: vit_activation_maps(torch.rand(1, 7, 4)),
+    "Target not provided": lambda: attribute(target=None),
+    "Expected floating-point inputs": lambda: attribute(inputs=torch.zeros(1, 3, 8, 8, dtype=torch.uint8)),
+    "Expected inputs of shape": lambda: attribute(inputs=images()[0, 0]),
+    "Expected inputs of as many": lambda: attribute(inputs=(images(), images()[:1])),
+    "Expected at least one target": lambda: ScoreCAM(Net(), nn.ReLU()).attribute_targets(images(), []),
+    "Expected `forward_func` to return": of_dictionary,
+    "Expected an output of shape": of_one_score,
+    "Expected an output whose rows": lambda: attribute(score=lambda output: output.mean(0, keepdim=True)),
+    "Expected finite scores of the inputs": lambda: attribute(score=lambda output: output / 0),
+    "All channels of the layer are constant": lambda: attribute(inputs=images() * 0),
+    "The softmax of probabilities": lambda: attribute(score="probability"),
+    "The model's outputs are probabilities": lambda: attribute(nn.Sequential(Net(), nn.Softmax(1)), "0.relu"),
+    "The model is in training mode": lambda: attribute(Net().train()),
+    "Score-CAM takes no gradients": lambda: attribute(grad_kwargs={}),
+    "Expected score='probability'": lambda: attribute(tolerance=0.1),
+    "Expected neither": lambda: attribute(
+        tolerance=0.1, score="probability", channel_weighting="score", attr_dim_summation=False
+    ),
+    "Expected inputs with equally many": lambda: RISE(Net()).attribute((images(), images()[..., 0]), 0),
+    "Expected scores that are differentiable": lambda: MeaningfulPerturbation(lambda x: Net()(x).detach()).attribute(
+        images(), 0, n_iterations=1
+    ),
+    "Expected attributions of shape N×1": lambda: F.insertion(Net(), images(), images()[:, 0], 0),
+    "Expected an attribution for each": lambda: F.insertion(Net(), (images(), images()), images(), 0),
+    "Expected non-negative scores": lambda: F.average_drop(torch.tensor([-1.0]), torch.tensor([0.5])),
+    "Expected probabilities in [0, 1]": lambda: F.average_gain(torch.tensor([2.0]), torch.tensor([0.5])),
+    "Expected a `keep_fraction`": lambda: F.masked_input_scores(
+        Net(), images(), images(), 0, mask="binary", keep_fraction=None
+    ),
+    "Expected regions with": lambda: F.pointing_game(torch.rand(1, 1, 4, 4), [torch.tensor([[8, 8, 9, 9]])]),
+    "Expected boxes of shape": lambda: F.pointing_game(torch.rand(1, 1, 4, 4), [torch.tensor([0, 0, 1, 1])]),
+    "Expected finite boxes": lambda: F.pointing_game(torch.rand(1, 1, 9, 9), [torch.tensor([[5, 5, 2, 2]])]),
+    "Expected at least one example": lambda: AverageDrop().compute(),
+}
+
+
+@pytest.mark.parametrize("beginning", CALLS)
+@pytest.mark.filterwarnings("ignore:The ``compute`` method")
+def test_what_is_really_raised_stands_on_the_page(beginning: str) -> None:
+    with pytest.raises((Exception, UserWarning)) as caught:
+        CALLS[beginning]()
+    message = str(caught.value)
+    assert message.startswith(beginning)
+    patterns = [re.escape(quoted).replace("…", ".+") for quoted in QUOTED]
+    assert sum(re.fullmatch(pattern, message, re.DOTALL) is not None for pattern in patterns) == 1

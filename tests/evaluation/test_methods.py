@@ -1,0 +1,152 @@
+"""The methods by name: each gives the maps that its class gives, for all classes at once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+import torch
+import torch.nn.functional as F
+from captum.attr import LayerAttribution, LayerGradCam
+from torch import Tensor, nn
+from torchvision.models import VisionTransformer
+
+from captum_scorecam import RISE, LayerGradCamPlusPlus, MeaningfulPerturbation, ScoreCAM, vit_activation_maps
+from captum_scorecam.command_line.explanation import explain_image
+from captum_scorecam.evaluation.methods import METHODS, MethodOptions, Question, check_methods, run_method
+from captum_scorecam.models.classifiers import load_classifier
+from captum_scorecam.models.layers import find_layer
+from tests.support import colour_classifier
+
+OPTIONS = MethodOptions(n_masks=40, seed=3, mask_iterations=15)
+RED_SQUARE, GREEN_SQUARE = (slice(0, 16), slice(0, 16)), (slice(24, 32), slice(24, 32))
+
+
+def question_of_colours(options: MethodOptions = OPTIONS) -> Question:
+    classifier = load_classifier("tests.support.colour_classifier:with_names")
+    inputs = classifier.inputs(colour_classifier.red_and_green())
+    return Question(classifier.model, find_layer(classifier.model, inputs), inputs, [0, 1], options=options)
+
+
+def question_of_tokens() -> Question:
+    model = VisionTransformer(32, 8, num_layers=2, num_heads=2, hidden_dim=8, mlp_dim=16, num_classes=3).eval()
+    generator = torch.Generator().manual_seed(1)
+    for parameter in model.parameters():
+        nn.init.normal_(parameter, std=0.5, generator=generator)
+    inputs = torch.rand(1, 3, 32, 32, generator=torch.Generator().manual_seed(2))
+    return Question(model, find_layer(model, inputs), inputs, [0, 2], options=OPTIONS)
+
+
+def generator() -> torch.Generator:
+    return torch.Generator().manual_seed(OPTIONS.seed)
+
+
+DIRECT_CALLS: dict[str, Callable[[nn.Module, Tensor, int], Tensor]] = {
+    "grad_cam": lambda model, x, target: LayerGradCam(model, model.features).attribute(
+        x, target, relu_attributions=True
+    ),
+    "grad_cam_plus_plus": lambda model, x, target: LayerGradCamPlusPlus(model, model.features).attribute(
+        x, target, relu_attributions=True
+    ),
+    "score_cam": lambda model, x, target: ScoreCAM(model, model.features).attribute(x, target),
+    "rise": lambda model, x, target: RISE(model).attribute(x, target, n_masks=40, generator=generator())[:, :1],
+    "mask": lambda model, x, target: MeaningfulPerturbation(model).attribute(
+        x, target, n_iterations=15, generator=generator()
+    )[:, :1],
+}
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_the_maps_are_those_of_one_class_at_a_time(name: str) -> None:
+    question = question_of_colours()
+    maps, run = run_method(name, question)
+    for target, found in zip(question.targets, maps, strict=True):
+        expected = DIRECT_CALLS[name](question.model, question.inputs.clone().requires_grad_(), target).detach()
+        torch.testing.assert_close(
+            found, LayerAttribution.interpolate(expected, (32, 32), "bilinear")[0, 0], atol=1e-5, rtol=1e-4
+        )
+    assert run.forwards == {"grad_cam": 1, "grad_cam_plus_plus": 1, "score_cam": 2, "rise": 40, "mask": 15}[name]
+    assert (run.channels is not None) == (name == "score_cam")
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_the_map_of_a_colour_is_higher_on_its_square_than_that_of_the_other(name: str) -> None:
+    (red, green), _ = run_method(name, question_of_colours(MethodOptions(n_masks=400, mask_iterations=15)))
+    for square, own, other in ((RED_SQUARE, red, green), (GREEN_SQUARE, green, red)):
+        assert own[square].mean() / own.mean() > 1.1 * other[square].mean() / other.mean()
+
+
+@pytest.mark.parametrize("name", ["rise", "mask"])
+def test_the_seed_alone_governs_chance(name: str) -> None:
+    first, _ = run_method(name, question_of_colours())
+    torch.rand(1)
+    again, _ = run_method(name, question_of_colours())
+    other, _ = run_method(name, question_of_colours(MethodOptions(n_masks=40, seed=4, mask_iterations=15)))
+    assert torch.equal(first, again)
+    assert not torch.equal(first, other)
+
+
+def test_grad_cam_of_tokens_is_grad_cams_formula_on_maps_of_the_tokens() -> None:
+    question = question_of_tokens()
+    found, run = run_method("grad_cam", question)
+    assert (run.title, run.forwards) == ("Grad-CAM of tokens", 2)
+    for target, of_target in zip(question.targets, found, strict=True):
+        tokens = []
+        hook = question.layer.module.register_forward_hook(lambda *call, tokens=tokens: tokens.append(call[2]))
+        gradient = torch.autograd.grad(question.model(question.inputs)[0, target], tokens)[0]
+        hook.remove()
+        weights = maps_of(gradient).mean((1, 2), keepdim=True)
+        expected = F.relu((weights * maps_of(tokens[0])).sum(0)).detach()
+        assert expected.max() > 0
+        expected = F.interpolate(expected[None, None], (32, 32), mode="bilinear")[0, 0]
+        torch.testing.assert_close(of_target, expected, atol=1e-6, rtol=1e-4)
+
+
+def maps_of(tokens: Tensor) -> Tensor:
+    return tokens[0, 1:].T.reshape(8, 4, 4)
+
+
+@pytest.mark.parametrize(("name", "method"), [("grad_cam_plus_plus", LayerGradCamPlusPlus), ("score_cam", ScoreCAM)])
+def test_layer_methods_take_tokens_as_maps(name: str, method: type) -> None:
+    question = question_of_tokens()
+    found, _ = run_method(name, question)
+    for target, of_target in zip(question.targets, found, strict=True):
+        expected = method(question.model, question.layer.module).attribute(
+            question.inputs, target, relu_attributions=True, activation_transform=vit_activation_maps
+        )
+        assert expected.max() > 0
+        expected = LayerAttribution.interpolate(expected, (32, 32), "bilinear")[0, 0]
+        torch.testing.assert_close(of_target, expected, atol=1e-6, rtol=1e-4)
+
+
+@pytest.mark.parametrize("name", ["rise", "mask"])
+def test_a_model_that_returns_probabilities_gets_no_second_softmax(name: str) -> None:
+    maps = []
+    for factory in ("with_names", "with_probabilities"):
+        classifier = load_classifier(f"colour_classifier:{factory}")
+        inputs = classifier.inputs(colour_classifier.red_and_green())
+        layer = find_layer(classifier.model, inputs)
+        shown = explain_image(classifier, layer, inputs, "image", methods=[name], options=OPTIONS).classes[0]
+        assert (shown.name, shown.probability) == ("red", pytest.approx(0.93624, abs=1e-5))
+        maps.append(shown.maps[name])
+    torch.testing.assert_close(maps[0], maps[1])
+
+
+def test_score_cam_weighs_the_probabilities_that_a_model_returns() -> None:
+    classifier = load_classifier("tests.support.colour_classifier:with_probabilities")
+    inputs = classifier.inputs(colour_classifier.red_and_green())
+    layer = find_layer(classifier.model, inputs)
+    found, _ = run_method("score_cam", Question(classifier.model, layer, inputs, [0], score="output"))
+    score_cam = ScoreCAM(classifier.model, layer.module)
+    expected = score_cam.attribute(inputs, 0, attribute_to_layer_input=layer.of_input, channel_weighting="score")
+    assert expected.max() > 0
+    expected = LayerAttribution.interpolate(expected, tuple(inputs.shape[2:]), "bilinear")
+    torch.testing.assert_close(found, expected[0])
+
+
+def test_names_are_checked_and_taken_once() -> None:
+    assert check_methods(["mask", "rise", "mask"]) == ("mask", "rise")
+    with pytest.raises(
+        ValueError, match="to be one of grad_cam, grad_cam_plus_plus, score_cam, rise, mask, but got ''"
+    ):
+        check_methods(["rise", ""])

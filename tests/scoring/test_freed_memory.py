@@ -1,0 +1,149 @@
+"""Memory that a forward frees stays with the process while masked forwards run, and only then."""
+
+from __future__ import annotations
+
+import ctypes
+import platform
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from captum_scorecam import ScoreCAM
+from captum_scorecam import freed_memory as module
+from captum_scorecam.scoring.freed_memory import KEEPING, USUAL, freed_memory_kept
+
+CPU = torch.device("cpu")
+LARGE = 64 * 2**20  # bytes; glibc gives blocks from 32 MiB on back to the system when they are freed
+
+
+class Mallinfo2(ctypes.Structure):
+    """What glibc's mallinfo2 returns: sizes in bytes."""
+
+    _fields_ = [(name, ctypes.c_size_t) for name in ("arena", "ordblks", "smblks", "hblks", "hblkhd")]
+    _fields_ += [(name, ctypes.c_size_t) for name in ("usmblks", "fsmblks", "uordblks", "fordblks", "keepcost")]
+
+
+needs_mallinfo = pytest.mark.skipif(
+    platform.libc_ver()[0] != "glibc" or not hasattr(ctypes.CDLL(None), "mallinfo2"), reason="mallinfo2 is glibc's"
+)
+
+
+@pytest.fixture
+def settings(monkeypatch: pytest.MonkeyPatch) -> list[dict[int, int]]:
+    """What the C library is told, in order, instead of telling it."""
+    told: list[dict[int, int]] = []
+    monkeypatch.setattr(module, "_set", told.append)
+    monkeypatch.setattr(module, "_is_glibc", lambda: True)
+    monkeypatch.setattr(module, "_is_tuned_by_the_environment", lambda: False)
+    return told
+
+
+def bytes_of_heap_and_of_own_mappings() -> tuple[int, int]:
+    """The bytes of the heap, used or free, and of the blocks that go back to the system when they are freed."""
+    mallinfo2 = ctypes.CDLL(None).mallinfo2
+    mallinfo2.restype = Mallinfo2
+    info = mallinfo2()
+    return info.arena, info.hblkhd
+
+
+@needs_mallinfo
+def test_a_large_block_lies_in_the_heap_in_the_body_and_stays_there_when_it_is_freed() -> None:
+    _, mapped = bytes_of_heap_and_of_own_mappings()
+    with freed_memory_kept(CPU):
+        block = torch.zeros(LARGE, dtype=torch.uint8)
+        heap_with_block, mapped_with_block = bytes_of_heap_and_of_own_mappings()
+        assert mapped_with_block == mapped
+        del block
+        assert bytes_of_heap_and_of_own_mappings() == (heap_with_block, mapped)
+
+
+@needs_mallinfo
+def test_after_the_body_a_large_block_goes_back_when_it_is_freed() -> None:
+    with freed_memory_kept(CPU):
+        pass
+    _, mapped = bytes_of_heap_and_of_own_mappings()
+    larger_than_any_hole_in_the_heap = 8 * LARGE
+    block = torch.empty(larger_than_any_hole_in_the_heap, dtype=torch.uint8)
+    assert bytes_of_heap_and_of_own_mappings()[1] >= mapped + larger_than_any_hole_in_the_heap
+    del block
+    assert bytes_of_heap_and_of_own_mappings()[1] == mapped
+
+
+def test_masked_forwards_run_in_it_and_the_unmasked_one_before_it(settings: list[dict[int, int]]) -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Flatten(), nn.Linear(4 * 36, 2)).eval()
+    seen = []
+
+    def recorded(x: Tensor) -> Tensor:
+        seen.append(list(settings))
+        return model(x)
+
+    ScoreCAM(recorded, model[0]).attribute(torch.rand(1, 3, 8, 8), target=1, perturbations_per_eval=1)
+    assert seen == [[], *4 * [[KEEPING]]]
+    assert settings == [KEEPING, USUAL]
+
+
+def test_all_that_was_changed_is_put_back_after_an_error(settings: list[dict[int, int]]) -> None:
+    def fails() -> None:
+        with freed_memory_kept(CPU):
+            assert settings == [KEEPING]
+            raise KeyError
+
+    with pytest.raises(KeyError):
+        fails()
+    assert settings == [KEEPING, USUAL]
+    assert KEEPING.keys() <= USUAL.keys()
+
+
+def test_a_forward_that_fails_puts_it_back(settings: list[dict[int, int]]) -> None:
+    model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(4 * 36, 2)).eval()
+    calls = []
+
+    def fails_when_masked(x: Tensor) -> Tensor:
+        calls.append(len(x))
+        if len(calls) > 1:
+            raise RuntimeError("masked")
+        return model(x)
+
+    with pytest.raises(RuntimeError, match="masked"):
+        ScoreCAM(fails_when_masked, model[1]).attribute(torch.rand(1, 3, 8, 8), target=1)
+    assert settings == [KEEPING, USUAL]
+
+
+def test_nothing_is_changed_off_the_cpu(settings: list[dict[int, int]]) -> None:
+    with freed_memory_kept(torch.device("cuda")):
+        pass
+    assert settings == []
+
+
+def test_nothing_is_changed_with_another_c_library(
+    settings: list[dict[int, int]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "_is_glibc", lambda: False)
+    with freed_memory_kept(CPU):
+        pass
+    assert settings == []
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "tuned"),
+    [
+        ("MALLOC_TRIM_THRESHOLD_", "131072", True),
+        ("MALLOC_MMAP_MAX_", "0", True),
+        ("GLIBC_TUNABLES", "glibc.malloc.mmap_threshold=1073741824", True),
+        ("GLIBC_TUNABLES", "glibc.rtld.nns=4", False),
+        ("MALLOC_ARENA_MAX", "2", False),
+    ],
+)
+def test_who_tunes_the_c_library_is_obeyed(monkeypatch: pytest.MonkeyPatch, name: str, value: str, tuned: bool) -> None:
+    for known in ("MALLOC_TRIM_THRESHOLD_", "MALLOC_TOP_PAD_", "MALLOC_MMAP_THRESHOLD_", "MALLOC_MMAP_MAX_"):
+        monkeypatch.delenv(known, raising=False)
+    monkeypatch.delenv("GLIBC_TUNABLES", raising=False)
+    monkeypatch.setenv(name, value)
+    told: list[dict[int, int]] = []
+    monkeypatch.setattr(module, "_set", told.append)
+    monkeypatch.setattr(module, "_is_glibc", lambda: True)
+    with freed_memory_kept(CPU):
+        pass
+    assert told == ([] if tuned else [KEEPING, USUAL])
