@@ -13,7 +13,7 @@ from captum_scorecam.datasets.sample import Label, Sample
 
 
 class DatasetOfPairs:
-    """Gives a data set of pairs (image, label), such as torchvision's, the members of `EvaluationData`.
+    """Gives a data set of pairs (image, label), such as torchvision's, the members of `ImageDataset`.
 
     Args:
         dataset (torch.utils.data.Dataset): Gives (PIL image, label) for an index: one without a transform. A label is

@@ -10,7 +10,7 @@ from captum_scorecam.datasets.csv_file import open_csv
 from captum_scorecam.datasets.folders import images_below, open_class_folders, open_flat_folder
 from captum_scorecam.datasets.image_files import ImageFiles
 from captum_scorecam.datasets.imagenet import open_imagenet
-from captum_scorecam.datasets.sample import EvaluationData
+from captum_scorecam.datasets.sample import ImageDataset
 from captum_scorecam.datasets.voc import open_voc, voc_root
 
 _OPENERS: dict[str, Callable[[Path], ImageFiles]] = {
@@ -25,7 +25,7 @@ DATA_FORMATS = ("auto", *_OPENERS)
 _LIST = "labels.csv"
 
 
-def open_data(path: Path, data_format: str = "auto") -> EvaluationData:
+def open_data(path: Path, data_format: str = "auto") -> ImageDataset:
     """Opens a data set on disk; its images are read when they are asked for.
 
     ============  =====================================================================================
@@ -43,7 +43,7 @@ def open_data(path: Path, data_format: str = "auto") -> EvaluationData:
             one whose files it holds; with ``labels.csv`` in it, that is opened. Default: "auto".
 
     Returns:
-        EvaluationData: The data set.
+        ImageDataset: The data set.
 
     Raises:
         ValueError: If there is no such path or format, the format can't be told, there are no images, or what lists

@@ -37,7 +37,7 @@ class ImageFile:
 
 
 class ImageFiles:
-    """Image files as data to evaluate on; see `EvaluationData`.
+    """Image files as data to evaluate on; see `ImageDataset`.
 
     Args:
         files (sequence of ImageFile): The files, in their order.

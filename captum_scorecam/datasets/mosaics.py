@@ -9,7 +9,7 @@ from typing import TypeVar
 
 from PIL import Image, ImageOps
 
-from captum_scorecam.datasets.sample import EvaluationData, Label, Sample
+from captum_scorecam.datasets.sample import ImageDataset, Label, Sample
 
 _Value = TypeVar("_Value")
 
@@ -23,7 +23,7 @@ class Mosaics:
     be read is replaced by the next one drawn. Each tile shows the square in the middle of its image.
 
     Args:
-        data (EvaluationData): Images with labels of at least four classes.
+        data (ImageDataset): Images with labels of at least four classes.
         seed (int): What places and other images are drawn from. Default: 0.
         tile_size (int): The tiles' width and height in pixels. Default: 224.
 
@@ -34,7 +34,7 @@ class Mosaics:
     has_labels = True
     has_boxes = True
 
-    def __init__(self, data: EvaluationData, seed: int = 0, tile_size: int = 224) -> None:
+    def __init__(self, data: ImageDataset, seed: int = 0, tile_size: int = 224) -> None:
         if tile_size < 1:
             raise ValueError(f"Expected `tile_size` to be at least 1, but got {tile_size}.")
         self.data = data

@@ -32,7 +32,7 @@ class Sample:
 
 
 @runtime_checkable
-class EvaluationData(Protocol):
+class ImageDataset(Protocol):
     """A map-style data set of samples, picklable for the workers of a DataLoader.
 
     Any object with these members can be evaluated on; `open_data` makes one of files, and `DatasetOfPairs` of

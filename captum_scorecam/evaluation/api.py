@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from captum_scorecam.datasets import EvaluationData
+from captum_scorecam.datasets import ImageDataset
 from captum_scorecam.evaluation.methods import DEFAULT_METHODS
 from captum_scorecam.evaluation.metrics.registered import DEFAULT_MEASURES
 from captum_scorecam.evaluation.plan import PREDICTED, Plan, plan_evaluation
@@ -15,12 +15,12 @@ from captum_scorecam.evaluation.request import DEFAULT_OPTIONS, MethodOptions
 from captum_scorecam.evaluation.run import OnImage, running
 from captum_scorecam.evaluation.settings import read_configuration
 from captum_scorecam.evaluation.summary import Summary, summarize, write_summary
-from captum_scorecam.models.classifiers import Classifier
+from captum_scorecam.models import Classifier
 
 
 def evaluate(
     classifier: Classifier,
-    data: EvaluationData,
+    data: ImageDataset,
     run_folder: Path | str,
     *,
     methods: Sequence[str] = DEFAULT_METHODS,
@@ -41,7 +41,7 @@ def evaluate(
 
     Args:
         classifier (Classifier): The model, on the device where it is to run, in evaluation mode.
-        data (EvaluationData): The images; `open_data`, or an object of your own.
+        data (ImageDataset): The images; `open_data`, or an object of your own.
         run_folder (Path or str): Where records, pictures and the summary go. A run that is there is resumed.
         methods (sequence of str): Names in `METHODS`. Default: grad_cam and score_cam.
         measures (sequence of str): Names in `MEASURES`. Default: average drop and increase, insertion, deletion.

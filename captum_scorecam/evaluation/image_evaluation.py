@@ -18,8 +18,7 @@ from captum_scorecam.evaluation.metrics.metric import ON_IMAGE, ON_MOSAIC, Case,
 from captum_scorecam.evaluation.plan import PREDICTED, Plan
 from captum_scorecam.evaluation.records import Record
 from captum_scorecam.evaluation.request import MethodRun, Question
-from captum_scorecam.models.class_names import class_name
-from captum_scorecam.models.preprocessing import seen_pixels
+from captum_scorecam.models import class_name, seen_pixels
 from captum_scorecam.scoring.class_scores import are_probabilities
 
 _NO_IMAGE = Image.new("RGB", (1, 1))  # where the preprocessing is done already

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from captum_scorecam.datasets import EvaluationData, Label, Mosaics, Sample, seen_region
-from captum_scorecam.models.classifiers import Preprocess
+from captum_scorecam.datasets import ImageDataset, Label, Mosaics, Sample
+from captum_scorecam.models import Preprocess, seen_region
 
 Failure = dict[str, str]
 _LONGEST_MESSAGE = 1000
@@ -55,14 +55,14 @@ class LoadedImages(Dataset[Loaded]):
     """Reads and preprocesses images; an image that can't be read is a `Loaded` with its failure.
 
     Args:
-        data (EvaluationData): The images.
+        data (ImageDataset): The images.
         indices (sequence of int): Which of them.
         mosaics (Mosaics, optional): Their mosaics. Default: None.
         preprocess (callable): Makes the C×H×W input of an RGB image.
     """
 
     def __init__(
-        self, data: EvaluationData, indices: Sequence[int], mosaics: Mosaics | None, preprocess: Preprocess
+        self, data: ImageDataset, indices: Sequence[int], mosaics: Mosaics | None, preprocess: Preprocess
     ) -> None:
         self.data, self.indices, self.mosaics, self.preprocess = data, indices, mosaics, preprocess
 

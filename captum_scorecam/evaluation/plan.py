@@ -12,14 +12,13 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from captum_scorecam.datasets import EvaluationData, Mosaics, label_table, resolve_label
+from captum_scorecam.datasets import ImageDataset, Mosaics, label_table, resolve_label
 from captum_scorecam.evaluation.methods import DEFAULT_METHODS, METHODS, check_methods, most_forwards
 from captum_scorecam.evaluation.metrics.metric import BOXES, LABEL, ON_IMAGE, ON_MOSAIC, Measure
 from captum_scorecam.evaluation.metrics.registered import DEFAULT_MEASURES, MEASURES, check_measures
 from captum_scorecam.evaluation.request import DEFAULT_OPTIONS, MethodOptions, Question
 from captum_scorecam.evaluation.settings import digest_of_lines, digest_of_weights
-from captum_scorecam.models.classifiers import Classifier
-from captum_scorecam.models.layers import ExplainedLayer, find_layer
+from captum_scorecam.models import Classifier, ExplainedLayer, find_layer
 from captum_scorecam.scoring.chunk_size import FIXED_ROWS
 
 PREDICTED, OF_LABEL = "predicted", "label"
@@ -32,7 +31,7 @@ class Plan:
 
     Attributes:
         classifier (Classifier): The model, on its device.
-        data (EvaluationData): The images.
+        data (ImageDataset): The images.
         indices (tuple of int): Which of them, ascending.
         methods (tuple of str): Names in `METHODS`.
         measures (tuple of str): Names in `MEASURES`.
@@ -48,7 +47,7 @@ class Plan:
     """
 
     classifier: Classifier
-    data: EvaluationData
+    data: ImageDataset
     indices: tuple[int, ...]
     methods: tuple[str, ...]
     measures: tuple[str, ...]
@@ -136,7 +135,7 @@ class Plan:
 
 def plan_evaluation(
     classifier: Classifier,
-    data: EvaluationData,
+    data: ImageDataset,
     *,
     methods: Sequence[str] = DEFAULT_METHODS,
     measures: Sequence[str] = DEFAULT_MEASURES,

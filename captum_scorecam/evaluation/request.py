@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from captum_scorecam import RunStatistics
-from captum_scorecam.models.layers import ExplainedLayer
+from captum_scorecam.models import ExplainedLayer
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,7 @@ from typer.testing import CliRunner, Result
 
 from captum_scorecam import cli
 from captum_scorecam.command_line import commands
-from captum_scorecam.models.classifiers import load_classifier
+from captum_scorecam.models import load_classifier
 from tests.support import colour_classifier
 
 COLOURS = ("--model", "tests.support.colour_classifier:with_names")

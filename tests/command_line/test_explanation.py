@@ -12,8 +12,7 @@ from torchvision.models import VisionTransformer
 
 from captum_scorecam import RunStatistics, ScoreCAM
 from captum_scorecam.command_line.explanation import ImageExplanation, explain_image
-from captum_scorecam.models.classifiers import Classifier, load_classifier
-from captum_scorecam.models.layers import find_layer
+from captum_scorecam.models import Classifier, find_layer, load_classifier
 from tests.support import colour_classifier
 
 RED_SQUARE, GREEN_SQUARE = (slice(0, 16), slice(0, 16)), (slice(24, 32), slice(24, 32))

@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 from torchvision.datasets import VOCDetection
 
-from captum_scorecam.datasets import EvaluationData, open_data
+from captum_scorecam.datasets import ImageDataset, open_data
 
 WNIDS = {"n01440764": ("tench", "Tinca tinca"), "n01443537": ("goldfish",), "n01484850": ("great white shark",)}
 
@@ -21,7 +21,7 @@ def save(path: Path, size: tuple[int, int] = (6, 4), **options: object) -> None:
     Image.new("RGB", size, (255, 0, 0)).save(path, **options)
 
 
-def listed(data: EvaluationData) -> list[tuple[str, object]]:
+def listed(data: ImageDataset) -> list[tuple[str, object]]:
     return [(data.name(index), data.label(index)) for index in range(len(data))]
 
 

@@ -7,12 +7,12 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from captum_scorecam.datasets import EvaluationData, open_data
+from captum_scorecam.datasets import ImageDataset, open_data
 
 BOXES = "file,label,xmin,ymin,xmax,ymax\n"
 
 
-def opened(folder: Path, text: str | bytes) -> EvaluationData:
+def opened(folder: Path, text: str | bytes) -> ImageDataset:
     path = folder / "labels.csv"
     path.write_bytes(text if isinstance(text, bytes) else text.encode())
     return open_data(path)

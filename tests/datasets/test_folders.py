@@ -10,8 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from captum_scorecam.datasets import EvaluationData, open_data
-from captum_scorecam.datasets.images import read_image
+from captum_scorecam.datasets import ImageDataset, open_data, read_image
 
 RED, GREEN, BLUE = (255, 0, 0), (0, 255, 0), (0, 0, 255)
 
@@ -23,11 +22,11 @@ def save(
     Image.new(mode, size, colour).save(path, **options)
 
 
-def names(data: EvaluationData) -> list[str]:
+def names(data: ImageDataset) -> list[str]:
     return [data.name(index) for index in range(len(data))]
 
 
-def labels(data: EvaluationData) -> list[object]:
+def labels(data: ImageDataset) -> list[object]:
     return [data.label(index) for index in range(len(data))]
 
 
@@ -35,7 +34,7 @@ def test_class_folders_give_their_names_as_labels(tmp_path: Path) -> None:
     for index, name in enumerate(("dog/b.png", "cat/a.png", "cat/deeper/still/c.png")):
         save(tmp_path / name, (index, 0, 0))
     data = open_data(tmp_path)
-    assert isinstance(data, EvaluationData)
+    assert isinstance(data, ImageDataset)
     assert names(data) == ["cat/a.png", "cat/deeper/still/c.png", "dog/b.png"]
     assert labels(data) == ["cat", "cat", "dog"]
     assert data.classes == ["cat", "dog"]

@@ -12,8 +12,8 @@ from torchvision import transforms
 from torchvision.transforms._presets import ImageClassification
 
 from captum_scorecam.command_line.explanation import display_name
-from captum_scorecam.datasets.images import read_image
-from captum_scorecam.models.preprocessing import seen_pixels
+from captum_scorecam.datasets import read_image
+from captum_scorecam.models import seen_pixels
 
 RED, WHITE = (255, 0, 0), (255, 255, 255)
 

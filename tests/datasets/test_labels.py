@@ -9,7 +9,7 @@ import pytest
 import torch
 from PIL import Image
 
-from captum_scorecam.datasets import DatasetOfPairs, EvaluationData, label_table, read_label_table, resolve_label
+from captum_scorecam.datasets import DatasetOfPairs, ImageDataset, label_table, read_label_table, resolve_label
 
 NAMES = ["tench", "Cardigan", "crane", "cardigan", "crane", "7", "Egyptian cat"]
 
@@ -109,8 +109,8 @@ def pairs(*labels: object) -> list[tuple[Image.Image, object]]:
 
 
 def test_pairs_of_image_and_label_become_data() -> None:
-    data: EvaluationData = DatasetOfPairs(pairs(3, np.int64(4), torch.tensor(5), "cat"))
-    assert isinstance(data, EvaluationData)
+    data: ImageDataset = DatasetOfPairs(pairs(3, np.int64(4), torch.tensor(5), "cat"))
+    assert isinstance(data, ImageDataset)
     assert [data.label(index) for index in range(4)] == [3, 4, 5, "cat"]
     assert [data.name(index) for index in range(4)] == ["0", "1", "2", "3"]
     assert (data.has_labels, data.has_boxes, data.classes) == (True, False, None)

@@ -15,7 +15,8 @@ from torch import Tensor
 from torchvision import transforms
 from torchvision.transforms._presets import ImageClassification
 
-from captum_scorecam.datasets import EvaluationData, Mosaics, Sample, open_data, seen_region
+from captum_scorecam.datasets import ImageDataset, Mosaics, Sample, open_data
+from captum_scorecam.models import seen_region
 
 CORNERS = [(0, 0), (4, 0), (0, 4), (4, 4)]
 
@@ -60,8 +61,8 @@ def place(sample: Sample) -> int:
 
 
 def test_a_mosaic_shows_its_image_in_the_region_among_three_of_other_labels() -> None:
-    data: EvaluationData = Mosaics(Painted([10 * (index % 6) for index in range(30)]), tile_size=4)
-    assert isinstance(data, EvaluationData)
+    data: ImageDataset = Mosaics(Painted([10 * (index % 6) for index in range(30)]), tile_size=4)
+    assert isinstance(data, ImageDataset)
     for index in range(30):
         sample = data[index]
         assert (

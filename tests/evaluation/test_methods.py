@@ -14,8 +14,7 @@ from torchvision.models import VisionTransformer
 from captum_scorecam import RISE, LayerGradCamPlusPlus, MeaningfulPerturbation, ScoreCAM, vit_activation_maps
 from captum_scorecam.command_line.explanation import explain_image
 from captum_scorecam.evaluation.methods import METHODS, MethodOptions, Question, check_methods, run_method
-from captum_scorecam.models.classifiers import load_classifier
-from captum_scorecam.models.layers import find_layer
+from captum_scorecam.models import find_layer, load_classifier
 from tests.support import colour_classifier
 
 OPTIONS = MethodOptions(n_masks=40, seed=3, mask_iterations=15)

@@ -16,7 +16,7 @@ import torch
 from filelock import FileLock
 from PIL import Image
 
-from captum_scorecam.datasets import Mosaics, Sample, seen_region
+from captum_scorecam.datasets import Mosaics, Sample
 from captum_scorecam.evaluation import (
     MEASURES,
     METHODS,
@@ -35,8 +35,7 @@ from captum_scorecam.evaluation.metrics.metric import Case
 from captum_scorecam.evaluation.records import rank_file
 from captum_scorecam.evaluation.request import Question
 from captum_scorecam.evaluation.summary import Summary
-from captum_scorecam.models.classifiers import Classifier, load_classifier
-from captum_scorecam.models.layers import find_layer
+from captum_scorecam.models import Classifier, find_layer, load_classifier, seen_region
 from tests.support import tiny_classifier
 from tests.support.tiny_classifier import NAMES, Pictures
 

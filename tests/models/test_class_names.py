@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from captum_scorecam.models.class_names import find_class, imagenet_class_names
+from captum_scorecam.models import find_class, imagenet_class_names
 
 
 @pytest.mark.parametrize(

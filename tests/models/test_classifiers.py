@@ -13,8 +13,7 @@ from PIL import Image
 from torch import nn
 from torchvision.models import get_model, get_model_weights
 
-from captum_scorecam.models.class_names import imagenet_class_names
-from captum_scorecam.models.classifiers import Classifier, load_classifier
+from captum_scorecam.models import Classifier, imagenet_class_names, load_classifier
 from captum_scorecam.models.state_dicts import class_count, read_state_dict
 from tests.support import colour_classifier
 

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torchvision.models import SwinTransformer, VisionTransformer, get_model
 
 from captum_scorecam import swin_activation_maps, vit_activation_maps
-from captum_scorecam.models.layers import find_layer
+from captum_scorecam.models import find_layer
 
 
 @pytest.fixture(scope="module")

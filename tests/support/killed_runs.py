@@ -16,7 +16,7 @@ from pathlib import Path
 import torch
 
 from captum_scorecam.evaluation import MethodOptions, evaluate, read_records
-from captum_scorecam.models.classifiers import load_classifier
+from captum_scorecam.models import load_classifier
 from tests.support.tiny_classifier import Pictures
 
 METHODS = ("grad_cam", "score_cam", "rise")

@@ -16,7 +16,7 @@ from captum_scorecam.evaluation.methods import METHODS, Method, most_forwards, r
 from captum_scorecam.evaluation.metrics.registered import check_measures
 from captum_scorecam.evaluation.request import Question
 from captum_scorecam.metrics import functional
-from captum_scorecam.models.layers import ExplainedLayer
+from captum_scorecam.models import ExplainedLayer
 from tests.support import tiny_classifier
 
 OPTIONS = MethodOptions(n_masks=30, seed=2, mask_iterations=4, perturbations_per_eval=8)
