@@ -18,10 +18,9 @@ from captum_scorecam.command_line.messages import plain_messages
 from captum_scorecam.command_line.options import ChosenDevice, Device, Layer, Model, NMasks, Weights, torch_device
 from captum_scorecam.command_line.panels import check_output, draw_explanations, write_png
 from captum_scorecam.command_line.report import report
-from captum_scorecam.datasets.images import read_image
+from captum_scorecam.datasets import read_image
 from captum_scorecam.evaluation.methods import DEFAULT_METHODS, DEFAULT_OPTIONS, METHODS, MethodOptions, check_methods
-from captum_scorecam.models.classifiers import Classifier, check_model_name, load_classifier
-from captum_scorecam.models.layers import ExplainedLayer, find_layer
+from captum_scorecam.models import Classifier, ExplainedLayer, check_model_name, find_layer, load_classifier
 
 MOST_IMAGES = 50  # in one picture
 

@@ -22,7 +22,7 @@ from captum_scorecam.evaluation.methods import DEFAULT_METHODS, METHODS, MethodO
 from captum_scorecam.evaluation.metrics.registered import DEFAULT_MEASURES, MEASURES, check_measures
 from captum_scorecam.evaluation.plan import PREDICTED, plan_evaluation
 from captum_scorecam.evaluation.ranks import local_rank
-from captum_scorecam.models.classifiers import Classifier, check_model_name, load_classifier
+from captum_scorecam.models import Classifier, check_model_name, load_classifier
 
 _INTERRUPTED = "Interrupted. What is finished is kept; the same command goes on."
 

@@ -16,11 +16,7 @@ from captum_scorecam.evaluation.methods import (
     Question,
     run_method,
 )
-from captum_scorecam.models.class_names import class_name, find_class
-from captum_scorecam.models.classifiers import Classifier
-from captum_scorecam.models.layers import ExplainedLayer
-from captum_scorecam.models.preprocessing import seen_pixels
-from captum_scorecam.scoring.class_scores import are_probabilities
+from captum_scorecam.models import Classifier, ExplainedLayer, class_name, find_class, seen_pixels
 
 PREDICTED, CHOSEN, RUNNER_UP = "predicted", "chosen", "runner-up"
 
@@ -90,11 +86,10 @@ def explain_image(
     Raises:
         ValueError: If the model has no such class, or the layer has no maps.
     """
-    scores = classifier.scores(inputs)
-    score = "output" if are_probabilities(scores) else "probability"
-    probabilities = scores if score == "output" else scores.softmax(0)
+    prediction = classifier.predict(inputs)
+    probabilities = prediction.probabilities
     roles = _roles(probabilities, classifier.class_names, target, compare)
-    question = Question(classifier.model, layer, inputs, list(roles), score, options)
+    question = Question(classifier.model, layer, inputs, list(roles), prediction.score, options)
     answers = {method: run_method(method, question) for method in methods}
     classes = tuple(
         ClassExplanation(

@@ -18,8 +18,7 @@ from captum_scorecam.evaluation.metrics.metric import ON_IMAGE, ON_MOSAIC, Case,
 from captum_scorecam.evaluation.plan import PREDICTED, Plan
 from captum_scorecam.evaluation.records import Record
 from captum_scorecam.evaluation.request import MethodRun, Question
-from captum_scorecam.models import class_name, seen_pixels
-from captum_scorecam.scoring.class_scores import are_probabilities
+from captum_scorecam.models import Prediction, class_name, seen_pixels
 
 _NO_IMAGE = Image.new("RGB", (1, 1))  # where the preprocessing is done already
 
@@ -64,22 +63,13 @@ class _Subject:
     image: Preprocessed
     mosaic: Preprocessed | None
     pixels: Tensor
-    scores: Tensor
+    prediction: Prediction
     label: int | None
     target: int
 
     @property
     def predicted(self) -> int:
-        return int(self.scores.argmax())
-
-    @property
-    def score(self) -> str:
-        """How the methods and measures score the model."""
-        return "output" if are_probabilities(self.scores) else "probability"
-
-    @property
-    def probabilities(self) -> Tensor:
-        return self.scores if are_probabilities(self.scores) else self.scores.softmax(0)
+        return int(self.prediction.scores.argmax())
 
 
 def evaluate_image(plan: Plan, loaded: Loaded, methods: Sequence[str]) -> Iterator[Outcome]:
@@ -119,11 +109,11 @@ def _subject(plan: Plan, loaded: Loaded, image: Preprocessed) -> _Subject:
     with _stage("image"):
         inputs = _inputs(plan, image)
         pixels = seen_pixels(inputs, plan.classifier.preprocess)
-        scores = plan.classifier.scores(inputs)
-        if not scores.isfinite().all():
+        prediction = plan.classifier.predict(inputs)
+        if not prediction.scores.isfinite().all():
             raise ValueError("Expected finite scores, but the model gives NaN or Inf for this image.")
-    target = int(scores.argmax()) if plan.target == PREDICTED or label is None else label
-    return _Subject(image, loaded.mosaic, pixels, scores, label, target)
+    target = int(prediction.scores.argmax()) if plan.target == PREDICTED or label is None else label
+    return _Subject(image, loaded.mosaic, pixels, prediction, label, target)
 
 
 def _label(plan: Plan, loaded: Loaded) -> int | None:
@@ -160,7 +150,7 @@ def _outcome(plan: Plan, subject: _Subject, method: str) -> Outcome:
 
 def _explained(plan: Plan, subject: _Subject, method: str, image: Preprocessed, target: int) -> tuple[Case, MethodRun]:
     inputs = _inputs(plan, image)
-    question = Question(plan.classifier.model, plan.layer, inputs, [target], subject.score, plan.options)
+    question = Question(plan.classifier.model, plan.layer, inputs, [target], subject.prediction.score, plan.options)
     maps, run = run_method(method, question)
     if not maps.isfinite().all():
         raise ValueError("Expected a finite map, but got NaN or Inf.")
@@ -174,7 +164,7 @@ def _described(plan: Plan, subject: _Subject, run: MethodRun) -> Record:
         "label": subject.label,
         "predicted": subject.predicted,
         "correct": None if subject.label is None else subject.predicted == subject.label,
-        "probability": float(subject.probabilities[subject.target]),
+        "probability": float(subject.prediction.probabilities[subject.target]),
         "forwards": run.forwards,
     }
 

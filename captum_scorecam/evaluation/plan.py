@@ -154,7 +154,7 @@ def plan_evaluation(
     """
     check_methods(methods)
     example = classifier.inputs(Image.linear_gradient("L").resize((512, 512)).convert("RGB"))
-    n_classes = len(classifier.scores(example))
+    n_classes = len(classifier.predict(example).scores)
     if labels is None:
         labels = label_table(getattr(data, "classes", None), classifier.class_names, n_classes)
     plan = Plan(

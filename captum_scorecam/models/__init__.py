@@ -1,14 +1,17 @@
 """Classifiers by name or file, with their preprocessing, their class names and the layer to explain."""
 
 from captum_scorecam.models.class_names import class_name, find_class, imagenet_class_names
-from captum_scorecam.models.classifiers import Classifier, Preprocess, check_model_name, load_classifier
+from captum_scorecam.models.classifier import Classifier, Prediction, Preprocess
 from captum_scorecam.models.layers import ExplainedLayer, find_layer
+from captum_scorecam.models.loading import Weights, check_model_name, load_classifier
 from captum_scorecam.models.preprocessing import seen_pixels, seen_region
 
 __all__ = [
     "Classifier",
     "ExplainedLayer",
+    "Prediction",
     "Preprocess",
+    "Weights",
     "check_model_name",
     "class_name",
     "find_class",

@@ -1,4 +1,4 @@
-"""Which layer of a classifier is explained: named by the user, or found by one forward pass."""
+"""The layer to explain: named by the user, or found with one forward pass."""
 
 from __future__ import annotations
 
@@ -29,12 +29,12 @@ _SWIN_MAPS = (
 
 @dataclass(frozen=True)
 class ExplainedLayer:
-    """A module of the model, which side of it is explained, and how that becomes maps.
+    """A module whose output or input is explained.
 
     Attributes:
-        name (str): The module's dotted path, with ``:input`` at the end where its input is explained.
+        name (str): The module's dotted path, followed by ``:input`` if its input is explained.
         module (nn.Module): The module.
-        activation_transform (callable, optional): Makes maps of the layer's tokens. Default: None.
+        activation_transform (callable, optional): Turns the layer's tokens into maps. Default: None.
     """
 
     name: str
@@ -49,26 +49,26 @@ class ExplainedLayer:
 
 @dataclass(frozen=True)
 class _Call:
-    """One call of a module: the shapes of its first input and of its output, None where that is no tensor."""
+    """One call of a module: the shapes of its first input and of its output, None for anything but a tensor."""
 
     module_name: str
     input_shape: torch.Size | None
     output_shape: torch.Size | None
 
 
-def find_layer(model: nn.Module, inputs: Tensor, name: str = "auto") -> ExplainedLayer:
+def find_layer(model: nn.Module, inputs: Tensor, layer: str = "auto") -> ExplainedLayer:
     """Finds the layer to explain.
 
-    ``auto`` is the last module, in the order in which they finish, that ran exactly once and whose output is
-    N×K×h×w with K > 1 and h·w > 1; for torchvision's VisionTransformer it is ``ln_1`` of the last block, the last
-    place where patch tokens still reach the class score. Tokens of torchvision's VisionTransformer and
-    SwinTransformer are made maps, also at a layer that the user names.
+    ``auto`` selects the last module to finish that runs exactly once and returns N×K×h×w with K > 1 and h·w > 1. In
+    torchvision's VisionTransformer it selects ``ln_1`` of the last block, the last layer whose patch tokens still
+    affect the class score. Tokens of torchvision's VisionTransformer and SwinTransformer are turned into maps at any
+    layer.
 
     Args:
-        model (nn.Module): The model, in the mode in which it is explained.
-        inputs (Tensor): An input to run it once on, without gradient.
-        name (str): ``auto``, a module's dotted path as in ``model.named_modules()``, or that path with ``:input``
-            at the end for the module's input. Default: "auto".
+        model (nn.Module): The model, in the mode in which it will be explained.
+        inputs (Tensor): An input for one forward pass, without gradients.
+        layer (str): ``auto``, a module's dotted path as in ``model.named_modules()``, or that path followed by
+            ``:input`` for the module's input. Default: "auto".
 
     Returns:
         ExplainedLayer: The layer.
@@ -76,19 +76,19 @@ def find_layer(model: nn.Module, inputs: Tensor, name: str = "auto") -> Explaine
     Raises:
         ValueError: If no module has that name, it does not run, it has no maps, or ``auto`` finds none.
     """
-    if name != "auto":
-        _check_name(model, name)
+    if layer != "auto":
+        _check_name(model, layer)
     calls = _record_calls(model, inputs)
-    name = _automatic_name(model, calls) if name == "auto" else name
+    name = _automatic_name(model, calls) if layer == "auto" else layer
     shape = _shape_at(calls, name)
     transform = _token_transform(model, name, shape)
     if transform is None and not _is_map(shape):
-        raise ValueError(f"Expected `--layer` to have N×K×h×w maps, but {name!r} has {_described(shape)}.")
+        raise ValueError(f"Expected `layer` to have N×K×h×w maps, but {name!r} has {_described(shape)}.")
     return ExplainedLayer(name, model.get_submodule(name.removesuffix(_OF_INPUT)), transform)
 
 
 def _record_calls(model: nn.Module, inputs: Tensor) -> list[_Call]:
-    """Runs the model once, and list its modules' calls in the order in which they finish."""
+    """Runs the model once and lists its modules' calls in the order in which they finish."""
     calls: list[_Call] = []
 
     def recorder(name: str) -> Callable[[nn.Module, tuple[object, ...], object], None]:
@@ -133,15 +133,15 @@ def _check_name(model: nn.Module, name: str) -> None:
     if wanted not in names:
         nearest = difflib.get_close_matches(wanted, names, n=5, cutoff=0.3) or names[-5:]
         raise ValueError(
-            f"Expected `--layer` to name a module of the model, but got {name!r}. Nearest: {', '.join(nearest)}."
+            f"Expected `layer` to name a module of the model, but got {name!r}. Nearest: {', '.join(nearest)}."
         )
 
 
 def _shape_at(calls: list[_Call], name: str) -> torch.Size | None:
-    """Returns the shape at a layer, in its last call, which is the one that is explained."""
+    """Returns the shape at a layer in its last call, the one that is explained."""
     of_module = [call for call in calls if call.module_name == name.removesuffix(_OF_INPUT)]
     if not of_module:
-        raise ValueError(f"Expected `--layer` to name a module that runs in the forward pass, but {name!r} does not.")
+        raise ValueError(f"Expected `layer` to name a module that runs in the forward pass, but {name!r} does not.")
     return of_module[-1].input_shape if name.endswith(_OF_INPUT) else of_module[-1].output_shape
 
 

@@ -1,4 +1,4 @@
-"""What a model sees of an image: its pixels and regions after the preprocessing."""
+"""Pixels and regions of an image as the model sees them, after preprocessing."""
 
 from __future__ import annotations
 
@@ -6,24 +6,24 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from captum_scorecam.models.classifiers import Preprocess
+from captum_scorecam.models.classifier import Preprocess
 
 
 def seen_region(region: Image.Image, preprocess: Preprocess) -> Tensor:
     """Finds the pixels of a model's input that show a region of the image.
 
-    The region, white on black, goes through the preprocessing itself, so that any resizing and cropping is
-    followed; a pixel belongs to it where it comes out nearer to what white gives than to what black gives.
+    The region is drawn white on black and preprocessed like an image, which handles any resizing and cropping. A pixel
+    belongs to the region if its value is closer to that of a white image than to that of a black one.
 
     Args:
         region (PIL.Image.Image): Mode L, of the image's size, 255 in the region, else 0.
-        preprocess (callable): Makes the C×H×W input of an RGB image; it must not draw at random.
+        preprocess (callable): Turns an RGB image into a C×H×W input, deterministically.
 
     Returns:
-        Tensor: Boolean, H×W, on the CPU. All False where the preprocessing cuts the region off.
+        Tensor: Boolean, H×W, on the CPU. All False if the preprocessing crops the region away.
 
     Raises:
-        ValueError: If white and black give the same, as where each image is normalised by its own mean.
+        ValueError: If a white and a black image come out equal, as when images are normalised by their own mean.
     """
     seen, white, black = (
         preprocess(image.convert("RGB")).float().cpu()
@@ -31,19 +31,17 @@ def seen_region(region: Image.Image, preprocess: Preprocess) -> Tensor:
     )
     span = white - black
     if not span.any():
-        raise ValueError(
-            "Expected a preprocessing that tells a white image from a black one, but it gives the same for both."
-        )
+        raise ValueError("Expected a preprocessing that tells a white image from a black one, but both come out equal.")
     return ((2 * seen - white - black) * span).sum(0) > 0
 
 
 def seen_pixels(inputs: Tensor, preprocess: object) -> Tensor:
-    """Returns what a model saw of an image: its input without the normalisation.
+    """Returns the pixels of a model's input, with the normalisation undone.
 
     Args:
         inputs (Tensor): The preprocessed image, 1×C×H×W. Unless C is 3, the first channel is shown.
-        preprocess (object): What made it. The mean and standard deviation of a ``Normalize`` in it, or of a
-            preset of torchvision, are undone; without them, the lowest value is black and the highest white.
+        preprocess (object): The preprocessing. The mean and standard deviation of its ``Normalize``, or of a preset of
+            torchvision, are undone; if it has none, the lowest value becomes black and the highest white.
 
     Returns:
         Tensor: H×W×3 in [0, 1], float32, on the CPU.

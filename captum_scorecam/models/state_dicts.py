@@ -1,4 +1,4 @@
-"""Weights from a file: a state dict, bare or inside a training checkpoint."""
+"""Weights from a file: a state dict, on its own or inside a training checkpoint."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ _DATA_PARALLEL_PREFIX = "module."
 
 
 def read_state_dict(path: Path) -> StateDict:
-    """Reads a state dict, with ``weights_only=True``, so that a file can't run code.
+    """Reads a state dict with ``weights_only=True``, so that the file can't run code.
 
     A checkpoint that holds it as ``state_dict`` or ``model`` is unwrapped, and the prefix ``module.`` that
-    DataParallel adds is taken off.
+    DataParallel adds is removed.
 
     Args:
         path (Path): A file written by ``torch.save``.
@@ -28,41 +28,41 @@ def read_state_dict(path: Path) -> StateDict:
         ValueError: If there is no such file, or it does not hold a state dict.
     """
     if not path.is_file():
-        raise ValueError(f"Expected `--weights` to be DEFAULT, none or a file, but there is no file {str(path)!r}.")
+        raise ValueError(f"Expected `weights` to be DEFAULT, none or a file, but there is no file {str(path)!r}.")
     try:
         saved = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch.load raises what the unpickler and the zip reader raise
         raise ValueError(
-            f"Expected `--weights` to be a state dict written by torch.save, but {str(path)!r} can't be "
+            f"Expected `weights` to be a state dict written by torch.save, but {str(path)!r} can't be "
             f"read as one: {str(error).splitlines()[0] if str(error) else type(error).__name__}"
         ) from error
     for key in _CHECKPOINT_KEYS:
         if isinstance(saved, dict) and isinstance(saved.get(key), dict):
             saved = saved[key]
     if not isinstance(saved, dict) or not saved or not all(isinstance(value, Tensor) for value in saved.values()):
-        raise ValueError(f"Expected `--weights` to hold a state dict of tensors, but {str(path)!r} does not.")
+        raise ValueError(f"Expected `weights` to hold a state dict of tensors, but {str(path)!r} does not.")
     if all(name.startswith(_DATA_PARALLEL_PREFIX) for name in saved):
         return {name.removeprefix(_DATA_PARALLEL_PREFIX): value for name, value in saved.items()}
     return dict(saved)
 
 
 def class_count(state: StateDict) -> int:
-    """Returns the number of classes of a classifier: the length of its last tensor, which is its last layer's bias.
+    """Returns a classifier's number of classes, which is the length of its last tensor, the last layer's bias.
 
     Raises:
         ValueError: If the last tensor is a single number.
     """
     name, last = list(state.items())[-1]
     if last.dim() == 0:
-        raise ValueError(f"Expected `--weights` to end with the last layer's bias, but it ends with {name!r}.")
+        raise ValueError(f"Expected `weights` to end with the last layer's bias, but it ends with {name!r}.")
     return last.shape[0]
 
 
 def load_state_dict(model: nn.Module, state: StateDict, model_name: str) -> None:
-    """Loads a state dict into a model; auxiliary heads, which run in training only, may be missing in either.
+    """Loads a state dict into a model; the auxiliary heads, which only run in training, may be missing from either.
 
     Raises:
-        ValueError: If a tensor is missing, left over, or of another shape.
+        ValueError: If a tensor is missing, unexpected, or of a different shape.
     """
     shapes = {name: value.shape for name, value in model.state_dict().items()}
     wrong = [
@@ -73,8 +73,8 @@ def load_state_dict(model: nn.Module, state: StateDict, model_name: str) -> None
     wrong = sorted(name for name in wrong if not name.lower().startswith("aux"))
     if wrong:
         raise ValueError(
-            f"Expected `--weights` to fit {model_name}, but {len(wrong)} of its tensors are missing, left "
-            f"over or of another shape: {', '.join(wrong[:3])}{', …' if len(wrong) > 3 else ''}."
+            f"Expected `weights` to fit {model_name}, but {len(wrong)} tensors are missing, unexpected "
+            f"or of a different shape: {', '.join(wrong[:3])}{', …' if len(wrong) > 3 else ''}."
         )
     model.load_state_dict(
         {name: value for name, value in state.items() if shapes.get(name) == value.shape}, strict=False

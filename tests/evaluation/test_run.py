@@ -80,7 +80,7 @@ def test_the_numbers_are_those_of_methods_and_measures_called_directly(classifie
         index = record["index"]
         sample = data[index]
         inputs = classifier.inputs(sample.image)
-        probabilities = classifier.probabilities(inputs)
+        probabilities = classifier.predict(inputs).probabilities
         expected = {"image": f"picture {index}", "target": index % 4, "target_name": NAMES[index % 4], "error": None}
         expected |= {"label": index % 4, "predicted": int(probabilities.argmax())}
         expected |= {"correct": index % 4 == int(probabilities.argmax())}
