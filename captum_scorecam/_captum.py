@@ -69,12 +69,12 @@ def format_forward_args(additional_forward_args: object | None) -> tuple[Any, ..
 
 
 def format_output(outputs: Tensors) -> Tensor | Tensors:
-    """Returns the one tensor of a tuple of one, and a longer tuple as it is."""
+    """Returns the tensor of a tuple of one, and a longer tuple unchanged."""
     return outputs if len(outputs) > 1 else outputs[0]
 
 
 def run_forward(forward_func: ForwardFunction, inputs: Tensors, additional_forward_args: tuple[Any, ...]) -> Any:
-    """Returns what `forward_func` returns for the inputs, followed by the additional arguments."""
+    """Calls `forward_func` with the inputs followed by the additional arguments."""
     return _run_forward(forward_func, inputs, None, additional_forward_args)
 
 
@@ -97,10 +97,10 @@ def evaluate_layer(
     device_ids: list[int] | None,
     attribute_to_layer_input: bool,
 ) -> tuple[Tensors, Any]:
-    """Runs one forward and returns what the layer gave (or got) in it, and what `forward_func` returned.
+    """Runs one forward and returns the layer's output (or input) and the output of `forward_func`.
 
-    Where the layer runs more than once, the last call counts, and a warning says so. A compiled `forward_func` runs
-    eagerly here, since hooks of the original modules do not fire in compiled code.
+    If the layer runs more than once, its last call counts, with a warning. A compiled `forward_func` runs eagerly here,
+    since hooks of the original modules do not fire in compiled code.
 
     Raises:
         ValueError: If the layer does not run in the forward.
@@ -128,10 +128,10 @@ def layer_gradients(
     grad_kwargs: dict[str, Any] | None,
     score: Callable[[Any], Tensor],
 ) -> tuple[Tensors, Tensors]:
-    """Runs one forward and returns what the layer gave (or got) in it, and the gradients of the target's score.
+    """Runs one forward and returns the layer's output (or input) and the gradients of the target's score.
 
-    The layer is read as in :func:`evaluate_layer`; `score` makes scores of what `forward_func` returns. No gradient is
-    left on the model's parameters.
+    The layer is read as in :func:`evaluate_layer`; `score` turns the output of `forward_func` into scores. No gradient
+    is left on the model's parameters.
 
     Raises:
         ValueError: If the layer does not run in the forward.
@@ -153,7 +153,7 @@ def layer_gradients(
 
 @contextmanager
 def _recorded_forward(forward_func: ForwardFunction, layer: Module) -> Iterator[tuple[ForwardFunction, list[Any]]]:
-    """Gives its body a forward that keeps what it returns, and checks how often the layer ran in it."""
+    """Yields a forward that records its outputs, and checks how often the layer ran in it."""
     outputs: list[Any] = []
     calls: Counter[torch.device | None] = Counter()
     lock = threading.Lock()

@@ -20,10 +20,10 @@ from captum_scorecam._messages import warn_caller
 
 
 class TrainingBuffers:
-    """The buffers of modules in training mode, kept before the modules run and restored afterwards.
+    """Saves the buffers of modules in training mode before they run, to restore them afterwards.
 
-    A forward in training mode changes buffers (BatchNorm its running statistics). The modules are found as they run,
-    whatever callable they are reached through.
+    A forward in training mode changes buffers, such as the running statistics of BatchNorm. Modules are found as they
+    run, so any callable around them will do.
     """
 
     def __init__(self) -> None:
@@ -32,14 +32,14 @@ class TrainingBuffers:
 
     @contextmanager
     def recorded(self) -> Iterator[None]:
-        """Keeps the buffers of every module in training mode that runs in the body, and warns where it matters.
+        """Saves the buffers of every module in training mode that runs in the body, and warns of training mode.
 
         Compiled code runs eagerly in the body.
         """
         hook = register_module_forward_pre_hook(self._keep)
         try:
             with warnings.catch_warnings(), compiled_code_run_eagerly():
-                # That the hook fires for a compiled model and for the original in it does no harm here.
+                # Harmless: the hook may fire for a compiled model and again for the original inside it.
                 warnings.filterwarnings("ignore", message="Using `torch.compile.*global hooks")
                 yield
         finally:
@@ -47,7 +47,7 @@ class TrainingBuffers:
             self._warn_of_training_mode()
 
     def restore(self) -> None:
-        """Puts every kept buffer back."""
+        """Restores every saved buffer."""
         for module, name, buffer, content in self._kept:
             buffer.copy_(content)
             module._buffers[name] = buffer
@@ -68,10 +68,10 @@ class TrainingBuffers:
 
 @contextmanager
 def unchanged_model_state(inputs: tuple[Tensor, ...]) -> Iterator[TrainingBuffers]:
-    """Runs its body without gradients, then restores the random states of CPU and GPUs, and the recorded buffers.
+    """Runs its body without gradients, then restores the random states of CPU and GPUs and the recorded buffers.
 
     Args:
-        inputs (tuple of Tensor): Tensors whose CUDA devices' random states are kept.
+        inputs (tuple of Tensor): Tensors on the CUDA devices whose random states are restored.
     """
     devices = {tensor.device.index for tensor in inputs if tensor.is_cuda}
     buffers = TrainingBuffers()
@@ -84,25 +84,25 @@ def unchanged_model_state(inputs: tuple[Tensor, ...]) -> Iterator[TrainingBuffer
 
 @contextmanager
 def gradients_enabled() -> Iterator[None]:
-    """Records gradients in its body, also where the caller is in ``no_grad`` or ``inference_mode``."""
+    """Enables gradients in its body, also inside ``no_grad`` or ``inference_mode``."""
     with torch.inference_mode(False), torch.enable_grad():
         yield
 
 
 def differentiable(value: Any) -> Any:
-    """Returns a copy of a tensor without its history, through which gradients can go; anything else as it is.
+    """Returns a detached copy of a tensor through which gradients can flow; anything else unchanged.
 
-    It is a copy since the model may overwrite it, and gradients can not go through a tensor made in ``inference_mode``.
+    A copy, since the model may overwrite it, and gradients cannot flow through a tensor made in ``inference_mode``.
     """
     return value.detach().clone() if isinstance(value, Tensor) else value
 
 
 def compiled_code_run_eagerly() -> AbstractContextManager[object]:
-    """Returns a context in which compiled code runs as it was written, since ``torch.compile`` leaves out hooks.
+    """Returns a context in which compiled code runs eagerly, since hooks do not fire in compiled code.
 
-    It loads the compiler, and ``torch.distributed.nn``, which comes with it, keeps the default process group that it
-    finds: that group's threads would outlive ``destroy_process_group`` and could abort the process at its exit. So
-    where there is such a group and the compiler was not loaded, when nothing is compiled yet, the context is empty.
+    This loads the compiler, and with it ``torch.distributed.nn``, which holds on to the default process group: its
+    threads would outlive ``destroy_process_group`` and could abort the process at exit. So if there is a group and the
+    compiler is not loaded, in which case nothing is compiled yet, the context does nothing.
     """
     has_group = dist.is_available() and dist.is_initialized()
     stays_unloaded = has_group and "torch._dynamo" not in sys.modules

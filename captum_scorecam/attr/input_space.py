@@ -1,4 +1,4 @@
-"""A layer's map as an attribution of the inputs' shape."""
+"""A layer's map as an attribution with the shape of the inputs."""
 
 from __future__ import annotations
 

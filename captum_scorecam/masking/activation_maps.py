@@ -1,4 +1,4 @@
-"""Activations as maps N×K×spatial: tokens of Vision Transformers reshaped, everything else checked."""
+"""Activations as maps N×K×spatial: transformer tokens reshaped, everything checked."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from captum_scorecam._captum import Tensors
 
 
 def vit_activation_maps(tokens: Tensor, prefix_tokens: int = 1, grid_size: tuple[int, int] | None = None) -> Tensor:
-    """Lays the patch tokens of a Vision Transformer out as maps, for ``activation_transform``.
+    """Reshapes the patch tokens of a Vision Transformer to maps, for ``activation_transform``.
 
     Args:
         tokens (Tensor): N×(P + h·w)×K, the first P of them class or register tokens.
@@ -37,7 +37,7 @@ def vit_activation_maps(tokens: Tensor, prefix_tokens: int = 1, grid_size: tuple
 
 
 def swin_activation_maps(tokens: Tensor, grid_size: tuple[int, int] | None = None) -> Tensor:
-    """Lays the tokens of a Swin Transformer out as maps, for ``activation_transform``.
+    """Reshapes the tokens of a Swin Transformer to maps, for ``activation_transform``.
 
     Args:
         tokens (Tensor): N×h×w×K (torchvision), or N×(h·w)×K.
@@ -63,10 +63,10 @@ def check_activation_transform(transform: object) -> None:
 def checked_activation_maps(
     activations: Tensors, inputs: Tensors, transform: Callable[[Tensor], Tensor] | None = None
 ) -> Tensors:
-    """Returns the activations, transformed, as finite maps that fit the inputs.
+    """Transforms a layer's activations and checks that they are finite maps that fit the inputs.
 
     Args:
-        activations (tuple of Tensor): What the layer gave, one or more tensors.
+        activations (tuple of Tensor): The layer's activation, one or more tensors.
         inputs (tuple of Tensor): N examples, each N×C×spatial.
         transform (callable, optional): Turns an activation into maps.
 
@@ -74,8 +74,8 @@ def checked_activation_maps(
         tuple of Tensor: Each N×K×spatial, of the inputs' spatial rank.
 
     Raises:
-        TypeError: If the layer or the transform gives something other than floating-point tensors.
-        ValueError: If an activation is no map, has another spatial rank or number of examples, or is not finite.
+        TypeError: If the layer or the transform returns anything but floating-point tensors.
+        ValueError: If an activation is not a map, has another spatial rank or number of examples, or is not finite.
     """
     maps = tuple(activation if transform is None else transform(activation) for activation in activations)
     for activation in maps:
@@ -87,10 +87,11 @@ def _check_map(activation: Tensor, inputs: Tensors) -> None:
     shape = tuple(getattr(activation, "shape", ()))
     if not isinstance(activation, Tensor) or not activation.is_floating_point():
         found = activation.dtype if isinstance(activation, Tensor) else type(activation).__name__
-        raise TypeError(f"Expected the layer to give floating-point tensors, but got {found}.")
+        raise TypeError(f"Expected the layer to return floating-point tensors, but got {found}.")
     if len(shape) not in (3, 4, 5):
         raise ValueError(
-            f"Expected the layer to give maps of shape N×K×spatial (1 to 3 spatial dimensions), but got shape {shape}."
+            "Expected the layer to return maps of shape N×K×spatial (1 to 3 spatial dimensions), "
+            f"but got shape {shape}."
         )
     ranks = sorted({x.dim() - 2 for x in inputs if x.dim() > 2} - {len(shape) - 2})
     if ranks:

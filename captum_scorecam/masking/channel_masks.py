@@ -1,4 +1,4 @@
-"""Activation maps as masks in [0, 1], and inputs blended with a baseline through them. Pure tensors, no model."""
+"""The channels of an activation as masks in [0, 1]. Pure functions of tensors."""
 
 from __future__ import annotations
 
@@ -29,11 +29,11 @@ def most_varied(maps: Tensor, max_channels: int) -> Tensor:
 
 @dataclass(frozen=True)
 class ChannelMasks:
-    """The masks H_k = s(U(A_k)) of a layer's channels, made a few at a time.
+    """The masks H_k = s(U(A_k)) of a layer's channels, computed a few at a time.
 
-    A channel whose map is constant has no mask. Where a map is constant at the size of one of several inputs only, its
-    mask is zero there: nothing of that input is left. Channels of one example whose maps are equal once they are scaled
-    to [0, 1] (positive affine copies of one another) share one.
+    A channel whose map is constant has no mask. If a map is constant at the size of only one of several inputs, its
+    mask is zero there, which leaves nothing of that input. Channels of one example whose scaled maps are equal
+    (positive affine copies of one another) share a mask.
 
     Attributes:
         maps (Tensor): P×1×spatial, the distinct scaled maps at the layer's resolution.
@@ -68,7 +68,7 @@ class ChannelMasks:
 
     @classmethod
     def of_baselines(cls, n_examples: int, sizes: tuple[tuple[int, ...], ...], like: Tensor) -> ChannelMasks:
-        """One mask of zeros for each example, under which nothing but the baseline is left."""
+        """Returns one mask of zeros for each example, which leaves only the baseline."""
         examples = torch.arange(n_examples, device=like.device)
         maps = like.new_zeros(n_examples, *[1] * (1 + len(sizes[0])), dtype=working_dtype(like.dtype))
         return cls(maps, examples, examples.unsqueeze(1), sizes, 0)
@@ -77,18 +77,18 @@ class ChannelMasks:
         return len(self.maps)
 
     def __getitem__(self, rows: Tensor) -> tuple[Tensor, ...]:
-        """The masks of some rows: for each input tensor one, shape len(rows)×1×size, values in [0, 1]."""
+        """Returns the masks of some rows: one per input tensor, len(rows)×1×size, in [0, 1]."""
         return tuple(min_max_normalize(resize(self.maps[rows], size)) for size in self.sizes)
 
     def of_channels(self, scores: Tensor) -> Tensor:
-        """Spreads scores P×T of the masks over the channels, N×K×T; 0 for a channel without a mask."""
+        """Returns the scores P×T of the masks by channel, N×K×T; 0 for a channel without a mask."""
         return torch.cat([scores, scores.new_zeros(1, scores.shape[1])])[self.index]
 
 
 def _equal_rows(rows: Tensor, examples: Tensor) -> tuple[Tensor, Tensor]:
-    """Groups the rows (R×D, in [0, 1]) of one example that are equal to rounding.
+    """Groups the rows (R×D, in [0, 1]) of each example that are equal up to rounding.
 
-    Rows are put in the order of their product with a random vector, in which equal rows are neighbours.
+    Rows are sorted by their product with a random vector, which makes equal rows neighbours.
 
     Returns:
         tuple: The group of each row (R), ascending with the example, and the first row of each group.
@@ -105,5 +105,5 @@ def _equal_rows(rows: Tensor, examples: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _at_most(maps: Tensor, size: tuple[int, ...]) -> Tensor:
-    # Shrinking a map can make it constant; enlarging can not.
+    # Shrinking a map can make it constant; enlarging cannot.
     return resize(maps, [min(have, wanted) for have, wanted in zip(maps.shape[2:], size, strict=True)])

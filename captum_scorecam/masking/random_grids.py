@@ -35,7 +35,7 @@ class GridMasks:
         return len(self.examples)
 
     def __getitem__(self, rows: Tensor) -> Tensors:
-        """The masks of some rows: for each input tensor one, shape len(rows)×1×size, values in [0, 1]."""
+        """Returns the masks of some rows: one per input tensor, len(rows)×1×size, in [0, 1]."""
         n_examples = len(self) // len(self.grids)
         numbers = rows // n_examples
         grids, shifts = self.grids[numbers].to(self.dtype), self.shifts[numbers]
@@ -120,6 +120,6 @@ def upsample_grids(grids: Tensor, shifts: Tensor, size: Sequence[int]) -> Tensor
             weights = F.interpolate(one_hot, (cells + 1) * cell_pixels, mode="linear", align_corners=False)[0]
             first = (shifts[:, dimension, None] * cell_pixels).long().clamp(max=cell_pixels - 1)
             of_rows = weights.T[first + torch.arange(pixels, device=grids.device)]
-            # Takes the dimension in front and puts it, upsampled, behind; after all of them they are in order.
+            # Takes the first cell dimension and appends it, upsampled; after all of them the order is restored.
             masks = torch.einsum("rps,rs...->r...p", of_rows, masks)
     return masks.unsqueeze(1)

@@ -1,4 +1,4 @@
-"""Maps resized and scaled to [0, 1], and the precision in which that happens. Pure tensors, no model."""
+"""Maps resized and scaled to [0, 1]. Pure functions of tensors."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def resize(maps: Tensor, size: Sequence[int]) -> Tensor:
 
     Args:
         maps (Tensor): Shape N×K×h, N×K×h×w or N×K×d×h×w.
-        size (sequence of int): The wanted spatial size.
+        size (sequence of int): The spatial size of the result.
 
     Returns:
         Tensor: N×K×*size.
@@ -29,7 +29,7 @@ def resize(maps: Tensor, size: Sequence[int]) -> Tensor:
 def min_max_normalize(maps: Tensor) -> Tensor:
     """Scales each example's and channel's map to [0, 1]: s(A) = (A − min A) / (max A − min A).
 
-    A map that is constant to rounding, as `varies` tells, has no such scaling (0/0) and becomes zero.
+    A map that is constant up to rounding (see `varies`) has no such scaling (0/0) and becomes zero.
 
     Args:
         maps (Tensor): Shape N×K×spatial, floating point.
@@ -45,7 +45,7 @@ def min_max_normalize(maps: Tensor) -> Tensor:
 
 
 def varies(maps: Tensor) -> Tensor:
-    """Tells which maps are not constant, to rounding: max A − min A > 2 ε max |A|, ε of the maps' dtype.
+    """Tells which maps are not constant up to rounding: max A − min A > 2 ε max |A|, ε of the maps' dtype.
 
     Args:
         maps (Tensor): Shape N×K×spatial, floating point.

@@ -1,4 +1,4 @@
-"""How many masked inputs a forward takes."""
+"""The number of masked inputs in a forward."""
 
 from __future__ import annotations
 
@@ -22,16 +22,16 @@ WORTHWHILE_GAIN = 1.08
 
 
 class ChunkSize:
-    """The rows of a masked forward: a fixed number, or one that tunes itself while it works.
+    """The number of rows in a masked forward: fixed, or tuned while it runs.
 
-    A tuned size starts small and doubles until that raises rows per second by less than `WORTHWHILE_GAIN`, since it
-    doubles the memory of a forward too; then it stays at the fastest. At each size the first chunk is not timed
-    (kernels are chosen and memory is allocated in it) and the fastest of the next four counts.
+    A tuned size starts small and doubles until rows per second rise by less than `WORTHWHILE_GAIN`, since memory
+    doubles too; then it stays at the fastest. At each size the first chunk is not timed (it selects kernels and
+    allocates memory), and the fastest of the next four counts.
 
     Args:
         rows (int): The first size.
         most (int, optional): The largest size that tuning may try. Default: `rows`, which is then fixed.
-        pad (bool): Whether the last chunk is filled up with copies of the last row, so that all have one shape.
+        pad (bool): Pad the last chunk with copies of the last row, so that all chunks have the same shape.
     """
 
     def __init__(self, rows: int, most: int | None = None, pad: bool = False) -> None:
@@ -45,23 +45,23 @@ class ChunkSize:
 
     @classmethod
     def tuned(cls, device: torch.device) -> ChunkSize:
-        """A size that tunes itself on a device."""
+        """Returns a size that is tuned on a device."""
         return cls(FIRST_ROWS.get(device.type, 32), MOST_ROWS.get(device.type, 2048))
 
     @classmethod
     def compiled(cls, device: torch.device) -> ChunkSize:
-        """One size for a compiled forward, which would be compiled again for every other."""
+        """Returns a fixed size for a compiled forward, which would be recompiled for any other."""
         rows = max(COMPILED_ROWS["cpu"], torch.get_num_threads()) if device.type == "cpu" else COMPILED_ROWS["cuda"]
         return cls(rows, pad=True)
 
     def next_rows(self, done: int, total: int, device: torch.device) -> Tensor:
-        """The numbers of the rows of the next chunk, after `done` of `total`."""
+        """Returns the row numbers of the next chunk, after `done` of `total`."""
         stop = done + self.rows if self._pad else min(done + self.rows, total)
         return torch.arange(done, stop, device=device).clamp_(max=total - 1)
 
     @contextmanager
     def timed(self, rows: int, device: torch.device) -> Iterator[None]:
-        """Times the body, a forward of `rows` rows, while tuning; afterwards it costs nothing."""
+        """Times the body, a forward of `rows` rows, while tuning; afterwards it does nothing."""
         if not self.tuning:
             yield
             return
@@ -75,10 +75,10 @@ class ChunkSize:
                 self._compare(rows / min(self._timed[1:]))
 
     def halve(self, error: RuntimeError) -> None:
-        """Goes down to half the rows after an out-of-memory error.
+        """Halves the rows after an out-of-memory error.
 
         Raises:
-            torch.OutOfMemoryError: If it was one row already.
+            torch.OutOfMemoryError: If it is one row already.
         """
         if self.rows == 1:
             raise torch.OutOfMemoryError(
@@ -97,19 +97,18 @@ class ChunkSize:
 
 
 class ChunkSizes:
-    """The tuned chunk sizes of one attribution method, each kept for its model, shapes, dtypes, device and autocast."""
+    """The tuned chunk sizes of an attribution method, by compilation, shapes, dtypes, device and autocast."""
 
     def __init__(self) -> None:
         self._tuned: dict[Hashable, ChunkSize] = {}
 
     def of(self, forward_func: ForwardFunction, inputs: Tensors, perturbations_per_eval: int | None) -> ChunkSize:
-        """The chunk size for masked forwards of `inputs`.
+        """Returns the chunk size for masked forwards of `inputs`.
 
         Args:
-            forward_func (callable): What runs.
+            forward_func (callable): The model.
             inputs (tuple of Tensor): N examples.
-            perturbations_per_eval (int, optional): Obeyed: at most `perturbations_per_eval` × N rows in a forward.
-                Default: None, which tunes the size.
+            perturbations_per_eval (int, optional): At most this many × N rows in a forward. Default: None, tuned.
 
         Raises:
             TypeError: If `perturbations_per_eval` is not an integer.

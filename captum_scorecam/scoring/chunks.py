@@ -1,4 +1,4 @@
-"""Masked forwards in chunks → scores. The one place that runs them; it knows no method."""
+"""Masked forwards in chunks → scores. All masked forwards of all methods run here."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ from captum_scorecam.scoring.process_group import gathered, rows_of_rank
 
 
 class Masks(Protocol):
-    """A sequence of masks, made a few at a time."""
+    """A sequence of masks, computed a few at a time."""
 
     @property
     def examples(self) -> Tensor:
-        """Shape P: the example that each mask is applied to."""
+        """The example that each mask is applied to, shape P."""
 
     def __len__(self) -> int:
-        """P, the number of masks."""
+        """Returns P, the number of masks."""
 
     def __getitem__(self, rows: Tensor) -> Tensors:
-        """The masks of some rows: for each input tensor one, shape len(rows)×1×spatial, values in [0, 1]."""
+        """Returns the masks of some rows: one per input tensor, len(rows)×1×spatial, in [0, 1]."""
 
 
 @dataclass(frozen=True)
@@ -62,11 +62,11 @@ def score_masked_inputs(
     """Runs the masked forwards of all masks, chunk by chunk.
 
     Args:
-        forward (MaskedForward): What to run.
+        forward (MaskedForward): The forward to run.
         masks (Masks): P masks.
-        chunk_size (ChunkSize): How many rows a forward takes.
-        progress (str, optional): The text beside a progress bar. Default: no bar.
-        process_group (ProcessGroup, optional): Ranks that share the masks; each must be given the same ones.
+        chunk_size (ChunkSize): The number of rows in a forward.
+        progress (str, optional): The label of a progress bar. Default: None, no bar.
+        process_group (ProcessGroup, optional): Ranks that share the masks, which must be the same on each.
             Default: None, this process alone.
 
     Returns:
@@ -74,7 +74,7 @@ def score_masked_inputs(
 
     Raises:
         ValueError: If a score is NaN or infinite.
-        torch.OutOfMemoryError: If one row does not fit into memory. It says what was tried.
+        torch.OutOfMemoryError: If not even one row fits into memory.
     """
     empty = forward.class_scores.zeros(0, forward.inputs[0])
 
@@ -88,7 +88,7 @@ def score_masked_inputs(
 
 
 def score_baselines(forward: MaskedForward, chunk_size: ChunkSize) -> Tensor:
-    """f^c(B) of each example, N×T: the scores of what is left under a mask of zeros."""
+    """Returns f^c(B) of each example, N×T: the scores under a mask of zeros."""
     masks = ChannelMasks.of_baselines(len(forward.inputs[0]), forward.sizes, forward.inputs[0])
     return score_masked_inputs(forward, masks, chunk_size)
 
@@ -96,9 +96,9 @@ def score_baselines(forward: MaskedForward, chunk_size: ChunkSize) -> Tensor:
 def scored_chunks(
     forward: MaskedForward, masks: Masks, chunk_size: ChunkSize, progress: str | None = None
 ) -> Iterator[tuple[Tensor, Tensors, Tensor]]:
-    """As :func:`score_masked_inputs`, but yields each chunk as soon as it is scored, for methods that sum masks up.
+    """As :func:`score_masked_inputs`, but yields each chunk once it is scored, for methods that sum over masks.
 
-    Masks and masked inputs exist one chunk at a time. A chunk that does not fit into memory is halved and run again.
+    Masks and masked inputs exist one chunk at a time. A chunk that does not fit into memory is halved and retried.
 
     Yields:
         tuple: The numbers of the chunk's rows (R), their masks (for each input one, R×1×spatial), their scores (R×T).
@@ -125,7 +125,7 @@ def scored_chunks(
 def _run_chunk(
     forward: MaskedForward, masks: Masks, rows: Tensor, chunk_size: ChunkSize
 ) -> tuple[Tensors, Tensor] | None:
-    """The rows' masks and scores, or None where they did not fit into memory and the chunk size was halved."""
+    """Returns the rows' masks and scores, or None if they did not fit into memory and the chunk size was halved."""
     try:
         with chunk_size.timed(len(rows), forward.device):
             chunk = masks[rows]

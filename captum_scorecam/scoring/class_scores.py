@@ -18,7 +18,7 @@ Score: TypeAlias = Literal["output", "probability"] | ScoreFunction
 
 
 def output_score(output: Any) -> Tensor:
-    """The output itself.
+    """Returns the output itself.
 
     Raises:
         TypeError: If it is not a tensor.
@@ -26,13 +26,13 @@ def output_score(output: Any) -> Tensor:
     if not isinstance(output, Tensor):
         raise TypeError(
             f"Expected `forward_func` to return a tensor, but got {type(output).__name__}. "
-            "A callable `score` can take the scores out of it."
+            "A callable `score` can extract the scores."
         )
     return output
 
 
 def probability_score(output: Any) -> Tensor:
-    """The softmax of the output over dim 1, in float32 (float64 for float64).
+    """Returns the softmax of the output over dim 1, in float32 (float64 for float64).
 
     Raises:
         TypeError: If the output is not a tensor.
@@ -47,7 +47,7 @@ def probability_score(output: Any) -> Tensor:
 
 
 def are_probabilities(scores: Tensor) -> bool:
-    """Tells whether scores, classes in the last dimension, are at least 0 and sum to 1 over two or more classes."""
+    """Tells whether scores, classes in the last dimension, are non-negative and sum to 1 over two or more classes."""
     if scores.dim() == 0 or scores.shape[-1] < 2:
         return False
     return bool((scores >= 0).all() and ((scores.sum(-1, dtype=torch.float32) - 1).abs() < 1e-3).all())
@@ -70,13 +70,13 @@ def score_function(score: Score) -> ScoreFunction:
 
 
 class ClassScores:
-    """f^c for several targets c: takes one score per row and target out of what the model returned.
+    """f^c for several targets c: selects one score per row and target from the model's output.
 
     Args:
-        score (callable): f as a function of what the model returned.
+        score (callable): f as a function of the model's output.
         targets (sequence): T targets, each in any form that Captum accepts.
-        n_examples (int): N, the number of examples that the targets are for.
-        device (torch.device): Where the model's output will be.
+        n_examples (int): N, the number of examples.
+        device (torch.device): The device of the model's output.
 
     Raises:
         AssertionError: If a list or tensor of targets is not as long as the batch (Captum's error).
@@ -93,12 +93,12 @@ class ClassScores:
         self._n_examples = n_examples
 
     def of_examples(self, output: Any) -> Tensor:
-        """Scores N×T of a forward of the examples themselves.
+        """Returns the scores N×T from a forward of the examples themselves.
 
         Raises:
             AssertionError: If a target is missing or of the wrong form (Captum's error).
             IndexError, RuntimeError: If a target is out of range (Captum's error).
-            ValueError: If the output has not one row per example, or a score is not finite.
+            ValueError: If the output does not have one row per example, or a score is not finite.
         """
         scores = self._row_scores(output, self._n_examples)
         selected = _side_by_side([_captum.select_target(scores, target) for target in self._targets], scores)
@@ -107,7 +107,7 @@ class ClassScores:
         return selected
 
     def of_rows(self, output: Any, examples: Tensor) -> Tensor:
-        """Scores R×T of a forward whose row r is a version of example ``examples[r]``."""
+        """Returns the scores R×T from a forward whose row r is a version of example ``examples[r]``."""
         scores = self._row_scores(output, len(examples))
         rows = torch.arange(len(examples), device=scores.device)
         columns = [
@@ -118,21 +118,21 @@ class ClassScores:
         return _side_by_side(columns, scores)
 
     def zeros(self, n_rows: int, inputs: Tensor) -> Tensor:
-        """Zeros n_rows×T, on the device and in the dtype that the scores of `inputs` have."""
+        """Returns zeros n_rows×T with the device and dtype of the scores of `inputs`."""
         return inputs.new_zeros(n_rows, len(self._targets), dtype=working_dtype(inputs.dtype))
 
     def _row_scores(self, output: Any, n_rows: int) -> Tensor:
         scores = self._score(output)
         if scores.dim() == 0 or len(scores) != n_rows:
             raise ValueError(
-                "Expected an output whose rows grow with the input's, "
+                "Expected an output with one row per input row, "
                 f"but got shape {tuple(scores.shape)} for {n_rows} input rows."
             )
         return scores
 
 
 def _side_by_side(columns: Sequence[Tensor], scores: Tensor) -> Tensor:
-    """The targets' columns as R×T, of which each must hold one score per row of `scores`."""
+    """Stacks the targets' columns to R×T; each must hold one score per row of `scores`."""
     if any(column.numel() != len(scores) for column in columns):
         raise AssertionError(
             "Target not provided when necessary, cannot explain multiple outputs: "
@@ -148,7 +148,7 @@ def _on_device(target: TargetType, device: torch.device) -> TargetType:
 
 
 def _positions(target: TargetType, device: torch.device) -> Tensor | None:
-    """Where in the output each example's target stands, N×D; None for a target that all share, or that is none."""
+    """Returns the index of each example's target in the output, N×D; None for a shared target or no target."""
     if isinstance(target, Tensor):
         return target.unsqueeze(1) if target.dim() == 1 and not target.is_floating_point() else None
     if not isinstance(target, list):

@@ -1,4 +1,4 @@
-"""What the C library does with memory that a forward on the CPU frees."""
+"""Memory freed by a forward on the CPU, kept by the C library for the next one."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ KEEPING = {MMAP_MAX: 0, TRIM_THRESHOLD: 2**31 - 1}
 
 @contextmanager
 def freed_memory_kept(device: torch.device) -> Iterator[None]:
-    """Lets the C library keep the memory that tensors free in the body, for those that follow.
+    """Makes the C library keep memory that is freed in the body, for reuse by later tensors.
 
-    glibc gives large blocks back to the system as soon as they are freed, so that a network's layers get each of their
-    outputs page by page, zeroed anew, in every forward. That can take longer than the layers do. Afterwards what is
-    free at the top of the heap goes back as usual.
+    glibc returns large blocks to the system as soon as they are freed, so every layer's output is mapped and zeroed
+    page by page again in each forward, which can take longer than the layer itself. After the body, glibc trims the
+    heap as usual.
 
-    Nothing is changed off the CPU, with another C library, or where the environment tunes glibc's allocation already
+    Does nothing off the CPU, with another C library, or if the environment already tunes glibc's allocation
     (``MALLOC_MMAP_MAX_`` and the like, or ``glibc.malloc`` in ``GLIBC_TUNABLES``).
 
     Args:
-        device (torch.device): Where the tensors are.
+        device (torch.device): The device of the tensors.
 
     Source: `mallopt(3) <https://man7.org/linux/man-pages/man3/mallopt.3.html>`_.
     """

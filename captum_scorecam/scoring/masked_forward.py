@@ -23,9 +23,9 @@ class MaskedForward:
         forward_func (callable): The model, or any function of the inputs.
         inputs (tuple of Tensor): X, each N×C×spatial.
         baselines (tuple of Tensor): B, for each input a tensor that broadcasts to it.
-        additional_forward_args (tuple): What follows the inputs. Tensors with N rows follow their example.
-        class_scores (ClassScores): f^c, as a function of what `forward_func` returns.
-        channels_last (bool): Whether 4-D inputs go through the model in that memory format.
+        additional_forward_args (tuple): Arguments after the inputs. Tensors with N rows follow their example.
+        class_scores (ClassScores): f^c, as a function of the output of `forward_func`.
+        channels_last (bool): Whether 4-D inputs are passed to the model in that memory format.
     """
 
     forward_func: ForwardFunction
@@ -45,7 +45,7 @@ class MaskedForward:
         baselines: BaselineType,
         score: Score,
     ) -> MaskedForward:
-        """Brings a Captum call's arguments into one form, checked.
+        """Checks and normalises the arguments of a Captum call.
 
         Args:
             targets (sequence or Tensor): T targets, each in any form that Captum accepts, or a tensor N×T.
@@ -75,7 +75,7 @@ class MaskedForward:
 
     @property
     def device(self) -> torch.device:
-        """Where the inputs are."""
+        """The device of the inputs."""
         return self.inputs[0].device
 
     def __call__(self, masks: Tensors, examples: Tensor) -> Tensor:
@@ -96,10 +96,10 @@ class MaskedForward:
         return self.class_scores.of_rows(self._forward(masked, arguments), examples)
 
     def unmasked_scores(self) -> Tensor:
-        """f^c(X) of each example, N×T. It shows whether the targets and the output fit, before any mask is made.
+        """Returns f^c(X) of each example, N×T; shows before any mask is made whether targets and output fit.
 
         Raises:
-            ValueError: If the output has not one row per example, or a score is not finite.
+            ValueError: If the output does not have one row per example, or a score is not finite.
             AssertionError, IndexError, RuntimeError: Captum's errors for a target that is missing or out of range.
         """
         copies = tuple(x.clone() for x in self.inputs)
@@ -130,15 +130,17 @@ def _checked_inputs(inputs: Tensor | Tensors) -> Tensors:
         if not x.is_floating_point():
             raise TypeError(
                 f"Expected floating-point inputs, which can be masked, but got {x.dtype}. "
-                "What is not to be masked goes into `additional_forward_args`."
+                "Pass what must not be masked in `additional_forward_args`."
             )
         if x.dim() not in (3, 4, 5):
             raise ValueError(
                 f"Expected inputs of shape N×C×spatial (1 to 3 spatial dimensions), but got shape {tuple(x.shape)}."
             )
         if len(x) == 0 or len(x) != len(tensors[0]):
-            raise ValueError(f"Expected inputs of as many examples, at least one, but got {[len(t) for t in tensors]}.")
-    # Blending runs along rows of pixels; in other memory formats it takes four times as long.
+            raise ValueError(
+                f"Expected inputs with the same number of examples, at least one, but got {[len(t) for t in tensors]}."
+            )
+    # Blending runs along rows of pixels; other memory formats make it four times slower.
     return tuple(x.detach().contiguous() for x in tensors)
 
 
@@ -152,7 +154,7 @@ def _as_list(targets: Sequence[TargetType] | Tensor) -> list[TargetType]:
 
 
 def _channels_last_pays(inputs: Tensor) -> bool:
-    # On a GPU the tensor cores want it, which work in half precision.
+    # On a GPU it pays for the tensor cores, which work in half precision.
     half = inputs.dtype in (torch.float16, torch.bfloat16) or torch.is_autocast_enabled(inputs.device.type)
     return inputs.device.type == "cpu" or half
 

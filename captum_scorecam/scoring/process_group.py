@@ -1,4 +1,4 @@
-"""The work of one call shared among the ranks of a torch.distributed process group."""
+"""One call's work, shared by the ranks of a torch.distributed process group."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from captum_scorecam._captum import Tensors
 
 
 def from_first_rank(tensors: Tensors, group: dist.ProcessGroup) -> Tensors:
-    """Returns the first rank's tensors on every rank, so that all see the same to the last bit."""
+    """Returns the first rank's tensors on every rank, so that all ranks use identical values."""
     shared = tuple(tensor.contiguous() for tensor in tensors)
     for tensor in shared:
         dist.broadcast(tensor, dist.get_global_rank(group, 0), group)
@@ -20,24 +20,24 @@ def from_first_rank(tensors: Tensors, group: dist.ProcessGroup) -> Tensors:
 
 
 def rows_of_rank(n_rows: int, group: dist.ProcessGroup, device: torch.device) -> Tensor:
-    """The rows that are this rank's: every W-th of them, W being the number of ranks."""
+    """Returns this rank's rows: every W-th of them, where W is the number of ranks."""
     return torch.arange(dist.get_rank(group), n_rows, dist.get_world_size(group), device=device)
 
 
 def gathered(compute: Callable[[], Tensor], n_rows: int, group: dist.ProcessGroup, like: Tensor) -> Tensor:
-    """Computes this rank's rows and gathers those of all ranks.
+    """Computes this rank's rows and gathers the rows of all ranks.
 
     Args:
-        compute (callable): Gives the scores of :func:`rows_of_rank`, R×T.
-        n_rows (int): P, the rows of all ranks.
+        compute (callable): Returns the scores of :func:`rows_of_rank`, R×T.
+        n_rows (int): P, the number of rows of all ranks.
         group (ProcessGroup): The ranks that share the rows.
-        like (Tensor): A tensor of the scores' device, dtype and T, of any number of rows.
+        like (Tensor): A tensor with the device, dtype and columns of the scores, and any number of rows.
 
     Returns:
         Tensor: P×T, on every rank.
 
     Raises:
-        RuntimeError: If another rank failed. A rank that failed raises its own error; none waits for it.
+        RuntimeError: If another rank failed. A rank that failed raises its own error; no rank waits for it.
     """
     try:
         scores = compute()
@@ -56,7 +56,7 @@ def gathered(compute: Callable[[], Tensor], n_rows: int, group: dist.ProcessGrou
 
 
 def _n_failed(failed: bool, group: dist.ProcessGroup, device: torch.device) -> int:
-    """Tells every rank how many ranks failed; each says whether it did."""
+    """Returns how many ranks failed; every rank reports whether it did."""
     n_failed = torch.tensor(int(failed), device=device)
     dist.all_reduce(n_failed, group=group)
     return int(n_failed)

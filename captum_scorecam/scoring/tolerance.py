@@ -1,4 +1,4 @@
-"""Score-CAM that stops when the channels not yet run can no longer change the map by more than a tolerance."""
+"""Stopping once the remaining channels cannot change the map by more than a tolerance."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def scores_within_tolerance(
     chunk_size: ChunkSize,
     progress: str | None = None,
 ) -> tuple[Tensor, int]:
-    r"""Runs the masked forwards of the strongest maps first and stops each example when the rest can not matter.
+    r"""Runs the strongest maps first and stops each example once the rest cannot change its map by more.
 
     Let L = ReLU(Σ α_k A_k) be the map with all weights α_k in [0, 1], L' the map in which those not run are 0, and
     n = (L − m)/(M − m) the map scaled by its minimum m and maximum M (n' for L' alike). At each position the channels
@@ -32,15 +32,15 @@ def scores_within_tolerance(
     example is done when a + b ≤ tolerance · (M' − m') for each of its targets. The same holds without the ReLU.
 
     Args:
-        forward (MaskedForward): What to run. Its scores must lie in [0, 1] and be the weights.
+        forward (MaskedForward): The forward to run. Its scores must lie in [0, 1] and be the weights.
         masks (ChannelMasks): P masks of the activations' channels.
         activations (Tensor): A, N×K×spatial.
-        tolerance (float): The largest change of the scaled map that is allowed.
-        chunk_size (ChunkSize): How many rows a forward takes; the bound is looked at after each.
-        progress (str, optional): The text beside the progress bar of each example. Default: no bar.
+        tolerance (float): The largest allowed change of the scaled map.
+        chunk_size (ChunkSize): The number of rows in a forward; the bound is checked after each.
+        progress (str, optional): The label of each example's progress bar. Default: None, no bar.
 
     Returns:
-        tuple: The scores P×T, 0 for masks that were not run, and how many masks were run.
+        tuple: The scores P×T, 0 for masks that were not run, and the number of masks that were run.
     """
     maps = _maps_of_masks(masks, activations)
     scores = forward.class_scores.zeros(len(masks), forward.inputs[0])
@@ -61,14 +61,14 @@ def scores_within_tolerance(
 
 
 def _maps_of_masks(masks: ChannelMasks, activations: Tensor) -> Tensor:
-    """The sum of the channels that share each mask, flat: P×positions."""
+    """Returns the sum of the channels that share each mask, flattened: P×positions."""
     masked = masks.index >= 0
     maps = masks.maps.new_zeros(len(masks), activations[0, 0].numel())
     return maps.index_add_(0, masks.index[masked], activations.flatten(2)[masked].to(maps.dtype))
 
 
 def _largest_sums_of_the_rest(maps: Tensor) -> Tensor:
-    """The sums a + b of the maps from each one on, and 0 after the last: P maps give P + 1 numbers."""
+    """Returns the sums a + b of the maps from each one on, and 0 after the last: P + 1 numbers for P maps."""
     following = torch.cat([maps, maps.new_zeros(1, maps.shape[1])])
     positive, negative = (part.flip(0).cumsum(0).flip(0).amax(1) for part in (following.relu(), (-following).relu()))
     return positive + negative
