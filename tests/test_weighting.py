@@ -1,9 +1,11 @@
+"""Scores to channel weights, and weights to a map, by hand."""
+
 from __future__ import annotations
 
 import pytest
 import torch
 
-from captum_scorecam.weighting import channel_weights, weighted_maps
+from captum_scorecam.weighting import ChannelWeighting, channel_weights, weighted_maps
 
 SCORES = torch.tensor([[[1.0], [3.0], [99.0]]])
 MASKED = torch.tensor([[True, True, False]])
@@ -25,7 +27,7 @@ def test_score_keeps_the_score() -> None:
 
 
 @pytest.mark.parametrize("weighting", ["softmax", "increase", "score"])
-def test_an_example_without_masks_gets_zero_weights(weighting: str) -> None:
+def test_an_example_without_masks_gets_zero_weights(weighting: ChannelWeighting) -> None:
     weights = channel_weights(SCORES, torch.zeros(1, 3, dtype=torch.bool), weighting, BASELINE)
     assert torch.equal(weights, torch.zeros(1, 3, 1))
 
@@ -36,9 +38,9 @@ def test_softmax_of_large_scores_is_finite() -> None:
 
 
 def test_unknown_weighting_and_missing_baseline_are_errors() -> None:
-    with pytest.raises(ValueError, match="'softmax' or 'increase' or 'score', but got 'mean'"):
-        channel_weights(SCORES, MASKED, "mean")
-    with pytest.raises(ValueError, match="Expected `baseline_scores`"):
+    with pytest.raises(ValueError, match="`weighting` to be 'softmax', 'increase' or 'score', but got 'mean'"):
+        channel_weights(SCORES, MASKED, "mean")  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="Expected `baseline_scores` for the weighting 'increase', but got None"):
         channel_weights(SCORES, MASKED, "increase")
 
 

@@ -21,7 +21,8 @@ from torchvision.models import get_model
 
 from captum_scorecam import ScoreCAM, swin_activation_maps, vit_activation_maps
 from tests.conftest import photograph
-from tests.naive_reference import naive_score_cam, read_activations
+from tests.naive_reference import read_activations
+from tests.support.score_cam import naive_score_cam
 
 CHANNELS = 5
 
@@ -116,9 +117,8 @@ def test_architecture(architecture: Architecture) -> None:
     expected = naive_score_cam(
         forward, layer, x, architecture.target, activation_transform=architecture.as_maps, **options
     )
-    actual = ScoreCAM(forward, layer).attribute(
-        x, architecture.target, activation_transform=architecture.activation_transform, **options
-    )
+    transform = architecture.activation_transform
+    actual = ScoreCAM(forward, layer, activation_transform=transform, **options).attribute(x, architecture.target)
     assert tuple(actual.shape) == (2, 1, *architecture.map_size)
     tolerance = 1e-4 if architecture.dtype == torch.float32 else 1e-9
     assert float((actual - expected).abs().max()) <= tolerance * float(expected.max())

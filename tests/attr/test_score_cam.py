@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from captum_scorecam import ScoreCAM
-from tests.naive_reference import naive_score_cam, read_activations
+from tests.naive_reference import read_activations
+from tests.support.score_cam import naive_score_cam, score_cam
 
 # degenerate draws warn; the warnings have tests of their own
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")
@@ -40,7 +41,7 @@ class PlantedMaps(nn.Module):
         self.mix = torch.randn(channels, in_channels, generator=generator, dtype=torch.float64)
         self.position = torch.randn(channels, *size, generator=generator, dtype=torch.float64)
         self.head = torch.randn(CLASSES, channels, *size, generator=generator, dtype=torch.float64)
-        self.maps = nn.Identity()
+        self.maps: nn.Module = nn.Identity()
 
     def forward(self, x: Tensor, second: Tensor | None = None, shift: Tensor | None = None) -> Tensor:
         z = torch.einsum("kc,nc...->nk...", self.mix, x)
@@ -61,7 +62,7 @@ class PlantedMaps(nn.Module):
 
 @dataclass
 class Case:
-    """One drawn call: what the net is made of, what goes in, and the options of `attribute`."""
+    """One drawn call: what the net is made of, what goes in, and the options of the method and of `attribute`."""
 
     net: dict[str, Any]
     inputs: Tensor | tuple[Tensor, ...]
@@ -131,7 +132,7 @@ def assert_same_map(actual: Tensor, expected: Tensor, tolerance: float = 1e-5) -
 def test_map_equals_reference(case: Case) -> None:
     net = PlantedMaps(**case.net)
     expected = naive_score_cam(net, net.maps, case.inputs, **case.call)
-    actual = ScoreCAM(net, net.maps).attribute(case.inputs, **case.call, **case.options)
+    actual = score_cam(net, net.maps, case.inputs, **case.call, **case.options)
     assert actual.dtype == torch.float64
     assert_same_map(actual, expected)
 
@@ -141,7 +142,7 @@ def test_map_equals_reference(case: Case) -> None:
 def test_planted_constant_and_copied_channels_keep_their_place(batch: int, perturbations_per_eval: int | None) -> None:
     net = PlantedMaps((3, 4), channels=7, constant=(0, 5), copies={2: (1, 3.0, -2.0), 6: (1, 0.5, 0.0)})
     x = torch.randn(batch, 2, 7, 9, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
-    call = {"target": 2, "attr_dim_summation": False, "relu_attributions": False}
+    call: dict[str, Any] = {"target": 2, "attr_dim_summation": False, "relu_attributions": False}
     actual = ScoreCAM(net, net.maps).attribute(x, **call, perturbations_per_eval=perturbations_per_eval)
     assert_same_map(actual, naive_score_cam(net, net.maps, x, **call))
     assert float(actual[:, [0, 5]].abs().max()) == 0.0
@@ -155,10 +156,15 @@ def test_planted_constant_and_copied_channels_keep_their_place(batch: int, pertu
 def test_negative_affine_copy_has_a_mask_of_its_own() -> None:
     net = PlantedMaps((3, 3), channels=3, copies={2: (0, -1.0, 0.0)})
     x = torch.randn(2, 2, 8, 8, generator=torch.Generator().manual_seed(2), dtype=torch.float64)
-    call = {"target": 0, "channel_weighting": "score", "relu_attributions": False, "attr_dim_summation": False}
+    call: dict[str, Any] = {
+        "target": 0,
+        "channel_weighting": "score",
+        "relu_attributions": False,
+        "attr_dim_summation": False,
+    }
     expected = naive_score_cam(net, net.maps, x, **call)
     assert not torch.allclose(expected[:, 0], -expected[:, 2])
-    assert_same_map(ScoreCAM(net, net.maps).attribute(x, **call), expected)
+    assert_same_map(score_cam(net, net.maps, x, **call), expected)
 
 
 def test_equal_maps_of_different_examples_are_masked_with_their_own_example() -> None:
@@ -222,7 +228,7 @@ def test_mask_that_is_constant_for_one_of_two_inputs_leaves_nothing_of_that_inpu
     net, generator = Net(), torch.Generator().manual_seed(9)
     inputs = tuple(torch.rand(2, 1, 2, width, generator=generator, dtype=torch.float64) for width in (2, 4))
     call: dict[str, Any] = {"target": 0, "channel_weighting": "score", "relu_attributions": False, "baselines": (-5, 0)}
-    actual = ScoreCAM(net, net.maps).attribute(inputs, **call)
+    actual = score_cam(net, net.maps, inputs, **call)
     score_of_nothing = 4 * -5.0
     planted = torch.tensor([row, row[::-1]], dtype=torch.float64)
     torch.testing.assert_close(actual, score_of_nothing * planted.sum(0).expand(2, 1, 1, len(row)))
@@ -262,7 +268,7 @@ def test_layer_input_of_every_rank(rank: int) -> None:
             return z.square()
 
     net.maps = Square()
-    call = {"target": 3, "attribute_to_layer_input": True}
+    call: dict[str, Any] = {"target": 3, "attribute_to_layer_input": True}
     expected = naive_score_cam(net, net.maps, x, **call)
     assert not torch.allclose(expected, naive_score_cam(net, net.maps, x, 3))
     assert_same_map(ScoreCAM(net, net.maps).attribute(x, **call), expected)
@@ -286,7 +292,7 @@ def test_activation_transform_is_what_is_explained() -> None:
 
     net, x = Tokens(), torch.randn(2, 5, 6, 8, generator=torch.Generator().manual_seed(7), dtype=torch.float64)
     expected = naive_score_cam(net, net.tokens, x, 4, activation_transform=to_maps)
-    actual = ScoreCAM(net, net.tokens).attribute(x, 4, activation_transform=to_maps)
+    actual = ScoreCAM(net, net.tokens, activation_transform=to_maps).attribute(x, 4)
     assert tuple(actual.shape) == (2, 1, 3, 4)
     assert_same_map(actual, expected)
 
@@ -296,10 +302,12 @@ def test_activation_transform_is_what_is_explained() -> None:
 @settings(max_examples=20)
 def test_attribute_targets_stacks_what_attribute_gives(case: Case, per_example: bool) -> None:
     net, batch = PlantedMaps(**case.net), (case.inputs[0] if isinstance(case.inputs, tuple) else case.inputs).shape[0]
-    call = {name: value for name, value in case.call.items() if name not in ("target", "attr_dim_summation")}
+    call: dict[str, Any] = {
+        name: value for name, value in case.call.items() if name not in ("target", "attr_dim_summation")
+    }
     table = torch.tensor([[0, 3], [2, 1], [1, 1]])[:batch]
     targets = table if per_example else [3, 0, [2, 1, 0][:batch]]
     each = [table[:, t] for t in range(2)] if per_example else targets
     expected = torch.cat([naive_score_cam(net, net.maps, case.inputs, target, **call) for target in each], dim=1)
-    actual = ScoreCAM(net, net.maps).attribute_targets(case.inputs, targets, **call, **case.options)
+    actual = score_cam(net, net.maps, case.inputs, targets, method="attribute_targets", **call, **case.options)
     assert_same_map(actual, expected)

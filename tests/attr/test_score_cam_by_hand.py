@@ -33,7 +33,7 @@ from captum.testing.helpers.basic_models import (
 from torch import Tensor, nn
 
 from captum_scorecam import InputSpaceAttribution, ScoreCAM
-from tests.naive_reference import naive_score_cam
+from tests.support.score_cam import naive_score_cam, score_cam
 
 # Captum's convolutional models end in a softmax, which warns with the default weighting.
 pytestmark = pytest.mark.filterwarnings("ignore:The model's outputs are probabilities")
@@ -44,7 +44,7 @@ SUM_OF_MAPS = torch.tensor([[-35.0, -17.0], [37.0, 55.0]])  # A_0 + A_1
 
 def one_conv_map(layer: str = "conv1", inputs: Any = ARANGE, **options: Any) -> Tensor:
     net = BasicModel_ConvNet_One_Conv()
-    actual = ScoreCAM(net, getattr(net, layer)).attribute(inputs, 0, **options)
+    actual: Tensor = score_cam(net, getattr(net, layer), inputs, 0, **options)
     expected = naive_score_cam(net, getattr(net, layer), inputs, 0, **options)  # the reference is tested by hand too
     torch.testing.assert_close(expected, actual.double(), rtol=1e-5, atol=1e-4)
     return actual
@@ -149,12 +149,12 @@ def test_additional_forward_args_are_not_masked() -> None:
 def test_tensors_of_a_tuple_have_baselines_of_their_own() -> None:
     # baseline 1 for the tensor of ones leaves it at 1 whatever the mask: the unmasked ones of the test above
     ones, maps = torch.ones_like(ARANGE), torch.tensor([[-17.0, 1.0], [55.0, 73.0]])
-    options = {"channel_weighting": "score", "relu_attributions": False}
+    options: dict[str, Any] = {"channel_weighting": "score", "relu_attributions": False}
     assert_map(one_conv_map(inputs=(ARANGE, ones), baselines=(0, ones), **options), 40.25 * maps)
     assert_map(one_conv_map(inputs=(ARANGE, ones), baselines=(0.0, 1), **options), 40.25 * maps)
 
 
-def ramp_net(rank: int) -> tuple[nn.Module, Tensor]:
+def ramp_net(rank: int) -> tuple[Any, Tensor]:
     """BasicModel_ConvNet of any rank with weights to compute by hand, and a ramp 0, …, 9 along the last axis.
 
     conv1 takes the pixel x and 9 - x; after ReLU and pooling the maps of pool1 are 2, 4, 6, 8 and 8, 6, 4, 2 along the
@@ -191,7 +191,7 @@ def test_ramp_in_one_two_and_three_dimensions_with_score_weights(rank: int) -> N
     net, x = ramp_net(rank)
     torch.testing.assert_close(LayerActivation(net, net.pool1).attribute(x)[:, :1], along_last_axis(RAMP_MAPS[0], rank))
     expected = RAMP_SCORES[0] * RAMP_MAPS[0] + RAMP_SCORES[1] * RAMP_MAPS[1]
-    actual = ScoreCAM(net, net.pool1).attribute(x, target=0, channel_weighting="score")
+    actual = ScoreCAM(net, net.pool1, channel_weighting="score").attribute(x, target=0)
     torch.testing.assert_close(actual, along_last_axis(expected, rank), rtol=1e-5, atol=1e-5)
 
 
@@ -210,9 +210,8 @@ def test_ramp_increase_over_the_black_input(rank: int) -> None:
     net, x = ramp_net(rank)
     for target, scores in ((0, RAMP_SCORES), (1, [(1 - p) / 9 for p in RAMP_SCORES])):
         expected = (scores[0] - 0.1) * RAMP_MAPS[0] + (scores[1] - 0.1) * RAMP_MAPS[1]
-        actual = ScoreCAM(net, net.pool1).attribute(
-            x, target=target, channel_weighting="increase", relu_attributions=False
-        )
+        explainer = ScoreCAM(net, net.pool1, channel_weighting="increase")
+        actual = explainer.attribute(x, target=target, relu_attributions=False)
         torch.testing.assert_close(actual, along_last_axis(expected, rank), rtol=1e-5, atol=1e-5)
 
 
@@ -230,7 +229,7 @@ def test_model_that_ignores_its_input_weighs_every_channel_alike(network: type[n
     # fc2 is all ones: the softmax at the end depends on its biases only. All scores are equal, the weights are 1/2
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        net = network()
+        net: Any = network()
         x = torch.randn(2, 1, *[10] * (net.conv1.weight.dim() - 2))
     maps = LayerActivation(net, net.conv1).attribute(x)
     expected = torch.relu(maps.mean(dim=1, keepdim=True))

@@ -14,7 +14,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from captum_scorecam import ScoreCAM
+from captum_scorecam.weighting import ChannelWeighting
 from tests.naive_reference import upsample
+from tests.support.score_cam import last_run
 
 CHANNELS = 6
 TOLERANCE = 1e-12
@@ -33,7 +35,7 @@ class Recorder(nn.Module):
         copies: dict[int, tuple[int, float, float]] | None = None,
     ) -> None:
         super().__init__()
-        self.maps = nn.Identity()
+        self.maps: nn.Module = nn.Identity()
         self.constant, self.copies = constant, copies or {}
         self.calls: list[tuple[Any, ...]] = []
 
@@ -126,7 +128,7 @@ def test_constant_channels_are_never_run() -> None:
     assert_same_rows(net.masked_rows(), expected_rows(maps, x, skip=constant))
     assert len(net.masked_calls) == 2  # ten rows in chunks of six
     assert all(float(attribution[n, k].abs().max()) == 0.0 for n, k in constant)
-    run = score_cam.last_run
+    run = last_run(score_cam)
     assert (run.channels, run.constant, run.shared, run.rows) == (18, 8, 0, 10)
 
 
@@ -140,7 +142,7 @@ def test_channel_that_is_constant_to_rounding_is_not_run() -> None:
     extra = [n for n, row in enumerate(net.masked_rows()) if all((row - r).abs().max() > 1e-5 for r in rows.values())]
     assert extra == []
     assert float(attribution[0, 1].abs().max()) == 0.0 < float(attribution[0, 2].min())
-    assert score_cam.last_run.constant == 1
+    assert last_run(score_cam).constant == 1
 
 
 @pytest.mark.parametrize("size", [1e-12, 1e12])
@@ -154,7 +156,7 @@ def test_constant_is_judged_by_the_size_of_the_map(size: float) -> None:
     assert_same_rows(net.masked_rows(), expected_rows(maps, x, skip=[(0, 1), (0, 2), (0, 4)]))  # 1 and 2 share
     assert float(attribution[0, 4].abs().max()) == 0.0
     assert float(attribution[0, 1].abs().max()) > 0.01 * size
-    assert (score_cam.last_run.constant, score_cam.last_run.shared) == (1, 2)
+    assert (last_run(score_cam).constant, last_run(score_cam).shared) == (1, 2)
 
 
 COPIES = {
@@ -173,7 +175,7 @@ def test_positive_affine_copies_of_an_example_are_run_once(kind: str) -> None:
     score_cam.attribute(x, 0)
     copies = [(n, k) for n in range(2) for k in COPIES[kind]]
     assert_same_rows(net.masked_rows(), expected_rows(maps, x, skip=copies))
-    run = score_cam.last_run
+    run = last_run(score_cam)
     assert (run.channels, run.constant, run.shared, run.rows) == (12, 0, 6, 6)
 
 
@@ -188,7 +190,7 @@ def test_maps_of_one_peak_each_in_the_same_place_are_run_once() -> None:
     score_cam = ScoreCAM(net, net.maps)
     score_cam.attribute(x, 0)
     assert_same_rows(net.masked_rows(), expected_rows(maps, x, skip=[(0, 2), (0, 3), (0, 4)]))
-    assert score_cam.last_run.shared == 3
+    assert last_run(score_cam).shared == 3
 
 
 def test_negated_and_nearly_equal_masks_are_run() -> None:
@@ -199,7 +201,7 @@ def test_negated_and_nearly_equal_masks_are_run() -> None:
     score_cam = ScoreCAM(net, net.maps)
     score_cam.attribute(x, 0)
     assert_same_rows(net.masked_rows(), expected_rows(maps, x))
-    assert score_cam.last_run.shared == 0
+    assert last_run(score_cam).shared == 0
 
 
 def test_equal_masks_over_different_examples_are_both_run() -> None:
@@ -244,12 +246,13 @@ def test_baseline_shows_where_the_mask_does_not(kind: str) -> None:
 
 @pytest.mark.parametrize("kind", [None, *BASELINES])
 @pytest.mark.parametrize("channel_weighting", ["softmax", "increase", "score"])
-def test_baseline_is_run_only_where_its_score_counts(channel_weighting: str, kind: str | None) -> None:
+def test_baseline_is_run_only_where_its_score_counts(channel_weighting: ChannelWeighting, kind: str | None) -> None:
     net, x = Recorder(), marked_images(3, 6, 8)
     baseline = BASELINES[kind] if kind else 0.0
     maps = layer_maps(net, x)
     options = {"baselines": BASELINES[kind]} if kind else {}
-    ScoreCAM(net, net.maps).attribute(x, 0, channel_weighting=channel_weighting, perturbations_per_eval=2, **options)
+    score_cam = ScoreCAM(net, net.maps, channel_weighting=channel_weighting)
+    score_cam.attribute(x, 0, perturbations_per_eval=2, **options)
     rows = net.masked_rows()
     blank = torch.as_tensor(baseline, dtype=x.dtype).expand_as(x) if not isinstance(baseline, Tensor) else baseline
     of_baseline = (rows.flatten(1)[:, None] - blank.flatten(1)[None]).abs().amax(dim=2) <= TOLERANCE
@@ -266,7 +269,7 @@ def test_baseline_is_run_only_where_its_score_counts(channel_weighting: str, kin
 def test_baseline_is_scored_with_the_arguments_of_each_example() -> None:
     net, x = Recorder(), marked_images(3, 6, 8)
     own = torch.tensor([10.0, 20.0, 30.0])
-    ScoreCAM(net, net.maps).attribute(x, 0, own, channel_weighting="increase")
+    ScoreCAM(net, net.maps, channel_weighting="increase").attribute(x, 0, own)
     blank = net.masked_rows().flatten(1).abs().amax(dim=1) == 0
     assert net.masked_rows(argument=1)[blank].tolist() == own.tolist()
 
@@ -293,7 +296,7 @@ def test_max_channels_runs_the_channels_that_spread_most(max_channels: int) -> N
     spread = maps.flatten(2).std(dim=2, correction=0)
     order = spread.argsort(dim=1, descending=True)
     dropped = [(n, k) for n in range(2) for k in order[n, max_channels:].tolist()]
-    ScoreCAM(net, net.maps).attribute(x, 0, max_channels=max_channels)
+    ScoreCAM(net, net.maps, max_channels=max_channels).attribute(x, 0)
     assert order[0].tolist() != order[1].tolist()
     assert_same_rows(net.masked_rows(), expected_rows(maps, x, skip=[*dropped, (0, 3)]))
 
@@ -306,7 +309,7 @@ def test_more_targets_cost_no_more_rows(targets: Any) -> None:
     score_cam.attribute_targets(x, targets, perturbations_per_eval=4)
     assert_same_rows(net.masked_rows(), expected_rows(maps, x, skip=[(0, 3)]))
     assert len(net.masked_calls) == 2  # eleven rows in chunks of eight
-    assert score_cam.last_run.rows == 11
+    assert last_run(score_cam).rows == 11
 
 
 def test_tuple_layer_runs_the_masks_of_each_of_its_tensors() -> None:
@@ -321,7 +324,7 @@ def test_tuple_layer_runs_the_masks_of_each_of_its_tensors() -> None:
     score_cam.attribute(x, 0)
     first, second = expected_rows(maps[:, :2], x), expected_rows(F.avg_pool2d(maps[:, 2:], 2), x)
     assert_same_rows(net.masked_rows(), {**first, **{(n, k + 2): row for (n, k), row in second.items()}})
-    assert (score_cam.last_run.channels, score_cam.last_run.rows) == (12, 12)
+    assert (last_run(score_cam).channels, last_run(score_cam).rows) == (12, 12)
 
 
 @pytest.mark.parametrize("attribute_to_layer_input", [False, True])
@@ -343,7 +346,7 @@ def test_activation_transform_runs_on_the_whole_batch_and_makes_the_masks() -> N
         taken.append(tuple(activations.shape))
         return activations[:, ::2].square()
 
-    ScoreCAM(net, net.maps).attribute(x, 0, activation_transform=transform)
+    ScoreCAM(net, net.maps, activation_transform=transform).attribute(x, 0)
     assert taken == [tuple(maps.shape)]
     assert_same_rows(net.masked_rows(), expected_rows(maps[:, ::2].square(), x))
 

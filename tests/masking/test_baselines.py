@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torchvision.transforms.v2.functional import gaussian_blur as torchvision_blur
 
-from captum_scorecam.masking.baselines import baselines_of, gaussian_blur
+from captum_scorecam.masking.baselines import baselines_of, blend, gaussian_blur
 
 
 def noise(*shape: int) -> Tensor:
@@ -77,3 +77,9 @@ def test_autocast_does_not_blur_in_half_precision() -> None:
     with torch.autocast("cpu", torch.bfloat16):
         blurred = gaussian_blur(x)
     assert torch.equal(blurred, gaussian_blur(x))
+
+
+def test_blend_mixes_towards_the_baseline() -> None:
+    inputs = torch.tensor([[[2.0, 2.0, 2.0]]])
+    masks = torch.tensor([[[0.0, 0.25, 1.0]]])
+    assert blend(inputs, masks, torch.tensor(-2.0)).tolist() == [[[-2.0, -1.0, 2.0]]]

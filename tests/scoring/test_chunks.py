@@ -1,7 +1,6 @@
-from __future__ import annotations
+"""Masked forwards in chunks: nothing lost, nothing run twice, whatever the size and the memory."""
 
-from collections.abc import Callable
-from typing import Any
+from __future__ import annotations
 
 import pytest
 import torch
@@ -10,17 +9,7 @@ from torch import Tensor, nn
 from captum_scorecam.masking.channel_masks import ChannelMasks
 from captum_scorecam.scoring.chunk_size import ChunkSize
 from captum_scorecam.scoring.chunks import score_masked_inputs, scored_chunks
-from captum_scorecam.scoring.masked_forward import MaskedForward
-
-
-def forward_of(model: Callable[..., Any], inputs: Tensor, target: Any = 0, **options: Any) -> MaskedForward:
-    options = {"additional_forward_args": None, "baselines": None, "score": "output"} | options
-    return MaskedForward.of(model, inputs, [target], **options)
-
-
-def random_masks(n_examples: int, n_channels: int, size: tuple[int, ...]) -> ChannelMasks:
-    generator = torch.Generator().manual_seed(0)
-    return ChannelMasks.of(torch.rand(n_examples, n_channels, *size, generator=generator), (size,))
+from tests.support.masked_forward import forward_of, random_masks
 
 
 class OutOfMemoryAbove(nn.Module):
@@ -97,35 +86,3 @@ def test_no_masks_give_no_scores_and_no_forward() -> None:
     masks = ChannelMasks.of(torch.ones(1, 3, 4), ((4,),))
     assert score_masked_inputs(forward_of(model, torch.rand(1, 1, 4)), masks, ChunkSize(2)).shape == (0, 1)
     assert model.rows == []
-
-
-def test_inputs_go_through_in_channels_last_on_a_cpu() -> None:
-    formats = []
-
-    def model(x: Tensor) -> Tensor:
-        formats.append(x.is_contiguous(memory_format=torch.channels_last))
-        return x.mean((2, 3))
-
-    score_masked_inputs(forward_of(model, torch.rand(2, 3, 4, 5)), random_masks(2, 2, (4, 5)), ChunkSize(3))
-    assert formats == [True, True]
-
-
-def test_a_model_that_flattens_with_view_gets_the_default_format() -> None:
-    formats = []
-
-    def model(x: Tensor) -> Tensor:
-        formats.append(x.is_contiguous())
-        return x.view(len(x), -1).cumsum(1)
-
-    inputs, masks = torch.rand(2, 3, 4, 5), random_masks(2, 3, (4, 5))
-    scores = score_masked_inputs(forward_of(model, inputs, target=7), masks, ChunkSize(2))
-    masked = inputs[masks.examples] * masks[torch.arange(6)][0]
-    assert torch.allclose(scores[:, 0], masked.flatten(1).cumsum(1)[:, 7])
-    assert formats == [False, True, True, True]
-
-
-def test_scores_are_float32_in_half_precision_and_float64_in_double() -> None:
-    masks = random_masks(1, 2, (4,))
-    for dtype, expected in [(torch.bfloat16, torch.float32), (torch.float16, torch.float32), (torch.float64,) * 2]:
-        forward = forward_of(lambda x: x.sum(2), torch.rand(1, 1, 4, dtype=dtype))
-        assert score_masked_inputs(forward, masks, ChunkSize(2)).dtype == expected

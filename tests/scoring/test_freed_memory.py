@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from captum_scorecam import ScoreCAM
-from captum_scorecam import freed_memory as module
+from captum_scorecam.scoring import freed_memory as module
 from captum_scorecam.scoring.freed_memory import KEEPING, USUAL, freed_memory_kept
 
 CPU = torch.device("cpu")

@@ -11,8 +11,10 @@ import pytest
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+from torch.multiprocessing.spawn import spawn
 
 from captum_scorecam import ScoreCAM
+from tests.support.score_cam import score_cam
 
 
 class Net(nn.Module):
@@ -45,7 +47,7 @@ def explain(process_group: dist.ProcessGroup | None) -> tuple[list[Tensor], list
     maps, rows = [], []
     for call in CALLS:
         net = Net().eval()
-        maps.append(ScoreCAM(net, net.conv).attribute(IMAGES, [0, 1, 2], process_group=process_group, **call))
+        maps.append(score_cam(net, net.conv, IMAGES, [0, 1, 2], process_group=process_group, **call))
         rows.append(net.rows)
     return maps, rows
 
@@ -72,7 +74,7 @@ def ranks(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    torch.multiprocessing.spawn(run_rank, (port, str(folder)), nprocs=2)
+    spawn(run_rank, (port, str(folder)), nprocs=2)
     return [torch.load(folder / f"{rank}.pt") for rank in range(2)]
 
 

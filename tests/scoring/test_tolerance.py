@@ -1,12 +1,15 @@
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 from torch import Tensor, nn
 
 from captum_scorecam import ScoreCAM
+from tests.support.score_cam import last_run
 
-OPTIONS = {"score": "probability", "channel_weighting": "score"}
+OPTIONS: dict[str, Any] = {"score": "probability", "channel_weighting": "score"}
 
 
 class Channels(nn.Module):
@@ -15,11 +18,10 @@ class Channels(nn.Module):
     def __init__(self, shift: float = 0.0) -> None:
         super().__init__()
         generator = torch.Generator().manual_seed(0)
-        self.register_buffer("kernel", torch.randn(64, 3, 3, 3, generator=generator))
         strengths = 0.6 ** torch.arange(64)
-        self.kernel *= strengths[:, None, None, None]
-        self.register_buffer("classes", 3 * torch.randn(64, 5, generator=generator))
-        self.register_buffer("shift", shift * strengths[:, None, None])
+        self.kernel = torch.randn(64, 3, 3, 3, generator=generator) * strengths[:, None, None, None]
+        self.classes = 3 * torch.randn(64, 5, generator=generator)
+        self.shift = shift * strengths[:, None, None]
         self.layer = nn.Identity()
         self.rows = 0
 
@@ -39,15 +41,14 @@ def scaled(maps: Tensor) -> Tensor:
 @pytest.mark.parametrize("shift", [0.0, 0.5])
 def test_the_scaled_map_is_within_the_tolerance_and_rows_are_saved(tolerance: float, relu: bool, shift: float) -> None:
     model, x = Channels(shift), torch.rand(3, 3, 15, 13, generator=torch.Generator().manual_seed(1))
-    score_cam = ScoreCAM(model, model.layer)
+    score_cam = ScoreCAM(model, model.layer, **OPTIONS)
     targets = torch.tensor([[0, 1], [2, 3], [4, 0]])
-    exact = score_cam.attribute_targets(x, targets, relu_attributions=relu, **OPTIONS)
-    assert score_cam.last_run.omitted == 0
+    exact = score_cam.attribute_targets(x, targets, relu_attributions=relu)
+    assert last_run(score_cam).omitted == 0
     model.rows = 0
-    near = score_cam.attribute_targets(
-        x, targets, relu_attributions=relu, tolerance=tolerance, perturbations_per_eval=1, **OPTIONS
-    )
-    run = score_cam.last_run
+    score_cam = ScoreCAM(model, model.layer, tolerance=tolerance, **OPTIONS)
+    near = score_cam.attribute_targets(x, targets, relu_attributions=relu, perturbations_per_eval=1)
+    run = last_run(score_cam)
     assert 0 < (scaled(exact) - scaled(near)).abs().max() <= tolerance
     assert run.rows < run.channels - run.constant - run.shared
     assert run.omitted == run.channels - run.constant - run.shared - run.rows
@@ -56,10 +57,10 @@ def test_the_scaled_map_is_within_the_tolerance_and_rows_are_saved(tolerance: fl
 
 def test_a_tiny_tolerance_runs_everything_and_equals_the_exact_map() -> None:
     model, x = Channels(), torch.rand(2, 3, 15, 13)
-    score_cam = ScoreCAM(model, model.layer)
-    exact = score_cam.attribute(x, 1, **OPTIONS)
-    near = score_cam.attribute(x, 1, tolerance=1e-30, **OPTIONS)
-    assert score_cam.last_run.omitted == 0
+    score_cam = ScoreCAM(model, model.layer, tolerance=1e-30, **OPTIONS)
+    exact = ScoreCAM(model, model.layer, **OPTIONS).attribute(x, 1)
+    near = score_cam.attribute(x, 1)
+    assert last_run(score_cam).omitted == 0
     assert torch.allclose(exact, near, rtol=1e-6)
 
 
@@ -70,11 +71,17 @@ def test_a_tiny_tolerance_runs_everything_and_equals_the_exact_map() -> None:
         ({"tolerance": 1.5}, r"Expected `tolerance` in \(0, 1\), but got 1.5"),
         ({"tolerance": 0.1, "score": "output"}, "but got 'output' and 'score'"),
         ({"tolerance": 0.1, "channel_weighting": "increase"}, "but got 'probability' and 'increase'"),
-        ({"tolerance": 0.1, "attr_dim_summation": False}, "Expected neither attr_dim_summation=False"),
     ],
 )
-def test_a_tolerance_whose_bound_does_not_hold_is_an_error(options: dict[str, object], message: str) -> None:
+def test_a_tolerance_whose_bound_does_not_hold_is_an_error(options: dict[str, Any], message: str) -> None:
     model = Channels()
     with pytest.raises(ValueError, match=message):
-        ScoreCAM(model, model.layer).attribute(torch.rand(1, 3, 15, 13), 1, **{**OPTIONS, **options})
+        ScoreCAM(model, model.layer, **{**OPTIONS, **options})
+
+
+def test_a_call_whose_bound_does_not_hold_is_an_error() -> None:
+    model = Channels()
+    score_cam = ScoreCAM(model, model.layer, tolerance=0.1, **OPTIONS)
+    with pytest.raises(ValueError, match="Expected neither attr_dim_summation=False nor a `process_group`"):
+        score_cam.attribute(torch.rand(1, 3, 15, 13), 1, attr_dim_summation=False)
     assert model.rows == 0

@@ -1,0 +1,140 @@
+"""Model output to the scores of the targets, by hand."""
+
+from __future__ import annotations
+
+import math
+import re
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from captum_scorecam.scoring.class_scores import (
+    ClassScores,
+    are_probabilities,
+    output_score,
+    probability_score,
+    score_function,
+)
+
+CPU = torch.device("cpu")
+OUTPUT = torch.tensor([[0.0, 1.0, 2.0], [10.0, 11.0, 12.0], [20.0, 21.0, 22.0], [30.0, 31.0, 32.0]])
+EXAMPLES = torch.tensor([0, 1, 1, 0])  # of two examples, the one that each row of the output is a version of
+
+
+def scores_of(*targets: Any, n_examples: int = 2) -> ClassScores:
+    return ClassScores(output_score, targets, n_examples, CPU)
+
+
+def test_probability_is_the_softmax_over_the_classes() -> None:
+    output = torch.tensor([[0.0, math.log(3.0)]])
+    torch.testing.assert_close(probability_score(output), torch.tensor([[0.25, 0.75]]))
+    pixels = output.view(1, 2, 1, 1).expand(1, 2, 3, 1)
+    torch.testing.assert_close(probability_score(pixels), torch.tensor([0.25, 0.75]).view(1, 2, 1, 1).expand_as(pixels))
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_probabilities_of_half_precision_are_float32(dtype: torch.dtype) -> None:
+    torch.testing.assert_close(probability_score(torch.zeros(1, 3, dtype=dtype)), torch.full((1, 3), 1 / 3))
+
+
+def test_scores_by_name_and_by_callable() -> None:
+    assert score_function("output") is output_score
+    assert score_function("probability") is probability_score
+    assert score_function(torch.sigmoid) is torch.sigmoid
+
+
+def test_an_unknown_score_is_an_error() -> None:
+    with pytest.raises(
+        ValueError, match="Expected `score` to be 'output', 'probability' or a callable, but got 'logit'"
+    ):
+        score_function("logit")  # type: ignore[arg-type]
+
+
+def test_an_output_that_is_no_tensor_points_to_a_callable_score() -> None:
+    with pytest.raises(
+        TypeError, match=r"Expected `forward_func` to return a tensor, but got dict\. A callable `score`"
+    ):
+        output_score({"out": OUTPUT})
+
+
+def test_probability_of_one_value_per_example_is_an_error() -> None:
+    with pytest.raises(ValueError, match=r"N×classes for the score 'probability', but got \(4,\)"):
+        probability_score(OUTPUT[:, 0])
+
+
+@pytest.mark.parametrize(
+    ("scores", "expected"),
+    [
+        ([[0.25, 0.75], [0.0, 1.0]], True),
+        ([[0.25, 0.7501], [0.0, 1.0]], True),
+        ([[0.25, 0.76], [0.0, 1.0]], False),
+        ([[1.25, -0.25], [0.0, 1.0]], False),
+        ([[1.0], [1.0]], False),
+    ],
+)
+def test_probabilities_are_told_by_sign_and_sum(scores: list[list[float]], expected: bool) -> None:
+    assert are_probabilities(torch.tensor(scores)) is expected
+    assert are_probabilities(torch.tensor(1.0)) is False
+
+
+@pytest.mark.parametrize(
+    "target", [2, torch.tensor(2), torch.tensor([2]), (2,), [2, 2], torch.tensor([2, 2]), [(2,)] * 2]
+)
+def test_one_target_for_all_examples(target: Any) -> None:
+    assert scores_of(target).of_examples(OUTPUT[:2]).tolist() == [[2], [12]]
+    assert scores_of(target).of_rows(OUTPUT, EXAMPLES).tolist() == [[2], [12], [22], [32]]
+
+
+@pytest.mark.parametrize("target", [[0, 2], torch.tensor([0, 2]), [(0,), (2,)]])
+def test_a_target_of_each_example_follows_its_rows(target: Any) -> None:
+    assert scores_of(target).of_examples(OUTPUT[:2]).tolist() == [[0], [12]]
+    assert scores_of(target).of_rows(OUTPUT, EXAMPLES).tolist() == [[0], [12], [22], [30]]
+
+
+def test_several_targets_stand_side_by_side() -> None:
+    assert scores_of(1, [0, 2]).of_rows(OUTPUT, EXAMPLES).tolist() == [[1, 0], [11, 12], [21, 22], [31, 30]]
+
+
+@pytest.mark.parametrize(("target", "expected"), [((1, 0), [2, 6]), ([(1, 0), (0, 1)], [2, 5])])
+def test_targets_of_pixels(target: Any, expected: list[float]) -> None:
+    output = torch.arange(8.0).view(2, 2, 2)
+    assert scores_of(target).of_rows(output, torch.tensor([0, 1]))[:, 0].tolist() == expected
+
+
+@pytest.mark.parametrize("output", [torch.tensor([3.0, 4.0]), torch.tensor([[3.0], [4.0]])])
+def test_one_value_per_example_needs_no_target(output: Tensor) -> None:
+    assert scores_of(None).of_examples(output).tolist() == [[3], [4]]
+    assert scores_of(None).of_rows(output, torch.tensor([1, 0])).tolist() == [[3], [4]]
+
+
+def test_missing_targets_and_targets_of_another_batch_are_captums_errors() -> None:
+    with pytest.raises(AssertionError, match="Target not provided when necessary"):
+        scores_of(None).of_examples(OUTPUT[:2])
+    with pytest.raises(AssertionError, match="number of targets"):
+        scores_of([0, 1, 2])
+
+
+@pytest.mark.parametrize("output", [OUTPUT[0, 0], OUTPUT[:1], OUTPUT[:3]])
+def test_an_output_of_another_number_of_rows_is_an_error(output: Tensor) -> None:
+    expected = f"Expected an output with one row per input row, but got shape {tuple(output.shape)} for"
+    with pytest.raises(ValueError, match=re.escape(f"{expected} 2 input rows")):
+        scores_of(0).of_examples(output)
+    with pytest.raises(ValueError, match=re.escape(f"{expected} 4 input rows")):
+        scores_of(0).of_rows(output, EXAMPLES)
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_a_score_of_an_example_that_is_not_finite_is_an_error(value: float) -> None:
+    output = OUTPUT[:2].clone()
+    output[1, 2] = value
+    with pytest.raises(ValueError, match="Expected finite scores of the inputs, but got NaN or Inf"):
+        scores_of(2).of_examples(output)
+    assert scores_of(1).of_examples(output).tolist() == [[1], [11]]  # nobody wants the other class
+
+
+def test_zeros_have_the_scores_dtype() -> None:
+    for dtype, expected in [(torch.bfloat16, torch.float32), (torch.float64, torch.float64)]:
+        zeros = scores_of(0, 1).zeros(3, torch.empty(2, 3, 4, dtype=dtype))
+        assert (zeros.shape, zeros.dtype, float(zeros.abs().sum())) == ((3, 2), expected, 0.0)

@@ -1,0 +1,127 @@
+"""One forward of masked inputs: what the model is given, and the calls that are refused before it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from captum_scorecam.masking.channel_masks import ChannelMasks
+from captum_scorecam.scoring.chunk_size import ChunkSize
+from captum_scorecam.scoring.chunks import score_baselines, score_masked_inputs
+from captum_scorecam.scoring.masked_forward import MaskedForward
+from tests.support.masked_forward import forward_of, random_masks
+
+
+def total(x: Tensor, *others: Tensor) -> Tensor:
+    return torch.stack([each.flatten(1).sum(1) for each in (x, *others)]).sum(0)
+
+
+def test_scores_of_masked_inputs_by_hand() -> None:
+    inputs = torch.tensor([[[4.0, 8.0]], [[-2.0, 6.0]]])
+    forward = forward_of(total, inputs, None, baselines=2.0)
+    masks = torch.tensor([[[0.5, 1.0]], [[0.0, 0.0]], [[1.0, 0.25]]])
+    scores = forward((masks,), torch.tensor([0, 0, 1]))
+    assert scores.tolist() == [[3 + 8], [2 + 2], [-2 + 3]]
+    assert forward.unmasked_scores().tolist() == [[12], [4]]
+
+
+def test_every_input_has_its_mask_and_arguments_follow_their_example() -> None:
+    given: list[tuple[Any, ...]] = []
+
+    def model(x: Tensor, y: Tensor, shift: Tensor, factor: float) -> Tensor:
+        given.append((shift.tolist(), factor))
+        return factor * total(x, y) + shift
+
+    x, y = torch.tensor([[[1.0, 2.0]], [[3.0, 4.0]]]), torch.tensor([[[10.0]], [[20.0]]])
+    forward = forward_of(model, (x, y), None, additional_forward_args=(torch.tensor([0.5, 0.25]), 2))
+    masks = (torch.tensor([[[0.0, 1.0]], [[1.0, 0.0]]]), torch.tensor([[[0.5]], [[1.0]]]))
+    assert forward(masks, torch.tensor([1, 0])).tolist() == [[2 * (4 + 10) + 0.25], [2 * (1 + 10) + 0.5]]
+    assert given == [([0.25, 0.5], 2)]
+
+
+def test_baselines_are_scored_one_per_example() -> None:
+    baselines = torch.tensor([[[1.0, 2.0]], [[3.0, 4.0]]])
+    forward = forward_of(total, torch.rand(2, 1, 2), None, baselines=baselines)
+    assert score_baselines(forward, ChunkSize(1)).tolist() == [[3], [7]]
+
+
+def test_the_users_inputs_do_not_reach_the_model_itself() -> None:
+    def overwriting(x: Tensor) -> Tensor:
+        return x.zero_().flatten(1)
+
+    inputs = torch.rand(2, 1, 3)
+    before = inputs.clone()
+    forward = forward_of(overwriting, inputs)
+    forward.unmasked_scores()
+    forward((torch.ones(2, 1, 3),), torch.tensor([0, 1]))
+    assert torch.equal(inputs, before)
+
+
+def test_inputs_go_through_in_channels_last_on_a_cpu() -> None:
+    formats = []
+
+    def model(x: Tensor) -> Tensor:
+        formats.append(x.is_contiguous(memory_format=torch.channels_last))
+        return x.mean((2, 3))
+
+    score_masked_inputs(forward_of(model, torch.rand(2, 3, 4, 5)), random_masks(2, 2, (4, 5)), ChunkSize(3))
+    assert formats == [True, True]
+
+
+def test_a_model_that_flattens_with_view_gets_the_default_format() -> None:
+    formats = []
+
+    def model(x: Tensor) -> Tensor:
+        formats.append(x.is_contiguous())
+        return x.view(len(x), -1).cumsum(1)
+
+    inputs, masks = torch.rand(2, 3, 4, 5), random_masks(2, 3, (4, 5))
+    scores = score_masked_inputs(forward_of(model, inputs, target=7), masks, ChunkSize(2))
+    masked = inputs[masks.examples] * masks[torch.arange(6)][0]
+    assert torch.allclose(scores[:, 0], masked.flatten(1).cumsum(1)[:, 7])
+    assert formats == [False, True, True, True]
+
+
+def test_scores_are_float32_in_half_precision_and_float64_in_double() -> None:
+    masks = random_masks(1, 2, (4,))
+    for dtype, expected in [(torch.bfloat16, torch.float32), (torch.float16, torch.float32), (torch.float64,) * 2]:
+        forward = forward_of(lambda x: x.sum(2), torch.rand(1, 1, 4, dtype=dtype))
+        assert score_masked_inputs(forward, masks, ChunkSize(2)).dtype == expected
+
+
+@pytest.mark.parametrize(
+    ("inputs", "error", "message"),
+    [
+        (torch.ones(2, 3, 4, dtype=torch.int64), TypeError, "got torch.int64. .*`additional_forward_args`"),
+        (torch.rand(2, 3), ValueError, r"Expected inputs of shape N×C×spatial .*, but got shape \(2, 3\)"),
+        (torch.rand(2, 3, 1, 1, 1, 1), ValueError, r"N×C×spatial .*, but got shape \(2, 3, 1, 1, 1, 1\)"),
+        (torch.rand(0, 3, 4), ValueError, r"at least one, but got \[0\]"),
+        ((torch.rand(2, 3, 4), torch.rand(3, 3, 4)), ValueError, r"at least one, but got \[2, 3\]"),
+    ],
+)
+def test_inputs_that_cannot_be_masked_are_an_error(inputs: Any, error: type[Exception], message: str) -> None:
+    with pytest.raises(error, match=message):
+        forward_of(total, inputs)
+
+
+@pytest.mark.parametrize(
+    ("targets", "error", "message"),
+    [
+        ([], ValueError, "Expected at least one target, but got none"),
+        (torch.empty(2, 0, dtype=torch.int64), ValueError, "Expected at least one target, but got none"),
+        (3, TypeError, "Expected `targets` to be a sequence of targets or a tensor, but got 3"),
+    ],
+)
+def test_targets_that_are_no_sequence_are_an_error(targets: Any, error: type[Exception], message: str) -> None:
+    with pytest.raises(error, match=message):
+        MaskedForward.of(total, torch.rand(2, 1, 2), targets, None, None, "output")
+
+
+def test_sizes_are_those_of_each_input() -> None:
+    forward = forward_of(total, (torch.rand(2, 3, 4, 5), torch.rand(2, 1, 6)))
+    assert forward.sizes == ((4, 5), (6,))
+    masks = ChannelMasks.of(torch.rand(2, 3, 2, 2), forward.sizes[:1])
+    assert masks[torch.tensor([0])][0].shape[2:] == (4, 5)
