@@ -1,4 +1,4 @@
-"""COCO's detection sets: images with one JSON file of boxes for all."""
+"""COCO's detection data sets: images, and one JSON file with their boxes."""
 
 from __future__ import annotations
 
@@ -11,18 +11,19 @@ from captum_scorecam.datasets.image_files import Box, ImageFile, ImageFiles, lar
 
 
 def open_coco(path: Path) -> ImageFiles:
-    """Opens a detection set in the format of COCO, that of torchvision's CocoDetection.
+    """Opens a detection data set in COCO's format, as torchvision's CocoDetection does.
 
     An image's label is the category whose boxes have the largest total area, and its boxes are those of that category,
-    crowds too. An image without boxes has no label.
+    including crowds. An image without boxes has no label.
 
     Args:
-        path (Path): The JSON file of annotations, ``annotations/instances_NAME.json`` beside the images' folder
-            ``NAME``, or in or beside the images' folder; or a folder with ``annotations/instances_val2017.json``, or
-            else the last of its ``annotations/instances_*.json``.
+        path (Path): The JSON file of annotations, or a folder that contains ``annotations/instances_val2017.json``
+            or another ``annotations/instances_*.json``, of which the last is used. The images of
+            ``annotations/instances_NAME.json`` are in the folder ``NAME`` next to ``annotations``; the images of any
+            other file are in its own folder.
 
     Raises:
-        ValueError: If there is no such set, or the JSON file can't be read.
+        ValueError: If there is no such data set, or the JSON file can't be read.
     """
     annotations = path if path.is_file() else coco_annotations(path)
     if annotations is None:
@@ -34,12 +35,12 @@ def open_coco(path: Path) -> ImageFiles:
             f"Expected annotations of COCO, but {str(annotations)!r} can't be read as such: {error!r}."
         ) from error
     if not files:
-        raise ValueError(f"Expected images in {str(annotations)!r}, but there are none.")
+        raise ValueError(f"Expected images in {str(annotations)!r}, but found none.")
     return ImageFiles(files)
 
 
 def coco_annotations(path: Path) -> Path | None:
-    """Finds the JSON file of annotations in a folder, or None."""
+    """Returns the JSON file of annotations in a folder, or None."""
     preferred = path / "annotations" / "instances_val2017.json"
     others = sorted(path.glob("annotations/instances_*.json"))
     return preferred if preferred.is_file() else next(reversed(others), None)

@@ -1,4 +1,4 @@
-"""Lists of images in a CSV file, with labels and boxes."""
+"""Images listed in a CSV file, with labels and boxes."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ _EDGES = ("xmin", "ymin", "xmax", "ymax")
 def open_csv(path: Path) -> ImageFiles:
     """Opens the images that a CSV file lists.
 
-    Its first line names the columns: ``file``, a path relative to the CSV file's folder, or absolute; the label in
-    ``class_index`` (a number), ``label``, ``class_name`` or ``wnid``, the first of these that is filled in; a box in
-    ``xmin``, ``ymin``, ``xmax`` and ``ymax``, in pixels of the upright image from 0, the last two exclusive. Other
-    columns are left alone. A file may have several rows if each has a box; of several labels, it gets the one whose
-    boxes have the largest total area.
+    The first line names the columns. ``file`` is a path, absolute or relative to the CSV file's folder. The label is
+    the first non-empty one of ``class_index`` (a number), ``label``, ``class_name`` and ``wnid``. ``xmin``, ``ymin``,
+    ``xmax`` and ``ymax`` are a box in pixels of the upright image, counted from 0, the last two exclusive. Other
+    columns are ignored. A file may have several rows if each has a box; its label is then the one whose boxes have the
+    largest total area.
 
     Raises:
-        ValueError: If the file does not fit this; the text names the line.
+        ValueError: If the file is malformed; the message names the line.
     """
     rows_of_file: dict[str, list[Row]] = defaultdict(list)
     for row in read_rows(path, ["file"]):

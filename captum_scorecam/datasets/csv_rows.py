@@ -1,4 +1,4 @@
-"""The rows of a CSV file, with errors that name the line."""
+"""The rows of a CSV file; errors name the line."""
 
 from __future__ import annotations
 
@@ -13,46 +13,46 @@ class Row:
     """A row of a CSV file.
 
     Attributes:
-        place (str): What to call it in an error: ``line 3 of 'labels.csv'``.
-        fields (dict of str to str): Its fields by column, without blanks around them.
+        place (str): Where it is, for error messages: ``line 3 of 'labels.csv'``.
+        fields (dict of str to str): Its fields by column, stripped of surrounding whitespace.
     """
 
     place: str
     fields: dict[str, str]
 
     def text(self, column: str) -> str:
-        """Returns a field that must be filled in, else raises ValueError."""
+        """Returns a field; raises ValueError if it is empty."""
         if not self.fields[column]:
             raise ValueError(f"Expected `{column}` in {self.place}, but got nothing.")
         return self.fields[column]
 
     def whole_number(self, column: str) -> int:
-        """Returns a field that must be a whole number from 0, else raises ValueError."""
+        """Returns a field as an integer; raises ValueError if it isn't one of at least 0."""
         text = self.text(column)
         if not text.isdecimal():
-            raise ValueError(f"Expected `{column}` to be a whole number from 0 in {self.place}, but got {text!r}.")
+            raise ValueError(f"Expected `{column}` to be a non-negative integer in {self.place}, but got {text!r}.")
         return int(text)
 
 
 def read_rows(path: Path, required: Sequence[str]) -> list[Row]:
-    """Reads a CSV file in UTF-8 whose fields are set apart by commas, semicolons or tabs; empty lines are left out.
+    """Reads a UTF-8 CSV file whose fields are separated by commas, semicolons or tabs, skipping empty lines.
 
     Args:
         path (Path): The file. Its first line names the columns.
         required (sequence of str): The columns that it must have.
 
     Raises:
-        ValueError: If the file can't be read as a table with these columns, a row has more or fewer fields than there
-            are columns, or there are no rows.
+        ValueError: If the file can't be read, a required column is missing, a row has a different number of fields
+            than the first line, or there are no rows.
     """
     (_, columns), *lines = _lines(path) or [("", [])]
     if not set(required) <= set(columns) or len(set(columns)) < len(columns):
         raise ValueError(
-            f"Expected columns {', '.join(required)}, and none twice, in {str(path)!r}, "
+            f"Expected columns {', '.join(required)}, without duplicates, in {str(path)!r}, "
             f"but got {', '.join(columns) or 'none'}."
         )
     if not lines:
-        raise ValueError(f"Expected rows in {str(path)!r}, but there are none.")
+        raise ValueError(f"Expected rows in {str(path)!r}, but found none.")
     for place, fields in lines:
         if len(fields) != len(columns):
             raise ValueError(f"Expected {len(columns)} fields in {place}, but got {len(fields)}.")

@@ -1,4 +1,4 @@
-"""A map-style data set of (image, label) as data to evaluate on."""
+"""Data sets of (image, label) pairs, such as torchvision's."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from captum_scorecam.datasets.sample import Label, Sample
 
 
 class DatasetOfPairs:
-    """Gives a data set of pairs (image, label), such as torchvision's, the members of `ImageDataset`.
+    """Turns a data set of (image, label) pairs, such as torchvision's, into an `ImageDataset`.
 
     Args:
-        dataset (torch.utils.data.Dataset): Gives (PIL image, label) for an index: one without a transform. A label is
-            a class index or a text.
-        labels (sequence, optional): Its labels, such as the ``targets`` of many of torchvision's data sets.
-            Default: None, an image is read to know its label.
-        names (sequence of str, optional): A different name for each image. Default: None, its index.
+        dataset (torch.utils.data.Dataset): Returns (PIL image, label) for an index, so it must have no transform that
+            turns images into tensors. A label is a class index or a string.
+        labels (sequence, optional): The labels, such as the ``targets`` of many torchvision data sets.
+            Default: None, labels are read together with their images.
+        names (sequence of str, optional): A unique name for each image. Default: None, its index.
 
     Raises:
-        ValueError: If there are not as many labels or names as images, or a name is there twice.
+        ValueError: If the number of labels or names differs from the number of images, or names repeat.
 
     Example:
         >>> from PIL import Image
@@ -38,11 +38,11 @@ class DatasetOfPairs:
     classes: Sequence[str] | None = None
 
     def __init__(self, dataset: Any, labels: Sequence[Any] | None = None, names: Sequence[str] | None = None) -> None:
-        for what, values in (("labels", labels), ("names", names)):
+        for parameter, values in (("labels", labels), ("names", names)):
             if values is not None and len(values) != len(dataset):
-                raise ValueError(f"Expected {len(dataset)} {what}, one for each image, but got {len(values)}.")
+                raise ValueError(f"Expected `{parameter}` to have {len(dataset)} entries, but got {len(values)}.")
         if names is not None and len(set(names)) < len(names):
-            raise ValueError("Expected a different name for each image, but some are equal.")
+            raise ValueError("Expected `names` to be unique, but some are equal.")
         self._dataset, self._labels, self._names = dataset, labels, names
 
     def __len__(self) -> int:
@@ -60,11 +60,13 @@ class DatasetOfPairs:
         """Reads an image.
 
         Raises:
-            TypeError: If the data set does not give a PIL image and a class index or text.
+            TypeError: If the data set does not return a PIL image and a class index or string.
         """
         image, label = self._dataset[index]
         if not isinstance(image, Image.Image):
-            raise TypeError(f"Expected PIL images, of a data set without a transform, but got {type(image).__name__}.")
+            raise TypeError(
+                f"Expected a data set that returns PIL images, but got {type(image).__name__}. Remove its transform."
+            )
         return Sample(self.name(index), upright_rgb(image), _label(label))
 
 
@@ -74,4 +76,4 @@ def _label(value: Any) -> Label:
     try:
         return whole_number(value)
     except TypeError as error:
-        raise TypeError(f"Expected labels to be class indices or texts, but got {type(value).__name__}.") from error
+        raise TypeError(f"Expected labels to be class indices or strings, but got {type(value).__name__}.") from error

@@ -1,4 +1,4 @@
-"""Folders of images: one folder for each class, or all images together."""
+"""Folders of images: one folder per class, or all images together."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from captum_scorecam.datasets.image_files import ImageFile, ImageFiles
 
 
 def open_class_folders(root: Path) -> ImageFiles:
-    """Opens a folder with a folder of images for each class, as torchvision's ImageFolder does.
+    """Opens a folder with one folder of images per class, as torchvision's ImageFolder does.
 
-    An image's label is the name of the folder in `root` that it lies in, at any depth. Images in `root` itself are
-    left out; so is what `images_below` leaves out.
+    An image's label is the name of the top-level folder that contains it, at any depth. Images directly in `root` are
+    ignored.
 
     Raises:
         ValueError: If there are no images.
@@ -22,12 +22,12 @@ def open_class_folders(root: Path) -> ImageFiles:
     """
     classes = sorted(entry.name for entry in os.scandir(root) if entry.is_dir() and not entry.name.startswith("."))
     names = [name for name in images_below(root) if "/" in name]
-    _check_any(names, root, "in folders, one for each class, of")
+    _check_any(names, root, "in class folders of")
     return ImageFiles([ImageFile(str(root / name), name, label=name.split("/")[0]) for name in names], classes)
 
 
 def open_flat_folder(root: Path) -> ImageFiles:
-    """Opens the images in a folder and the folders in it, without labels.
+    """Opens the images in a folder and its subfolders, without labels.
 
     Raises:
         ValueError: If there are no images.
@@ -39,10 +39,10 @@ def open_flat_folder(root: Path) -> ImageFiles:
 
 
 def images_below(root: Path) -> list[str]:
-    """Lists a folder's images at any depth, by their path relative to it, sorted.
+    """Lists a folder's images at any depth as sorted paths relative to it.
 
-    What is hidden (its name begins with a dot) or has not the suffix of an image is left out. Links are followed,
-    but not to a folder that holds the link.
+    Hidden files and folders (their name starts with a dot) and files without an image suffix are ignored. Links are
+    followed, except to a folder that contains the link.
     """
     found = []
     for folder, folders, files in os.walk(root, onerror=_raise, followlinks=True):
@@ -58,7 +58,7 @@ def images_below(root: Path) -> list[str]:
 
 
 def is_image(path: str) -> bool:
-    """Tells by a file's name whether it is an image that is not hidden."""
+    """Returns whether a file name has an image suffix and isn't hidden."""
     return path.lower().endswith(IMG_EXTENSIONS) and not os.path.basename(path).startswith(".")
 
 

@@ -1,10 +1,12 @@
-"""Data sets on disk: which format a path has, and who opens it."""
+"""Data sets on disk, opened by format."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Literal, TypeAlias, get_args
 
+from captum_scorecam._messages import check_choice
 from captum_scorecam.datasets.coco import coco_annotations, open_coco
 from captum_scorecam.datasets.csv_file import open_csv
 from captum_scorecam.datasets.folders import images_below, open_class_folders, open_flat_folder
@@ -12,6 +14,9 @@ from captum_scorecam.datasets.image_files import ImageFiles
 from captum_scorecam.datasets.imagenet import open_imagenet
 from captum_scorecam.datasets.sample import ImageDataset
 from captum_scorecam.datasets.voc import open_voc, voc_root
+
+DataFormat: TypeAlias = Literal["auto", "folder", "flat", "imagenet", "voc", "coco", "csv"]
+DATA_FORMATS: tuple[DataFormat, ...] = get_args(DataFormat)
 
 _OPENERS: dict[str, Callable[[Path], ImageFiles]] = {
     "folder": open_class_folders,
@@ -21,48 +26,46 @@ _OPENERS: dict[str, Callable[[Path], ImageFiles]] = {
     "coco": open_coco,
     "csv": open_csv,
 }
-DATA_FORMATS = ("auto", *_OPENERS)
 _LIST = "labels.csv"
 
 
-def open_data(path: Path, data_format: str = "auto") -> ImageDataset:
-    """Opens a data set on disk; its images are read when they are asked for.
+def open_data(path: Path, data_format: DataFormat = "auto") -> ImageDataset:
+    """Opens a data set on disk; images are read on access.
 
     ============  =====================================================================================
-    ``folder``    a folder of images for each class; the folder's name is the label
+    ``folder``    one folder of images per class; the folder's name is the label
     ``flat``      a folder of images, without labels
-    ``imagenet``  ``meta.bin`` and ``val``, as torchvision's ImageNet has them
-    ``voc``       ``VOC2012`` (or another year), a folder that holds it or ``VOCdevkit``, or the list of a split
+    ``imagenet``  a folder with ``meta.bin`` and ``val``, as created by torchvision's ImageNet
+    ``voc``       ``VOC2012`` (or another year), a folder that contains it or ``VOCdevkit``, or a split's list
     ``coco``      the JSON file of annotations, or a folder with ``annotations/instances_val2017.json``
     ``csv``       columns ``file``, ``class_index`` or ``label``, and ``xmin, ymin, xmax, ymax`` for boxes
     ============  =====================================================================================
 
     Args:
         path (Path): The folder or file.
-        data_format (str): One of these, or ``auto``: a file is of the format that its suffix says, a folder of the
-            one whose files it holds; with ``labels.csv`` in it, that is opened. Default: "auto".
+        data_format (str): One of the above, or ``auto``, which goes by the suffix of a file and by the contents of a
+            folder; a ``labels.csv`` in the folder is opened as ``csv``. Default: "auto".
 
     Returns:
         ImageDataset: The data set.
 
     Raises:
-        ValueError: If there is no such path or format, the format can't be told, there are no images, or what lists
-            them is not as it should be.
+        ValueError: If the path does not exist, the format is unknown or ambiguous, there are no images, or an
+            annotation file is malformed.
         OSError: If a folder can't be listed.
     """
-    if data_format not in DATA_FORMATS:
-        raise ValueError(f"Expected the data format to be one of {', '.join(DATA_FORMATS)}, but got {data_format!r}.")
+    check_choice("data_format", data_format, DataFormat)
     if not path.exists():
-        raise ValueError(f"Expected a folder or file of data, but there is no {str(path)!r}.")
+        raise ValueError(f"Expected `path` to be a folder or file, but {str(path)!r} does not exist.")
     chosen = _format_of(path) if data_format == "auto" else data_format
     if path.is_file() and chosen in ("folder", "flat", "imagenet"):
-        raise ValueError(f"Expected a folder for data of the format {chosen}, but {str(path)!r} is a file.")
+        raise ValueError(f"Expected `path` to be a folder for the format {chosen}, but {str(path)!r} is a file.")
     if path.is_dir() and chosen == "csv":
         path = path / _LIST
     return _OPENERS[chosen](path)
 
 
-def _format_of(path: Path) -> str:
+def _format_of(path: Path) -> DataFormat:
     if path.is_file():
         return _format_of_file(path)
     if (path / "meta.bin").is_file():
@@ -74,18 +77,20 @@ def _format_of(path: Path) -> str:
     return "csv" if (path / _LIST).is_file() else _format_of_folder(path)
 
 
-def _format_of_file(path: Path) -> str:
-    formats = {".json": "coco", ".csv": "csv", ".tsv": "csv", ".txt": "voc"}
+def _format_of_file(path: Path) -> DataFormat:
+    formats: dict[str, DataFormat] = {".json": "coco", ".csv": "csv", ".tsv": "csv", ".txt": "voc"}
     if path.suffix.lower() not in formats:
-        raise ValueError(f"Expected a folder, a CSV file or COCO's JSON file of data, but got {str(path)!r}.")
+        raise ValueError(
+            f"Expected `path` to be a folder, a CSV file, a JSON file of COCO or a list of VOC, but got {str(path)!r}."
+        )
     return formats[path.suffix.lower()]
 
 
-def _format_of_folder(path: Path) -> str:
+def _format_of_folder(path: Path) -> DataFormat:
     depths = {"/" in name for name in images_below(path)}
     if len(depths) == 2:
         raise ValueError(
-            f"Expected images in {str(path)!r} or in folders in it, but got both: "
-            "say whether its format is folder (those in folders, with labels) or flat (all, without labels)."
+            f"Expected images either in {str(path)!r} or in its subfolders, but found both. "
+            "Set `data_format` to folder (only those in subfolders, with labels) or flat (all of them, without labels)."
         )
     return "folder" if True in depths else "flat"

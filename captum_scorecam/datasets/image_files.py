@@ -1,4 +1,4 @@
-"""A data set of image files, their labels and boxes, from whatever lists them."""
+"""Image files with their labels and boxes: the data set that every reader returns."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ Box = tuple[float, float, float, float]
 
 @dataclass(frozen=True, slots=True)
 class ImageFile:
-    """A file and what its data set says about it.
+    """A file with its label and boxes.
 
     Attributes:
-        path (str): Where it is.
+        path (str): Its path.
         name (str): Its name in the data set.
         label (str, int or None): Its label. Default: None.
-        boxes (tuple of Box): Where the labelled object is, each left, top, right, bottom in pixels of the upright
+        boxes (tuple of Box): The boxes of the labelled object, each left, top, right, bottom in pixels of the upright
             image, right and bottom exclusive. Default: none.
-        size (tuple of int, optional): The width and height that the boxes were drawn for. Default: None, not known.
+        size (tuple of int, optional): The width and height that the boxes refer to. Default: None, unknown.
     """
 
     path: str
@@ -37,11 +37,11 @@ class ImageFile:
 
 
 class ImageFiles:
-    """Image files as data to evaluate on; see `ImageDataset`.
+    """An `ImageDataset` of files.
 
     Args:
-        files (sequence of ImageFile): The files, in their order.
-        classes (sequence of str, optional): The labels in the order of their class indices. Default: None.
+        files (sequence of ImageFile): The files, in order.
+        classes (sequence of str, optional): All labels, in the order of their class indices. Default: None.
 
     Raises:
         ValueError: If two files have the same name.
@@ -54,7 +54,7 @@ class ImageFiles:
         self.has_boxes = any(file.boxes for file in files)
         twice = [name for name, count in Counter(file.name for file in files).items() if count > 1]
         if twice:
-            raise ValueError(f"Expected each image once, but {twice[0]!r} is listed more than once.")
+            raise ValueError(f"Expected each image to be listed once, but {twice[0]!r} is listed more than once.")
 
     def __len__(self) -> int:
         return len(self.files)
@@ -71,7 +71,7 @@ class ImageFiles:
         """Reads a file.
 
         Raises:
-            ValueError: If it can't be read as an image, or its boxes are not in the image.
+            ValueError: If it isn't a readable image, or its boxes are outside the image.
             OSError: If it can't be opened.
         """
         file = self.files[index]
@@ -80,9 +80,9 @@ class ImageFiles:
 
 
 def largest_object(objects: Iterable[tuple[Label | None, Box]]) -> tuple[Label | None, tuple[Box, ...]]:
-    """Returns the label whose boxes have the largest total area, of equals the first, and its boxes.
+    """Returns the label whose boxes have the largest total area, with these boxes; the first one in a tie.
 
-    Boxes without area don't count; without any box, the label is None.
+    Boxes of zero area are ignored. Without boxes, the label is None.
     """
     boxes: dict[Label | None, list[Box]] = defaultdict(list)
     for label, box in objects:
@@ -100,11 +100,11 @@ def _area(box: Box) -> float:
 
 
 def _region(file: ImageFile, size: tuple[int, int]) -> Image.Image:
-    """Draws a file's boxes: white are the pixels whose centre one of them holds."""
+    """Draws a file's boxes: the pixels whose centre is in a box are white."""
     if file.size not in (None, size):
         raise ValueError(
-            f"Expected {file.name!r} to have the size that its boxes were drawn for, {_by(file.size)}, "
-            f"but seen upright it is {_by(size)}."
+            f"Expected {file.name!r} to have the size in its annotation, {_by(file.size)}, "
+            f"but the upright image is {_by(size)}."
         )
     region = Image.new("L", size)
     for box in file.boxes:

@@ -1,4 +1,4 @@
-"""ImageNet as torchvision unpacks it."""
+"""ImageNet, unpacked by torchvision."""
 
 from __future__ import annotations
 
@@ -12,21 +12,21 @@ from captum_scorecam.datasets.image_files import ImageFile, ImageFiles
 
 
 def open_imagenet(root: Path) -> ImageFiles:
-    """Opens ImageNet's validation images, or else the training images, with torchvision's ImageNet.
+    """Opens ImageNet's validation images, or the training images if there are no others.
 
-    An image's label is its class index among the wnids of ``meta.bin``, also where folders of some are missing.
+    An image's label is its class index among the wnids of ``meta.bin``, even if some classes have no folder.
 
     Args:
-        root (Path): A folder with ``meta.bin`` and ``val`` or ``train``, which torchvision makes of the archives.
+        root (Path): A folder with ``meta.bin`` and ``val`` or ``train``, as unpacked by torchvision's ImageNet.
 
     Raises:
-        ValueError: If these are not there, or not ImageNet's.
+        ValueError: If these are missing or invalid.
     """
     split = next((split for split in ("val", "train") if (root / split).is_dir()), None)
     if split is None or not (root / "meta.bin").is_file():
         raise ValueError(
-            f"Expected meta.bin and val/ in {str(root)!r}, which torchvision.datasets.ImageNet(root, 'val') makes "
-            "of ImageNet's archives; folders of images can be opened as format folder."
+            f"Expected meta.bin and val/ in {str(root)!r}. torchvision.datasets.ImageNet(root, 'val') unpacks them "
+            "from ImageNet's archives. For plain class folders, set `data_format` to folder."
         )
     try:
         wnids = sorted(load_meta_file(root)[0])

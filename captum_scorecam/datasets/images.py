@@ -1,4 +1,4 @@
-"""Images: files as people have them, read as 8-bit RGB, and pixels as a model saw them."""
+"""Image files read as upright 8-bit RGB."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from PIL import Image, ImageOps
 
 
 def read_image(path: Path) -> Image.Image:
-    """Reads an image file as it is meant to be seen, in RGB.
+    """Reads an image file as upright RGB.
 
-    The EXIF orientation is applied, transparent parts are laid on white, and grey values of 16 or 32 bits
-    are scaled to 8 bits (Pillow's own conversion clips them). Of an animation, the first frame is read.
+    The EXIF orientation is applied, transparent pixels are blended with white, and grey values of 16 or 32 bits are
+    scaled to 8 bits (Pillow's own conversion clips them). Only the first frame of an animation is read.
 
     Args:
         path (Path): A file in any format that Pillow reads.
@@ -21,19 +21,19 @@ def read_image(path: Path) -> Image.Image:
         PIL.Image.Image: The image, mode RGB.
 
     Raises:
-        ValueError: If there is no such file, or it can't be read as an image.
+        ValueError: If there is no such file, or it isn't a readable image.
     """
     if not path.is_file():
         raise ValueError(f"Expected an image file, but there is no file {str(path)!r}.")
     try:
         with Image.open(path) as image:
             return upright_rgb(image)
-    except Exception as error:  # of a damaged file, Pillow's readers raise struct.error, TypeError, RuntimeError, …
+    except Exception as error:  # on a damaged file, Pillow's readers raise struct.error, TypeError, RuntimeError, …
         raise ValueError(f"Expected an image file, but {str(path)!r} can't be read as one: {error}") from error
 
 
 def upright_rgb(image: Image.Image) -> Image.Image:
-    """Turns an image as its EXIF orientation says, and makes it RGB as `read_image` does."""
+    """Applies an image's EXIF orientation and converts it to RGB, as `read_image` does."""
     image = ImageOps.exif_transpose(image)
     if image.mode == "F" or image.mode.startswith("I"):
         return _scaled_to_8_bits(image).convert("RGB")
@@ -47,7 +47,7 @@ def _scaled_to_8_bits(image: Image.Image) -> Image.Image:
     values = np.asarray(image, dtype=np.float64)
     if image.mode != "F" and values.min() >= 0 and values.max() <= 65535:
         darkest, brightest = 0.0, 65535.0
-    else:  # 32 bits say nothing about where black and white are
+    else:  # values of 32 bits have no fixed black and white
         darkest, brightest = values.min(), values.max()
     span = max(brightest - darkest, np.finfo(np.float64).tiny)
     return Image.fromarray(np.rint((values - darkest) / span * 255).astype(np.uint8))

@@ -1,4 +1,4 @@
-"""Labels of a data set as classes of a model."""
+"""Which class of a model a label of a data set means."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ _NO_TABLE: Mapping[str, int] = {}
 def resolve_label(
     label: Label, class_names: Sequence[str] | None, n_classes: int, table: Mapping[str, int] = _NO_TABLE
 ) -> int:
-    """Finds the class that a label means.
+    """Returns the class index that a label means.
 
     Args:
-        label (str or int): A class index; or a text, which is looked up in `table`, then among the class names,
-            exactly, then in any case where one name fits, then read as a decimal class index.
-        class_names (sequence of str, optional): The model's. None: it has none.
-        n_classes (int): The number of the model's classes.
-        table (mapping of str to int): Labels that go by no name of the model, from `label_table`. Default: empty.
+        label (str or int): A class index, or a string. A string is looked up in `table`, then among the class names
+            (first exactly, then ignoring case), and finally read as a decimal class index.
+        class_names (sequence of str, optional): The model's class names, or None.
+        n_classes (int): The model's number of classes.
+        table (mapping of str to int): Class indices of labels that are not class names. Default: empty.
 
     Returns:
         int: The class index.
@@ -37,26 +37,26 @@ def resolve_label(
     matches = _classes_named(label, class_names or ())
     if len(matches) > 1:
         raise ValueError(
-            f"Expected a label of one class, but {label!r} is the name of classes {', '.join(map(str, matches))}."
+            f"Expected a label that names one class, but {label!r} names classes {', '.join(map(str, matches))}."
         )
     if matches:
         return matches[0]
     if label.strip().isdecimal():
         return _checked(int(label), label, n_classes)
-    raise ValueError(f"Expected a label of the model's {n_classes} classes, but {label!r} is none of their names.")
+    raise ValueError(f"Expected a label that names one of the model's {n_classes} classes, but {label!r} names none.")
 
 
 def label_table(classes: Sequence[str] | None, class_names: Sequence[str] | None, n_classes: int) -> dict[str, int]:
-    """Makes a table of labels for `resolve_label` by the convention of ImageFolder.
+    """Returns a table for `resolve_label` by ImageFolder's convention, in which a class's position is its index.
 
     Args:
         classes (sequence of str, optional): The data set's `classes`, in the order of their class indices.
-        class_names (sequence of str, optional): The model's. None: it has none.
-        n_classes (int): The number of the model's classes.
+        class_names (sequence of str, optional): The model's class names, or None.
+        n_classes (int): The model's number of classes.
 
     Returns:
-        dict of str to int: Each class's place, where they are as many as the model has and `resolve_label` knows
-        none of them, as with the 1000 wnids of ImageNet; else empty.
+        dict of str to int: The position of each class, if there are `n_classes` of them and `resolve_label` knows none
+        of their names, as with ImageNet's 1000 wnids; otherwise empty.
     """
     if classes is None or len(classes) != n_classes:
         return {}
@@ -89,11 +89,11 @@ def read_label_table(path: Path) -> dict[str, int]:
     """Reads a table for `resolve_label` from a CSV file with the columns ``label`` and ``class_index``.
 
     Raises:
-        ValueError: If it can't be read, a class index is no number, or a label stands twice with different ones.
+        ValueError: If it can't be read, a class index isn't a number, or a label has two different ones.
     """
     table: dict[str, int] = {}
     for row in read_rows(path, ["label", "class_index"]):
         label, index = row.text("label"), row.whole_number("class_index")
         if table.setdefault(label, index) != index:
-            raise ValueError(f"Expected one class for label {label!r}, but got another in {row.place}.")
+            raise ValueError(f"Expected one class for label {label!r}, but got a second one in {row.place}.")
     return table

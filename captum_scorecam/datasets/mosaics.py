@@ -1,4 +1,4 @@
-"""Mosaics of four images: data whose regions are known without boxes."""
+"""Mosaics of four images, which have a known region even if the images have no boxes."""
 
 from __future__ import annotations
 
@@ -9,22 +9,23 @@ from typing import TypeVar
 
 from PIL import Image, ImageOps
 
+from captum_scorecam._messages import check_at_least
 from captum_scorecam.datasets.sample import ImageDataset, Label, Sample
 
 _Value = TypeVar("_Value")
 
 
 class Mosaics:
-    """Mosaics of 2×2 images of four labels, one for each image of a data set.
+    """One mosaic for each image of a data set: the image among three images of other labels, as 2×2 tiles.
 
-    The idea is that of Focus (arXiv 2109.15035), whose mosaics show the explained class twice; here it is shown once.
-    A mosaic has its image's name and label, and its region is that image's tile. The tile's place and the three other
-    images are drawn from the seed and the image's name: three other labels, and an image of each; one that can't
-    be read is replaced by the next one drawn. Each tile shows the square in the middle of its image.
+    The idea is from Focus (arXiv 2109.15035), whose mosaics show the explained class twice; here it is shown once.
+    A mosaic has its image's name and label, and its region is that image's tile. The tile's position, the three other
+    labels and an image of each are random, seeded by `seed` and the image's name; an unreadable image is replaced by
+    the next random one. Each tile shows the central square of its image.
 
     Args:
-        data (ImageDataset): Images with labels of at least four classes.
-        seed (int): What places and other images are drawn from. Default: 0.
+        data (ImageDataset): Images with at least four different labels.
+        seed (int): The random seed. Default: 0.
         tile_size (int): The tiles' width and height in pixels. Default: 224.
 
     Raises:
@@ -35,8 +36,7 @@ class Mosaics:
     has_boxes = True
 
     def __init__(self, data: ImageDataset, seed: int = 0, tile_size: int = 224) -> None:
-        if tile_size < 1:
-            raise ValueError(f"Expected `tile_size` to be at least 1, but got {tile_size}.")
+        check_at_least("tile_size", tile_size, 1)
         self.data = data
         self.classes = data.classes
         self.seed = seed
@@ -47,7 +47,7 @@ class Mosaics:
             if label is not None:
                 self._members[label].append(index)
         if len(self._members) < 4:
-            raise ValueError(f"Expected images of at least four labels for mosaics, but got {len(self._members)}.")
+            raise ValueError(f"Expected images with at least four labels for mosaics, but got {len(self._members)}.")
 
     def __len__(self) -> int:
         return len(self.data)
@@ -61,10 +61,10 @@ class Mosaics:
         return self.data.label(index)
 
     def __getitem__(self, index: int) -> Sample:
-        """Reads an image and three others, and lays them side by side.
+        """Reads an image and three others and combines them.
 
         Raises:
-            ValueError, OSError: If the image can't be read or has no label, or no three others can be read.
+            ValueError, OSError: If the image can't be read or has no label, or fewer than three others can be read.
         """
         sample = self.data[index]
         if sample.label is None:
@@ -81,7 +81,7 @@ class Mosaics:
         return Sample(sample.name, image, sample.label, region)
 
     def _others(self, label: Label, generator: Random) -> list[Image.Image]:
-        """Reads one image each of three other labels."""
+        """Reads one image of each of three other labels."""
         found: list[Image.Image] = []
         for other in _shuffled([other for other in self._members if other != label], generator):
             image = self._first_readable(_shuffled(self._members[other], generator))
@@ -89,7 +89,7 @@ class Mosaics:
                 found.append(image)
             if len(found) == 3:
                 return found
-        raise ValueError(f"Expected images of three other labels for a mosaic, but only {len(found)} can be read.")
+        raise ValueError(f"Expected readable images of three other labels for a mosaic, but found {len(found)}.")
 
     def _first_readable(self, indices: list[int]) -> Image.Image | None:
         for index in indices:
@@ -107,5 +107,5 @@ class Mosaics:
 
 
 def _shuffled(values: Sequence[_Value], generator: Random) -> list[_Value]:
-    # `Random.random` is what Python promises to keep from version to version; `shuffle` is not.
+    # Python guarantees the same `Random.random` in every version, but not the same `shuffle`.
     return sorted(values, key=lambda _: generator.random())

@@ -1,4 +1,4 @@
-"""What an evaluation needs of a data set, and of each image in it."""
+"""The interface of a data set of images, and one image of it."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ Label = str | int
 
 @dataclass(frozen=True)
 class Sample:
-    """One image with what the data set says about it.
+    """One image with its label and its region.
 
     Attributes:
-        name (str): Unique in the data set, and the same each time it is opened: of a file, its path relative to
+        name (str): Unique in the data set, and the same each time it is opened. For a file it is the path relative to
             the data set's folder, with ``/``.
         image (PIL.Image.Image): The image, mode RGB, upright (its EXIF orientation applied).
-        label (str, int or None): A class index, or a text (name of folder, wnid or class) for `resolve_label`; None
-            where the data set has none. Default: None.
-        region (PIL.Image.Image, optional): Where the labelled object is: mode L, of the image's size, 255 in its
-            boxes, else 0. Default: None, not known.
+        label (str, int or None): A class index, or a string (the name of a folder, wnid or class) for `resolve_label`.
+            Default: None, no label.
+        region (PIL.Image.Image, optional): The labelled object's region: mode L, of the image's size, 255 in its boxes
+            and 0 elsewhere. Default: None, unknown.
     """
 
     name: str
@@ -35,25 +35,25 @@ class Sample:
 class ImageDataset(Protocol):
     """A map-style data set of samples, picklable for the workers of a DataLoader.
 
-    Any object with these members can be evaluated on; `open_data` makes one of files, and `DatasetOfPairs` of
-    a data set that gives (image, label).
+    Any object with these members will do. `open_data` returns one for files, and `DatasetOfPairs` wraps a data set of
+    (image, label) pairs.
     """
 
     @property
     def has_labels(self) -> bool:
-        """Whether some sample has a label."""
+        """Whether any sample has a label."""
         ...
 
     @property
     def has_boxes(self) -> bool:
-        """Whether some sample has a region."""
+        """Whether any sample has a region."""
         ...
 
     @property
     def classes(self) -> Sequence[str] | None:
-        """All labels in the order of their class indices, where the data set has a convention for it, else None.
+        """All labels in the order of their class indices, or None if the data set defines no order.
 
-        `label_table` uses it where the model's classes have other names, or none.
+        `label_table` uses it if the model's classes have other names, or none.
         """
         ...
 
@@ -62,17 +62,17 @@ class ImageDataset(Protocol):
         ...
 
     def name(self, index: int) -> str:
-        """Returns a sample's name, without reading its image."""
+        """Returns a sample's name without reading its image."""
         ...
 
     def label(self, index: int) -> Label | None:
-        """Returns a sample's label, where possible without reading its image."""
+        """Returns a sample's label, if possible without reading its image."""
         ...
 
     def __getitem__(self, index: int) -> Sample:
         """Reads a sample.
 
         Raises:
-            ValueError, OSError: If it can't be read, with a text that says which and why.
+            ValueError, OSError: If it can't be read; the message says which one and why.
         """
         ...

@@ -1,4 +1,4 @@
-"""Pascal VOC's detection sets: images with an XML file of boxes each."""
+"""Pascal VOC's detection data sets: images, and an XML file of boxes for each."""
 
 from __future__ import annotations
 
@@ -11,29 +11,29 @@ _SPLITS = ("val", "trainval", "test", "train")
 
 
 def open_voc(path: Path) -> ImageFiles:
-    """Opens a detection set of Pascal VOC, in the layout that torchvision's VOCDetection has too.
+    """Opens a detection data set of Pascal VOC, in the layout of torchvision's VOCDetection.
 
     An image's label is the class whose boxes have the largest total area, and its boxes are those of that class,
-    truncated and difficult objects too.
+    including truncated and difficult objects.
 
     Args:
-        path (Path): A folder ``VOC2012`` or of another year, one that holds it, or one that holds ``VOCdevkit``; of
-            several years, the last is opened, and of its splits the first of val, trainval, test and train. Or the
-            list of a split, a text file in ``ImageSets/Main``.
+        path (Path): The list of a split, a text file in ``ImageSets/Main``; or a folder ``VOC2012`` (or another year),
+            one that contains it, or one that contains ``VOCdevkit``. A folder's latest year is opened, and the first
+            of the splits val, trainval, test and train.
 
     Raises:
-        ValueError: If there is no such set, or an annotation can't be read.
+        ValueError: If there is no such data set, or an annotation can't be read.
     """
     split = path if path.is_file() else _split(path)
     root = split.absolute().parent.parent.parent
     names = [line.split()[0] for line in split.read_text(encoding="utf-8").splitlines() if line.strip()]
     if not names:
-        raise ValueError(f"Expected the names of images in {str(split)!r}, but there are none.")
+        raise ValueError(f"Expected names of images in {str(split)!r}, but found none.")
     return ImageFiles([_image_file(root, name) for name in names])
 
 
 def voc_root(path: Path) -> Path | None:
-    """Finds the folder of the last year in or below a folder, or None."""
+    """Returns the folder of the latest year in or below a folder, or None."""
     years = [folder for pattern in ("VOC20*", "VOCdevkit/VOC20*") for folder in sorted(path.glob(pattern))[::-1]]
     return next((folder for folder in [path, *years] if (folder / "ImageSets" / "Main").is_dir()), None)
 
@@ -45,7 +45,8 @@ def _split(path: Path) -> Path:
     splits = [root / "ImageSets" / "Main" / f"{split}.txt" for split in _SPLITS]
     found = next((split for split in splits if split.is_file()), None)
     if found is None:
-        raise ValueError(f"Expected one of {', '.join(s.name for s in splits)} in {str(splits[0].parent)!r}.")
+        names = ", ".join(path.name for path in splits)
+        raise ValueError(f"Expected one of {names} in {str(splits[0].parent)!r}, but found none.")
     return found
 
 
@@ -64,7 +65,7 @@ def _image_file(root: Path, name: str) -> ImageFile:
 
 
 def _box(thing: ElementTree.Element) -> Box:
-    """Returns an object's box; VOC counts pixels from 1, and the last one is in the box."""
+    """Returns an object's box; VOC counts pixels from 1 and includes the last one."""
     left, top, right, bottom = (float(_text(thing, f"bndbox/{edge}")) for edge in ("xmin", "ymin", "xmax", "ymax"))
     return left - 1, top - 1, right, bottom
 

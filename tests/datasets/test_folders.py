@@ -1,23 +1,22 @@
-"""Folders of images as data to evaluate on, and files as people have them."""
+"""Folders of images, with and without classes."""
 
 from __future__ import annotations
 
 import os
 import pickle
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from captum_scorecam.datasets import ImageDataset, open_data, read_image
+from captum_scorecam.datasets import ImageDataset, open_data
 
 RED, GREEN, BLUE = (255, 0, 0), (0, 255, 0), (0, 0, 255)
 
 
-def save(
-    path: Path, colour: object = RED, mode: str = "RGB", size: tuple[int, int] = (6, 4), **options: object
-) -> None:
+def save(path: Path, colour: Any = RED, mode: str = "RGB", size: tuple[int, int] = (6, 4), **options: Any) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.new(mode, size, colour).save(path, **options)
 
@@ -30,7 +29,7 @@ def labels(data: ImageDataset) -> list[object]:
     return [data.label(index) for index in range(len(data))]
 
 
-def test_class_folders_give_their_names_as_labels(tmp_path: Path) -> None:
+def test_names_of_class_folders_are_labels(tmp_path: Path) -> None:
     for index, name in enumerate(("dog/b.png", "cat/a.png", "cat/deeper/still/c.png")):
         save(tmp_path / name, (index, 0, 0))
     data = open_data(tmp_path)
@@ -44,7 +43,7 @@ def test_class_folders_give_their_names_as_labels(tmp_path: Path) -> None:
     assert sample.image.getpixel((0, 0)) == (2, 0, 0)
 
 
-def test_a_class_without_images_keeps_its_place(tmp_path: Path) -> None:
+def test_a_class_without_images_keeps_its_position(tmp_path: Path) -> None:
     (tmp_path / "bird").mkdir()
     save(tmp_path / "cat" / "a.png")
     assert open_data(tmp_path).classes == ["bird", "cat"]
@@ -60,24 +59,7 @@ def test_a_flat_folder_has_no_labels(tmp_path: Path) -> None:
     assert not data.has_labels
 
 
-def test_images_in_a_folder_and_in_folders_of_it_need_a_format(tmp_path: Path) -> None:
-    save(tmp_path / "a.png")
-    save(tmp_path / "cat" / "b.png")
-    with pytest.raises(ValueError, match=r"but got both: say whether its format is folder .* or flat"):
-        open_data(tmp_path)
-    assert names(open_data(tmp_path, "folder")) == ["cat/b.png"]
-    assert names(open_data(tmp_path, "flat")) == ["a.png", "cat/b.png"]
-
-
-def test_a_list_in_the_folder_is_opened(tmp_path: Path) -> None:
-    save(tmp_path / "a.png")
-    save(tmp_path / "b.png")
-    (tmp_path / "labels.csv").write_text("file,label\nb.png,cat\n")
-    for data in (open_data(tmp_path), open_data(tmp_path, "csv")):
-        assert (names(data), labels(data)) == (["b.png"], ["cat"])
-
-
-def test_hidden_files_and_other_files_are_left_out(tmp_path: Path) -> None:
+def test_hidden_files_and_other_files_are_ignored(tmp_path: Path) -> None:
     for name in ("cat/a.JPG", "cat/b.Png", "cat/c.webp", "cat/.hidden.png", ".trash/d.png", "cat/.thumbs/e.png"):
         save(tmp_path / name)
     for name in ("cat/notes.txt", "README", ".DS_Store"):
@@ -97,13 +79,13 @@ def test_odd_names(name: str, tmp_path: Path) -> None:
     assert data[0].label == "odd 'class', 種"
 
 
-def test_a_name_that_is_no_unicode(tmp_path: Path) -> None:
+def test_a_file_name_that_is_not_unicode(tmp_path: Path) -> None:
     save(tmp_path / "a.png")
     os.rename(tmp_path / "a.png", os.fsencode(tmp_path) + b"/\xff.png")
     assert open_data(tmp_path)[0].name == "\udcff.png"
 
 
-def test_links_are_followed_but_not_in_circles(tmp_path: Path) -> None:
+def test_links_are_followed_but_not_in_cycles(tmp_path: Path) -> None:
     save(tmp_path / "elsewhere" / "b.png", GREEN)
     save(tmp_path / "data" / "cat" / "a.png")
     (tmp_path / "data" / "cat" / "file.png").symlink_to(tmp_path / "elsewhere" / "b.png")
@@ -114,7 +96,7 @@ def test_links_are_followed_but_not_in_circles(tmp_path: Path) -> None:
     assert data[1].image.getpixel((0, 0)) == GREEN
 
 
-def test_a_file_that_cannot_be_read_is_told_when_it_is_asked_for(tmp_path: Path) -> None:
+def test_an_unreadable_file_raises_on_access(tmp_path: Path) -> None:
     save(tmp_path / "good.png", GREEN)
     (tmp_path / "broken link.png").symlink_to(tmp_path / "nothing")
     (tmp_path / "empty.png").touch()
@@ -131,7 +113,7 @@ def test_a_file_that_cannot_be_read_is_told_when_it_is_asked_for(tmp_path: Path)
                 data[index]
 
 
-def test_cmyk_16_bits_and_exif_come_out_as_upright_rgb(tmp_path: Path) -> None:
+def test_cmyk_16_bits_and_exif_become_upright_rgb(tmp_path: Path) -> None:
     save(tmp_path / "cmyk.jpg", (0, 255, 255, 0), "CMYK", (16, 16), quality=95)
     save(tmp_path / "deep.png", 32896, "I;16")
     exif = Image.Exif()
@@ -139,44 +121,12 @@ def test_cmyk_16_bits_and_exif_come_out_as_upright_rgb(tmp_path: Path) -> None:
     save(tmp_path / "turned.jpg", BLUE, exif=exif)
     cmyk, deep, turned = (sample.image for sample in map(open_data(tmp_path).__getitem__, range(3)))
     assert {image.mode for image in (cmyk, deep, turned)} == {"RGB"}
-    np.testing.assert_allclose(cmyk.getpixel((8, 8)), RED, atol=3)  # JPEG
+    np.testing.assert_allclose(np.asarray(cmyk)[8, 8], RED, atol=3)  # JPEG
     assert deep.getpixel((0, 0)) == (128, 128, 128)
     assert turned.size == (4, 6)
 
 
-def test_a_damaged_file_on_which_a_reader_stumbles_is_no_image(tmp_path: Path) -> None:
-    path = tmp_path / "deep.tiff"
-    save(path, 0, "I;16")
-    content = path.read_bytes()
-    strip_offsets, long, rational = b"\x11\x01", b"\x04\x00", b"\x05\x00"
-    assert content.count(strip_offsets + long) == 1
-    path.write_bytes(content.replace(strip_offsets + long, strip_offsets + rational))
-    with pytest.raises(ValueError, match=r"deep\.tiff' can't be read as one: 'IFDRational'"):
-        read_image(path)
-
-
-def test_without_images_the_error_says_what_was_looked_for(tmp_path: Path) -> None:
-    (tmp_path / "notes.txt").touch()
-    for data_format in ("auto", "flat", "folder"):
-        with pytest.raises(ValueError, match=r"Expected images \(\.jpg, \.jpeg, .*\) in .*, but found none"):
-            open_data(tmp_path, data_format)
-
-
-def test_an_unknown_format_path_or_kind_of_file_is_told(tmp_path: Path) -> None:
-    save(tmp_path / "a.png")
-    with pytest.raises(ValueError, match="to be one of auto, folder, flat, imagenet, voc, coco, csv, but got 'zip'"):
-        open_data(tmp_path, "zip")
-    with pytest.raises(ValueError, match=r"but there is no .*none"):
-        open_data(tmp_path / "none")
-    with pytest.raises(
-        ValueError, match=r"Expected a folder, a CSV file or COCO's JSON file of data, but got .*a\.png"
-    ):
-        open_data(tmp_path / "a.png")
-    with pytest.raises(ValueError, match=r"Expected a folder for data of the format flat, but .*a\.png' is a file"):
-        open_data(tmp_path / "a.png", "flat")
-
-
-def test_what_a_worker_gets_reads_the_same(tmp_path: Path) -> None:
+def test_a_pickled_data_set_reads_the_same(tmp_path: Path) -> None:
     for index in range(3):
         save(tmp_path / "cat" / f"{index}.png", (index, 0, 0))
     data = pickle.loads(pickle.dumps(open_data(tmp_path)))

@@ -183,7 +183,10 @@ def test_a_factorys_model_takes_weights_from_a_file(tmp_path: Path) -> None:
     ("name", "message"),
     [
         ("nowhere_at_all:factory", "ModuleNotFoundError: No module named 'nowhere_at_all'"),
-        ("tests.support.colour_classifier:nothing", "AttributeError: module 'tests.support.colour_classifier' has no attribute 'nothing'"),
+        (
+            "tests.support.colour_classifier:nothing",
+            "AttributeError: module 'tests.support.colour_classifier' has no attribute 'nothing'",
+        ),
         ("tests.support.colour_classifier:failing", "RuntimeError: no such thing"),
         ("tests.support.colour_classifier:no_model", "to return a model, .* but got str"),
     ],
