@@ -1,9 +1,9 @@
-"""Baselines computed from the inputs: a callable, or a name for one."""
+"""Baselines, given as values, computed from the inputs or chosen by name, and inputs blended with them."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TypeAlias
+from typing import Literal, TypeAlias
 
 import torch
 import torch.nn.functional as F
@@ -11,56 +11,57 @@ from torch import Tensor
 
 from captum_scorecam import _captum
 from captum_scorecam._captum import BaselineType, Tensors
+from captum_scorecam._messages import check_choice, check_positive
 from captum_scorecam.masking.scaling import working_dtype
 
 BaselineFunction: TypeAlias = Callable[[Tensor], Tensor]
+NamedBaseline: TypeAlias = Literal["blur"]
+BaselineOption: TypeAlias = BaselineType | NamedBaseline | BaselineFunction
 
 
 def gaussian_blur(inputs: Tensor, kernel_size: int = 11, sigma: float = 5.0) -> Tensor:
     """Blurs inputs along every spatial dimension; the default is the blur of RISE's insertion (arXiv 1806.07421).
 
-    Values beyond an edge are the edge's. (RISE's code has zeros there, which darken the rim.)
+    The edges are replicated. (RISE's code pads with zeros, which darkens the rim.)
 
     Args:
         inputs (Tensor): Shape N×C×spatial.
-        kernel_size (int): The width of the truncated Gaussian, odd. Default: 11.
-        sigma (float): Its standard deviation in pixels. Default: 5.
+        kernel_size (int): Width of the truncated Gaussian in pixels, odd. Default: 11.
+        sigma (float): Standard deviation in pixels. Default: 5.
 
     Returns:
         Tensor: The shape and dtype of `inputs`.
 
     Raises:
-        ValueError: If `kernel_size` is not odd or `sigma` not positive.
+        ValueError: If `kernel_size` is not odd and positive, or `sigma` not positive.
     """
     if kernel_size < 1 or kernel_size % 2 == 0:
         raise ValueError(f"Expected `kernel_size` to be odd and positive, but got {kernel_size}.")
-    if not sigma > 0:
-        raise ValueError(f"Expected `sigma` to be positive, but got {sigma}.")
+    check_positive("sigma", sigma)
     dtype = working_dtype(inputs.dtype)
     offsets = torch.arange(kernel_size, device=inputs.device, dtype=dtype) - kernel_size // 2
     kernel = (-(offsets**2) / (2 * sigma**2)).softmax(0)
     blurred = inputs.to(dtype)
-    # Autocast would blur, by convolutions, in half precision.
+    # Autocast would run the convolutions in half precision.
     with torch.autocast(inputs.device.type, enabled=False):
         for dim in range(2, inputs.dim()):
             blurred = _blur_along(blurred, dim, kernel)
     return blurred.to(inputs.dtype)
 
 
-def baselines_of(inputs: Tensor | Tensors, baselines: BaselineType | str | BaselineFunction) -> BaselineType:
-    """Turns what a user may give as baselines into what Captum takes.
+def resolve_baselines(inputs: Tensor | Tensors, baselines: BaselineOption) -> BaselineType:
+    """Turns baselines by name or by callable into values, as Captum takes them.
 
     Args:
         inputs (Tensor or tuple of Tensor): Each N×C×spatial.
-        baselines: Baselines in any form that Captum accepts, which are returned as they are; ``"blur"``, for
-            :func:`gaussian_blur`; or a callable that takes each input tensor and returns its baseline.
+        baselines: ``"blur"`` for :func:`gaussian_blur`, a callable that takes an input tensor and returns its baseline,
+            or what Captum accepts, which is returned unchanged.
 
     Raises:
         ValueError: If `baselines` is another string.
     """
     if isinstance(baselines, str):
-        if baselines != "blur":
-            raise ValueError(f"Expected `baselines` to be 'blur', a value or a callable, but got {baselines!r}.")
+        check_choice("baselines", baselines, NamedBaseline, otherwise="a number, tensor, tuple or callable")
         baselines = gaussian_blur
     if not callable(baselines):
         return baselines
@@ -69,11 +70,11 @@ def baselines_of(inputs: Tensor | Tensors, baselines: BaselineType | str | Basel
 
 
 def blend(inputs: Tensor, masks: Tensor, baselines: Tensor) -> Tensor:
-    """Masks inputs towards a baseline: B + H ∘ (X − B).
+    """Blends inputs with baselines: B + H ∘ (X − B).
 
     Args:
         inputs (Tensor): X, shape R×C×spatial.
-        masks (Tensor): H, shape R×1×spatial, in [0, 1]; 1 keeps the input, 0 gives the baseline.
+        masks (Tensor): H, shape R×1×spatial, in [0, 1]: 1 keeps the input, 0 replaces it by the baseline.
         baselines (Tensor): B, broadcastable to `inputs`, of its dtype.
 
     Returns:

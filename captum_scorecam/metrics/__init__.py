@@ -1,4 +1,4 @@
-"""The measures of the Score-CAM paper as ``torchmetrics.Metric`` classes; as functions in ``metrics.functional``."""
+"""Metrics as ``torchmetrics.Metric`` classes; ``captum_scorecam.metrics.functional`` has them as functions."""
 
 from captum_scorecam.metrics.average_drop import AverageDrop, AverageGain, AverageIncrease
 from captum_scorecam.metrics.energy_pointing_game import EnergyPointingGame, PointingGame

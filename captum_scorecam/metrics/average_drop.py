@@ -1,4 +1,4 @@
-"""Average drop, average increase and average gain, batch by batch."""
+"""Average drop, average increase and average gain as ``torchmetrics.Metric`` classes."""
 
 from __future__ import annotations
 
@@ -38,11 +38,11 @@ class AverageDrop(ExampleMean):
         self.relative = relative
 
     def update(self, original_scores: Tensor, masked_scores: Tensor) -> None:
-        """Adds a batch.
+        """Adds a batch of scores, as :func:`~captum_scorecam.metrics.functional.masked_input_scores` returns them.
 
         Args:
             original_scores (Tensor): Y, shape N: the class scores of the inputs.
-            masked_scores (Tensor): O, shape N: those of what the explanations leave of the inputs.
+            masked_scores (Tensor): O, shape N: the class scores of the inputs masked by their attributions.
         """
         self._add(_average_drop_update(original_scores, masked_scores, self.relative))
 
@@ -60,12 +60,7 @@ class AverageIncrease(ExampleMean):
         super().__init__("increase", **kwargs)
 
     def update(self, original_scores: Tensor, masked_scores: Tensor) -> None:
-        """Adds a batch.
-
-        Args:
-            original_scores (Tensor): Y, shape N: the class scores of the inputs.
-            masked_scores (Tensor): O, shape N: those of what the explanations leave of the inputs.
-        """
+        """Adds a batch of scores, as :meth:`~captum_scorecam.metrics.AverageDrop.update` does."""
         self._add(_average_increase_update(original_scores, masked_scores))
 
 
@@ -82,10 +77,5 @@ class AverageGain(ExampleMean):
         super().__init__("gain", **kwargs)
 
     def update(self, original_scores: Tensor, masked_scores: Tensor) -> None:
-        """Adds a batch.
-
-        Args:
-            original_scores (Tensor): Y, shape N: the class probabilities of the inputs.
-            masked_scores (Tensor): O, shape N: those of what the explanations leave of the inputs.
-        """
+        """Adds a batch of probabilities, as :meth:`~captum_scorecam.metrics.AverageDrop.update` does."""
         self._add(_average_gain_update(original_scores, masked_scores))

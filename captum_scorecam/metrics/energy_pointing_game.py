@@ -1,4 +1,4 @@
-"""The energy-based and the classic pointing game, batch by batch."""
+"""The energy-based and the classic pointing game as ``torchmetrics.Metric`` classes."""
 
 from __future__ import annotations
 
@@ -28,12 +28,11 @@ class EnergyPointingGame(ExampleMean):
         super().__init__("energy_in_region", **kwargs)
 
     def update(self, attributions: Tensor, regions: Tensor | Sequence[Tensor]) -> None:
-        """Adds a batch.
+        """Adds a batch of attributions and their objects.
 
         Args:
             attributions (Tensor): N×C×spatial, summed over the channels.
-            regions (Tensor or sequence of Tensor): Where the objects are: boolean masks N×spatial, or N tensors M×4 of
-                boxes.
+            regions (Tensor or sequence of Tensor): Boolean masks N×spatial, or N tensors M×4 of boxes.
         """
         self._add(_energy_pointing_game_update(attributions, regions))
 
@@ -42,27 +41,21 @@ class PointingGame(ExampleMean):
     """Pointing game: see :func:`~captum_scorecam.metrics.functional.pointing_game`.
 
     Args:
-        tolerance (float): How far from the object the maximum may lie, in pixels. Default: 15.
+        tolerance (float): The largest distance of the maximum from the object, in pixels. Default: 15.
         **kwargs: Arguments of ``torchmetrics.Metric``.
 
     Raises:
-        ValueError: If `tolerance` is negative.
+        ValueError: If `tolerance` is negative or not finite.
     """
 
     higher_is_better = True
 
     def __init__(self, tolerance: float = 15, **kwargs: Any) -> None:
         check_tolerance(tolerance)
-        # A state is a buffer to torch, whose name must not have a dot.
+        # PyTorch allows no dot in the name of a buffer, which a persistent state becomes.
         super().__init__(f"hits_within_{tolerance}".replace(".", "_"), **kwargs)
         self.tolerance = tolerance
 
     def update(self, attributions: Tensor, regions: Tensor | Sequence[Tensor]) -> None:
-        """Adds a batch.
-
-        Args:
-            attributions (Tensor): N×C×spatial, summed over the channels.
-            regions (Tensor or sequence of Tensor): Where the objects are: boolean masks N×spatial, or N tensors M×4 of
-                boxes.
-        """
+        """Adds a batch, as :meth:`~captum_scorecam.metrics.EnergyPointingGame.update` does."""
         self._add(_pointing_game_update(attributions, regions, self.tolerance))

@@ -1,4 +1,4 @@
-"""What the metric classes have in common."""
+"""The base class of all metrics: the mean of one value per example."""
 
 from __future__ import annotations
 
@@ -12,29 +12,29 @@ from captum_scorecam.metrics.functional.example_mean import _mean_compute, _mean
 
 
 class ExampleMean(Metric):
-    """The mean of one value per example, over all batches and processes; a subclass's ``update`` gives the values.
+    """The mean of one value per example over all batches and processes; the ``update`` of a subclass adds the values.
 
     Args:
-        measured (str): What is measured, with the options that matter, as a part of the states' names. A
-            ``MetricCollection`` takes metrics whose states have equal names and, by chance, equal values for the same.
+        state_name (str): The prefix of the states' names, unique for each metric and its options: a
+            ``MetricCollection`` merges metrics whose states have the same names and, at first, the same values.
         **kwargs: Arguments of ``torchmetrics.Metric``.
     """
 
     is_differentiable = False
     full_state_update = False
 
-    def __init__(self, measured: str, **kwargs: Any) -> None:
+    def __init__(self, state_name: str, **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        self._total = f"{measured}_total"
-        self._count = f"{measured}_count"
+        self._total = f"{state_name}_total"
+        self._count = f"{state_name}_count"
         self.add_state(self._total, torch.zeros((), dtype=torch.float64), dist_reduce_fx="sum")
         self.add_state(self._count, torch.zeros((), dtype=torch.long), dist_reduce_fx="sum")
 
     def compute(self) -> Tensor:
-        """The mean over all examples so far, float32.
+        """Returns the mean over all examples so far, float32.
 
         Raises:
-            ValueError: If there was none.
+            ValueError: If there is no example.
         """
         return _mean_compute(getattr(self, self._total), getattr(self, self._count))
 

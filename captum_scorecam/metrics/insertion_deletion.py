@@ -1,4 +1,4 @@
-"""The areas under insertion and deletion curves, batch by batch."""
+"""The mean areas under insertion and deletion curves as ``torchmetrics.Metric`` classes."""
 
 from __future__ import annotations
 
@@ -31,11 +31,11 @@ class InsertionAUC(ExampleMean):
         super().__init__("insertion", **kwargs)
 
     def update(self, fractions: Tensor, scores: Tensor) -> None:
-        """Adds a batch of curves, as a ``PerturbationCurve`` holds them.
+        """Adds a batch of curves: the fields of a :class:`~captum_scorecam.metrics.functional.PerturbationCurve`.
 
         Args:
-            fractions (Tensor): The share of pixels changed, from 0 to 1, shape S.
-            scores (Tensor): The class scores there, shape N×S.
+            fractions (Tensor): Shape S, the fraction of pixels inserted or deleted, from 0 to 1.
+            scores (Tensor): N×S, the class scores at each fraction.
         """
         self._add(_auc_update(fractions, scores))
 
@@ -53,10 +53,5 @@ class DeletionAUC(ExampleMean):
         super().__init__("deletion", **kwargs)
 
     def update(self, fractions: Tensor, scores: Tensor) -> None:
-        """Adds a batch of curves, as a ``PerturbationCurve`` holds them.
-
-        Args:
-            fractions (Tensor): The share of pixels changed, from 0 to 1, shape S.
-            scores (Tensor): The class scores there, shape N×S.
-        """
+        """Adds a batch of curves, as :meth:`~captum_scorecam.metrics.InsertionAUC.update` does."""
         self._add(_auc_update(fractions, scores))

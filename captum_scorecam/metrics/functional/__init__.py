@@ -1,4 +1,4 @@
-"""The measures as functions of tensors, and those that run a model."""
+"""Metrics as functions: of scores, curves and maps, or of a model that they run."""
 
 from captum_scorecam.metrics.functional.average_drop import (
     MaskedInputScores,

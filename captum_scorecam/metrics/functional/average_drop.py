@@ -1,41 +1,43 @@
-"""Average drop, increase and gain: what the score loses or gains when only the explained part of an input is left.
+"""Average drop, increase and gain: how the class score changes when only the explained part of an input is kept.
 
-Sources mean different things by these names. How to get each, with the scores of :func:`masked_input_scores`:
+Other sources use these names for variants. With the scores of :func:`masked_input_scores`:
 
 - Score-CAM's paper (arXiv 1910.01279): the defaults. Grad-CAM++'s (arXiv 1710.11063): ``keep_fraction=None``.
 - torchcam's ``ClassificationMetric``: ``keep_fraction=None``; it returns fractions instead of percent.
-- grad-cam's ``DropInConfidence`` and ``IncreaseInConfidence``: the absolute drop of raw outputs:
-  ``keep_fraction=None, score="output"``, then ``average_drop(..., relative=False)``; fractions instead of percent.
-- Masks on the pixels, before normalisation: what is masked is black and not the mean colour:
+- grad-cam's ``DropInConfidence`` and ``IncreaseInConfidence``: ``keep_fraction=None, score="output"``, then
+  ``average_drop(..., relative=False)``; they return fractions instead of percent.
+- Masks applied before normalisation, so that masked pixels are black instead of the mean colour:
   ``baselines=lambda x: ((0 - mean) / std).expand_as(x)``.
 """
 
 from __future__ import annotations
 
 import math
-from typing import NamedTuple
+from typing import Literal, NamedTuple, TypeAlias
 
 import torch
 from torch import Tensor
 
-from captum_scorecam._captum import BaselineType, ForwardFunction, TargetType, Tensors
-from captum_scorecam.masking.baselines import BaselineFunction, baselines_of
-from captum_scorecam.masking.pixel_masks import StoredMasks, pixel_ranks, pixel_values
+from captum_scorecam._captum import ForwardFunction, TargetType, Tensors
+from captum_scorecam._messages import check_choice
+from captum_scorecam.masking.baselines import BaselineOption, resolve_baselines
+from captum_scorecam.masking.pixel_masks import StoredMasks, pixel_ranks
 from captum_scorecam.masking.scaling import min_max_normalize, varies
-from captum_scorecam.metrics.functional.example_mean import reduced
-from captum_scorecam.metrics.functional.pixel_scores import score_masks
+from captum_scorecam.metrics.functional.example_mean import Reduction, reduce_examples
+from captum_scorecam.metrics.functional.pixel_scores import score_pixel_masks
+from captum_scorecam.metrics.functional.pixel_values import pixel_values
 from captum_scorecam.scoring.class_scores import Score
 from captum_scorecam.scoring.masked_forward import MaskedForward
 
-MASKS = ("soft", "binary")
+MaskKind: TypeAlias = Literal["soft", "binary"]
 
 
 class MaskedInputScores(NamedTuple):
-    """The class scores before and after masking, what average drop, increase and gain take.
+    """The class scores before and after masking, the arguments of average drop, increase and gain.
 
     Attributes:
         original (Tensor): Y, shape N: the scores of the inputs.
-        masked (Tensor): O, shape N: the scores of the inputs of which the explanation is left.
+        masked (Tensor): O, shape N: the scores of the inputs masked by their attributions.
     """
 
     original: Tensor
@@ -49,16 +51,16 @@ def masked_input_scores(
     target: TargetType = None,
     *,
     keep_fraction: float | None = 0.5,
-    mask: str = "soft",
-    baselines: BaselineType | str | BaselineFunction = None,
+    mask: MaskKind = "soft",
+    baselines: BaselineOption = None,
     score: Score = "probability",
     additional_forward_args: object | None = None,
     perturbations_per_eval: int | None = None,
 ) -> MaskedInputScores:
-    """Scores inputs before and after they are masked by their attributions: f^c(X) and f^c(B + M ∘ (X − B)).
+    """Scores inputs before and after masking them by their attributions: f^c(X) and f^c(B + M ∘ (X − B)).
 
-    The default is the Score-CAM paper's (arXiv 1910.01279, section 4.2): the point-wise product with the map, of which
-    at most half of the pixels are positive. A constant map tells no pixel from another and keeps none, whatever `mask`.
+    By default, as in the Score-CAM paper (arXiv 1910.01279, section 4.2), M is the map scaled to [0, 1], with the
+    lower half of its pixels set to 0. A constant map ranks no pixel above another and keeps none.
 
     Args:
         forward_func (callable): The model, or any function of its inputs.
@@ -67,13 +69,15 @@ def masked_input_scores(
             channels). A map smaller than the input, such as a layer's, is resized linearly. The pixels of several
             inputs are scaled and ranked together.
         target: The class, in any form that Captum accepts. Default: None, for one output per example.
-        keep_fraction (float, optional): The share of pixels, those of highest attribution, of which anything is left,
-            in (0, 1]; at least one pixel, of equal ones the earlier. None: all (Grad-CAM++). Default: 0.5.
-        mask (str): ``"soft"``, the map scaled to [0, 1] (a map with negative values too), or ``"binary"``, ones.
-        baselines: B: as in Captum, or ``"blur"``, or a callable of an input tensor. Default: None, zeros.
-        score (str or callable): f: ``"probability"`` (default), ``"output"`` or a callable, as for ScoreCAM.
+        keep_fraction (float, optional): The fraction of pixels to keep, highest attributions first, in (0, 1]; at least
+            one pixel is kept, and ties go to the earlier pixel. None keeps all (Grad-CAM++). Default: 0.5.
+        mask (str): M on the kept pixels: ``"soft"`` (default), the map scaled to [0, 1], also where it has negative
+            values, or ``"binary"``, ones.
+        baselines: B, as in Captum, or ``"blur"``, or a callable of an input tensor. Default: None, zeros.
+        score (str or callable): f: ``"probability"`` (default), ``"output"`` or a callable, as for
+            :class:`~captum_scorecam.ScoreCAM`.
         additional_forward_args (optional): What `forward_func` takes after the inputs; not masked.
-        perturbations_per_eval (int, optional): A forward takes at most this many × N rows. Default: None, tuned.
+        perturbations_per_eval (int, optional): At most this many × N rows in a forward. Default: None, tuned.
 
     Returns:
         MaskedInputScores: `original` and `masked`, shape N each.
@@ -82,32 +86,32 @@ def masked_input_scores(
         ValueError: If an option or attribution does not fit, or an attribution or score is not finite.
     """
     _check_options(keep_fraction, mask)
-    given = baselines_of(inputs, baselines)
-    forward = MaskedForward.of(forward_func, inputs, [target], additional_forward_args, given, score)
-    kept = _kept_part(pixel_values(attributions, forward.inputs), keep_fraction, mask)
+    resolved = resolve_baselines(inputs, baselines)
+    forward = MaskedForward.of(forward_func, inputs, [target], additional_forward_args, resolved, score)
+    masks = _masks(pixel_values(attributions, forward.inputs), keep_fraction, mask)
     # Both rows of an example go through the same kernels, so that equal inputs get equal scores.
-    pairs = torch.stack([torch.ones_like(kept), kept], 1).flatten(0, 1)
-    examples = torch.arange(len(kept), device=forward.device).repeat_interleave(2)
-    scores = score_masks(forward, StoredMasks(pairs, examples, forward.sizes), perturbations_per_eval)
+    pairs = torch.stack([torch.ones_like(masks), masks], 1).flatten(0, 1)
+    examples = torch.arange(len(masks), device=forward.device).repeat_interleave(2)
+    scores = score_pixel_masks(forward, StoredMasks(pairs, examples, forward.sizes), perturbations_per_eval)
     return MaskedInputScores(scores[0::2], scores[1::2])
 
 
 def average_drop(
-    original_scores: Tensor, masked_scores: Tensor, *, relative: bool = True, reduction: str = "mean"
+    original_scores: Tensor, masked_scores: Tensor, *, relative: bool = True, reduction: Reduction = "mean"
 ) -> Tensor:
-    """Average drop: mean of max(0, Y − O) / Y, in percent; lower is better (arXiv 1710.11063).
+    """Average drop: the mean of max(0, Y − O) / Y, in percent; lower is better (arXiv 1710.11063).
 
     Args:
-        original_scores (Tensor): Y, of any shape, one for each example; non-negative unless `relative` is off.
-        masked_scores (Tensor): O, of that shape.
-        relative (bool): Divide by Y. Default: True. False gives the absolute drop, mean of max(0, Y − O).
-        reduction (str): ``"mean"`` over the examples (default) or ``"none"``, one value for each.
+        original_scores (Tensor): Y, one for each example, of any shape; non-negative if `relative`.
+        masked_scores (Tensor): O, of the same shape.
+        relative (bool): Divide by Y. Default: True. False returns the absolute drop, the mean of max(0, Y − O).
+        reduction (str): ``"mean"`` over the examples (default), or ``"none"`` for one value per example.
 
     Returns:
-        Tensor: In percent: 0 to 100 for probabilities. Where Y and O are 0, or Y is 0 and O positive, nothing drops: 0.
+        Tensor: In percent, from 0 to 100 for probabilities. Where Y is 0 and O is not negative, nothing can drop: 0.
 
     Raises:
-        ValueError: If shapes differ, there is no example, a score is not finite, or a relative drop has no value
+        ValueError: If shapes differ, there is no example, a score is not finite, or a relative drop is undefined
             (Y negative, or 0 with a negative O).
 
     Example:
@@ -116,13 +120,13 @@ def average_drop(
         >>> average_drop(torch.tensor([0.8, 0.5]), torch.tensor([0.2, 0.6]))
         tensor(37.5000)
     """
-    return reduced(_average_drop_update(original_scores, masked_scores, relative), reduction)
+    return reduce_examples(_average_drop_update(original_scores, masked_scores, relative), reduction)
 
 
-def average_increase(original_scores: Tensor, masked_scores: Tensor, *, reduction: str = "mean") -> Tensor:
+def average_increase(original_scores: Tensor, masked_scores: Tensor, *, reduction: Reduction = "mean") -> Tensor:
     """Average increase: the share of examples with Y < O, in percent; higher is better (arXiv 1910.01279, section 4.2).
 
-    Args, errors and shapes are those of :func:`average_drop`; scores may be negative.
+    Arguments and errors are those of :func:`average_drop`; scores may be negative.
 
     Example:
         >>> import torch
@@ -130,14 +134,14 @@ def average_increase(original_scores: Tensor, masked_scores: Tensor, *, reductio
         >>> average_increase(torch.tensor([0.8, 0.5]), torch.tensor([0.2, 0.6]))
         tensor(50.)
     """
-    return reduced(_average_increase_update(original_scores, masked_scores), reduction)
+    return reduce_examples(_average_increase_update(original_scores, masked_scores), reduction)
 
 
-def average_gain(original_scores: Tensor, masked_scores: Tensor, *, reduction: str = "mean") -> Tensor:
-    """Average gain: mean of max(0, O − Y) / (1 − Y), in percent; higher is better (Opti-CAM, arXiv 2301.07002).
+def average_gain(original_scores: Tensor, masked_scores: Tensor, *, reduction: Reduction = "mean") -> Tensor:
+    """Average gain: the mean of max(0, O − Y) / (1 − Y), in percent; higher is better (Opti-CAM, arXiv 2301.07002).
 
-    Args, errors and shapes are those of :func:`average_drop`; scores must be probabilities. Where Y is 1, nothing can
-    be gained: 0.
+    Arguments and errors are those of :func:`average_drop`; scores must be probabilities. Where Y is 1, nothing can be
+    gained: 0.
 
     Example:
         >>> import torch
@@ -145,7 +149,7 @@ def average_gain(original_scores: Tensor, masked_scores: Tensor, *, reduction: s
         >>> average_gain(torch.tensor([0.75, 0.5]), torch.tensor([0.25, 0.625]))
         tensor(12.5000)
     """
-    return reduced(_average_gain_update(original_scores, masked_scores), reduction)
+    return reduce_examples(_average_gain_update(original_scores, masked_scores), reduction)
 
 
 def _average_drop_update(original_scores: Tensor, masked_scores: Tensor, relative: bool = True) -> Tensor:
@@ -158,7 +162,7 @@ def _average_drop_update(original_scores: Tensor, masked_scores: Tensor, relativ
         raise ValueError(
             "Expected non-negative scores for a relative drop, "
             f"but got {float(original[undefined][0])} before and {float(masked[undefined][0])} after masking. "
-            "Take score='probability', or relative=False."
+            "Use score='probability' or relative=False."
         )
     return 100 * drop / torch.where(original > 0, original, 1.0)
 
@@ -179,7 +183,7 @@ def _average_gain_update(original_scores: Tensor, masked_scores: Tensor) -> Tens
 def _checked_scores(original: Tensor, masked: Tensor) -> tuple[Tensor, Tensor]:
     if original.shape != masked.shape or original.numel() == 0:
         raise ValueError(
-            "Expected as many original as masked scores, at least one, "
+            "Expected original and masked scores of one shape, with at least one example, "
             f"but got shapes {tuple(original.shape)} and {tuple(masked.shape)}."
         )
     if not (original.isfinite().all() and masked.isfinite().all()):
@@ -187,8 +191,8 @@ def _checked_scores(original: Tensor, masked: Tensor) -> tuple[Tensor, Tensor]:
     return original.detach().double(), masked.detach().double()
 
 
-def _kept_part(values: Tensor, keep_fraction: float | None, mask: str) -> Tensor:
-    """The masks N×P of pixel values N×P."""
+def _masks(values: Tensor, keep_fraction: float | None, mask: MaskKind) -> Tensor:
+    """Returns the masks N×P of pixel values N×P."""
     masks = min_max_normalize(values.unsqueeze(1)).squeeze(1) if mask == "soft" else torch.ones_like(values)
     if keep_fraction is not None:
         # The small number is for products such as 0.29 · 100, which is 28.999…
@@ -197,10 +201,9 @@ def _kept_part(values: Tensor, keep_fraction: float | None, mask: str) -> Tensor
     return masks * varies(values.unsqueeze(1))
 
 
-def _check_options(keep_fraction: float | None, mask: str) -> None:
-    if mask not in MASKS:
-        raise ValueError(f"Expected `mask` to be {' or '.join(map(repr, MASKS))}, but got {mask!r}.")
+def _check_options(keep_fraction: float | None, mask: MaskKind) -> None:
+    check_choice("mask", mask, MaskKind)
     if keep_fraction is None and mask == "binary":
-        raise ValueError("Expected a `keep_fraction` for the mask 'binary', which else keeps everything, but got None.")
+        raise ValueError("Expected a `keep_fraction` with mask='binary', which otherwise masks nothing, but got None.")
     if keep_fraction is not None and not 0 < keep_fraction <= 1:
         raise ValueError(f"Expected `keep_fraction` in (0, 1], but got {keep_fraction}.")

@@ -1,10 +1,12 @@
-"""Captum's own measures, infidelity and sensitivity, for layer attributions in one call."""
+"""Captum's infidelity and sensitivity of any attribution in one call, layer attributions included."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from functools import partial
+from inspect import Parameter, signature
+from typing import Any, TypeAlias
 
 import torch
 from captum.attr import Attribution, LayerAttribution
@@ -14,10 +16,11 @@ from torch import Tensor
 
 from captum_scorecam import _captum
 from captum_scorecam._captum import TargetType, Tensors
+from captum_scorecam._messages import check_positive, check_whole_number
 from captum_scorecam.attr.input_space import InputSpaceAttribution
 from captum_scorecam.model_state import unchanged_model_state
 
-Perturbation = Callable[[Tensor | Tensors], tuple[Tensor | Tensors, Tensor | Tensors]]
+PerturbFunction: TypeAlias = Callable[[Tensor | Tensors], tuple[Tensor | Tensors, Tensor | Tensors]]
 
 
 def infidelity(
@@ -26,7 +29,7 @@ def infidelity(
     target: TargetType = None,
     additional_forward_args: object | None = None,
     *,
-    perturb_func: Perturbation | None = None,
+    perturb_func: PerturbFunction | None = None,
     noise_std: float = 0.1,
     n_perturb_samples: int = 10,
     max_examples_per_batch: int | None = None,
@@ -34,47 +37,47 @@ def infidelity(
     generator: torch.Generator | None = None,
     **attribute_options: Any,
 ) -> Tensor:
-    """Captum's ``infidelity`` (arXiv 1901.09392) of a layer attribution, its maps brought to the inputs' shape.
+    """Captum's ``infidelity`` (arXiv 1901.09392), with a layer attribution's maps resized to the inputs.
 
     It is the mean square of Iᵀ Φ(X) − (f(X) − f(X − I)) over perturbations I; lower is better.
 
     Args:
-        attribution (Attribution): ScoreCAM, LayerGradCam, or any other of Captum; its ``forward_func`` is f.
+        attribution (Attribution): The configured method, of this package or Captum's; its ``forward_func`` is f.
         inputs (Tensor or tuple of Tensor): N examples.
         target: The class, in any form that Captum accepts.
         additional_forward_args (optional): What ``forward_func`` takes after the inputs.
         perturb_func (callable, optional): As in Captum: takes inputs, returns I and X − I. Default: None, normal noise.
         noise_std (float): The noise's standard deviation, in the inputs' unit. Default: 0.1.
-        n_perturb_samples (int): Perturbations for each example. Default: 10.
-        max_examples_per_batch (int, optional): The most rows of a forward. Default: None, all at once.
-        normalize (bool): Scale Φ to the best fit first, as a class activation map has no unit. Default: True (Captum:
+        n_perturb_samples (int): Perturbations per example. Default: 10.
+        max_examples_per_batch (int, optional): At most this many rows in a forward, at least N. Default: None, all.
+        normalize (bool): Scale Φ to the best fit first, as class activation maps have no unit. Default: True (Captum:
             False).
-        generator (torch.Generator, optional): For the noise. Default: None, the global random state, which stays as
-            it was.
-        **attribute_options: What ``attribution.attribute`` takes besides.
+        generator (torch.Generator, optional): Draws the noise. Default: None, a copy of PyTorch's global generator,
+            whose state is left unchanged.
+        **attribute_options: Further arguments of ``attribution.attribute``.
 
     Returns:
         Tensor: Shape N.
 
     Raises:
-        ValueError: If `noise_std` is not positive, or as the attribution does.
+        TypeError, ValueError: If an option does not fit, before any forward; or as ``attribution.attribute`` does.
     """
-    _check_positive("noise_std", noise_std)
-    explainer = _of_input_shape(attribution)
-    options = _with_forward_args(attribute_options, additional_forward_args)
+    check_positive("noise_std", noise_std)
+    rows = _checked_rows(inputs, n_perturb_samples, max_examples_per_batch)
+    explain = _explanation_function(attribution, attribute_options)
+    arguments = _forward_arguments(target, additional_forward_args)
     with _unchanged_model(attribution, inputs, additional_forward_args):
-        measured: Tensor = captum_infidelity(
+        values: Tensor = captum_infidelity(
             attribution.forward_func,
-            perturb_func or _normal_noise(noise_std, generator),
+            perturb_func or _normal_noise(noise_std, _noise_generator(generator)),
             inputs,
-            explainer.attribute(inputs, target=target, **options),
-            additional_forward_args=additional_forward_args,
-            target=target,
+            explain(inputs, **arguments),
             n_perturb_samples=n_perturb_samples,
-            max_examples_per_batch=max_examples_per_batch,
+            max_examples_per_batch=rows,
             normalize=normalize,
+            **arguments,
         )
-    return measured
+    return values
 
 
 def sensitivity_max(
@@ -89,48 +92,80 @@ def sensitivity_max(
     generator: torch.Generator | None = None,
     **attribute_options: Any,
 ) -> Tensor:
-    """Captum's ``sensitivity_max`` (arXiv 1901.09392) of a layer attribution, its maps brought to the inputs' shape.
+    """Captum's ``sensitivity_max`` (arXiv 1901.09392), with a layer attribution's maps resized to the inputs.
 
     It is the largest ‖Φ(X + ε) − Φ(X)‖ / ‖Φ(X)‖ over uniform noise ε; lower is better. A sample costs an attribution.
+    The noise does not advance the global random state, so RISE and Mask draw the same masks and jitter for each sample.
 
     Args:
-        attribution, inputs, target, additional_forward_args: As for :func:`infidelity`.
         perturb_radius (float): The largest change of a value, in the inputs' unit. Default: 0.02.
-        n_perturb_samples (int): Samples for each example. Default: 10.
-        max_examples_per_batch (int, optional): The most examples that are explained at once, at least N. Default: None,
-            all samples at once.
-        generator (torch.Generator, optional): For the noise. Default: None, the global random state, which stays as
-            it was.
-        **attribute_options: What ``attribution.attribute`` takes besides.
+        max_examples_per_batch (int, optional): At most this many examples explained at once, at least N. Default: None,
+            all.
+        attribution, inputs, target, additional_forward_args, n_perturb_samples, generator, attribute_options: As for
+            :func:`infidelity`, as are the errors.
 
     Returns:
         Tensor: Shape N. For a zero map it is the largest ‖Φ(X + ε)‖, as in Captum.
+    """
+    check_positive("perturb_radius", perturb_radius)
+    rows = _checked_rows(inputs, n_perturb_samples, max_examples_per_batch)
+    arguments = _forward_arguments(target, additional_forward_args)
+    if "baselines" in attribute_options:
+        arguments["baselines"] = attribute_options["baselines"]  # Captum repeats them for each sample
+    explain = _explanation_function(attribution, attribute_options)
+    with _unchanged_model(attribution, inputs, additional_forward_args):
+        values: Tensor = captum_sensitivity_max(
+            explain,
+            inputs,
+            perturb_func=_uniform_noise(perturb_radius, _noise_generator(generator)),
+            n_perturb_samples=n_perturb_samples,
+            max_examples_per_batch=rows,
+            **arguments,
+        )
+    return values
+
+
+def _checked_rows(inputs: Tensor | Tensors, n_perturb_samples: int, max_examples_per_batch: int | None) -> int | None:
+    """Checks the numbers of samples and rows, and returns no more rows than there are, which Captum would warn of."""
+    check_whole_number("n_perturb_samples", n_perturb_samples, least=1)
+    if max_examples_per_batch is None:
+        return None
+    n_examples = len(_captum.format_inputs(inputs)[0])
+    check_whole_number("max_examples_per_batch", max_examples_per_batch, least=n_examples)
+    return min(max_examples_per_batch, n_examples * n_perturb_samples)
+
+
+def _explanation_function(attribution: Attribution, options: dict[str, Any]) -> Callable[..., Tensor | Tensors]:
+    """Returns ``attribution.attribute`` with its options set, for attributions of the inputs' shape.
 
     Raises:
-        ValueError: If `perturb_radius` is not positive, or as the attribution does.
+        TypeError: If `attribution` is not an Attribution, or an option is not an argument of its ``attribute``.
     """
-    _check_positive("perturb_radius", perturb_radius)
-    explainer = _of_input_shape(attribution)
-    options = _with_forward_args(attribute_options, additional_forward_args)
-
-    with _unchanged_model(attribution, inputs, additional_forward_args):
-        measured: Tensor = captum_sensitivity_max(
-            explainer.attribute,
-            inputs,
-            perturb_func=_uniform_noise(perturb_radius, generator),
-            n_perturb_samples=n_perturb_samples,
-            max_examples_per_batch=max_examples_per_batch,
-            target=target,
-            **options,
+    name = type(attribution).__name__
+    if not isinstance(attribution, Attribution):
+        raise TypeError(f"Expected `attribution` to be an Attribution, but got {name}.")
+    parameters = signature(attribution.attribute).parameters
+    unknown = [option for option in options if option not in parameters]
+    if unknown and not any(parameter.kind is Parameter.VAR_KEYWORD for parameter in parameters.values()):
+        raise TypeError(
+            f"Expected arguments of {name}.attribute, but got `{unknown[0]}`. "
+            f"Options of {name} itself belong to its constructor."
         )
-    return measured
+    shaped = InputSpaceAttribution(attribution) if isinstance(attribution, LayerAttribution) else attribution
+    return partial(shaped.attribute, **options)
+
+
+def _forward_arguments(target: TargetType, additional_forward_args: object | None) -> dict[str, Any]:
+    if additional_forward_args is None:
+        return {"target": target}
+    return {"target": target, "additional_forward_args": additional_forward_args}
 
 
 @contextmanager
 def _unchanged_model(
     attribution: Attribution, inputs: Tensor | Tensors, additional_forward_args: object | None
 ) -> Iterator[None]:
-    """Leaves the model as it was; one forward shows which of its modules are in training mode."""
+    """Leaves the model unchanged by its body. One forward before shows which modules are in training mode."""
     tensors = _captum.format_inputs(inputs)
     arguments = _captum.format_forward_args(additional_forward_args)
     with unchanged_model_state(tensors) as state:
@@ -139,19 +174,12 @@ def _unchanged_model(
         yield
 
 
-def _of_input_shape(attribution: Attribution) -> Attribution:
-    if not isinstance(attribution, Attribution):
-        raise TypeError(f"Expected `attribution` to be an Attribution, but got {type(attribution).__name__}.")
-    return InputSpaceAttribution(attribution) if isinstance(attribution, LayerAttribution) else attribution
+def _noise_generator(generator: torch.Generator | None) -> torch.Generator:
+    # Noise from the global generator itself would change the masks that a random method draws next.
+    return torch.default_generator.clone_state() if generator is None else generator
 
 
-def _with_forward_args(options: dict[str, Any], additional_forward_args: object | None) -> dict[str, Any]:
-    if additional_forward_args is None:
-        return options
-    return {**options, "additional_forward_args": additional_forward_args}
-
-
-def _normal_noise(std: float, generator: torch.Generator | None) -> Perturbation:
+def _normal_noise(std: float, generator: torch.Generator) -> PerturbFunction:
     def perturb(values: Tensor | Tensors) -> tuple[Tensor | Tensors, Tensor | Tensors]:
         inputs = _captum.format_inputs(values)
         noise = tuple(std * _draw(torch.randn, x, generator) for x in inputs)
@@ -161,19 +189,13 @@ def _normal_noise(std: float, generator: torch.Generator | None) -> Perturbation
     return perturb
 
 
-def _uniform_noise(radius: float, generator: torch.Generator | None) -> Callable[[Tensor | Tensors], Tensors]:
+def _uniform_noise(radius: float, generator: torch.Generator) -> Callable[[Tensor | Tensors], Tensors]:
     def perturb(values: Tensor | Tensors) -> Tensors:
         return tuple(x + radius * (2 * _draw(torch.rand, x, generator) - 1) for x in _captum.format_inputs(values))
 
     return perturb
 
 
-def _draw(distribution: Callable[..., Tensor], like: Tensor, generator: torch.Generator | None) -> Tensor:
-    # On the generator's device, so that one seed means the same noise wherever the inputs are.
-    device = generator.device if generator is not None else torch.device("cpu")
-    return distribution(like.shape, generator=generator, device=device).to(like)
-
-
-def _check_positive(name: str, value: float) -> None:
-    if not value > 0:
-        raise ValueError(f"Expected `{name}` to be positive, but got {value}.")
+def _draw(distribution: Callable[..., Tensor], like: Tensor, generator: torch.Generator) -> Tensor:
+    # On the generator's device, so that a seed means the same noise on every device.
+    return distribution(like.shape, generator=generator, device=generator.device).to(like)

@@ -8,30 +8,30 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from captum_scorecam.masking.pixel_masks import check_finite
-from captum_scorecam.masking.scaling import varies, working_dtype
-from captum_scorecam.metrics.functional.example_mean import reduced
+from captum_scorecam.masking.scaling import varies
+from captum_scorecam.metrics.functional.example_mean import Reduction, reduce_examples
+from captum_scorecam.metrics.functional.pixel_values import channel_sums
 
 
 def energy_pointing_game(
-    attributions: Tensor, regions: Tensor | Sequence[Tensor], *, reduction: str = "mean"
+    attributions: Tensor, regions: Tensor | Sequence[Tensor], *, reduction: Reduction = "mean"
 ) -> Tensor:
-    """The share of an attribution's positive energy that lies in the object (arXiv 1910.01279, section 4.3).
+    """The share of an attribution's positive energy that lies on the object (arXiv 1910.01279, section 4.3).
 
     Args:
-        attributions (Tensor): N×1×spatial or N×C×spatial (summed over the channels), of the image's spatial size.
-            Negative values count as 0.
-        regions (sequence of Tensor or Tensor): The object in each image: N tensors M×4 of boxes x1, y1, x2, y2 in
-            pixels, right and lower edge exclusive, of which the union counts (M may differ; a pixel belongs to a box
-            that holds its centre; what lies outside the image does not count); or one boolean tensor N×spatial.
-        reduction (str): ``"mean"`` over the examples (default) or ``"none"``, one value for each.
+        attributions (Tensor): N×1×spatial or N×C×spatial (summed over the channels), at the image's size. Negative
+            values count as 0.
+        regions (sequence of Tensor or Tensor): The object in each image. Either N tensors M×4 of boxes x1, y1, x2, y2
+            in pixels, right and bottom edges exclusive, whose union counts (M may differ; a pixel is in a box if its
+            centre is; parts outside the image are ignored), or one boolean tensor N×spatial.
+        reduction (str): ``"mean"`` over the examples (default), or ``"none"`` for one value per example.
 
     Returns:
-        Tensor: In [0, 1], higher is better. An attribution without positive energy has none in the object: 0.
+        Tensor: In [0, 1], higher is better; 0 for an attribution without positive values.
 
     Raises:
         ValueError: If shapes do not fit, a value is not finite, a box's edges are swapped, or a region has no pixel in
-            its image (no boxes, empty boxes, boxes outside the image), for which no share makes sense.
+            its image (no boxes, empty boxes, boxes outside the image), where the share is undefined.
         TypeError: If `regions` are not tensors.
 
     Example:
@@ -41,26 +41,26 @@ def energy_pointing_game(
         >>> energy_pointing_game(attributions, [torch.tensor([[0, 0, 2, 1]])])
         tensor(0.5000)
     """
-    return reduced(_energy_pointing_game_update(attributions, regions), reduction)
+    return reduce_examples(_energy_pointing_game_update(attributions, regions), reduction)
 
 
 def pointing_game(
-    attributions: Tensor, regions: Tensor | Sequence[Tensor], *, tolerance: float = 15, reduction: str = "mean"
+    attributions: Tensor, regions: Tensor | Sequence[Tensor], *, tolerance: float = 15, reduction: Reduction = "mean"
 ) -> Tensor:
     """The share of attributions whose maximum lies on the object (Zhang et al., IJCV 2018, arXiv 1608.00507).
 
-    The mean is over examples; the literature also averages per class first.
+    The mean is over examples; some papers average within each class first.
 
     Args:
-        attributions, regions, reduction: As for :func:`energy_pointing_game`. Of equal maxima the earlier pixel counts.
-        tolerance (float): How far from the object the maximum may lie, in pixels from centre to centre. Default: 15, as
-            in the literature, for images of some hundred pixels; 0 for a hit in the object only.
+        attributions, regions, reduction: As for :func:`energy_pointing_game`. Of equal maxima the first pixel counts.
+        tolerance (float): The largest distance of the maximum from the object that is still a hit, in pixels between
+            centres. Default: 15, as in the paper, for images of a few hundred pixels; 0 requires a hit on the object.
 
     Returns:
-        Tensor: In [0, 1], higher is better. A constant map points nowhere: a miss.
+        Tensor: In [0, 1], higher is better. A constant map is a miss.
 
     Raises:
-        ValueError, TypeError: As :func:`energy_pointing_game`, and if `tolerance` is negative.
+        ValueError, TypeError: As :func:`energy_pointing_game`, and if `tolerance` is negative or not finite.
 
     Example:
         >>> import torch
@@ -69,11 +69,17 @@ def pointing_game(
         >>> pointing_game(attributions, [torch.tensor([[0, 0, 2, 1]])], tolerance=0)
         tensor(0.)
     """
-    return reduced(_pointing_game_update(attributions, regions, tolerance), reduction)
+    return reduce_examples(_pointing_game_update(attributions, regions, tolerance), reduction)
+
+
+def check_tolerance(tolerance: float) -> None:
+    """Raises ValueError unless a tolerance is at least 0 and finite."""
+    if not 0 <= tolerance < math.inf:
+        raise ValueError(f"Expected `tolerance` to be finite and at least 0, but got {tolerance}.")
 
 
 def _energy_pointing_game_update(attributions: Tensor, regions: Tensor | Sequence[Tensor]) -> Tensor:
-    maps = _checked_maps(attributions).relu()
+    maps = _maps(attributions).relu()
     inside = (maps * _region_masks(regions, maps)).flatten(1).sum(1)
     total = maps.flatten(1).sum(1)
     return inside / torch.where(total > 0, total, 1.0)
@@ -81,7 +87,7 @@ def _energy_pointing_game_update(attributions: Tensor, regions: Tensor | Sequenc
 
 def _pointing_game_update(attributions: Tensor, regions: Tensor | Sequence[Tensor], tolerance: float = 15) -> Tensor:
     check_tolerance(tolerance)
-    maps = _checked_maps(attributions)
+    maps = _maps(attributions)
     masks = _region_masks(regions, maps).flatten(1)
     axes = [torch.arange(length, device=maps.device) for length in maps.shape[1:]]
     pixels = torch.stack(torch.meshgrid(*axes, indexing="ij"), -1).flatten(0, -2)
@@ -91,25 +97,18 @@ def _pointing_game_update(attributions: Tensor, regions: Tensor | Sequence[Tenso
     return (hits & varies(maps.unsqueeze(1)).squeeze(1)).double()
 
 
-def check_tolerance(tolerance: float) -> None:
-    """Raises ValueError where a tolerance is negative or not finite."""
-    if not 0 <= tolerance < math.inf:
-        raise ValueError(f"Expected `tolerance` to be a number of pixels, at least 0, but got {tolerance}.")
-
-
-def _checked_maps(attributions: Tensor) -> Tensor:
-    """Maps N×spatial, in float64 where they were that, else float32."""
+def _maps(attributions: Tensor) -> Tensor:
+    """Returns attributions as maps N×spatial."""
     if attributions.dim() not in (3, 4, 5) or attributions.numel() == 0:
         raise ValueError(
             "Expected attributions of shape N×C×spatial (1 to 3 spatial dimensions), at least one, "
             f"but got shape {tuple(attributions.shape)}."
         )
-    check_finite(attributions)
-    return attributions.detach().to(working_dtype(attributions.dtype)).sum(1)
+    return channel_sums(attributions).squeeze(1)
 
 
 def _region_masks(regions: Tensor | Sequence[Tensor], maps: Tensor) -> Tensor:
-    """The regions as booleans, of the shape of maps N×spatial."""
+    """Returns the regions as boolean masks of the shape of `maps`, N×spatial."""
     if isinstance(regions, Tensor) and regions.dtype == torch.bool:
         masks = regions.to(maps.device)
     else:
@@ -149,7 +148,7 @@ def _checked_boxes(regions: Tensor | Sequence[Tensor]) -> list[Tensor]:
 
 
 def _box_mask(boxes: Tensor, size: Sequence[int]) -> Tensor:
-    """The pixels H×W whose centre is in one of the boxes M×4."""
+    """Returns the pixels H×W whose centre is in one of the boxes M×4."""
     if len(size) != 2:
         raise ValueError(f"Expected boolean masks for attributions of {len(size)} spatial dimensions, but got boxes.")
     height, width = size

@@ -1,4 +1,4 @@
-"""Insertion and deletion (RISE, arXiv 1806.07421): the score while the highest pixels appear, or disappear."""
+"""Insertion and deletion (RISE, arXiv 1806.07421): the class score as the highest pixels appear, or disappear."""
 
 from __future__ import annotations
 
@@ -8,20 +8,21 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from captum_scorecam._captum import BaselineType, ForwardFunction, TargetType, Tensors
-from captum_scorecam.masking.baselines import BaselineFunction, baselines_of
-from captum_scorecam.masking.pixel_masks import RankMasks, pixel_ranks, pixel_values
-from captum_scorecam.metrics.functional.pixel_scores import score_masks
+from captum_scorecam._captum import ForwardFunction, TargetType, Tensors
+from captum_scorecam.masking.baselines import BaselineOption, resolve_baselines
+from captum_scorecam.masking.pixel_masks import RankMasks, pixel_ranks
+from captum_scorecam.metrics.functional.pixel_scores import score_pixel_masks
+from captum_scorecam.metrics.functional.pixel_values import pixel_values
 from captum_scorecam.scoring.class_scores import Score
 from captum_scorecam.scoring.masked_forward import MaskedForward
 
 
 class PerturbationCurve(NamedTuple):
-    """The scores while pixels are inserted or deleted.
+    """The class score as a function of the fraction of pixels inserted or deleted.
 
     Attributes:
-        fractions (Tensor): Shape S, the share of pixels that was inserted or deleted, from 0 to 1.
-        scores (Tensor): N×S, the class score of each example at each of them.
+        fractions (Tensor): Shape S, the fraction of pixels inserted or deleted, from 0 to 1.
+        scores (Tensor): N×S, the class score of each example at each fraction.
         auc (Tensor): Shape N, the area under each example's curve, by the trapezoidal rule.
     """
 
@@ -37,15 +38,15 @@ def insertion(
     target: TargetType = None,
     *,
     step: float = 0.01,
-    baselines: BaselineType | str | BaselineFunction = "blur",
+    baselines: BaselineOption = "blur",
     score: Score = "probability",
     additional_forward_args: object | None = None,
     perturbations_per_eval: int | None = None,
 ) -> PerturbationCurve:
-    """Starts from the baseline and inserts the input's pixels, the highest attribution first; a high AUC is good.
+    """Inserts the input's pixels into the baseline, highest attribution first; a high AUC is good.
 
-    One row is run for each example and step, both ends included. Of pixels of equal attribution the earlier one comes
-    first, so the curve of a constant map inserts line by line.
+    It runs one row per example and step, both ends included. Ties go to the earlier pixel, so a constant map inserts
+    the image line by line.
 
     Args:
         forward_func (callable): The model, or any function of its inputs.
@@ -54,12 +55,13 @@ def insertion(
             channels). A map smaller than the input, such as a layer's, is resized linearly. The pixels of several
             inputs are ranked together.
         target: The class, in any form that Captum accepts. Default: None, for one output per example.
-        step (float): The share of pixels inserted at a time, in (0, 1]; at least one pixel. Default: 0.01.
-        baselines: What is there before: as in Captum, ``"blur"`` (a Gaussian of 11 pixels, σ 5, as in RISE), or a
+        step (float): The fraction of pixels per step, in (0, 1]; at least one pixel. Default: 0.01.
+        baselines: The starting point: as in Captum, ``"blur"`` (a Gaussian of 11 pixels, σ 5, as in RISE), or a
             callable of an input tensor. Default: ``"blur"``.
-        score (str or callable): ``"probability"`` (default), ``"output"`` or a callable, as for ScoreCAM.
+        score (str or callable): ``"probability"`` (default), ``"output"`` or a callable, as for
+            :class:`~captum_scorecam.ScoreCAM`.
         additional_forward_args (optional): What `forward_func` takes after the inputs; never changed.
-        perturbations_per_eval (int, optional): A forward takes at most this many × N rows. Default: None, tuned.
+        perturbations_per_eval (int, optional): At most this many × N rows in a forward. Default: None, tuned.
 
     Returns:
         PerturbationCurve: `fractions` S, `scores` N×S and `auc` N.
@@ -67,8 +69,8 @@ def insertion(
     Raises:
         ValueError: If an option or attribution does not fit, or an attribution or score is not finite.
     """
-    given = baselines_of(inputs, baselines)
-    forward = MaskedForward.of(forward_func, inputs, [target], additional_forward_args, given, score)
+    resolved = resolve_baselines(inputs, baselines)
+    forward = MaskedForward.of(forward_func, inputs, [target], additional_forward_args, resolved, score)
     return _curve(forward, attributions, step, perturbations_per_eval, keeps_highest=True)
 
 
@@ -79,23 +81,23 @@ def deletion(
     target: TargetType = None,
     *,
     step: float = 0.01,
-    baselines: BaselineType | str | BaselineFunction = None,
+    baselines: BaselineOption = None,
     score: Score = "probability",
     additional_forward_args: object | None = None,
     perturbations_per_eval: int | None = None,
 ) -> PerturbationCurve:
-    """Starts from the input and puts the baseline over its pixels, the highest attribution first; a low AUC is good.
+    """Replaces the input's pixels by the baseline, highest attribution first; a low AUC is good.
 
     Args:
-        baselines: What is put over the pixels: as in Captum, ``"blur"`` or a callable. Default: None, zeros.
+        baselines: The end point, as for :func:`insertion`. Default: None, zeros.
         forward_func, inputs, attributions, target, step, score, additional_forward_args, perturbations_per_eval: As for
-            :func:`insertion`, and so are the errors.
+            :func:`insertion`, as are the errors.
 
     Returns:
         PerturbationCurve: `fractions` S, `scores` N×S and `auc` N.
     """
-    given = baselines_of(inputs, baselines)
-    forward = MaskedForward.of(forward_func, inputs, [target], additional_forward_args, given, score)
+    resolved = resolve_baselines(inputs, baselines)
+    forward = MaskedForward.of(forward_func, inputs, [target], additional_forward_args, resolved, score)
     return _curve(forward, attributions, step, perturbations_per_eval, keeps_highest=False)
 
 
@@ -109,13 +111,13 @@ def _curve(
     values = pixel_values(attributions, forward.inputs)
     counts = _pixel_counts(values.shape[1], step).to(values.device)
     masks = RankMasks(pixel_ranks(values), counts, keeps_highest, forward.sizes, values.dtype)
-    scores = score_masks(forward, masks, perturbations_per_eval).reshape(len(values), len(counts))
+    scores = score_pixel_masks(forward, masks, perturbations_per_eval).reshape(len(values), len(counts))
     fractions = counts.to(scores.dtype) / values.shape[1]
     return PerturbationCurve(fractions, scores, _auc_update(fractions, scores))
 
 
 def _pixel_counts(n_pixels: int, step: float) -> Tensor:
-    """How many of `n_pixels` pixels are changed at each step: ascending, from none to all, none twice."""
+    """Returns how many of `n_pixels` pixels are changed at each step, strictly ascending from 0 to all."""
     if not 0 < step <= 1:
         raise ValueError(f"Expected `step` in (0, 1], but got {step}.")
     step = max(step, 1 / n_pixels)
@@ -126,7 +128,7 @@ def _pixel_counts(n_pixels: int, step: float) -> Tensor:
 
 
 def _auc_update(fractions: Tensor, scores: Tensor) -> Tensor:
-    """The area under each example's curve, shape N, of fractions S and scores N×S.
+    """Returns the area under each example's curve, shape N.
 
     Raises:
         ValueError: If the shapes do not fit, the fractions do not rise from 0 to 1, or a score is not finite.

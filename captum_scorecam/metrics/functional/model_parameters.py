@@ -1,4 +1,4 @@
-"""A model's parameters and buffers: changed for a while, and restored to the bit."""
+"""A model's parameters and buffers: re-initialised, and restored to the bit."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from torch.nn import Module
 
 
 class ModelTensors:
-    """The parameters and buffers of a model, as the objects that they are now.
+    """The tensors that are a model's parameters and buffers when this object is made.
 
     Args:
         model (nn.Module): The model.
@@ -28,11 +28,11 @@ class ModelTensors:
         self._cuda_devices = sorted({tensor.device.index for _, _, tensor in self._places if tensor.is_cuda})
 
     def copies(self) -> list[Tensor]:
-        """Copies of what the model holds now."""
+        """Returns copies of the current parameters and buffers."""
         return [_held(store[name]).detach().clone() for store, name, _ in self._places]
 
     def fill(self, contents: Sequence[Tensor]) -> None:
-        """Puts the model's own tensors back into their places and fills them."""
+        """Puts the original tensors back into the model and copies `contents` into them."""
         with torch.no_grad():
             for (store, name, tensor), content in zip(self._places, contents, strict=True):
                 tensor.copy_(content)
@@ -40,7 +40,7 @@ class ModelTensors:
 
     @contextmanager
     def unchanged(self) -> Iterator[None]:
-        """Restores the parameters, the buffers and the random states of CPU and GPUs after its body."""
+        """Restores the parameters, the buffers and the random states of CPU and GPUs after the body."""
         contents = self.copies()
         with torch.random.fork_rng(self._cuda_devices):
             try:
@@ -50,18 +50,18 @@ class ModelTensors:
 
 
 def own_parameters(module: Module) -> list[Tensor]:
-    """The parameters that a module has besides those of its submodules."""
+    """Returns a module's parameters without those of its submodules."""
     return [parameter for parameter in module._parameters.values() if parameter is not None]
 
 
 def reinitialize(modules: Sequence[Module], seed: int) -> None:
-    """Re-initialises modules by their ``reset_parameters``, else by shuffling each of their parameters' values.
+    """Re-initialises modules by their ``reset_parameters``, or by shuffling the values of each of their parameters.
 
-    The random states of CPU and GPUs stay as they were.
+    The random states of CPU and GPUs are left unchanged.
 
     Args:
-        modules (sequence of nn.Module): The modules, each without its submodules.
-        seed (int): Decides what is drawn.
+        modules (sequence of nn.Module): The modules; their submodules are not touched.
+        seed (int): Seeds the random states.
     """
     devices = {
         parameter.device.index for module in modules for parameter in own_parameters(module) if parameter.is_cuda

@@ -1,4 +1,4 @@
-"""The scores of inputs that are masked pixel by pixel: what average drop, insertion and deletion run."""
+"""The forwards of average drop, insertion and deletion: the scores of inputs that are masked pixel by pixel."""
 
 from __future__ import annotations
 
@@ -11,16 +11,19 @@ from captum_scorecam.scoring.chunks import Masks, score_masked_inputs
 from captum_scorecam.scoring.masked_forward import MaskedForward
 
 
-def score_masks(forward: MaskedForward, masks: Masks, perturbations_per_eval: int | None) -> Tensor:
-    """Scores masked inputs and leaves the model as it was.
+def score_pixel_masks(forward: MaskedForward, masks: Masks, perturbations_per_eval: int | None) -> Tensor:
+    """Runs the masked forwards of all masks and leaves the model unchanged.
 
     Args:
         forward (MaskedForward): What to run, with one target.
-        masks (Masks): P masks.
-        perturbations_per_eval (int, optional): A forward takes at most this many × N rows. Default: None, tuned.
+        masks (Masks): M masks.
+        perturbations_per_eval (int, optional): At most this many × N rows in a forward. Default: None, tuned.
 
     Returns:
-        Tensor: Shape P.
+        Tensor: The scores, shape M.
+
+    Raises:
+        TypeError, ValueError: If `perturbations_per_eval` is not an int of at least 1, or a score is not finite.
     """
     chunk_size = ChunkSizes().of(forward.forward_func, forward.inputs, perturbations_per_eval)
     with unchanged_model_state(forward.inputs) as state:

@@ -1,0 +1,58 @@
+"""How similar two attribution maps are: rank correlation, structural similarity, cosine. Pure functions of tensors."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torchmetrics.functional.image import structural_similarity_index_measure
+
+from captum_scorecam.masking.scaling import min_max_normalize, varies
+
+SSIM_WINDOW = 7
+
+
+def rank_correlation(maps: Tensor, others: Tensor) -> Tensor:
+    """Returns Spearman's correlation of maps N×P, shape N: the cosine of their centred ranks; 0 if one is constant.
+
+    torchmetrics' own sums ranks in int32, which overflows for 65536 equal pixels, as after a ReLU.
+    """
+    return cosine(_centred_ranks(maps), _centred_ranks(others))
+
+
+def cosine(maps: Tensor, others: Tensor) -> Tensor:
+    """Returns the cosine of maps N×P, shape N; 0 if one is zero. In float64, as float32 norms of many pixels drift."""
+    return F.cosine_similarity(_scaled_to_one(maps), _scaled_to_one(others), dim=1).float()
+
+
+def structural_similarity(maps: Tensor, others: Tensor) -> Tensor:
+    """Returns SSIM (Wang et al., 2004) of maps N×1×spatial, shape N, each scaled to [0, 1].
+
+    The windows are uniform and 7 pixels wide, fewer where the map is smaller.
+    """
+    maps, others = min_max_normalize(maps), min_max_normalize(others)
+    if maps.dim() == 3:  # torchmetrics takes 2-D and 3-D maps only
+        maps, others = maps.unsqueeze(2), others.unsqueeze(2)
+    window = [min(SSIM_WINDOW, size - 1 + size % 2) for size in maps.shape[2:]]
+    similarity = structural_similarity_index_measure(
+        maps, others, gaussian_kernel=False, kernel_size=window, data_range=1.0, reduction="none"
+    )
+    return torch.as_tensor(similarity).reshape(len(maps))
+
+
+def _centred_ranks(maps: Tensor) -> Tensor:
+    ranks = torch.stack([_ranks(values) for values in maps])
+    return (ranks - ranks.mean(1, keepdim=True)) * varies(maps.unsqueeze(1))
+
+
+def _ranks(values: Tensor) -> Tensor:
+    """Returns ranks from 1, float64; equal values share their mean rank."""
+    _, place, counts = torch.unique(values, return_inverse=True, return_counts=True)
+    ranks: Tensor = counts.cumsum(0) - (counts.double() - 1) / 2
+    return ranks[place]
+
+
+def _scaled_to_one(maps: Tensor) -> Tensor:
+    # A randomised model's maps may be so small that their norm counts as 0.
+    largest = maps.double().abs().amax(1, keepdim=True)
+    return maps / torch.where(largest > 0, largest, 1.0)
