@@ -8,7 +8,7 @@ from captum_scorecam.models import find_class, imagenet_class_names
 
 
 @pytest.mark.parametrize(
-    ("wanted", "index"),
+    ("target", "index"),
     [
         ("285", 285),
         ("Egyptian cat", 285),
@@ -21,25 +21,25 @@ from captum_scorecam.models import find_class, imagenet_class_names
         ("999", 999),
     ],
 )
-def test_a_class_is_found_by_index_or_name(wanted: str, index: int) -> None:
-    assert find_class(wanted, 1000, imagenet_class_names()) == index
+def test_a_class_is_found_by_index_or_name(target: str, index: int) -> None:
+    assert find_class(target, 1000, imagenet_class_names()) == index
 
 
 @pytest.mark.parametrize(
-    ("wanted", "message"),
+    ("target", "message"),
     [
-        ("1000", r"Expected `--target` in 0\.\.999, but got 1000"),
-        ("-1", r"Expected `--target` in 0\.\.999, but got -1"),
-        ("retriever", r"'retriever' fits 5: flat-coated retriever \(205\), .*golden retriever \(207\)"),
-        ("CARDIGAN", r"'CARDIGAN' fits 2: Cardigan \(264\), cardigan \(474\)"),
-        ("egyptain catt", r"fits none\. Nearest: .*Egyptian cat \(285\)"),
-        ("", r"'' fits none"),
+        ("1000", r"Expected `target` in 0\.\.999, but got 1000"),
+        ("-1", r"Expected `target` in 0\.\.999, but got -1"),
+        ("retriever", r"'retriever' matches 5: flat-coated retriever \(205\), .*golden retriever \(207\)"),
+        ("CARDIGAN", r"'CARDIGAN' matches 2: Cardigan \(264\), cardigan \(474\)"),
+        ("egyptain catt", r"matches none\. Nearest: .*Egyptian cat \(285\)"),
+        ("", r"'' matches none"),
     ],
 )
-def test_a_class_that_is_not_one_is_told(wanted: str, message: str) -> None:
+def test_an_unknown_or_ambiguous_class_raises(target: str, message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        find_class(wanted, 1000, imagenet_class_names())
+        find_class(target, 1000, imagenet_class_names())
 
 
-def test_classes_without_names_go_by_their_number() -> None:
+def test_classes_without_names_are_found_by_number() -> None:
     assert find_class("class 3", 5) == 3

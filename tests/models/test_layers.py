@@ -40,7 +40,7 @@ def tiny_swin() -> nn.Module:
         ("swin_t", 64, "permute"),
     ],
 )
-def test_auto_takes_the_last_maps_of_a_convolutional_model(name: str, size: int, layer: str) -> None:
+def test_auto_selects_the_last_maps_of_a_convolutional_model(name: str, size: int, layer: str) -> None:
     options = {"init_weights": False} if name in ("googlenet", "vgg11") else {}
     model = get_model(name, weights=None, **options).eval()
     found = find_layer(model, torch.zeros(1, 3, size, size))
@@ -48,7 +48,7 @@ def test_auto_takes_the_last_maps_of_a_convolutional_model(name: str, size: int,
     assert found.module is model.get_submodule(layer)
 
 
-def test_auto_takes_the_last_blocks_first_norm_of_a_vision_transformer() -> None:
+def test_auto_selects_the_last_blocks_first_norm_of_a_vision_transformer() -> None:
     found = find_layer(get_model("vit_b_32", weights=None).eval(), torch.zeros(1, 3, 224, 224))
     assert found.name == "encoder.layers.encoder_layer_11.ln_1"
     assert found.activation_transform is vit_activation_maps
@@ -94,7 +94,7 @@ class Branches(nn.Module):
         return self.pool(maps).flatten(1)
 
 
-def test_auto_takes_no_layer_that_runs_twice_nor_single_or_1x1_maps() -> None:
+def test_auto_skips_layers_that_run_twice_and_single_or_1x1_maps() -> None:
     assert find_layer(Branches().eval(), torch.zeros(1, 3, 4, 4)).name == "stem"
 
 
@@ -107,20 +107,20 @@ def test_the_input_of_a_layer_can_be_named() -> None:
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("stemm", r"to name a module of the model, but got 'stemm'\. Nearest: stem"),
-        ("pool:output", r"to name a module of the model, but got 'pool:output'\. Nearest: pool"),
-        ("", "to name a module of the model, but got ''"),
-        ("unused", "that runs in the forward pass, but 'unused' does not"),
-        ("pool", r"N×K×h×w maps, but 'pool' has shape \(1, 1, 1, 1\)"),
+        ("stemm", r"Expected `layer` to name a module of the model, but got 'stemm'\. Nearest: stem"),
+        ("pool:output", r"Expected `layer` to name a module of the model, but got 'pool:output'\. Nearest: pool"),
+        ("", "Expected `layer` to name a module of the model, but got ''"),
+        ("unused", "Expected `layer` to name a module that runs in the forward pass, but 'unused' does not"),
+        ("pool", r"Expected `layer` to have N×K×h×w maps, but 'pool' has shape \(1, 1, 1, 1\)"),
         ("pair", "N×K×h×w maps, but 'pair' has no tensor"),
     ],
 )
-def test_a_layer_that_cannot_be_explained_is_told(name: str, message: str) -> None:
+def test_a_layer_that_cannot_be_explained_raises(name: str, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         find_layer(Branches().eval(), torch.zeros(1, 3, 4, 4), name)
 
 
-def test_a_model_without_maps_is_told() -> None:
+def test_a_model_without_maps_raises() -> None:
     with pytest.raises(ValueError, match="Expected a model with a layer whose output is N×K×h×w"):
         find_layer(nn.Sequential(nn.Flatten(), nn.Linear(48, 2)), torch.zeros(1, 3, 4, 4))
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import numpy as np
 import pytest
 import torch
@@ -12,7 +10,10 @@ from torch import Tensor
 from torchvision import transforms
 from torchvision.transforms._presets import ImageClassification
 
-from captum_scorecam.models import seen_pixels, seen_region
+from captum_scorecam.models import Preprocess, seen_pixels, seen_region
+
+to_tensor: Preprocess = transforms.ToTensor()
+to_bytes: Preprocess = transforms.PILToTensor()
 
 
 @pytest.mark.parametrize(
@@ -39,9 +40,9 @@ def test_one_channel_is_grey_and_a_constant_one_black() -> None:
     assert seen_pixels(torch.full((1, 1, 1, 1), 7.0), None).tolist() == [[[0.0] * 3]]
 
 
-def box(size: tuple[int, int], *edges: int) -> Image.Image:
+def box(size: tuple[int, int], left: int, top: int, right: int, bottom: int) -> Image.Image:
     region = Image.new("L", size)
-    region.paste(255, edges)
+    region.paste(255, (left, top, right, bottom))
     return region
 
 
@@ -57,7 +58,7 @@ def test_a_region_is_resized_and_cropped_like_the_image() -> None:
 
 def test_a_pixel_belongs_to_the_region_if_most_of_it_does() -> None:
     def averaged(image: Image.Image) -> Tensor:
-        return transforms.ToTensor()(image.resize((4, 1), Image.Resampling.BOX))
+        return to_tensor(image.resize((4, 1), Image.Resampling.BOX))
 
     region = box((20, 1), 0, 0, 3, 1)  # 3 of 5, then 2 of 5, all and nothing
     region.paste(255, (5, 0, 7, 1))
@@ -66,19 +67,15 @@ def test_a_pixel_belongs_to_the_region_if_most_of_it_does() -> None:
 
 
 def letterbox(image: Image.Image) -> Tensor:
-    return transforms.ToTensor()(ImageOps.pad(image, (4, 4), color=(128, 128, 128)))
+    return to_tensor(ImageOps.pad(image, (4, 4), color=(128, 128, 128)))
 
 
 def negative(image: Image.Image) -> Tensor:
-    return 1 - transforms.ToTensor()(image)
-
-
-def as_bytes(image: Image.Image) -> Tensor:
-    return transforms.PILToTensor()(image)
+    return 1 - to_tensor(image)
 
 
 def grey(image: Image.Image) -> Tensor:
-    return transforms.ToTensor()(image.convert("L"))
+    return to_tensor(image.convert("L"))
 
 
 @pytest.mark.parametrize(
@@ -86,12 +83,12 @@ def grey(image: Image.Image) -> Tensor:
     [
         (letterbox, ["....", "##..", "#...", "...."]),
         (negative, ["####....", "####....", "##......", "##......"]),
-        (as_bytes, ["####....", "####....", "##......", "##......"]),
+        (to_bytes, ["####....", "####....", "##......", "##......"]),
         (grey, ["####....", "####....", "##......", "##......"]),
         (transforms.Compose([transforms.Resize((2, 4)), transforms.ToTensor()]), ["##..", "#..."]),
     ],
 )
-def test_regions_follow_any_preprocessing(preprocess: Callable[[Image.Image], Tensor], expected: list[str]) -> None:
+def test_regions_follow_any_preprocessing(preprocess: Preprocess, expected: list[str]) -> None:
     region = box((8, 4), 0, 0, 4, 2)
     region.paste(255, (0, 2, 2, 4))
     assert rows(seen_region(region, preprocess)) == expected
@@ -105,7 +102,7 @@ def test_a_region_that_is_cropped_away_has_no_pixels() -> None:
 
 def test_normalising_by_the_images_own_mean_raises() -> None:
     def own_mean(image: Image.Image) -> Tensor:
-        pixels = transforms.ToTensor()(image)
+        pixels = to_tensor(image)
         return pixels - pixels.mean()
 
     with pytest.raises(ValueError, match="tells a white image from a black one, but both come out equal"):

@@ -1,4 +1,4 @@
-"""Classifiers by name: weights, preprocessing, class names."""
+"""Classifiers by name: weights, preprocessing and class names."""
 
 from __future__ import annotations
 
@@ -13,8 +13,7 @@ from PIL import Image
 from torch import nn
 from torchvision.models import get_model, get_model_weights
 
-from captum_scorecam.models import Classifier, imagenet_class_names, load_classifier
-from captum_scorecam.models.state_dicts import class_count, read_state_dict
+from captum_scorecam.models import imagenet_class_names, load_classifier
 from tests.support import colour_classifier
 
 RED_AND_GREEN = [0.93624, 0.04661, 0.01715]  # softmax of 4, 1, 0
@@ -35,19 +34,19 @@ def test_a_torchvision_model_has_its_weights_preprocessing_and_class_names() -> 
     assert not classifier.model.training
 
 
-def test_default_weights_that_cannot_be_downloaded_are_told_with_the_way_out(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_weights_that_cannot_be_downloaded_raise_with_alternatives(monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(*_: object, **__: object) -> None:
         raise URLError("no network")
 
     monkeypatch.setattr(torchvision.models._api, "load_state_dict_from_url", fail)
-    with pytest.raises(OSError, match=r"weights of resnet18 can't be downloaded .*no network.*--weights FILE"):
+    with pytest.raises(
+        OSError, match=r"Could not download the weights of resnet18 .*no network.*Set `weights` to a file"
+    ):
         load_classifier("resnet18")
 
 
 @pytest.mark.parametrize("wrapping", ["bare", "state_dict", "model", "module."])
-def test_a_state_dict_file_gives_the_saved_model_back(
-    wrapping: str, resnet18_of_7_classes: nn.Module, tmp_path: Path
-) -> None:
+def test_a_state_dict_restores_the_saved_model(wrapping: str, resnet18_of_7_classes: nn.Module, tmp_path: Path) -> None:
     state = resnet18_of_7_classes.state_dict()
     saved = {
         "bare": state,
@@ -63,7 +62,7 @@ def test_a_state_dict_file_gives_the_saved_model_back(
     assert classifier.class_names is None
 
 
-def test_a_file_with_as_many_classes_as_the_weights_keeps_the_names(tmp_path: Path) -> None:
+def test_a_file_with_the_original_classes_keeps_their_names(tmp_path: Path) -> None:
     torch.save(get_model("squeezenet1_1", weights=None).state_dict(), tmp_path / "weights.pt")
     assert load_classifier("squeezenet1_1", str(tmp_path / "weights.pt")).class_names == imagenet_class_names()
 
@@ -73,59 +72,28 @@ def test_auxiliary_heads_may_be_missing_in_a_file(tmp_path: Path) -> None:
     state = {name: value for name, value in googlenet.state_dict().items() if not name.startswith("aux")}
     torch.save(state, tmp_path / "weights.pt")
     model = load_classifier("googlenet", str(tmp_path / "weights.pt")).model
-    assert torch.equal(model.fc.weight, googlenet.fc.weight)
+    assert torch.equal(model.state_dict()["fc.weight"], googlenet.state_dict()["fc.weight"])
     assert model.transform_input  # as torchvision sets it for its own weights
 
 
-def test_a_file_for_another_model_is_refused(resnet18_of_7_classes: nn.Module, tmp_path: Path) -> None:
+def test_a_file_for_another_model_raises(resnet18_of_7_classes: nn.Module, tmp_path: Path) -> None:
     torch.save(resnet18_of_7_classes.state_dict(), tmp_path / "weights.pt")
-    with pytest.raises(ValueError, match="Expected `--weights` to fit resnet34, but 96 of its tensors are missing"):
+    with pytest.raises(
+        ValueError,
+        match="Expected `weights` to fit resnet34, but 96 tensors are missing, unexpected or of a different shape: ",
+    ):
         load_classifier("resnet34", str(tmp_path / "weights.pt"))
 
 
-class Harmful:
-    """What unpickling must not run."""
-
-    def __reduce__(self) -> tuple[object, ...]:
-        return print, ("unpickled",)
-
-
-@pytest.mark.parametrize(
-    ("saved", "message"),
-    [
-        (b"no torch file", "can't be read as one"),
-        ([1, 2], "to hold a state dict of tensors"),
-        ({}, "to hold a state dict of tensors"),
-        ({"state_dict": {"fc.bias": 3}}, "to hold a state dict of tensors"),
-        (Harmful(), "can't be read as one"),
-    ],
-    ids=["bytes", "list", "empty", "numbers", "code"],
-)
-def test_a_file_without_a_state_dict_is_refused(
-    saved: object, message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    path = tmp_path / "weights.pt"
-    if isinstance(saved, bytes):
-        path.write_bytes(saved)
-    else:
-        torch.save(saved, path)
-    with pytest.raises(ValueError, match=message):
-        read_state_dict(path)
-    assert "unpickled" not in capsys.readouterr().out
-
-
-def test_a_missing_file_is_told() -> None:
+def test_a_missing_file_raises() -> None:
     with pytest.raises(ValueError, match=r"DEFAULT, none or a file, but there is no file 'nowhere\.pt'"):
         load_classifier("resnet18", "nowhere.pt")
 
 
-def test_a_state_dict_that_ends_with_a_number_has_no_class_count() -> None:
-    with pytest.raises(ValueError, match=r"ends with 'bn\.num_batches_tracked'"):
-        class_count({"bn.num_batches_tracked": torch.tensor(3)})
-
-
-def test_an_unknown_model_is_told_with_the_nearest_names() -> None:
-    with pytest.raises(ValueError, match=r"but got 'resnet81'\. Nearest: resnet18"):
+def test_an_unknown_model_raises_with_the_nearest_names() -> None:
+    with pytest.raises(
+        ValueError, match=r"Expected `name` to be a classifier of torchvision, .*but got 'resnet81'\. Nearest: resnet18"
+    ):
         load_classifier("resnet81")
 
 
@@ -140,8 +108,9 @@ def test_efficientnet_lite_takes_127ths_of_its_size(name: str, size: int) -> Non
 
 def test_efficientnet_lite_has_its_imagenet_weights(efficientnet_lite0: nn.Module) -> None:
     model = load_classifier("efficientnet_lite0").model
-    assert torch.equal(model._fc.weight, efficientnet_lite0._fc.weight)
-    assert torch.equal(model._bn1.running_mean, efficientnet_lite0._bn1.running_mean)
+    state, expected = model.state_dict(), efficientnet_lite0.state_dict()
+    assert torch.equal(state["_fc.weight"], expected["_fc.weight"])
+    assert torch.equal(state["_bn1.running_mean"], expected["_bn1.running_mean"])
 
 
 def test_efficientnet_lite_without_its_package_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -151,14 +120,14 @@ def test_efficientnet_lite_without_its_package_names_the_extra(monkeypatch: pyte
 
 
 @pytest.mark.parametrize(("factory", "names"), [("with_preprocess", None), ("with_names", colour_classifier.NAMES)])
-def test_a_factory_of_ones_own(factory: str, names: list[str] | None) -> None:
-    classifier = load_classifier(f"colour_classifier:{factory}")
-    probabilities = classifier.probabilities(classifier.inputs(colour_classifier.red_and_green()))
-    torch.testing.assert_close(probabilities, torch.tensor(RED_AND_GREEN), atol=1e-5, rtol=0)
+def test_a_factory_returns_preprocessing_and_names_too(factory: str, names: list[str] | None) -> None:
+    classifier = load_classifier(f"tests.support.colour_classifier:{factory}")
+    prediction = classifier.predict(classifier.inputs(colour_classifier.red_and_green()))
+    torch.testing.assert_close(prediction.probabilities, torch.tensor(RED_AND_GREEN), atol=1e-5, rtol=0)
     assert classifier.class_names == names
 
 
-def test_a_factory_without_preprocessing_gets_imagenets() -> None:
+def test_imagenets_preprocessing_is_the_default() -> None:
     inputs = load_classifier("tests.support.colour_classifier:bare").inputs(Image.new("RGB", (300, 200), "white"))
     assert inputs.shape == (1, 3, 224, 224)
     expected = (1 - torch.tensor([0.485, 0.456, 0.406])) / torch.tensor([0.229, 0.224, 0.225])
@@ -176,7 +145,7 @@ def test_a_factory_is_found_in_the_current_directory(tmp_path: Path, monkeypatch
 def test_a_factorys_model_takes_weights_from_a_file(tmp_path: Path) -> None:
     torch.save({"score.weight": torch.full((3, 3), 2.0)}, tmp_path / "weights.pt")
     model = load_classifier("tests.support.colour_classifier:bare", str(tmp_path / "weights.pt")).model
-    assert model.score.weight.unique().tolist() == [2.0]
+    assert model.state_dict()["score.weight"].unique().tolist() == [2.0]
 
 
 @pytest.mark.parametrize(
@@ -191,31 +160,6 @@ def test_a_factorys_model_takes_weights_from_a_file(tmp_path: Path) -> None:
         ("tests.support.colour_classifier:no_model", "to return a model, .* but got str"),
     ],
 )
-def test_a_factory_that_makes_no_model_is_told(name: str, message: str) -> None:
+def test_a_factory_without_a_model_raises(name: str, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         load_classifier(name)
-
-
-def test_a_wrong_number_of_class_names_is_told() -> None:
-    classifier = load_classifier("tests.support.colour_classifier:with_too_few_names")
-    with pytest.raises(ValueError, match="Expected 3 class names, but got 2"):
-        classifier.probabilities(torch.zeros(1, 3, 32, 32))
-
-
-def test_probabilities_that_a_model_returns_are_taken_as_they_are() -> None:
-    model = nn.Sequential(nn.Flatten(), nn.Softmax(1))
-    probabilities = Classifier("own", model, colour_classifier.preprocess).probabilities(torch.tensor([[[[0.0, 2.0]]]]))
-    torch.testing.assert_close(probabilities, torch.tensor([0.0, 2.0]).softmax(0))
-
-
-@pytest.mark.parametrize(("output", "got"), [(nn.Identity(), r"\(1, 3, 4, 4\)"), (nn.Flatten(0), r"\(48,\)")])
-def test_a_model_that_is_no_classifier_is_told(output: nn.Module, got: str) -> None:
-    classifier = Classifier("own", output, colour_classifier.preprocess)
-    with pytest.raises(ValueError, match=f"N×classes scores of two or more classes, but got {got}"):
-        classifier.probabilities(torch.zeros(1, 3, 4, 4))
-
-
-def test_preprocessing_that_returns_no_image_is_told() -> None:
-    classifier = Classifier("own", nn.Identity(), lambda _: torch.zeros(1, 3, 4, 4))
-    with pytest.raises(ValueError, match=r"to return a C×H×W tensor, but got \(1, 3, 4, 4\)"):
-        classifier.inputs(Image.new("RGB", (4, 4)))
