@@ -15,7 +15,7 @@ from captum_scorecam.masking.baselines import gaussian_blur
 from captum_scorecam.masking.scaling import resize, working_dtype
 from captum_scorecam.scoring.masked_forward import MaskedForward
 
-Perturbation: TypeAlias = Literal["blur", "constant", "noise", "baseline"]
+PerturbationKind: TypeAlias = Literal["blur", "constant", "noise", "baseline"]
 INPUT_BLUR = 10.0
 CIRCLES = 16
 SUPPRESSED = 0.01
@@ -51,7 +51,7 @@ def smooth(values: Tensor, sigma: float) -> Tensor:
 
 
 def perturbed_inputs(
-    kind: Perturbation, inputs: Tensors, baselines: Tensors, generator: Generator | None
+    kind: PerturbationKind, inputs: Tensors, baselines: Tensors, generator: Generator | None
 ) -> Callable[[], Tensors]:
     """What replaces the inputs where the mask is 0 (arXiv 1704.03296, section 4), as a function called every iteration.
 

@@ -12,7 +12,7 @@ from torch import Generator, Tensor
 
 from captum_scorecam._captum import BaselineType, ForwardFunction, TargetType, Tensors
 from captum_scorecam._messages import check_at_least, check_choice, check_positive, without_constructor_options
-from captum_scorecam.attr.deletion_game import DeletionGame, Perturbation, perturbed_inputs, upsampling
+from captum_scorecam.attr.deletion_game import DeletionGame, PerturbationKind, perturbed_inputs, upsampling
 from captum_scorecam.attr.input_space import over_channels
 from captum_scorecam.masking.random_grids import cells_per_dimension, check_grid_size
 from captum_scorecam.model_state import differentiable, gradients_enabled, unchanged_model_state
@@ -65,7 +65,7 @@ class MeaningfulPerturbation(PerturbationAttribution):
         self,
         forward_func: ForwardFunction,
         *,
-        perturbation: Perturbation = "blur",
+        perturbation: PerturbationKind = "blur",
         n_iterations: int = 300,
         learning_rate: float = 0.1,
         l1_weight: float = 1e-4,
@@ -77,7 +77,7 @@ class MeaningfulPerturbation(PerturbationAttribution):
         score: Score = "probability",
     ) -> None:
         super().__init__(forward_func)
-        check_choice("perturbation", perturbation, Perturbation)
+        check_choice("perturbation", perturbation, PerturbationKind)
         check_at_least("n_iterations", n_iterations, 1)
         check_positive("learning_rate", learning_rate)
         check_at_least("l1_weight", l1_weight, 0)
