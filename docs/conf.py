@@ -39,7 +39,10 @@ nitpicky = True
 autodoc_typehints_format = "short"
 autodoc_member_order = "bysource"
 autodoc_preserve_defaults = True
-ALIASES = ("BaselineFunction", "BaselineType", "ForwardFunction", "Perturbation", "TargetType")
+ALIASES = (
+    *("BaselineFunction", "BaselineType", "ChannelWeighting", "ForwardFunction", "PerturbFunction", "PerturbationKind"),
+    *("Score", "TargetType"),
+)
 autodoc_type_aliases = {name: f"~captum_scorecam.{name}" for name in ALIASES}
 nitpick_ignore = [("py:class", "Maps")]  # an alias in a NamedTuple, whose annotations Sphinx does not evaluate
 napoleon_numpy_docstring = False
