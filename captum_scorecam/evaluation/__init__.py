@@ -1,25 +1,50 @@
-"""Many images, methods and measures: records, summary and report."""
+"""Evaluations of many images, methods and metrics: plan, run, records, summary and report."""
 
-from captum_scorecam.evaluation.api import evaluate
-from captum_scorecam.evaluation.methods import METHODS, Method, MethodOptions, register_method
-from captum_scorecam.evaluation.metrics.metric import Case, Curve, Measure, Measured
-from captum_scorecam.evaluation.metrics.registered import MEASURES, register_measure
-from captum_scorecam.evaluation.records import read_records
-from captum_scorecam.evaluation.request import MethodRun, Question
+from importlib.util import find_spec
+
+if _missing := [name for name in ("filelock", "jinja2", "matplotlib") if find_spec(name) is None]:
+    raise ModuleNotFoundError(
+        f'captum_scorecam.evaluation needs {_missing[0]}: pip install "captum-scorecam[cli]".', name=_missing[0]
+    )
+
+from captum_scorecam.evaluation.forwards import measure_forwards
+from captum_scorecam.evaluation.methods import METHODS, Method, layer_to_explain, register_method, run_method
+from captum_scorecam.evaluation.metrics.metric import Metric, MetricInput, MetricResult
+from captum_scorecam.evaluation.metrics.registry import METRICS, register_metric
+from captum_scorecam.evaluation.plan import Plan, plan_evaluation
+from captum_scorecam.evaluation.record_files import read_records
+from captum_scorecam.evaluation.records import Curve, Failure, Record, RunSettings
+from captum_scorecam.evaluation.report.page import write_report
+from captum_scorecam.evaluation.request import ExplanationRequest, MethodOptions, MethodRun
+from captum_scorecam.evaluation.run import run_evaluation
+from captum_scorecam.evaluation.settings import read_settings
+from captum_scorecam.evaluation.summary import Summary, summarize
 
 __all__ = [
-    "MEASURES",
     "METHODS",
-    "Case",
+    "METRICS",
     "Curve",
-    "Measure",
-    "Measured",
+    "ExplanationRequest",
+    "Failure",
     "Method",
     "MethodOptions",
     "MethodRun",
-    "Question",
-    "evaluate",
+    "Metric",
+    "MetricInput",
+    "MetricResult",
+    "Plan",
+    "Record",
+    "RunSettings",
+    "Summary",
+    "layer_to_explain",
+    "measure_forwards",
+    "plan_evaluation",
     "read_records",
-    "register_measure",
+    "read_settings",
     "register_method",
+    "register_metric",
+    "run_evaluation",
+    "run_method",
+    "summarize",
+    "write_report",
 ]

@@ -1,4 +1,4 @@
-"""One image: its prediction, each method's map, and what the measures say of it."""
+"""One image: its prediction, each method's map and each metric of that map."""
 
 from __future__ import annotations
 
@@ -6,30 +6,27 @@ import math
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
-from typing import Any
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
 
-from PIL import Image
 from torch import Tensor
 
-from captum_scorecam.evaluation.loading import Loaded, Preprocessed, failure_of
+from captum_scorecam.evaluation.loading import Loaded, Preprocessed
 from captum_scorecam.evaluation.methods import run_method
-from captum_scorecam.evaluation.metrics.metric import ON_IMAGE, ON_MOSAIC, Case, Measured
-from captum_scorecam.evaluation.plan import PREDICTED, Plan
-from captum_scorecam.evaluation.records import Record
-from captum_scorecam.evaluation.request import MethodRun, Question
+from captum_scorecam.evaluation.metrics.metric import MetricInput, MetricResult, On
+from captum_scorecam.evaluation.plan import Plan
+from captum_scorecam.evaluation.records import Failure, Record, Stage
+from captum_scorecam.evaluation.request import ExplanationRequest, MethodRun
 from captum_scorecam.models import Prediction, class_name, seen_pixels
-
-_NO_IMAGE = Image.new("RGB", (1, 1))  # where the preprocessing is done already
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What one method came to on one image.
+    """The outcome of one method on one image.
 
     Attributes:
-        record (dict): The line of the records.
-        seconds (dict): What the parts took.
+        record (Record): Its record.
+        seconds (dict): Wall-clock time of the ``attribution`` and of each of the ``metrics``.
         pixels (Tensor, optional): What the model saw, H×W×3 in [0, 1]; None after a failure.
         map (Tensor, optional): The method's map, H×W; None after a failure.
     """
@@ -41,83 +38,94 @@ class Outcome:
 
 
 class StageError(Exception):
-    """An error that is told in a record; its cause is the error itself."""
+    """A failure that becomes part of a record."""
 
-    def __init__(self, error: Exception, stage: str) -> None:
-        super().__init__(str(error))
-        self.failure = failure_of(error, stage)
+    def __init__(self, failure: Failure) -> None:
+        super().__init__(failure.message)
+        self.failure = failure
 
 
 @contextmanager
-def _stage(name: str) -> Iterator[None]:
+def _stage(name: Stage) -> Iterator[None]:
     try:
         yield
-    except Exception as error:  # of the user's model, method or measure: anything
-        raise StageError(error, name) from error
+    except Exception as error:  # the user's model, method or metric may raise anything
+        raise StageError(Failure.from_exception(error, name)) from error
+
+
+class View(NamedTuple):
+    """An input of the model, and the class that is explained in it."""
+
+    image: Preprocessed
+    target: int
 
 
 @dataclass(frozen=True)
-class _Subject:
-    """An image and its mosaic, what the model says of the image, and the class that is explained."""
+class Subject:
+    """A classified image.
 
-    image: Preprocessed
-    mosaic: Preprocessed | None
+    Attributes:
+        views (mapping): The image, and its mosaic if there is one, by `Metric.on`.
+        pixels (Tensor): What the model saw of the image, H×W×3 in [0, 1].
+        prediction (Prediction): The model's prediction for the image.
+        label (int, optional): The class of the image's label.
+    """
+
+    views: Mapping[On, View]
     pixels: Tensor
     prediction: Prediction
     label: int | None
-    target: int
-
-    @property
-    def predicted(self) -> int:
-        return int(self.prediction.scores.argmax())
 
 
 def evaluate_image(plan: Plan, loaded: Loaded, methods: Sequence[str]) -> Iterator[Outcome]:
     """Evaluates methods on one image.
 
     Args:
-        plan (Plan): What is evaluated.
+        plan (Plan): The evaluation.
         loaded (Loaded): The image.
-        methods (sequence of str): The methods that are left to do.
+        methods (sequence of str): The methods to run.
 
     Yields:
-        Outcome: One for each method; or a single one, where the image or its label is the reason that none can run.
+        Outcome: One per method; a single one if the image or its label failed, so that no method can run.
     """
-    head: Record = {"image": loaded.name, "index": loaded.index, "method": None}
-    if loaded.image is None:
-        yield Outcome({**head, "error": loaded.failure})
-        return
     try:
-        subject = _subject(plan, loaded, loaded.image)
+        subject = classify(plan, loaded)
     except StageError as error:
-        yield Outcome({**head, "error": error.failure})
+        yield Outcome(Record(loaded.name, loaded.index, None, error.failure))
         return
     for method in methods:
-        head["method"] = method
         try:
-            outcome = _outcome(plan, subject, method)
+            yield _evaluate_method(plan, loaded, subject, method)
         except StageError as error:
-            yield Outcome({**head, "error": error.failure})
-        else:
-            yield replace(outcome, record={**head, **outcome.record, "error": None}, pixels=subject.pixels)
+            yield Outcome(Record(loaded.name, loaded.index, method, error.failure))
 
 
-def _subject(plan: Plan, loaded: Loaded, image: Preprocessed) -> _Subject:
-    """Classifies an image and finds the class to explain."""
+def classify(plan: Plan, loaded: Loaded) -> Subject:
+    """Classifies an image and chooses the class to explain.
+
+    Raises:
+        StageError: If the image could not be read or classified, or the model lacks the class of its label.
+    """
+    if loaded.failure is not None:
+        raise StageError(loaded.failure)
+    assert loaded.image is not None  # it was read
     with _stage("label"):
         label = _label(plan, loaded)
     with _stage("image"):
-        inputs = _inputs(plan, image)
+        inputs = plan.classifier.batch(loaded.image.values)
         pixels = seen_pixels(inputs, plan.classifier.preprocess)
         prediction = plan.classifier.predict(inputs)
         if not prediction.scores.isfinite().all():
-            raise ValueError("Expected finite scores, but the model gives NaN or Inf for this image.")
-    target = int(prediction.scores.argmax()) if plan.target == PREDICTED or label is None else label
-    return _Subject(image, loaded.mosaic, pixels, prediction, label, target)
+            raise ValueError("Expected finite scores, but the model returned NaN or Inf for this image.")
+    target = label if plan.target == "label" and label is not None else int(prediction.scores.argmax())
+    views: dict[On, View] = {"image": View(loaded.image, target)}
+    if loaded.mosaic is not None and label is not None:
+        views["mosaic"] = View(loaded.mosaic, label)
+    return Subject(views, pixels, prediction, label)
 
 
 def _label(plan: Plan, loaded: Loaded) -> int | None:
-    """Returns the class of the image's label; None where it has none in the model, and none is needed."""
+    """Returns the class of the image's label; None if the model lacks it and the evaluation does not need it."""
     try:
         return plan.class_of(loaded.label)
     except ValueError:
@@ -126,57 +134,67 @@ def _label(plan: Plan, loaded: Loaded) -> int | None:
         return None
 
 
-def _inputs(plan: Plan, image: Preprocessed) -> Tensor:
-    """Returns the batch of one that the classifier makes of an image, which is preprocessed already."""
-    return replace(plan.classifier, preprocess=lambda _image: image.values).inputs(_NO_IMAGE)
+def explain(plan: Plan, subject: Subject, method: str, on: On) -> tuple[MetricInput, MethodRun]:
+    """Runs a method on an image or its mosaic.
 
-
-def _outcome(plan: Plan, subject: _Subject, method: str) -> Outcome:
-    start = time.perf_counter()
-    with _stage("method"):
-        case, run = _explained(plan, subject, method, subject.image, subject.target)
-        cases = {ON_IMAGE: case}
-        if subject.mosaic is not None and subject.label is not None:
-            cases[ON_MOSAIC], _ = _explained(plan, subject, method, subject.mosaic, subject.label)
-    seconds: dict[str, Any] = {"attribution": time.perf_counter() - start, "measures": {}}
-    measured: dict[str, Measured] = {}
-    for measure in plan.chosen_measures():
-        start = time.perf_counter()
-        with _stage("measure"):
-            measured[measure.name] = _checked(measure.measure(cases[measure.on]), measure.name)
-        seconds["measures"][measure.name] = time.perf_counter() - start
-    return Outcome({**_described(plan, subject, run), **_numbers(measured)}, seconds, map=case.maps[0, 0])
-
-
-def _explained(plan: Plan, subject: _Subject, method: str, image: Preprocessed, target: int) -> tuple[Case, MethodRun]:
-    inputs = _inputs(plan, image)
-    question = Question(plan.classifier.model, plan.layer, inputs, [target], subject.prediction.score, plan.options)
-    maps, run = run_method(method, question)
+    Raises:
+        ValueError: If the map is not finite.
+    """
+    view = subject.views[on]
+    request = ExplanationRequest(
+        plan.classifier.model,
+        plan.layer,
+        plan.classifier.batch(view.image.values),
+        [view.target],
+        subject.prediction.score,
+        plan.options,
+    )
+    maps, run = run_method(method, request)
     if not maps.isfinite().all():
         raise ValueError("Expected a finite map, but got NaN or Inf.")
-    return Case(method, question, maps.unsqueeze(1), image.region), run
+    return MetricInput(method, request, maps.unsqueeze(1), view.image.region), run
 
 
-def _described(plan: Plan, subject: _Subject, run: MethodRun) -> Record:
-    return {
-        "target": subject.target,
-        "target_name": class_name(subject.target, plan.classifier.class_names),
-        "label": subject.label,
-        "predicted": subject.predicted,
-        "correct": None if subject.label is None else subject.predicted == subject.label,
-        "probability": float(subject.prediction.probabilities[subject.target]),
-        "forwards": run.forwards,
-    }
+def _evaluate_method(plan: Plan, loaded: Loaded, subject: Subject, method: str) -> Outcome:
+    start = time.perf_counter()
+    with _stage("method"):
+        explained = {on: explain(plan, subject, method, on) for on in subject.views}
+    seconds: dict[str, Any] = {"attribution": time.perf_counter() - start, "metrics": {}}
+    results: dict[str, MetricResult] = {}
+    for metric in plan.chosen_metrics():
+        start = time.perf_counter()
+        with _stage("metric"):
+            results[metric.name] = _checked(metric.compute(explained[metric.on][0]), metric.name)
+        seconds["metrics"][metric.name] = time.perf_counter() - start
+    metric_input, run = explained["image"]
+    record = _record(plan, loaded, subject, method, run.forwards, results)
+    return Outcome(record, seconds, subject.pixels, metric_input.maps[0, 0])
 
 
-def _numbers(measured: Mapping[str, Measured]) -> Record:
-    curves = {name: {"x": list(m.curve.x), "y": list(m.curve.y)} for name, m in measured.items() if m.curve is not None}
-    return {"values": {name: m.value for name, m in measured.items()}, "curves": curves}
+def _record(
+    plan: Plan, loaded: Loaded, subject: Subject, method: str, forwards: int, results: Mapping[str, MetricResult]
+) -> Record:
+    target, predicted = subject.views["image"].target, int(subject.prediction.scores.argmax())
+    return Record(
+        image=loaded.name,
+        index=loaded.index,
+        method=method,
+        error=None,
+        target=target,
+        target_name=class_name(target, plan.classifier.class_names),
+        label=subject.label,
+        predicted=predicted,
+        correct=None if subject.label is None else predicted == subject.label,
+        probability=float(subject.prediction.probabilities[target]),
+        forwards=forwards,
+        values={name: result.value for name, result in results.items()},
+        curves={name: result.curve for name, result in results.items() if result.curve is not None},
+    )
 
 
-def _checked(measured: Measured, name: str) -> Measured:
-    numbers = [] if measured.value is None else [measured.value]
-    numbers += [] if measured.curve is None else measured.curve.y
+def _checked(result: MetricResult, name: str) -> MetricResult:
+    numbers = [] if result.value is None else [result.value]
+    numbers += [] if result.curve is None else result.curve.y
     if not all(math.isfinite(number) for number in numbers):
         raise ValueError(f"Expected finite numbers of {name}, but got NaN or Inf.")
-    return measured
+    return result

@@ -1,4 +1,4 @@
-"""Pictures of a run: what the model saw of an image, and each method's map."""
+"""Pictures of a run for its report: what the model saw of an image, and each method's map."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ GALLERY = "gallery"
 
 
 def picture_name(index: int, method: str | None = None) -> str:
-    """Returns the name of an image's picture in ``gallery``, or of a method's map of it."""
+    """Returns the file name of an image's picture in ``gallery``, or of a method's map of it."""
     return f"{index:06d}.png" if method is None else f"{index:06d}-{method}.png"
 
 
 def write_pictures(run: Path, outcome: Outcome) -> None:
-    """Writes the picture of an image, if it is not there yet, and of a map: black at its lowest, white at its highest.
+    """Writes the picture of an image, unless it exists, and of a map, from black (lowest) to white (highest).
 
     Raises:
-        OSError: If one can't be written.
+        OSError: If a file can't be written.
     """
     if outcome.pixels is None or outcome.map is None:
         return
-    index, method = outcome.record["index"], outcome.record["method"]
+    index, method = outcome.record.index, outcome.record.method
     if not (run / GALLERY / picture_name(index)).exists():
         write_durably(run / GALLERY / picture_name(index), _png(outcome.pixels))
     write_durably(run / GALLERY / picture_name(index, method), _png(min_max_normalize(outcome.map[None, None])[0, 0]))

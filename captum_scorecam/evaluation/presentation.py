@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterable, Mapping
 
 from captum_scorecam.evaluation.methods import METHODS
-from captum_scorecam.evaluation.metrics.registered import MEASURES
+from captum_scorecam.evaluation.metrics.registry import METRICS
 from captum_scorecam.evaluation.statistics import Estimate
 from captum_scorecam.evaluation.summary import Group
 
@@ -20,12 +20,12 @@ def method_title(name: str) -> str:
 
 def measure_title(name: str) -> str:
     """Returns a measure's title with its unit; the name of a plugin's measure that is not imported."""
-    return MEASURES[name].title if name in MEASURES else name
+    return METRICS[name].title if name in METRICS else name
 
 
 def higher_is_better(name: str) -> bool | None:
     """Returns a measure's direction; None of a plugin's measure that is not imported."""
-    return MEASURES[name].higher_is_better if name in MEASURES else None
+    return METRICS[name].higher_is_better if name in METRICS else None
 
 
 def best_of(values: Mapping[str, float | None], measure: str) -> set[str]:

@@ -1,149 +1,232 @@
-"""The records of a run: one line of JSON for each image and method, durable as soon as it is written."""
+"""The types of a run's records and settings, and their JSON, through which everything reads and writes them."""
 
 from __future__ import annotations
 
 import json
-import os
-from collections.abc import Iterator, Mapping
-from pathlib import Path
-from types import TracebackType
-from typing import Any
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields, is_dataclass
+from functools import cache
+from re import sub
+from types import NoneType, UnionType
+from typing import Any, Literal, TypeAlias, TypeVar, Union, get_args, get_origin, get_type_hints
 
-from captum_scorecam.evaluation.durable_files import sync_folder, write_durably
-from captum_scorecam.evaluation.settings import read_configuration
+FORMAT_VERSION = 1
 
-Record = dict[str, Any]
-RECORDS = "records"
+Stage: TypeAlias = Literal["image", "label", "method", "metric"]
+Target: TypeAlias = Literal["predicted", "label"]
 
-
-def rank_file(run: Path, folder: str, rank: int) -> Path:
-    """Returns where a rank's lines go, in ``records`` or ``times``."""
-    return run / folder / f"rank-{rank:03d}.jsonl"
+_LONGEST_MESSAGE = 1000
+_JSON_SCALARS: dict[Any, set[type]] = {int: {int}, float: {int, float}, str: {str}, bool: {bool}, NoneType: {NoneType}}
+T = TypeVar("T")
 
 
-class LineFile:
-    """A file of JSON lines, to append to.
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """Why an image or a method has no result.
 
-    A last line that is torn, since a process was killed in the middle of it, is cut off on opening.
+    Attributes:
+        type (str): The exception's class.
+        message (str): Its text, on one line of at most 1000 characters, without memory addresses.
+        stage (str): What failed: reading or classifying the ``image``, finding the class of its ``label``, the
+            ``method``, or a ``metric``.
+    """
+
+    type: str
+    message: str
+    stage: Stage
+
+    @classmethod
+    def from_exception(cls, error: Exception, stage: Stage) -> Failure:
+        """Describes an exception, in the same words each time it is raised."""
+        message = sub(r" at 0x[0-9a-f]+", "", " ".join(str(error).split()))
+        return cls(type(error).__name__, message[:_LONGEST_MESSAGE], stage)
+
+
+@dataclass(frozen=True, slots=True)
+class Curve:
+    """A curve behind a metric's value.
+
+    Attributes:
+        x (sequence of float or str): Fractions of the pixels in [0, 1], or names of layers.
+        y (sequence of float): One value per point: a score in [0, 1], or a rank correlation in [-1, 1].
+    """
+
+    x: Sequence[float | str]
+    y: Sequence[float]
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """What one method made of one image. After a failure, the fields from `target` on keep their defaults.
+
+    Attributes:
+        image (str): The image's name.
+        index (int): Its position in the data set, from 0.
+        method (str, optional): A name in `METHODS`; None if no method could run, as the image or its label failed.
+        error (Failure, optional): None unless something failed.
+        target (int, optional): Index of the class that was explained.
+        target_name (str, optional): That class's name, ``class 3`` if the model has no names.
+        label (int, optional): Index of the class of the image's label; None if the model has no such class.
+        predicted (int, optional): Index of the class with the highest score.
+        correct (bool, optional): Whether the label was predicted; None without a label.
+        probability (float, optional): The target's probability, in [0, 1].
+        forwards (int, optional): Masked inputs that ran through the model; forward passes of a gradient method.
+        values (mapping of str to float): By metric name, in the metric's unit; None where a metric is undefined.
+        curves (mapping of str to Curve): By metric name, of the metrics that have one.
+    """
+
+    image: str
+    index: int
+    method: str | None
+    error: Failure | None
+    target: int | None = None
+    target_name: str | None = None
+    label: int | None = None
+    predicted: int | None = None
+    correct: bool | None = None
+    probability: float | None = None
+    forwards: int | None = None
+    values: Mapping[str, float | None] = field(default_factory=dict)
+    curves: Mapping[str, Curve] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class RunSettings:
+    """All settings of a run. A run is resumed only with the same ones.
+
+    Attributes:
+        model (str): The name that the model was loaded by.
+        weights_digest (str): Digest of its parameters and buffers.
+        layer (str): The explained layer's path; ``none`` if no method uses a layer.
+        dtype (str): The inputs' dtype, such as ``float32``.
+        device (str): The device's type, such as ``cpu``.
+        threads (int): PyTorch's threads on the CPU, on which rounding depends.
+        images (int): How many images are evaluated.
+        images_digest (str): Digest of their positions, labels and names.
+        methods (tuple of str): Names in `METHODS`, in the order in which they run.
+        metrics (tuple of str): Names in `METRICS`, in the order in which they run.
+        target (str): The class to explain: the ``predicted`` one, or that of the image's ``label``.
+        gallery (int): How many of the first images have their pictures and maps saved.
+        n_masks (int): RISE's masks per image.
+        mask_iterations (int): Mask's optimisation steps per image.
+        perturbations_per_eval (int): Masked inputs per forward.
+        seed (int): Seed of the drawn images, mosaics, masks and noise.
+        data (str, optional): Path of the data set; None if the caller gave none.
+        data_format (str, optional): Its format, as `open_data` takes it; None if the caller gave none.
+        weights (str, optional): Where the weights come from, as `load_classifier` takes it; None if the caller gave
+            none.
+    """
+
+    model: str
+    weights_digest: str
+    layer: str
+    dtype: str
+    device: str
+    threads: int
+    images: int
+    images_digest: str
+    methods: tuple[str, ...]
+    metrics: tuple[str, ...]
+    target: Target
+    gallery: int
+    n_masks: int
+    mask_iterations: int
+    perturbations_per_eval: int
+    seed: int
+    data: str | None = None
+    data_format: str | None = None
+    weights: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Configuration:
+    """The content of ``configuration.json``.
+
+    Attributes:
+        format_version (int): `FORMAT_VERSION` of the package that wrote the run.
+        settings (RunSettings): The run's settings.
+        versions (mapping of str to str): Versions of packages, Python and CUDA, the device's name and the git revision
+            of the working directory; None for what was not there.
+    """
+
+    format_version: int
+    settings: RunSettings
+    versions: Mapping[str, str | None]
+
+
+def to_json(value: Record | Configuration, indent: int | None = None) -> str:
+    """Returns a record or configuration as JSON with sorted keys, on one line unless there is an indent.
+
+    Raises:
+        ValueError: If a number is NaN or infinite.
+    """
+    separators = (",", ":") if indent is None else None
+    return json.dumps(value, default=_members, sort_keys=True, allow_nan=False, indent=indent, separators=separators)
+
+
+def _members(value: Any) -> dict[str, Any]:
+    return {member.name: getattr(value, member.name) for member in fields(value)}
+
+
+def from_json(kind: type[T], text: str | bytes, place: str) -> T:
+    """Reads what `to_json` wrote.
 
     Args:
-        path (Path): The file, made if it is not there.
-        durable (bool): Whether a line is on the disk when `append` returns. Default: True.
+        kind (type): `Record` or `Configuration`.
+        text (str or bytes): The JSON.
+        place (str): Where it comes from, for messages.
 
     Raises:
-        OSError: If the file can't be opened.
+        ValueError: If it is not JSON, a key is missing or unknown, a value is of another type, or a number is NaN or
+            infinite. The message names the place and the key.
     """
-
-    def __init__(self, path: Path, durable: bool = True) -> None:
-        self.path, self._durable = path, durable
-        self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o666)
-        os.ftruncate(self._descriptor, _length_of_whole_lines(path))
-        if durable:
-            sync_folder(path.parent)
-
-    def append(self, record: Mapping[str, Any]) -> None:
-        """Writes one line, whole or not at all.
-
-        Raises:
-            OSError: If it can't be written.
-            ValueError: If a number is NaN or infinite.
-        """
-        line = json.dumps(record, sort_keys=True, allow_nan=False, separators=(",", ":")).encode() + b"\n"
-        before = os.fstat(self._descriptor).st_size
-        try:
-            while line:
-                line = line[os.write(self._descriptor, line) :]
-            if self._durable:
-                os.fsync(self._descriptor)
-        except OSError:
-            os.ftruncate(self._descriptor, before)
-            raise
-
-    def __enter__(self) -> LineFile:
-        return self
-
-    def __exit__(
-        self, error_type: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        os.close(self._descriptor)
-
-
-def _length_of_whole_lines(path: Path) -> int:
-    """Returns how many bytes of a file end with a newline; it is read backwards, a block at a time."""
-    with path.open("rb") as file:
-        end = file.seek(0, os.SEEK_END)
-        while end > 0:
-            start = max(0, end - 65536)
-            file.seek(start)
-            newline = file.read(end - start).rfind(b"\n")
-            if newline >= 0:
-                return start + newline + 1
-            end = start
-    return 0
-
-
-def iterate_records(run: Path) -> Iterator[Record]:
-    """Reads the records of a run one by one, those of each rank in the order in which it wrote them.
-
-    A torn last line is passed over, and so is a second record of an image and method.
-
-    Raises:
-        ValueError: If another line is not a record.
-        OSError: If a file can't be read.
-    """
-    seen = set()
-    for path in sorted((run / RECORDS).glob("rank-*.jsonl")):
-        with path.open("rb") as file:
-            for number, line in enumerate(file, 1):
-                if not line.endswith(b"\n"):
-                    break
-                record = _parsed(line, path, number)
-                key = (record["index"], record["method"])
-                if key not in seen:
-                    seen.add(key)
-                    yield record
-
-
-def _parsed(line: bytes, path: Path, number: int) -> Record:
     try:
-        record = json.loads(line)
+        parsed: T = _parsed(json.loads(text, parse_constant=_refuse_constant), kind, "it")
     except ValueError as error:
-        raise ValueError(f"Expected a record in line {number} of {str(path)!r}, but it is damaged: {error}.") from error
-    if not isinstance(record, dict) or not {"index", "method", "error"} <= record.keys():
-        raise ValueError(f"Expected a record in line {number} of {str(path)!r}, but got {line[:60]!r}.")
-    return record
+        raise ValueError(f"Expected a {kind.__name__.lower()} in {place}, but {error}.") from error
+    return parsed
 
 
-def read_records(run: Path, *, curves: bool = True) -> list[Record]:
-    """Reads the records of a run.
-
-    Args:
-        run (Path): The run's folder.
-        curves (bool): Keep the curves, which are most of a record. Default: True.
-
-    Returns:
-        list of dict: In the order of the images, and of the configuration's methods; each image and method once.
-
-    Raises:
-        ValueError: If there is no run, or a line is damaged.
-    """
-    place = {method: number for number, method in enumerate(read_configuration(run)["asked"]["methods"])}
-    records = []
-    for record in iterate_records(run):
-        if not curves:
-            record.pop("curves", None)
-        records.append(record)
-    return sorted(records, key=lambda record: (record["index"], place.get(record["method"], -1)))
+def _refuse_constant(constant: str) -> None:
+    raise ValueError(f"it has the number {constant}")
 
 
-def remove_failures(run: Path) -> None:
-    """Takes the records with an error out of a run, so that they are done again.
+def _parsed(value: Any, kind: Any, name: str) -> Any:
+    """Checks a JSON value against a type of the dataclasses above, and builds the dataclasses in it."""
+    options = _options(kind)
+    if value is None and NoneType in options:
+        return None
+    kind = next(option for option in options if option is not NoneType)
+    origin, arguments = get_origin(kind), get_args(kind)
+    if is_dataclass(kind) and isinstance(value, dict):
+        return _dataclass(value, kind, name)
+    if origin is Mapping and isinstance(value, dict):
+        return {key: _parsed(item, arguments[1], f"{name}[{key!r}]") for key, item in value.items()}
+    if origin in (Sequence, tuple) and isinstance(value, list) and {*map(type, value)} <= _scalars(arguments[0]):
+        return tuple(value) if origin is tuple else value
+    if type(value) in _scalars(kind) and (origin is not Literal or value in arguments):
+        return value
+    raise ValueError(f"{name} is {value!r:.80}")
 
-    Raises:
-        OSError: If a file can't be written; its records are as they were.
-    """
-    for path in sorted((run / RECORDS).glob("rank-*.jsonl")):
-        whole = path.read_bytes()[: _length_of_whole_lines(path)]
-        numbered = enumerate(whole.splitlines(keepends=True), 1)
-        kept = [line for number, line in numbered if _parsed(line, path, number)["error"] is None]
-        write_durably(path, b"".join(kept))
+
+def _options(kind: Any) -> tuple[Any, ...]:
+    return get_args(kind) if get_origin(kind) in (Union, UnionType) else (kind,)
+
+
+def _scalars(kind: Any) -> set[type]:
+    """The Python types that JSON's numbers, texts and truth values of a type have."""
+    kinds = (str,) if get_origin(kind) is Literal else _options(kind)
+    return {scalar for option in kinds for scalar in _JSON_SCALARS.get(option, set())}
+
+
+def _dataclass(value: Mapping[str, Any], kind: Any, name: str) -> Any:
+    types = _types(kind)
+    for wrong, keys in (("lacks", types.keys() - value.keys()), ("has the unknown", value.keys() - types.keys())):
+        if keys:
+            raise ValueError(f"{name} {wrong} key {min(keys)!r}")
+    return kind(**{key: _parsed(item, types[key], f"`{key}`") for key, item in value.items()})
+
+
+@cache
+def _types(kind: Any) -> dict[str, Any]:
+    return get_type_hints(kind)

@@ -1,8 +1,9 @@
-"""What an attribution method is asked, and what it ran to answer."""
+"""What a method is asked to explain, with which options, and what it ran."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -13,13 +14,13 @@ from captum_scorecam.models import ExplainedLayer
 
 @dataclass(frozen=True)
 class MethodOptions:
-    """What the user chose for the methods.
+    """Options of the methods.
 
     Attributes:
         n_masks (int): RISE's masks. Default: 2000.
-        seed (int): What RISE's masks and Mask's jitter are drawn from. Default: 0.
-        mask_iterations (int): Mask's steps. Default: 300.
-        perturbations_per_eval (int, optional): Masked inputs in a forward of ScoreCAM or RISE. Default: None, tuned.
+        seed (int): Seed of RISE's masks and Mask's jitter. Default: 0.
+        mask_iterations (int): Mask's optimisation steps. Default: 300.
+        perturbations_per_eval (int, optional): Masked inputs per forward of Score-CAM or RISE. Default: None, tuned.
         show_progress (bool): Show progress bars. Default: False.
     """
 
@@ -38,8 +39,8 @@ DEFAULT_OPTIONS = MethodOptions()
 
 
 @dataclass(frozen=True)
-class Question:
-    """What a method is asked: the evidence in one image for each of T classes.
+class ExplanationRequest:
+    """A request for the maps of T classes of one image.
 
     Attributes:
         model (nn.Module): Takes N×C×H×W inputs and returns N×classes scores.
@@ -47,18 +48,18 @@ class Question:
         inputs (Tensor): The preprocessed image, 1×C×H×W.
         targets (list of int): The T classes.
         score (str): ``output`` for a model that returns probabilities, else ``probability``. Default: "probability".
-        options (MethodOptions): What the user chose.
+        options (MethodOptions): Options of the methods.
     """
 
     model: nn.Module
     layer: ExplainedLayer
     inputs: Tensor
     targets: list[int]
-    score: str = "probability"
+    score: Literal["output", "probability"] = "probability"
     options: MethodOptions = DEFAULT_OPTIONS
 
     def repeated_inputs(self) -> Tensor:
-        """Returns the inputs once for each class, with a gradient also where the model's weights are frozen."""
+        """Returns the inputs once per class, with a gradient even if the model's weights are frozen."""
         return self.inputs.detach().repeat_interleave(len(self.targets), 0).requires_grad_()
 
 
@@ -67,13 +68,11 @@ class MethodRun:
     """What a method ran for all classes of one image.
 
     Attributes:
-        title (str): The method's name as it is shown.
-        forwards (int): Masked inputs that ran, or, of gradient methods, forward passes.
-        channels (RunStatistics, optional): The channels that ScoreCAM had, and those that it could leave out.
-        seconds (float): The time that it took.
+        forwards (int): Masked inputs that ran through the model; forward passes of a gradient method.
+        channels (RunStatistics, optional): Score-CAM's channels and how many of them were skipped. Default: None.
+        seconds (float): Wall-clock time. Default: 0.
     """
 
-    title: str
     forwards: int
     channels: RunStatistics | None = None
     seconds: float = 0.0

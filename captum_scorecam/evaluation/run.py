@@ -1,12 +1,11 @@
-"""Runs an evaluation: image after image, method after method, each piece on the disk before the next is begun."""
+"""Runs an evaluation: image by image, method by method, each record on disk before the next one starts."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+import json
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from filelock import FileLock, Timeout
@@ -15,15 +14,27 @@ from captum_scorecam.evaluation.image_evaluation import Outcome, evaluate_image
 from captum_scorecam.evaluation.loading import LoadedImages, load_images
 from captum_scorecam.evaluation.pictures import GALLERY, write_pictures
 from captum_scorecam.evaluation.plan import Plan
-from captum_scorecam.evaluation.ranks import Ranks, joined_ranks
-from captum_scorecam.evaluation.records import RECORDS, LineFile, iterate_records, rank_file, remove_failures
+from captum_scorecam.evaluation.ranks import joined_ranks
+from captum_scorecam.evaluation.record_files import (
+    RECORDS,
+    LineFile,
+    iterate_records,
+    missing_methods,
+    rank_file,
+    read_records,
+    remove_failures,
+)
+from captum_scorecam.evaluation.records import RunSettings, to_json
 from captum_scorecam.evaluation.settings import (
     CONFIGURATION,
-    check_same,
+    check_same_settings,
     find_versions,
     read_configuration,
+    read_settings,
+    warn_of_other_versions,
     write_configuration,
 )
+from captum_scorecam.evaluation.summary import Summary, summarize, write_summary
 
 TIMES = "times"
 LOCK_SECONDS = 10  # the workers of a killed DataLoader keep its lock until they notice
@@ -31,140 +42,144 @@ OnImage = Callable[[int, int], None]
 Todo = dict[int, tuple[str, ...]]
 
 
-@dataclass(frozen=True)
-class _Start:
-    """What rank 0 found, and the others go by."""
-
-    asked: Mapping[str, Any]
-    todo: Todo
-
-
-@contextmanager
-def running(
+def run_evaluation(
     plan: Plan,
-    run: Path,
+    folder: Path | str,
     *,
     workers: int = 0,
     threads: int | None = None,
     retry_errors: bool = False,
     on_image: OnImage | None = None,
-) -> Iterator[Ranks]:
-    """Runs what is left of a plan, sharing the images with the other ranks if there are any.
+) -> Summary | None:
+    """Runs an evaluation, or resumes one that was interrupted, and writes its summary.
+
+    Processes that ``torchrun`` started share the images.
 
     Args:
-        plan (Plan): What is evaluated.
-        run (Path): The run's folder, which is made, or holds a run with the same configuration.
-        workers, threads, retry_errors, on_image: As of `evaluate`.
+        plan (Plan): The evaluation, from `plan_evaluation`.
+        folder (Path or str): The folder for records, pictures and the summary, created if missing. A run in it is
+            resumed if it has the same settings.
+        workers (int): Processes that read images ahead of time. Default: 0, this process reads them.
+        threads (int, optional): PyTorch's threads on the CPU, on which rounding depends. Default: None, those of the
+            resumed run, or PyTorch's current number.
+        retry_errors (bool): Run again what ended with an error before. Default: False.
+        on_image (callable, optional): Called after each image with the number of finished images and of all images
+            that this process runs in this call. Default: None.
 
-    Yields:
-        Ranks: This process among the others, once all are done; the run is locked until the end of the body.
+    Returns:
+        Summary: The summary of the whole run; None on all ranks except the first.
 
     Raises:
-        ValueError: If the folder holds a run with another configuration, or something else, or is in use.
-        OSError: If something can't be written. What is finished is kept.
+        ValueError: If the folder holds a run with different settings or other files, or another process uses it.
+        OSError: If a file can't be written. Finished records are kept.
     """
-    with joined_ranks(plan.device) as ranks, ExitStack() as stack:
-        n_threads = threads or _threads_of(run) or torch.get_num_threads()
-        stack.enter_context(_threads(n_threads))
-        asked = plan.asked(n_threads)
+    folder = Path(folder)
+    threads = threads or _threads_of(folder) or torch.get_num_threads()
+    with joined_ranks(plan.device) as ranks, _torch_threads(threads), ExitStack() as locks:
+        settings = plan.settings(threads)
 
-        def start() -> _Start:
-            _make_folders(run)
-            stack.enter_context(_locked(run, 0))
-            _begin_or_resume(plan, run, asked)
+        def start() -> tuple[RunSettings, Todo]:
+            _make_folders(folder)
+            locks.enter_context(_locked(folder, 0))
+            _start_or_resume(plan, folder, settings)
             if retry_errors:
-                remove_failures(run)
-            return _Start(asked, left_to_do(plan, run))
+                remove_failures(folder)
+            return settings, left_to_do(plan, folder)
 
-        begun = ranks.from_first(start)
+        first_settings, todo = ranks.from_first(start)
         if ranks.rank > 0:
-            check_same({"asked": begun.asked, "versions": {}}, asked, {})
-            stack.enter_context(_locked(run, ranks.rank))
-        share = ranks.share(list(begun.todo))
-        _run_images(plan, run, ranks.rank, {index: begun.todo[index] for index in share}, workers, on_image)
+            check_same_settings(first_settings, settings)
+            locks.enter_context(_locked(folder, ranks.rank))
+        share = {index: todo[index] for index in ranks.share(list(todo))}
+        _run_images(plan, folder, ranks.rank, share, workers, on_image)
         ranks.wait_for_all()
-        yield ranks
+        if ranks.rank > 0:
+            return None
+        summary = summarize(read_records(folder, curves=False), settings)
+        write_summary(summary, folder)
+        return summary
 
 
-def left_to_do(plan: Plan, run: Path) -> Todo:
-    """Returns the images that are not finished, and the methods that each still lacks."""
-    done: dict[int, set[str | None]] = {}
-    for record in iterate_records(run):
-        done.setdefault(record["index"], set()).add(record["method"])
-    todo: Todo = {}
-    for index in plan.indices:
-        of_image = done.get(index, set())
-        missing = tuple(method for method in plan.methods if method not in of_image)
-        if missing and None not in of_image:  # a record without a method says that none can be run
-            todo[index] = missing
-    return todo
+def left_to_do(plan: Plan, folder: Path) -> Todo:
+    """Returns the methods that each unfinished image of a plan still lacks; all of them if the folder has no run."""
+    records = iterate_records(folder, curves=False) if (folder / CONFIGURATION).exists() else ()
+    missing = missing_methods(records, plan.methods)
+    todo = {index: missing.get(index, plan.methods) for index in plan.indices}
+    return {index: methods for index, methods in todo.items() if methods}
 
 
-def _run_images(plan: Plan, run: Path, rank: int, todo: Todo, workers: int, on_image: OnImage | None) -> None:
-    images = LoadedImages(plan.data, list(todo), plan.mosaics, plan.classifier.preprocess)
+def _run_images(plan: Plan, folder: Path, rank: int, todo: Todo, workers: int, on_image: OnImage | None) -> None:
+    images = LoadedImages(plan.dataset, list(todo), plan.mosaics, plan.classifier.preprocess)
     pictured = set(plan.indices[: plan.gallery])
     with (
-        LineFile(rank_file(run, RECORDS, rank)) as records,
-        LineFile(rank_file(run, TIMES, rank), durable=False) as times,
+        LineFile(rank_file(folder, RECORDS, rank)) as records,
+        LineFile(rank_file(folder, TIMES, rank), durable=False) as times,
     ):
         for number, loaded in enumerate(load_images(images, workers), 1):
             for outcome in evaluate_image(plan, loaded, todo[loaded.index]):
-                with _told_what_is_kept(run):
+                with _saying_what_is_kept(folder):
                     if loaded.index in pictured:
-                        write_pictures(run, outcome)
-                    records.append(outcome.record)
-                    times.append({"index": loaded.index, "method": outcome.record["method"], **outcome.seconds})
+                        write_pictures(folder, outcome)
+                    records.append(to_json(outcome.record))
+                    times.append(_times(outcome))
                 _check_device(outcome)
             if on_image is not None:
                 on_image(number, len(todo))
 
 
+def _times(outcome: Outcome) -> str:
+    line = {"index": outcome.record.index, "method": outcome.record.method, **outcome.seconds}
+    return json.dumps(line, sort_keys=True, separators=(",", ":"))
+
+
 @contextmanager
-def _told_what_is_kept(run: Path) -> Iterator[None]:
+def _saying_what_is_kept(folder: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        text = f"{error.strerror}. What is finished in {str(run)!r} is kept; the same command goes on"
+        text = f"{error.strerror}. Finished records in {str(folder)!r} are kept; run the evaluation again to resume"
         raise OSError(error.errno, text) from error
 
 
 def _check_device(outcome: Outcome) -> None:
-    """Stops after an error that leaves the GPU unusable, of which every later image would be a victim."""
-    error = outcome.record["error"]
-    if error is not None and "CUDA error" in error["message"]:
+    """Stops after an error that leaves the GPU unusable, since every later image would fail too."""
+    failure = outcome.record.error
+    if failure is not None and "CUDA error" in failure.message:
         raise RuntimeError(
-            f"The GPU failed on {outcome.record['image']!r}, which is recorded: {error['message']} "
-            "The same command goes on with the next image."
+            f"The GPU failed on {outcome.record.image!r}, which is recorded: {failure.message} "
+            "Run the evaluation again to resume with the next image."
         )
 
 
-def _make_folders(run: Path) -> None:
-    if run.is_dir() and not (run / CONFIGURATION).exists():
-        foreign = {path.name for path in run.iterdir()} - {RECORDS, TIMES, GALLERY, f".{CONFIGURATION}.unfinished"}
+def _make_folders(folder: Path) -> None:
+    if folder.is_dir() and not (folder / CONFIGURATION).exists():
+        foreign = {path.name for path in folder.iterdir()} - {RECORDS, TIMES, GALLERY, f".{CONFIGURATION}.unfinished"}
         if foreign:
             raise ValueError(
-                f"Expected `--output` to be a new or empty folder, or that of a run, but {str(run)!r} holds "
-                f"{sorted(foreign)[0]!r} and no {CONFIGURATION}."
+                f"Expected `folder` to be new, empty or the folder of a run, but {str(folder)!r} contains "
+                f"{min(foreign)!r} and no {CONFIGURATION}."
             )
-    for folder in (RECORDS, TIMES, GALLERY):
-        (run / folder).mkdir(parents=True, exist_ok=True)
+    for name in (RECORDS, TIMES, GALLERY):
+        (folder / name).mkdir(parents=True, exist_ok=True)
 
 
-def _begin_or_resume(plan: Plan, run: Path, asked: Mapping[str, Any]) -> None:
+def _start_or_resume(plan: Plan, folder: Path, settings: RunSettings) -> None:
     versions = find_versions(plan.device)
-    if (run / CONFIGURATION).exists():
-        check_same(read_configuration(run), asked, versions)
+    if (folder / CONFIGURATION).exists():
+        configuration = read_configuration(folder)
+        check_same_settings(configuration.settings, settings)
+        warn_of_other_versions(configuration.versions, versions)
     else:
-        write_configuration(run, asked, versions)
+        write_configuration(folder, settings, versions)
 
 
-def _threads_of(run: Path) -> int | None:
-    """Returns the number of threads of the run that is resumed, on which roundings depend; None for a new run."""
-    return read_configuration(run)["asked"].get("threads") if (run / CONFIGURATION).exists() else None
+def _threads_of(folder: Path) -> int | None:
+    """Returns the number of threads of the run in a folder; None if it holds none."""
+    return read_settings(folder).threads if (folder / CONFIGURATION).exists() else None
 
 
 @contextmanager
-def _threads(number: int) -> Iterator[None]:
+def _torch_threads(number: int) -> Iterator[None]:
     before = torch.get_num_threads()
     torch.set_num_threads(number)
     try:
@@ -174,13 +189,13 @@ def _threads(number: int) -> Iterator[None]:
 
 
 @contextmanager
-def _locked(run: Path, rank: int) -> Iterator[None]:
-    """Keeps other processes from writing a rank's files; the system takes the lock off when the process dies."""
-    lock = FileLock(rank_file(run, RECORDS, rank).with_suffix(".lock"))
+def _locked(folder: Path, rank: int) -> Iterator[None]:
+    """Keeps other processes from writing a rank's files; the system releases the lock if the process dies."""
+    lock = FileLock(rank_file(folder, RECORDS, rank).with_suffix(".lock"))
     try:
         lock.acquire(timeout=LOCK_SECONDS)
     except Timeout as error:
-        raise ValueError(f"Expected `--output` that no other process works on, but {str(run)!r} is in use.") from error
+        raise ValueError(f"Expected a `folder` that no other process uses, but {str(folder)!r} is in use.") from error
     try:
         yield
     finally:

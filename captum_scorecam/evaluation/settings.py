@@ -1,4 +1,4 @@
-"""What a run was asked to do, kept with it: to resume it, and to tell what its numbers are."""
+"""``configuration.json``, which a run is resumed from: its settings and the versions that it started with."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ import hashlib
 import json
 import platform
 import subprocess
-import warnings
 from collections.abc import Iterable, Mapping
+from dataclasses import fields
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -16,70 +16,99 @@ import torch
 from torch import nn
 
 import captum_scorecam
+from captum_scorecam._messages import warn_caller
 from captum_scorecam.evaluation.durable_files import write_durably
+from captum_scorecam.evaluation.records import FORMAT_VERSION, Configuration, RunSettings, from_json, to_json
 
 CONFIGURATION = "configuration.json"
 _PACKAGES = ("torch", "torchvision", "captum", "torchmetrics", "pillow")
 
 
-def read_configuration(run: Path) -> dict[str, Any]:
+def read_configuration(run: Path) -> Configuration:
     """Reads the configuration of a run.
 
-    Returns:
-        dict: ``asked``, what has to be the same to resume the run (`Plan.asked`), and ``versions``, what it was begun
-        with (`find_versions`).
-
     Raises:
-        ValueError: If the folder holds no run.
+        ValueError: If the folder holds no run, or one of another format version, or the file is damaged.
     """
     path = run / CONFIGURATION
     try:
-        configuration: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        text = path.read_text(encoding="utf-8")
     except (OSError, ValueError) as error:
         raise ValueError(f"Expected the folder of a run, but {str(path)!r} can't be read: {error}.") from error
-    if not isinstance(configuration, dict) or not {"asked", "versions"} <= configuration.keys():
-        raise ValueError(f"Expected the folder of a run, but {str(path)!r} holds no configuration.")
-    return configuration
+    _check_format_version(text, path)
+    return from_json(Configuration, text, repr(str(path)))
 
 
-def write_configuration(run: Path, asked: Mapping[str, Any], versions: Mapping[str, Any]) -> None:
+def _check_format_version(text: str, path: Path) -> None:
+    try:
+        content = json.loads(text)
+    except ValueError:
+        return  # `from_json` describes the damage
+    version = content.get("format_version") if isinstance(content, dict) else None
+    if isinstance(content, dict) and version != FORMAT_VERSION:
+        raise ValueError(
+            f"Expected a run of format version {FORMAT_VERSION}, but {str(path)!r} has {version!r}: "
+            "another version of captum-scorecam wrote it. Read it with that version, or evaluate again."
+        )
+
+
+def read_settings(run: Path | str) -> RunSettings:
+    """Reads the settings of a run.
+
+    Args:
+        run (Path or str): The run's folder.
+
+    Raises:
+        ValueError: If the folder holds no run, or one of another format version, or the file is damaged.
+    """
+    return read_configuration(Path(run)).settings
+
+
+def write_configuration(run: Path, settings: RunSettings, versions: Mapping[str, str | None]) -> None:
     """Writes the configuration of a new run.
 
     Raises:
         OSError: If it can't be written.
     """
-    text = json.dumps({"asked": asked, "versions": versions}, indent=2, sort_keys=True)
+    text = to_json(Configuration(FORMAT_VERSION, settings, versions), indent=2)
     write_durably(run / CONFIGURATION, f"{text}\n".encode())
 
 
-def check_same(configuration: Mapping[str, Any], asked: Mapping[str, Any], versions: Mapping[str, Any]) -> None:
-    """Checks that a run is resumed with what it was begun with, and warns where versions differ.
+def check_same_settings(before: RunSettings, now: RunSettings) -> None:
+    """Checks that a run is resumed with the settings that it started with.
 
     Raises:
-        ValueError: If something else is asked. It says what, before and now.
+        ValueError: If they differ. The message lists what differs.
     """
-    changes = _changes(configuration["asked"], asked)
+    changes = _changes(_members(before), _members(now))
     if changes:
         raise ValueError(
-            f"Expected the configuration of the run that is there, but these differ: {'; '.join(changes)}. "
-            "Choose another `--output`, or what it was begun with."
+            f"The run in this folder was started with different settings: {changes}. "
+            "Choose another `folder`, or the settings of that run."
         )
-    changes = _changes(configuration["versions"], versions)
+
+
+def warn_of_other_versions(before: Mapping[str, str | None], now: Mapping[str, str | None]) -> None:
+    """Warns if a run is resumed with other versions than it started with."""
+    changes = _changes(before, now)
     if changes:
-        warnings.warn(f"The run was begun with others, so numbers may differ: {'; '.join(changes)}.", stacklevel=2)
+        warn_caller(f"The run in this folder was started with other versions, so numbers may differ: {changes}.")
 
 
-def _changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
-    now = json.loads(json.dumps(now))  # as it would come back from the file
-    return [
+def _members(settings: RunSettings) -> dict[str, Any]:
+    return {member.name: getattr(settings, member.name) for member in fields(settings)}
+
+
+def _changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
+    return "; ".join(
         f"{key}: {json.dumps(before.get(key))} -> {json.dumps(now.get(key))}"
         for key in sorted({*before, *now})
         if before.get(key) != now.get(key)
-    ]
+    )
 
 
-def find_versions(device: torch.device) -> dict[str, Any]:
-    """Returns the packages' versions, the git revision of the working folder (None without one), the device's name."""
+def find_versions(device: torch.device) -> dict[str, str | None]:
+    """Returns the versions of the packages that a run depends on, its device's name and the current git revision."""
     is_cuda = device.type == "cuda"
     return {
         "captum_scorecam": captum_scorecam.__version__,
@@ -108,7 +137,7 @@ def _git_revision() -> str | None:
 
 
 def digest_of_weights(model: nn.Module) -> str:
-    """Returns a digest of all parameters and buffers: the first 16 digits of their SHA-256."""
+    """Returns the first 16 digits of the SHA-256 of all parameters and buffers."""
     tensors = sorted(model.state_dict().items())
     return _digest(
         part
@@ -118,7 +147,7 @@ def digest_of_weights(model: nn.Module) -> str:
 
 
 def digest_of_lines(lines: Iterable[str]) -> str:
-    """Returns a digest of texts: the first 16 digits of their SHA-256."""
+    """Returns the first 16 digits of the SHA-256 of some lines of text."""
     return _digest(line.encode("utf-8", "surrogateescape") + b"\n" for line in lines)
 
 

@@ -1,41 +1,41 @@
-"""The records of a run as means with intervals: over all images, paired against a reference method, and per class."""
+"""The results of a run: means with intervals over all images and per class, and differences to a reference."""
 
 from __future__ import annotations
 
 import csv
 import io
 import json
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, TypeAlias
 
 import numpy as np
 
 from captum_scorecam.evaluation.durable_files import write_durably
+from captum_scorecam.evaluation.records import Record, RunSettings
 from captum_scorecam.evaluation.statistics import LEVEL, RESAMPLES, SEED, Estimate, Values, estimates
 
-Record = Mapping[str, Any]
-Estimates = dict[str, dict[str, Estimate]]  # by method and measure
+Estimates = dict[str, dict[str, Estimate]]  # by method and metric
+GroupedBy: TypeAlias = Literal["label", "target"]
 
 PREFERRED_REFERENCE = "score_cam"
 ALL_IMAGES = "all"
 _COLUMNS = (
-    *("class", "method", "measure", "mean", "low", "high", "n"),
+    *("class", "method", "metric", "mean", "low", "high", "n"),
     *("reference", "difference", "difference_low", "difference_high", "pairs"),
 )
 
 
 @dataclass(frozen=True)
 class Group:
-    """Some images, measured.
+    """The results of a group of images.
 
     Attributes:
         name (str): The class's name, or ``all``.
-        images (int): How many images have a record.
-        means (dict): An estimate for each method and measure.
-        differences (dict): The same for the method's value less the reference's, over the images where both have one.
+        images (int): The number of images with a result.
+        means (dict): An estimate for each method and metric.
+        differences (dict): The same for the method's value minus the reference's, over the images where both have one.
             The reference itself is left out.
     """
 
@@ -47,37 +47,37 @@ class Group:
 
 @dataclass(frozen=True)
 class Summary:
-    """What a run found.
+    """The results of a run.
 
     Attributes:
-        methods (tuple of str): In the order of the configuration.
-        measures (tuple of str): In the order of the configuration.
+        methods (tuple of str): In the order of the run's settings.
+        metrics (tuple of str): In the order of the run's settings.
         reference (str): The method that the others are compared to.
         overall (Group): All images.
-        grouped_by (str): What the classes are: ``label``, or ``target`` where no image has a label.
-        classes (tuple of Group): Each class, in the order of the class indices.
-        errors (tuple of dict): The records of what failed.
+        grouped_by (str): ``label`` if the classes are those of the labels; ``target`` if no image has a label.
+        classes (tuple of Group): The classes by ascending index.
+        errors (tuple of Record): The records of failures.
     """
 
     methods: tuple[str, ...]
-    measures: tuple[str, ...]
+    metrics: tuple[str, ...]
     reference: str
     overall: Group
-    grouped_by: str
+    grouped_by: GroupedBy
     classes: tuple[Group, ...]
     errors: tuple[Record, ...]
 
 
-def summarize(records: Sequence[Record], asked: Mapping[str, Any], reference: str | None = None) -> Summary:
+def summarize(records: Sequence[Record], settings: RunSettings, reference: str | None = None) -> Summary:
     """Summarises the records of a run.
 
-    A measure that does not apply to an image (its value is null) leaves that image out of the mean and out of its n;
-    a pair counts where both methods have a value.
+    An image on which a metric is undefined does not count for that metric; a difference counts the images where both
+    methods have a value.
 
     Args:
-        records (sequence of dict): What `read_records` returned.
-        asked (dict): The ``asked`` of its configuration, of which ``methods`` and ``measures`` are read.
-        reference (str, optional): The method that the others are compared to. Default: None, score_cam where it ran,
+        records (sequence of Record): From `read_records`; curves are not needed.
+        settings (RunSettings): From `read_settings`, for the names of methods and metrics.
+        reference (str, optional): The method that the others are compared to. Default: None, score_cam if it ran,
             else the first.
 
     Returns:
@@ -86,84 +86,86 @@ def summarize(records: Sequence[Record], asked: Mapping[str, Any], reference: st
     Raises:
         ValueError: If the reference is not one of the run's methods.
     """
-    methods, measures = tuple(asked["methods"]), tuple(asked["measures"])
+    methods, metrics = settings.methods, settings.metrics
     reference = _checked_reference(reference, methods)
-    measured = [record for record in records if not record.get("error")]
-    grouped_by = "label" if any(record.get("label") is not None for record in measured) else "target"
-    table = _Table(measured, methods, measures, methods.index(reference))
+    results = [record for record in records if record.error is None]
+    grouped_by: GroupedBy = "target" if all(record.label is None for record in results) else "label"
+    table = _Table(results, methods, metrics, reference)
     overall = table.group(ALL_IMAGES, list(table.rows.values()))
-    classes = tuple(table.group(name, rows) for name, rows in _rows_by_class(measured, grouped_by, table.rows).items())
-    errors = tuple(record for record in records if record.get("error"))
-    return Summary(methods, measures, reference, overall, grouped_by, classes, errors)
+    classes = tuple(table.group(name, rows) for name, rows in _rows_by_class(results, grouped_by, table.rows).items())
+    errors = tuple(record for record in records if record.error is not None)
+    return Summary(methods, metrics, reference, overall, grouped_by, classes, errors)
 
 
 def _checked_reference(reference: str | None, methods: Sequence[str]) -> str:
     if reference is None:
         return PREFERRED_REFERENCE if PREFERRED_REFERENCE in methods else methods[0]
     if reference not in methods:
-        raise ValueError(f"Expected `--reference` to be one of {', '.join(methods)}, but got {reference!r}.")
+        raise ValueError(f"Expected `reference` to be one of {', '.join(methods)}, but got {reference!r}.")
     return reference
 
 
 class _Table:
-    """The values of a run, images × methods × measures, NaN where there is none."""
+    """The values of a run, images × methods × metrics, NaN where a metric is undefined."""
 
     def __init__(
-        self, records: Sequence[Record], methods: Sequence[str], measures: Sequence[str], reference: int
+        self, records: Sequence[Record], methods: Sequence[str], metrics: Sequence[str], reference: str
     ) -> None:
-        self.methods, self.measures, self.reference = methods, measures, reference
-        self.rows = {image: row for row, image in enumerate(dict.fromkeys(record["image"] for record in records))}
-        self.values = np.full((len(self.rows), len(methods), len(measures)), np.nan)
+        self.methods, self.metrics, self.reference = methods, metrics, reference
+        self.rows = {index: row for row, index in enumerate(dict.fromkeys(record.index for record in records))}
+        self.values = np.full((len(self.rows), len(methods), len(metrics)), np.nan)
         for record in records:
-            row, method = self.rows[record["image"]], methods.index(record["method"])
-            self.values[row, method] = [_finite(record["values"].get(measure)) for measure in measures]
+            values = [record.values.get(metric) for metric in metrics]
+            row, method = self.rows[record.index], methods.index(record.method)
+            self.values[row, method] = [np.nan if value is None else value for value in values]
 
     def group(self, name: str, rows: Sequence[int]) -> Group:
         values = self.values[rows]
-        means = self._estimates(values)
-        differences = self._estimates(values - values[:, self.reference : self.reference + 1])
-        del differences[self.methods[self.reference]]
+        reference = values[:, [self.methods.index(self.reference)]]
+        means, differences = self._estimates(values), self._estimates(values - reference)
+        del differences[self.reference]
         return Group(name, len(rows), means, differences)
 
     def _estimates(self, values: Values) -> Estimates:
-        of_columns = iter(estimates(values.reshape(len(values), len(self.methods) * len(self.measures))))
-        return {method: {measure: next(of_columns) for measure in self.measures} for method in self.methods}
+        columns = iter(estimates(values.reshape(len(values), len(self.methods) * len(self.metrics))))
+        return {method: {metric: next(columns) for metric in self.metrics} for method in self.methods}
 
 
-def _finite(value: float | None) -> float:
-    return value if value is not None and math.isfinite(value) else math.nan
-
-
-def _rows_by_class(records: Sequence[Record], grouped_by: str, rows: Mapping[str, int]) -> dict[str, list[int]]:
-    of_class: dict[int, dict[int, None]] = {}  # the rows of each class, each once
+def _rows_by_class(records: Sequence[Record], grouped_by: GroupedBy, rows: Mapping[int, int]) -> dict[str, list[int]]:
+    rows_of: dict[int, dict[int, None]] = {}  # each row once
     for record in records:
-        if record.get(grouped_by) is not None:
-            of_class.setdefault(record[grouped_by], {})[rows[record["image"]]] = None
+        index = record.label if grouped_by == "label" else record.target
+        if index is not None:
+            rows_of.setdefault(index, {})[rows[record.index]] = None
     names = class_names(records)
-    return {class_title(index, names): list(of_class[index]) for index in sorted(of_class)}
+    return {class_title(index, names): list(rows_of[index]) for index in sorted(rows_of)}
 
 
 def class_names(records: Sequence[Record]) -> dict[int, str]:
-    """Returns the names of the classes that some image was explained for."""
-    return {record["target"]: record["target_name"] for record in records if record.get("target_name")}
+    """Returns the names of the classes that were explained, by index."""
+    return {
+        record.target: record.target_name
+        for record in records
+        if record.target is not None and record.target_name is not None
+    }
 
 
 def class_title(index: int, names: Mapping[int, str]) -> str:
-    """Returns a class's name with its index, which tells two classes of one name apart."""
+    """Returns a class's name and index, since two classes can have the same name."""
     return f"{names[index]} ({index})" if index in names else f"class {index}"
 
 
 def write_summary(summary: Summary, run: Path) -> None:
-    """Writes ``summary.json`` and ``summary.csv`` into a run's folder; a rerun writes them identically.
+    """Writes ``summary.json`` and ``summary.csv`` to a run's folder; the same records give identical files.
 
-    The CSV has a row for each class (``all`` first), method and measure.
+    The CSV has a row for each class (``all`` first), method and metric.
 
     Args:
-        summary (Summary): What to write.
-        run (Path): The folder.
+        summary (Summary): The summary.
+        run (Path): The run's folder.
 
     Raises:
-        OSError: If a file can't be written; what stood there is as it was.
+        OSError: If a file can't be written; an existing file is unchanged.
     """
     plain = json.dumps(_plain(summary), indent=2, ensure_ascii=False)
     write_durably(run / "summary.json", f"{plain}\n".encode())
@@ -173,7 +175,7 @@ def write_summary(summary: Summary, run: Path) -> None:
 def _plain(summary: Summary) -> dict[str, Any]:
     return {
         "methods": summary.methods,
-        "measures": summary.measures,
+        "metrics": summary.metrics,
         "reference": summary.reference,
         "interval": {"level": LEVEL, "bootstrap_resamples": RESAMPLES, "seed": SEED},
         "errors": len(summary.errors),
@@ -195,11 +197,11 @@ def _table_text(summary: Summary) -> str:
     table.writerow(_COLUMNS)
     for group in (summary.overall, *summary.classes):
         for method in summary.methods:
-            for measure in summary.measures:
-                mean = group.means[method][measure]
-                difference = group.differences.get(method, {}).get(measure)
+            for metric in summary.metrics:
+                mean = group.means[method][metric]
+                difference = group.differences.get(method, {}).get(metric)
                 compared = [] if difference is None else [summary.reference, *_cells(difference)]
-                table.writerow([group.name, method, measure, *_cells(mean), *(compared or [""] * 5)])
+                table.writerow([group.name, method, metric, *_cells(mean), *(compared or [""] * 5)])
     return text.getvalue()
 
 

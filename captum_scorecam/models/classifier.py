@@ -60,7 +60,14 @@ class Classifier:
         Raises:
             ValueError: If the preprocessing does not return a C×H×W tensor.
         """
-        values = self.preprocess(image)
+        return self.batch(self.preprocess(image))
+
+    def batch(self, values: Tensor) -> Tensor:
+        """Turns a preprocessed image into a batch of one, on the model's device and in its dtype.
+
+        Raises:
+            ValueError: If it is not a C×H×W tensor.
+        """
         if not isinstance(values, Tensor) or values.dim() != 3:
             got = tuple(values.shape) if isinstance(values, Tensor) else type(values).__name__
             raise ValueError(f"Expected the preprocessing to return a C×H×W tensor, but got {got}.")

@@ -1,105 +1,93 @@
-"""The measures that need more than a map: they take the method itself, and mostly explain again."""
+"""Metrics that call the method again, on noisy images or a randomised model; and Captum's infidelity."""
 
 from __future__ import annotations
 
-import math
 from dataclasses import replace
 from typing import Any
 
 import torch
 from captum.attr import Attribution
-from torch import Tensor
+from torch import Tensor, nn
 
 from captum_scorecam.evaluation.methods import run_method
-from captum_scorecam.evaluation.metrics.metric import Case, Curve, Measured, as_floats
-from captum_scorecam.evaluation.request import Question
+from captum_scorecam.evaluation.metrics.metric import Metric, MetricInput, MetricResult, as_floats
+from captum_scorecam.evaluation.records import Curve
 from captum_scorecam.masking.scaling import varies
 from captum_scorecam.metrics.functional import cascading_parameter_randomization, infidelity, sensitivity_max
 
-NOISE_SAMPLES = 10  # Captum's number
+NOISE_SAMPLES = 10  # Captum's default
 
 
 class _MethodAttribution(Attribution):
-    """A method of the evaluation as Captum's measures take it."""
+    """A method of the evaluation in the form that Captum's metrics take."""
 
-    def __init__(self, case: Case, fixed: bool) -> None:
-        super().__init__(case.question.model)
-        self.case, self.fixed = case, fixed
+    def __init__(self, metric_input: MetricInput, fixed: bool) -> None:
+        super().__init__(metric_input.request.model)
+        self.metric_input, self.fixed = metric_input, fixed
 
-    def attribute(self, inputs: Any, target: Any = None) -> Any:  # noqa: ARG002 (the case has it)
-        """Explains an image, or, where `fixed`, gives the case's map; of the inputs' shape, a tuple for a tuple."""
+    def attribute(self, inputs: Any, target: Any = None) -> Any:  # noqa: ARG002 (the request has it)
+        """Explains an image, or returns the given map if `fixed`; of the inputs' shape, a tuple for a tuple."""
         image = inputs[0] if isinstance(inputs, tuple) else inputs
-        maps = self.case.maps if self.fixed else _maps(self.case, image)
+        maps = self.metric_input.maps if self.fixed else _explain_again(self.metric_input, image)
         repeated = maps.to(image).expand_as(image).contiguous()
         return (repeated,) if isinstance(inputs, tuple) else repeated
 
 
-def _maps(case: Case, inputs: Tensor) -> Tensor:
-    """Explains another image, or the same one by a changed model, as the case's map was made: 1×1×H×W."""
-    return run_method(case.method, replace(case.question, inputs=inputs))[0].unsqueeze(1)
+def _explain_again(metric_input: MetricInput, inputs: Tensor) -> Tensor:
+    """Explains another image, or the same one after the model has changed: 1×1×H×W."""
+    return run_method(metric_input.method, replace(metric_input.request, inputs=inputs))[0].unsqueeze(1)
 
 
-def measure_infidelity(case: Case) -> Measured:
-    """Measures Captum's infidelity of the case's map."""
-    measured = infidelity(
-        _MethodAttribution(case, fixed=True),
-        case.question.inputs,
-        case.target,
+def _infidelity(metric_input: MetricInput) -> MetricResult:
+    value = infidelity(
+        _MethodAttribution(metric_input, fixed=True),
+        metric_input.request.inputs,
+        metric_input.target,
         n_perturb_samples=NOISE_SAMPLES,
-        max_examples_per_batch=case.rows,
-        generator=case.question.options.generator(),
+        max_examples_per_batch=metric_input.perturbations_per_eval,
+        generator=metric_input.request.options.generator(),
     )
-    return Measured(float(measured))
+    return MetricResult(float(value))
 
 
-def measure_sensitivity_max(case: Case) -> Measured:
-    """Measures Captum's sensitivity of the case's method, which explains each noisy image."""
-    measured = sensitivity_max(
-        _MethodAttribution(case, fixed=False),
-        case.question.inputs,
-        case.target,
+def _sensitivity_max(metric_input: MetricInput) -> MetricResult:
+    value = sensitivity_max(
+        _MethodAttribution(metric_input, fixed=False),
+        metric_input.request.inputs,
+        metric_input.target,
         n_perturb_samples=NOISE_SAMPLES,
-        max_examples_per_batch=1,  # a question is about one image
-        generator=case.question.options.generator(),
+        max_examples_per_batch=1,  # a request is about one image
+        generator=metric_input.request.options.generator(),
     )
-    return Measured(float(measured))
+    return MetricResult(float(value))
 
 
-def measure_sanity_check(case: Case) -> Measured:
-    """Measures rank correlation with the map while the model's children are randomised, from the last to the first."""
-    if not varies(case.maps).all():
-        return Measured(None)  # nothing can be similar to a constant map
+def _sanity_check(metric_input: MetricInput) -> MetricResult:
+    """Computes the rank correlation with the map while the model's children are randomised, from last to first."""
+    if not varies(metric_input.maps).all():
+        return MetricResult(None)  # rank correlation with a constant map is undefined
     records = list(
         cascading_parameter_randomization(
-            case.question.model,
-            lambda inputs: _maps(case, inputs if isinstance(inputs, Tensor) else inputs[0]),
-            case.question.inputs,
-            generator=case.question.options.generator(),
-            layers=_children(case.question),
+            metric_input.request.model,
+            lambda inputs: _explain_again(metric_input, inputs if isinstance(inputs, Tensor) else inputs[0]),
+            metric_input.request.inputs,
+            generator=metric_input.request.options.generator(),
+            layers=_children_with_parameters(metric_input.request.model),
         )
     )
     similarities = torch.cat([record.spearman for record in records])
-    return Measured(
-        float(similarities.double().mean()), Curve([record.layer for record in records], as_floats(similarities))
-    )
+    curve = Curve([record.layer for record in records], as_floats(similarities))
+    return MetricResult(float(similarities.double().mean()), curve)
 
 
-def _children(question: Question) -> list[str] | None:
-    """Returns the names of the model's own children that have parameters; None where it has no such children."""
-    names = [name for name, child in question.model.named_children() if next(child.parameters(), None) is not None]
+def _children_with_parameters(model: nn.Module) -> list[str] | None:
+    """Returns the names of the model's direct children that have parameters; None if there are none."""
+    names = [name for name, child in model.named_children() if next(child.parameters(), None) is not None]
     return names or None
 
 
-def infidelity_forwards(question: Question, _per_map: int) -> int:
-    """Returns the forwards of `measure_infidelity`: one, each noisy image, and the image beside each chunk of them."""
-    return 1 + NOISE_SAMPLES + math.ceil(NOISE_SAMPLES / (question.options.perturbations_per_eval or NOISE_SAMPLES))
-
-
-def sensitivity_forwards(_question: Question, per_map: int) -> int:
-    """Returns the most forwards of `measure_sensitivity_max`: one, then a map of the image and of each noisy one."""
-    return 1 + (1 + NOISE_SAMPLES) * per_map
-
-
-def sanity_forwards(question: Question, per_map: int) -> int:
-    """Returns the most forwards of `measure_sanity_check`: a map of each model."""
-    return (1 + len(_children(question) or [*question.model.modules()])) * per_map
+METRICS_OF_METHODS = (
+    Metric("infidelity", "Infidelity", False, _infidelity),
+    Metric("sensitivity_max", "Sensitivity", False, _sensitivity_max),
+    Metric("sanity_check", "Similarity after randomisation", False, _sanity_check),
+)

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from captum_scorecam.evaluation.presentation import measure_title, method_title
-from captum_scorecam.evaluation.summary import Record
+from captum_scorecam.evaluation.records import Record
 
 WIDTH, HEIGHT = 420, 270
 LEFT, RIGHT, TOP, BOTTOM = 38, 300, 12, 226  # of the plot; the labels stand to the right of it

@@ -16,7 +16,8 @@ from PIL import Image
 
 from captum_scorecam.evaluation.pictures import GALLERY, picture_name
 from captum_scorecam.evaluation.presentation import best_of, method_title
-from captum_scorecam.evaluation.summary import Record, class_names, class_title
+from captum_scorecam.evaluation.records import Record
+from captum_scorecam.evaluation.summary import class_names, class_title
 
 PICTURE_SIZE, MAP_SIZE, COMPARED_SIZE = 320, 112, 56  # the longer side, in pixels
 _QUALITY = 85

@@ -17,12 +17,13 @@ from captum_scorecam.evaluation.report import curves as report_curves
 from captum_scorecam.evaluation.report import gallery as report_gallery
 from captum_scorecam.evaluation.durable_files import write_durably
 from captum_scorecam.evaluation.presentation import decimals, measure_title, method_title, number_text
-from captum_scorecam.evaluation.records import iterate_records, read_records
+from captum_scorecam.evaluation.record_files import iterate_records, read_records
+from captum_scorecam.evaluation.records import Record
 from captum_scorecam.evaluation.report.gallery import GalleryImage, make_gallery
 from captum_scorecam.evaluation.report.tables import class_tables, differences_table, means_table
 from captum_scorecam.evaluation.settings import read_configuration
 from captum_scorecam.evaluation.statistics import RESAMPLES
-from captum_scorecam.evaluation.summary import Record, Summary, summarize
+from captum_scorecam.evaluation.summary import Summary, summarize
 
 MOST_ERRORS = 200
 COLOUR_MAP, COLOUR_STOPS = "inferno", 17

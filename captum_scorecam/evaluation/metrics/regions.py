@@ -1,0 +1,29 @@
+"""Metrics of how much of a map lies on the object: pointing games with boxes, or with a mosaic's tile."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from torch import Tensor
+
+from captum_scorecam.evaluation.metrics.metric import Metric, MetricInput, MetricResult, Need
+from captum_scorecam.metrics.functional import energy_pointing_game, pointing_game
+
+_BOXES: frozenset[Need] = frozenset({"boxes"})
+_LABEL: frozenset[Need] = frozenset({"label"})
+
+
+def _in_region(function: Callable[[Tensor, Tensor], Tensor]) -> Callable[[MetricInput], MetricResult]:
+    def compute(metric_input: MetricInput) -> MetricResult:
+        if metric_input.region is None:
+            return MetricResult(None)
+        return MetricResult(float(function(metric_input.maps, metric_input.region.unsqueeze(0))))
+
+    return compute
+
+
+METRICS_OF_REGIONS = (
+    Metric("pointing_game", "Pointing game", True, _in_region(pointing_game), needs=_BOXES),
+    Metric("energy_pointing_game", "Energy in the boxes", True, _in_region(energy_pointing_game), needs=_BOXES),
+    Metric("mosaic_pointing_game", "Energy in the tile", True, _in_region(energy_pointing_game), "mosaic", _LABEL),
+)

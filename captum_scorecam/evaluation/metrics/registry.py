@@ -1,0 +1,45 @@
+"""The metrics by name."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import get_args
+
+from captum_scorecam._messages import check_choice
+from captum_scorecam.evaluation.metrics.curves import METRICS_OF_CURVES
+from captum_scorecam.evaluation.metrics.metric import Metric, Need, On
+from captum_scorecam.evaluation.metrics.reexplaining import METRICS_OF_METHODS
+from captum_scorecam.evaluation.metrics.regions import METRICS_OF_REGIONS
+from captum_scorecam.evaluation.metrics.scores_of_masked_inputs import METRICS_OF_MASKED_INPUTS
+from captum_scorecam.evaluation.registry import check_names, register
+
+DEFAULT_METRICS = ("average_drop", "average_increase", "insertion", "deletion")
+
+METRICS = {
+    metric.name: metric
+    for metric in (*METRICS_OF_MASKED_INPUTS, *METRICS_OF_CURVES, *METRICS_OF_REGIONS, *METRICS_OF_METHODS)
+}
+
+
+def register_metric(metric: Metric) -> None:
+    """Adds a metric to `METRICS`, where `plan_evaluation` and the command line look it up.
+
+    Args:
+        metric (Metric): The metric. Registering it again changes nothing.
+
+    Raises:
+        ValueError: If its name is taken or not of letters, digits and underscores, or a field has an unknown value.
+    """
+    check_choice("on", metric.on, On)
+    if not metric.needs <= {*get_args(Need)}:
+        raise ValueError(f"Expected `needs` to hold 'label' or 'boxes' only, but got {sorted(metric.needs)}.")
+    register(METRICS, metric.name, metric, "metric")
+
+
+def check_metrics(names: Sequence[str]) -> tuple[str, ...]:
+    """Returns the metrics' names without duplicates.
+
+    Raises:
+        ValueError: If a name is not in `METRICS`.
+    """
+    return check_names(METRICS, names, "metrics")
