@@ -84,7 +84,7 @@ def section(text: str, title: str) -> list[str]:
 def expected_arguments(thing: Callable[..., Any]) -> list[str]:
     if getattr(thing, "_is_protocol", False):
         return []
-    function = thing.__init__ if inspect.isclass(thing) else inspect.unwrap(thing)  # type: ignore[misc]
+    function = thing.__init__ if inspect.isclass(thing) else inspect.unwrap(thing)
     return [name for name in inspect.signature(function).parameters if name not in ("self", "cls")]
 
 

@@ -6,6 +6,7 @@ import ast
 import re
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -14,7 +15,7 @@ from captum.attr import LayerActivation
 from torch import Tensor, nn
 
 from captum_scorecam import RISE, InputSpaceAttribution, MeaningfulPerturbation, ScoreCAM, vit_activation_maps
-from captum_scorecam.metrics import AverageDrop
+from captum_scorecam.metrics import AverageDrop, plot_curves
 from captum_scorecam.metrics import functional as F
 from tests.support.small_net import Net, images
 
@@ -22,7 +23,6 @@ ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs/guide/troubleshooting.rst").read_text()
 QUOTED = re.findall(r"^``(.+)``$", PAGE, re.MULTILINE)
 NOT_ALL_QUOTED = ("command_line", "models", "datasets", "evaluation")
-WARNING_CALLS = ("warn_caller", "warnings.warn")
 
 
 def text_of(node: ast.expr) -> str:
@@ -40,13 +40,18 @@ def messages_of(path: Path) -> list[str]:
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Raise) and isinstance(node.exc, ast.Call) and node.exc.args:
             calls.append(node.exc)
-        elif isinstance(node, ast.Call) and ast.unparse(node.func) in WARNING_CALLS:
+        elif isinstance(node, ast.Call) and ast.unparse(node.func) == "warn_caller":
             calls.append(node)
     return [text_of(call.args[0]) for call in calls]
 
 
 FILES = sorted((ROOT / "captum_scorecam").rglob("*.py"))
 MESSAGES = {path.relative_to(ROOT / "captum_scorecam"): messages_of(path) for path in FILES}
+
+
+def test_every_warning_goes_through_one_function() -> None:
+    """So the messages above are all of them."""
+    assert [path.name for path in FILES if "warnings.warn(" in path.read_text()] == ["_messages.py"]
 
 
 def test_the_page_quotes_messages() -> None:
@@ -117,21 +122,22 @@ CALLS: dict[str, Callable[[], object]] = {
     "Expected `layer` to run": lambda: ScoreCAM(Net(), Net().relu).attribute(images(), 0),
     "layer ReLU() ran 2 times": lambda: attribute(Reused()),
     "Expected maps with 2 spatial": lambda: attribute(activation_transform=lambda z: z.flatten(2)),
-    "Expected the layer to give maps": lambda: attribute(layer="fc"),
-    "Expected the layer to give floating": lambda: attribute(activation_transform=lambda z: z.long()),
+    "Expected the layer to return maps": lambda: attribute(layer="fc"),
+    "Expected the layer to return floating": lambda: attribute(activation_transform=lambda z: z.long()),
     "Expected activations of": lambda: attribute(activation_transform=lambda z: z.transpose(0, 1)),
     "Expected finite activations": lambda: attribute(activation_transform=lambda z: z / 0),
     "Expected a map with": of_vector,
     "Expected tokens": lambda: vit_activation_maps(torch.rand(1, 4, 4, 8)),
     "Expected 2×2 patch tokens": lambda: vit_activation_maps(torch.rand(1, 7, 4)),
+    "`score` is an option": lambda: ScoreCAM(Net(), nn.ReLU()).attribute(images(), 0, score="probability"),
     "Target not provided": lambda: attribute(target=None),
     "Expected floating-point inputs": lambda: attribute(inputs=torch.zeros(1, 3, 8, 8, dtype=torch.uint8)),
     "Expected inputs of shape": lambda: attribute(inputs=images()[0, 0]),
-    "Expected inputs of as many": lambda: attribute(inputs=(images(), images()[:1])),
+    "Expected inputs with the same number": lambda: attribute(inputs=(images(), images()[:1])),
     "Expected at least one target": lambda: ScoreCAM(Net(), nn.ReLU()).attribute_targets(images(), []),
     "Expected `forward_func` to return": of_dictionary,
     "Expected an output of shape": of_one_score,
-    "Expected an output whose rows": lambda: attribute(score=lambda output: output.mean(0, keepdim=True)),
+    "Expected an output with one row": lambda: attribute(score=lambda output: output.mean(0, keepdim=True)),
     "Expected finite scores of the inputs": lambda: attribute(score=lambda output: output / 0),
     "All channels of the layer are constant": lambda: attribute(inputs=images() * 0),
     "The softmax of probabilities": lambda: attribute(score="probability"),
@@ -156,6 +162,10 @@ CALLS: dict[str, Callable[[], object]] = {
     "Expected regions with": lambda: F.pointing_game(torch.rand(1, 1, 4, 4), [torch.tensor([[8, 8, 9, 9]])]),
     "Expected boxes of shape": lambda: F.pointing_game(torch.rand(1, 1, 4, 4), [torch.tensor([0, 0, 1, 1])]),
     "Expected finite boxes": lambda: F.pointing_game(torch.rand(1, 1, 9, 9), [torch.tensor([[5, 5, 2, 2]])]),
+    "Expected arguments of": lambda: F.infidelity(ScoreCAM(Net(), Net().relu), images(), 0, score="probability"),
+    "Expected all curves over": lambda: plot_curves(
+        {"insertion": SimpleNamespace(x=[0.0], y=[1.0]), "layers": SimpleNamespace(x=["fc"], y=[1.0])}
+    ),
     "Expected at least one example": lambda: AverageDrop().compute(),
 }
 
