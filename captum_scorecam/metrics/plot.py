@@ -1,52 +1,104 @@
-"""Insertion and deletion curves as a picture."""
+"""Curves as a picture."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Protocol
 
+from captum_scorecam._palette import curve_style
 from captum_scorecam.metrics.functional.insertion_deletion import PerturbationCurve
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
+_MOST_NAMES = 20  # under an axis
+
+
+class CurvePoints(Protocol):
+    """A curve over numbers, or over names such as those of layers."""
+
+    @property
+    def x(self) -> Sequence[float | str]:
+        """Positions or names of the points."""
+
+    @property
+    def y(self) -> Sequence[float]:
+        """Their values."""
+
 
 def plot_curves(
-    curves: Mapping[str, PerturbationCurve],
+    curves: Mapping[str, PerturbationCurve | CurvePoints],
     *,
     xlabel: str = "share of pixels",
     ylabel: str = "class score",
+    styles: Sequence[Mapping[str, Any]] | None = None,
     axes: Axes | None = None,
 ) -> Figure:
-    """Draws the mean curve of each method, with its mean AUC in the legend.
+    """Plots a curve for each method, with a legend above the axes.
 
     Args:
-        curves (mapping of str to PerturbationCurve): What
+        curves (mapping of str to PerturbationCurve or CurvePoints): What
             :func:`~captum_scorecam.metrics.functional.insertion` or
-            :func:`~captum_scorecam.metrics.functional.deletion` returned, by method.
+            :func:`~captum_scorecam.metrics.functional.deletion` returned, by method: the mean over the examples is
+            plotted, and the legend shows the mean AUC. Or any object with points ``x`` and ``y``.
         xlabel (str): The label of the horizontal axis, such as "share of pixels inserted".
         ylabel (str): The label of the vertical axis.
-        axes (Axes, optional): Where to draw. Default: None, a new figure, unknown to pyplot.
+        styles (sequence of mapping, optional): Properties of each curve's ``Line2D``. Default: None, the colours that
+            all pictures of this package share.
+        axes (Axes, optional): Where to plot. Default: None, a new figure, unknown to pyplot.
 
     Returns:
-        Figure: The figure that was drawn on.
+        Figure: The figure of the axes.
 
     Raises:
-        ValueError: If there is no curve.
+        ValueError: If there is no curve, or some curves are over numbers and others over names.
     """
     if not curves:
         raise ValueError("Expected at least one curve, but got none.")
     axes = _new_axes() if axes is None else axes
-    for name, curve in curves.items():
-        label = f"{name} (AUC {float(curve.auc.mean()):.3f})"
-        axes.plot(curve.fractions.tolist(), curve.scores.mean(0).tolist(), label=label)
-    axes.set(xlabel=xlabel, ylabel=ylabel, xlim=(0, 1))
-    axes.legend()
+    points = [_points(curve) for curve in curves.values()]
+    names = _names([x for x, _ in points])
+    place: dict[float | str, int] = {name: number for number, name in enumerate(names)}
+    styles = [curve_style(number) for number in range(len(curves))] if styles is None else styles
+    lines = [
+        axes.plot([place[name] for name in x] if names else x, y, **style)[0]
+        for (x, y), style in zip(points, styles, strict=True)
+    ]
+    if names:
+        every = -(-len(names) // _MOST_NAMES)
+        ticks = range(0, len(names), every)
+        axes.set_xticks(ticks, names[::every], rotation=45, ha="right", rotation_mode="anchor")
+    axes.margins(x=0)
+    axes.set(xlabel=xlabel, ylabel=ylabel)
+    axes.grid(axis="y", alpha=0.4)
+    axes.spines[["top", "right"]].set_visible(False)
+    labels = [_label(name, curve) for name, curve in curves.items()]
+    columns = 1 if len(curves) <= 4 else 2
+    axes.legend(lines, labels, ncols=columns, loc="lower left", bbox_to_anchor=(0, 1), borderpad=0, frameon=False)
     figure = axes.get_figure(root=True)
     if figure is None:
         raise ValueError("Expected `axes` to belong to a figure, but got axes without one.")
     return figure
+
+
+def _points(curve: PerturbationCurve | CurvePoints) -> tuple[Sequence[float | str], Sequence[float]]:
+    if isinstance(curve, PerturbationCurve):
+        return curve.fractions.tolist(), curve.scores.mean(0).tolist()
+    return curve.x, curve.y
+
+
+def _names(x_of_curves: Sequence[Sequence[float | str]]) -> list[str]:
+    """Returns the names that curves are over, each once; none where they are over numbers."""
+    places = dict.fromkeys(place for x in x_of_curves for place in x)
+    names = [place for place in places if isinstance(place, str)]
+    if names and len(names) < len(places):
+        raise ValueError("Expected all curves over numbers, or all over names, but got some of each.")
+    return names
+
+
+def _label(name: str, curve: PerturbationCurve | CurvePoints) -> str:
+    return f"{name} (AUC {float(curve.auc.mean()):.3f})" if isinstance(curve, PerturbationCurve) else name
 
 
 def _new_axes() -> Axes:
