@@ -14,7 +14,12 @@ def imagenet_class_names() -> list[str]:
 
 
 def class_name(index: int, class_names: Sequence[str] | None) -> str:
-    """Returns the name of a class, or ``class 3`` if there are no names."""
+    """Returns the name of a class.
+
+    Args:
+        index (int): The class.
+        class_names (sequence of str, optional): The names of all classes; None for ``class 0``, ``class 1``, …
+    """
     return f"class {index}" if class_names is None else class_names[index]
 
 

@@ -77,7 +77,7 @@ CALLABLES = documented_callables()
 def section(text: str, title: str) -> list[str]:
     """The names in a Google-style section such as Args, in order."""
     match = re.search(rf"^{title}:\n((?:    .*\n?|\n)+)", inspect.cleandoc(text), re.MULTILINE)
-    heads = re.findall(r"^    ([\w*, ]+?)(?: \(.*?\))?:", match[1], re.MULTILINE) if match else []
+    heads = re.findall(r"^    ([\w*][\w*, ]*?)(?: \(.*?\))?:", match[1], re.MULTILINE) if match else []
     return [name.strip("* ") for head in heads for name in head.split(",")]
 
 
@@ -95,12 +95,23 @@ def fields(thing: Callable[..., Any]) -> list[str] | None:
 
 
 def explained_arguments(text: str, name: str) -> list[str]:
-    """The arguments documented in a docstring and in the docstrings that it refers to."""
-    own = section(text, "Args")
-    places = (f"{name.rpartition('.')[0]}.", "")
-    targets = [place + target for target in re.findall(r":(?:func|meth):`~?\.?([\w.]+)`", text) for place in places]
-    others = [CALLABLES[target].__doc__ or "" for target in targets if target in CALLABLES]
-    return own + [argument for other in others for argument in section(other, "Args")]
+    """The arguments documented in a docstring and in those that it refers to, directly or through another."""
+    texts = {name: text}
+    waiting = [name]
+    while waiting:
+        current = waiting.pop()
+        for target in references(texts[current], current) - texts.keys():
+            texts[target] = CALLABLES[target].__doc__ or ""
+            waiting.append(target)
+    return [argument for docstring in texts.values() for argument in section(docstring, "Args")]
+
+
+def references(text: str, name: str) -> set[str]:
+    """The functions and methods that a docstring links to, found from its class, from its module, or by full name."""
+    parts = name.split(".")
+    places = ["", *(".".join(parts[:length]) + "." for length in range(1, len(parts)))]
+    targets = re.findall(r":(?:func|meth):`~?\.?([\w.]+)`", text)
+    return {place + target for target in targets for place in places} & CALLABLES.keys()
 
 
 @pytest.mark.parametrize("module", PUBLIC_MODULES)
