@@ -13,7 +13,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from captum_scorecam import InputSpaceAttribution, ScoreCAM
-from tests.naive_reference import naive_score_cam
+from captum_scorecam.weighting import ChannelWeighting
+from tests.support.score_cam import last_run, naive_score_cam, run_score_cam
 
 
 class Net(nn.Module):
@@ -48,29 +49,34 @@ def images(batch: int = 2) -> Tensor:
 def test_layer_that_never_runs_is_named(wrapped: bool) -> None:
     net = Net()
     forward = (lambda x: net(x)) if wrapped else net
-    with pytest.raises(ValueError, match=r"(?s)(unused_branch|Conv2d).*(never|not) (run|ran|called|reached)") as caught:
+    message = "Expected `layer` to run in the forward of `forward_func`, but layer Conv2d(3, 5, kernel_size=(3, 3)"
+    with pytest.raises(ValueError, match=re.escape(message)):
         ScoreCAM(forward, net.unused_branch).attribute(images(), 0)
-    assert wrapped or "unused_branch" in str(caught.value) or "Conv2d(3, 5" in str(caught.value)
     assert net.forwards == 1
 
 
 def test_layer_of_another_model_never_runs() -> None:
     net, other = Net(), Net()
-    with pytest.raises(ValueError, match=r"Identity|maps"):
+    with pytest.raises(ValueError, match=r"but layer Identity\(\) never ran"):
         ScoreCAM(net, other.maps).attribute(images(), 0)
     assert (net.forwards, other.forwards) == (1, 0)
 
 
 def test_layer_output_without_spatial_dimension_shows_its_shape() -> None:
     net = Net()
-    with pytest.raises(ValueError, match=re.escape("(2, 5)")) as caught:
+    with pytest.raises(ValueError, match=r"maps of shape N×K×spatial .*, but got shape \(2, 5\)"):
         ScoreCAM(net, net.pooled).attribute(images(), 0)
-    assert "spatial" in str(caught.value)
     assert net.forwards == 1
 
 
-@pytest.mark.parametrize("layer", ["tokens", "maps"])
-def test_spatial_ranks_that_differ_point_to_activation_transform(layer: str) -> None:
+@pytest.mark.parametrize(
+    ("layer", "message"),
+    [
+        ("tokens", r"maps with 2 spatial dimensions, .* got shape \(2, 20, 5\); `activation_transform` can"),
+        ("maps", r"maps with 1 spatial dimensions, .* got shape \(2, 5, 4, 5\); `activation_transform` can"),
+    ],
+)
+def test_spatial_ranks_that_differ_point_to_activation_transform(layer: str, message: str) -> None:
     net = Net()
     x = images()
     forward: Any = net
@@ -80,15 +86,16 @@ def test_spatial_ranks_that_differ_point_to_activation_transform(layer: str) -> 
             return net(x.unflatten(2, (8, 10)))
 
         x = x.flatten(2)
-    with pytest.raises(ValueError, match="activation_transform"):
+    with pytest.raises(ValueError, match=message):
         ScoreCAM(forward, getattr(net, layer)).attribute(x, 0)
     assert net.forwards == 1
 
 
 def test_activation_transform_that_leaves_no_spatial_dimension_raises() -> None:
     net = Net()
-    with pytest.raises(ValueError, match="spatial"):
-        ScoreCAM(net, net.maps).attribute(images(), 0, activation_transform=lambda z: z.mean(dim=(2, 3)))
+    score_cam = ScoreCAM(net, net.maps, activation_transform=lambda z: z.mean(dim=(2, 3)))
+    with pytest.raises(ValueError, match=r"maps of shape N×K×spatial .*, but got shape \(2, 5\)"):
+        score_cam.attribute(images(), 0)
     assert net.forwards == 1
 
 
@@ -96,19 +103,19 @@ def test_activation_transform_that_leaves_no_spatial_dimension_raises() -> None:
 @pytest.mark.parametrize(
     ("target", "error", "text"),
     [
-        (None, AssertionError, "Target not provided"),
-        (10, (IndexError, RuntimeError), "out of (range|bounds)"),
-        (torch.tensor(10), (IndexError, RuntimeError), "out of (range|bounds)"),
-        ([0, 10], (IndexError, RuntimeError), "out of (range|bounds)"),
-        (torch.tensor([10, 0]), (IndexError, RuntimeError), "out of (range|bounds)"),
-        ([(0,), (10,)], (IndexError, RuntimeError), "out of (range|bounds)"),
-        ([0, 1, 2], AssertionError, "number of targets"),
-        (torch.tensor([0, 1, 2]), AssertionError, "number of targets"),
-        ("cat", AssertionError, "not valid"),
+        (None, AssertionError, "Target not provided when necessary, cannot explain multiple outputs"),
+        (10, IndexError, "index 10 is out of bounds for dimension 1 with size 10"),
+        (torch.tensor(10), IndexError, "index 10 is out of bounds for dimension 1 with size 10"),
+        ([0, 10], RuntimeError, "index 10 is out of bounds for dimension 1 with size 10"),
+        (torch.tensor([10, 0]), RuntimeError, "index 10 is out of bounds for dimension 1 with size 10"),
+        ([(0,), (10,)], IndexError, "index 10 is out of bounds for dimension 1 with size 10"),
+        ([0, 1, 2], AssertionError, "does not match with the number of targets"),
+        (torch.tensor([0, 1, 2]), AssertionError, "does not match with the number of targets"),
+        ("cat", AssertionError, "Target type <class 'str'> is not valid"),
     ],
 )
 def test_wrong_target_gets_captums_error_before_any_masked_forward(
-    target: Any, error: Any, text: str, method: str
+    target: Any, error: type[Exception], text: str, method: str
 ) -> None:
     net = Net()
     explain = getattr(ScoreCAM(net, net.maps), method)
@@ -126,22 +133,22 @@ def test_activations_that_are_not_finite_raise(value: float, place: tuple[int, .
         return z
 
     net = Net(spoil)
-    with pytest.raises(ValueError, match=r"(?i)(nan|inf|finite)(?s:.*)activation|activation(?s:.*)(nan|inf|finite)"):
+    message = r"Expected finite activations, but got NaN or Inf in the layer's activation of shape \(2, 5, 4, 5\)"
+    with pytest.raises(ValueError, match=message):
         ScoreCAM(net, net.maps).attribute(images(), 0)
     assert net.forwards == 1
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
 @pytest.mark.parametrize("channel_weighting", ["softmax", "increase", "score"])
-def test_scores_that_are_not_finite_raise(value: float, channel_weighting: str) -> None:
+def test_scores_that_are_not_finite_raise(value: float, channel_weighting: ChannelWeighting) -> None:
     def spoil(out: Tensor, forward: int) -> Tensor:
         return torch.where(torch.tensor(forward == 3), torch.full_like(out, value), out)
 
     net = Net()
-    with pytest.raises(ValueError, match=r"(?i)(nan|inf|finite)(?s:.*)score|score(?s:.*)(nan|inf|finite)"):
-        ScoreCAM(net, net.maps).attribute(
-            images(), 0, spoil, channel_weighting=channel_weighting, perturbations_per_eval=1
-        )
+    score_cam = ScoreCAM(net, net.maps, channel_weighting=channel_weighting)
+    with pytest.raises(ValueError, match=r"Expected finite scores, but got NaN or Inf for \d of \d+ masked inputs"):
+        score_cam.attribute(images(), 0, spoil, perturbations_per_eval=1)
 
 
 def test_score_of_the_baseline_that_is_not_finite_raises() -> None:
@@ -149,8 +156,8 @@ def test_score_of_the_baseline_that_is_not_finite_raises() -> None:
         return net(x) + x.abs().flatten(1).sum(dim=1, keepdim=True).log()
 
     net = Net()
-    with pytest.raises(ValueError, match=r"(?i)(nan|inf|finite)(?s:.*)score|score(?s:.*)(nan|inf|finite)"):
-        ScoreCAM(log_of_brightness, net.maps).attribute(images(), 0, channel_weighting="increase")
+    with pytest.raises(ValueError, match="Expected finite scores, but got NaN or Inf for 2 of 2 masked inputs"):
+        ScoreCAM(log_of_brightness, net.maps, channel_weighting="increase").attribute(images(), 0)
     actual = ScoreCAM(log_of_brightness, net.maps).attribute(images(), 0)  # the softmax doesn't need that score
     torch.testing.assert_close(actual, naive_score_cam(log_of_brightness, net.maps, images(), 0))
 
@@ -168,16 +175,17 @@ def test_class_that_nobody_asked_for_may_be_infinite() -> None:
 def test_all_channels_constant_gives_a_zero_map_and_a_warning(value: float) -> None:
     net, x = Net(lambda z: torch.full_like(z, value)), images()
     score_cam = ScoreCAM(net, net.maps)
-    with pytest.warns(UserWarning, match="constant"):
+    warning = "All channels of the layer are constant for 2 of 2 examples"
+    with pytest.warns(UserWarning, match=warning):
         actual = score_cam.attribute(x, 0)
     torch.testing.assert_close(actual, torch.zeros(2, 1, 4, 5, dtype=torch.float64), rtol=0, atol=0)
     assert net.forwards == 1
-    run = score_cam.last_run
+    run = last_run(score_cam)
     assert (run.channels, run.constant, run.shared, run.rows) == (10, 10, 0, 0)
-    with pytest.warns(UserWarning, match="constant"):
+    with pytest.warns(UserWarning, match=warning):
         several = score_cam.attribute_targets(x, [0, 1, 2])
     torch.testing.assert_close(several, torch.zeros(2, 3, 4, 5, dtype=torch.float64), rtol=0, atol=0)
-    with pytest.warns(UserWarning, match="constant"):
+    with pytest.warns(UserWarning, match=warning):
         spread = InputSpaceAttribution(score_cam).attribute(x, target=0)
     torch.testing.assert_close(spread, torch.zeros_like(x), rtol=0, atol=0)
 
@@ -190,7 +198,7 @@ def test_one_example_of_constant_channels_gets_a_zero_map_and_a_warning() -> Non
 
     net, x = Net(only_the_first), images()
     expected = naive_score_cam(net, net.maps, x[:1], 0)
-    with pytest.warns(UserWarning, match="constant"):
+    with pytest.warns(UserWarning, match="All channels of the layer are constant for 1 of 2 examples"):
         actual = ScoreCAM(net, net.maps).attribute(x, 0)
     assert actual.shape == (2, 1, 4, 5)
     assert float(actual[1].abs().max()) == 0.0 < float(expected.max())
@@ -198,59 +206,42 @@ def test_one_example_of_constant_channels_gets_a_zero_map_and_a_warning() -> Non
 
 @pytest.mark.parametrize("batch", [1, 2])
 @pytest.mark.parametrize(
-    ("reduce", "target"),
+    ("reduce", "target", "shape"),
     [
-        (lambda out: out.mean(dim=0, keepdim=True), 0),
-        (lambda out: out.sum(), None),
-        (lambda out: out.sum().view(1), None),
-        (lambda out: out.mean(dim=0), None),
+        (lambda out: out.mean(dim=0, keepdim=True), 0, "(1, 10)"),
+        (lambda out: out.sum(), None, "()"),
+        (lambda out: out.sum().view(1), None, "(1,)"),
+        (lambda out: out.mean(dim=0), None, "(10,)"),
     ],
     ids=["mean over the batch", "scalar", "vector of one", "one value per class"],
 )
-def test_output_that_does_not_grow_with_the_input_raises(
-    reduce: Callable[[Tensor], Tensor], target: int | None, batch: int
+def test_output_that_has_not_one_row_per_input_row_raises(
+    reduce: Callable[[Tensor], Tensor], target: int | None, shape: str, batch: int
 ) -> None:
     net = Net()
-    with pytest.raises(ValueError, match=r"(?i)rows?|grow|perturbations_per_eval|batch|examples?"):
+    message = f"Expected an output with one row per input row, but got shape {shape} for"
+    with pytest.raises(ValueError, match=re.escape(message)):
         ScoreCAM(lambda x: reduce(net(x)), net.maps).attribute(images(batch), target)
     assert net.forwards <= 2
 
 
-OPTIONS: list[tuple[str, Any]] = [
-    ("perturbations_per_eval", 0),
-    ("perturbations_per_eval", -3),
-    ("max_channels", 0),
-    ("max_channels", -1),
-    ("score", "logit"),
-    ("channel_weighting", "sigmoid"),
-]
-
-
 @pytest.mark.parametrize("method", ["attribute", "attribute_targets"])
-@pytest.mark.parametrize(("option", "value"), OPTIONS)
-def test_unknown_option_says_what_was_expected_and_got(option: str, value: Any, method: str) -> None:
-    net = Net()
-    explain = getattr(ScoreCAM(net, net.maps), method)
-    with pytest.raises(ValueError, match=rf"Expected `{option}`.*, but got {value!r}\."):
-        explain(images(), 0 if method == "attribute" else [0, 1], **{option: value})
-    assert net.forwards == 0
-
-
 @pytest.mark.parametrize(
-    ("option", "value"),
+    ("value", "error", "message"),
     [
-        ("perturbations_per_eval", 1.5),
-        ("perturbations_per_eval", "many"),
-        ("max_channels", 2.5),
-        ("score", 3),
-        ("channel_weighting", 3),
-        ("activation_transform", 3),
+        (0, ValueError, "Expected `perturbations_per_eval` to be at least 1, but got 0."),
+        (-3, ValueError, "Expected `perturbations_per_eval` to be at least 1, but got -3."),
+        (1.5, TypeError, "Expected `perturbations_per_eval` to be an int, but got 1.5."),
+        ("many", TypeError, "Expected `perturbations_per_eval` to be an int, but got 'many'."),
     ],
 )
-def test_option_of_the_wrong_type_is_named(option: str, value: Any) -> None:
+def test_bad_perturbations_per_eval_raises_before_any_forward(
+    value: Any, error: type[Exception], message: str, method: str
+) -> None:
     net = Net()
-    with pytest.raises((TypeError, ValueError), match=rf"`{option}`"):
-        ScoreCAM(net, net.maps).attribute(images(), 0, **{option: value})
+    explain = getattr(ScoreCAM(net, net.maps), method)
+    with pytest.raises(error, match=re.escape(message)):
+        explain(images(), 0 if method == "attribute" else [0, 1], perturbations_per_eval=value)
     assert net.forwards == 0
 
 
@@ -264,9 +255,10 @@ def test_integer_inputs_point_to_additional_forward_args(dtype: torch.dtype, pla
 
     inputs = [images(), images()]
     inputs[place] = (10 * inputs[place]).to(dtype)
-    with pytest.raises(TypeError, match="additional_forward_args"):
+    message = rf"Expected floating-point inputs, which can be masked, but got {dtype}\. .*`additional_forward_args`"
+    with pytest.raises(TypeError, match=message):
         ScoreCAM(embed, net.maps).attribute(tuple(inputs), 0)
-    with pytest.raises(TypeError, match="additional_forward_args"):
+    with pytest.raises(TypeError, match=message):
         ScoreCAM(lambda x: net(x.double()), net.maps).attribute(inputs[place], 0)
     assert net.forwards == 0
 
@@ -274,34 +266,28 @@ def test_integer_inputs_point_to_additional_forward_args(dtype: torch.dtype, pla
 def test_grad_kwargs_warn_and_change_nothing() -> None:
     net, x = Net(), images()
     plain = ScoreCAM(net, net.maps).attribute(x, 0)
-    with pytest.warns(UserWarning, match="grad_kwargs"):
+    with pytest.warns(UserWarning, match="Score-CAM takes no gradients: `grad_kwargs` is ignored"):
         actual = ScoreCAM(net, net.maps).attribute(x, 0, grad_kwargs={"materialize_grads": True})
     torch.testing.assert_close(actual, plain, rtol=0, atol=0)
-
-
-def test_softmax_of_probabilities_warns_and_goes_on() -> None:
-    net, x = Net(), images()
-    with pytest.warns(UserWarning, match=r"(?s)probability.*softmax|softmax.*probability"):
-        actual = ScoreCAM(net, net.maps).attribute(x, 0, score="probability", channel_weighting="softmax")
-    expected = naive_score_cam(net, net.maps, x, 0, score="probability", channel_weighting="softmax")
-    torch.testing.assert_close(actual, expected)
 
 
 def test_softmax_of_a_model_that_ends_in_a_softmax_warns_and_goes_on() -> None:
     net, x = Net(), images()
     ends_in_softmax = nn.Sequential(net, nn.Softmax(1))
-    with pytest.warns(UserWarning, match="outputs are probabilities"):
+    with pytest.warns(UserWarning, match="The model's outputs are probabilities, whose softmax hardly varies"):
         actual = ScoreCAM(ends_in_softmax, net.maps).attribute(x, 0)
     torch.testing.assert_close(actual, naive_score_cam(ends_in_softmax, net.maps, x, 0))
 
 
 @pytest.mark.parametrize("channel_weighting", ["increase", "score"])
-def test_other_weightings_of_a_model_that_ends_in_a_softmax_warn_of_nothing(channel_weighting: str) -> None:
+def test_other_weightings_of_a_model_that_ends_in_a_softmax_warn_of_nothing(
+    channel_weighting: ChannelWeighting,
+) -> None:
     net = Net()
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        score_cam = ScoreCAM(nn.Sequential(net, nn.Softmax(1)), net.maps)
-        score_cam.attribute(images(), 0, channel_weighting=channel_weighting)
+        score_cam = ScoreCAM(nn.Sequential(net, nn.Softmax(1)), net.maps, channel_weighting=channel_weighting)
+        score_cam.attribute(images(), 0)
 
 
 @pytest.mark.parametrize(
@@ -318,9 +304,12 @@ def test_right_call_warns_of_nothing(options: dict[str, Any]) -> None:
     net = Net()
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        actual = ScoreCAM(net, net.maps).attribute(images(), 0, **options)
+        actual = run_score_cam(net, net.maps, images(), 0, **options)
     reference = {name: value for name, value in options.items() if name != "grad_kwargs"}
     torch.testing.assert_close(actual, naive_score_cam(net, net.maps, images(), 0, **reference))
+
+
+# --- Memory ----------------------------------------------------------------------------------------------------------
 
 
 class SmallMemory:
@@ -358,9 +347,8 @@ def test_out_of_memory_with_one_row_is_raised_with_what_was_tried() -> None:
         return net(x)
 
     sizes: list[int] = []
-    with pytest.raises(torch.OutOfMemoryError) as caught:
+    with pytest.raises(
+        torch.OutOfMemoryError, match="with one masked input in a forward, after halving down from 4 rows"
+    ):
         ScoreCAM(forward, net.maps).attribute(x, 0, perturbations_per_eval=4)
     assert sizes == [1, 4, 2, 1]
-    told = str(caught.value) + "".join(getattr(caught.value, "__notes__", []))
-    assert re.search(r"one|\b1\b", told)
-    assert re.search(r"\b4\b", told)

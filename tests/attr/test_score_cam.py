@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from captum_scorecam import ScoreCAM
 from tests.naive_reference import read_activations
-from tests.support.score_cam import naive_score_cam, score_cam
+from tests.support.score_cam import naive_score_cam, run_score_cam
 
 # degenerate draws warn; the warnings have tests of their own
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")
@@ -132,7 +132,7 @@ def assert_same_map(actual: Tensor, expected: Tensor, tolerance: float = 1e-5) -
 def test_map_equals_reference(case: Case) -> None:
     net = PlantedMaps(**case.net)
     expected = naive_score_cam(net, net.maps, case.inputs, **case.call)
-    actual = score_cam(net, net.maps, case.inputs, **case.call, **case.options)
+    actual = run_score_cam(net, net.maps, case.inputs, **case.call, **case.options)
     assert actual.dtype == torch.float64
     assert_same_map(actual, expected)
 
@@ -164,7 +164,7 @@ def test_negative_affine_copy_has_a_mask_of_its_own() -> None:
     }
     expected = naive_score_cam(net, net.maps, x, **call)
     assert not torch.allclose(expected[:, 0], -expected[:, 2])
-    assert_same_map(score_cam(net, net.maps, x, **call), expected)
+    assert_same_map(run_score_cam(net, net.maps, x, **call), expected)
 
 
 def test_equal_maps_of_different_examples_are_masked_with_their_own_example() -> None:
@@ -228,7 +228,7 @@ def test_mask_that_is_constant_for_one_of_two_inputs_leaves_nothing_of_that_inpu
     net, generator = Net(), torch.Generator().manual_seed(9)
     inputs = tuple(torch.rand(2, 1, 2, width, generator=generator, dtype=torch.float64) for width in (2, 4))
     call: dict[str, Any] = {"target": 0, "channel_weighting": "score", "relu_attributions": False, "baselines": (-5, 0)}
-    actual = score_cam(net, net.maps, inputs, **call)
+    actual = run_score_cam(net, net.maps, inputs, **call)
     score_of_nothing = 4 * -5.0
     planted = torch.tensor([row, row[::-1]], dtype=torch.float64)
     torch.testing.assert_close(actual, score_of_nothing * planted.sum(0).expand(2, 1, 1, len(row)))
@@ -309,5 +309,5 @@ def test_attribute_targets_stacks_what_attribute_gives(case: Case, per_example: 
     targets = table if per_example else [3, 0, [2, 1, 0][:batch]]
     each = [table[:, t] for t in range(2)] if per_example else targets
     expected = torch.cat([naive_score_cam(net, net.maps, case.inputs, target, **call) for target in each], dim=1)
-    actual = score_cam(net, net.maps, case.inputs, targets, method="attribute_targets", **call, **case.options)
+    actual = run_score_cam(net, net.maps, case.inputs, targets, method="attribute_targets", **call, **case.options)
     assert_same_map(actual, expected)

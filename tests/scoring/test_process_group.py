@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.multiprocessing.spawn import spawn
 
 from captum_scorecam import ScoreCAM
-from tests.support.score_cam import score_cam
+from tests.support.score_cam import run_score_cam
 
 
 class Net(nn.Module):
@@ -47,7 +47,7 @@ def explain(process_group: dist.ProcessGroup | None) -> tuple[list[Tensor], list
     maps, rows = [], []
     for call in CALLS:
         net = Net().eval()
-        maps.append(score_cam(net, net.conv, IMAGES, [0, 1, 2], process_group=process_group, **call))
+        maps.append(run_score_cam(net, net.conv, IMAGES, [0, 1, 2], process_group=process_group, **call))
         rows.append(net.rows)
     return maps, rows
 

@@ -19,7 +19,7 @@ CONSTRUCTOR_OPTIONS = {
 naive_score_cam: Callable[..., Any] = naive_reference.naive_score_cam
 
 
-def score_cam(
+def run_score_cam(
     forward_func: Callable[..., Any],
     layer: nn.Module,
     inputs: Tensor | tuple[Tensor, ...],
