@@ -1,8 +1,11 @@
-"""The structure that the project promises: who may import whom."""
+"""The structure that the project promises: imports point one way, and users import from packages."""
 
 from __future__ import annotations
 
 import ast
+import importlib
+import re
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -10,60 +13,87 @@ import pytest
 import captum_scorecam
 
 PACKAGE = Path(captum_scorecam.__file__).parent
-FILES = sorted(PACKAGE.rglob("*.py"))
+FILES = [path.relative_to(PACKAGE) for path in sorted(PACKAGE.rglob("*.py"))]
 
-# From the models' outputs up to the command line; a file imports only from files that stand before it.
+# Lowest first. A file imports from its own part and from lower layers; `captum_scorecam` is the package's own exports.
 LAYERS = [
-    ["eager"],
-    ["_captum"],
-    ["masks", "activation_maps", "model_state", "weighting", "input_space", "class_scores", "chunk_size"],
-    ["baselines", "freed_memory", "grid_masks", "masked_forward", "process_group"],
-    ["scoring"],
-    ["attr", "metrics"],
-    ["__init__"],
-    ["classification"],
-    ["evaluation"],
-    ["demo"],
-    ["command_line"],
-    ["cli", "__main__"],
+    {"_messages", "_palette"},
+    {"model_state"},
+    {"_captum"},
+    {"masking", "weighting"},
+    {"scoring"},
+    {"attr", "metrics", "models", "datasets"},
+    {"captum_scorecam"},
+    {"evaluation"},
+    {"command_line"},
+    {"__main__"},
 ]
+SIBLINGS_THAT_MAY = {("metrics", "attr")}
+
+ROOT = Path(__file__).parents[1]
+SUBPACKAGES = ["metrics", "functional", "models", "datasets", "evaluation"]
+PUBLIC = {f"captum_scorecam{x}" for x in ("", ".metrics", ".metrics.functional", ".models", ".datasets", ".evaluation")}
+PAGES = [
+    path.relative_to(ROOT)
+    for path in [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.rst")), *sorted(ROOT.glob("tutorials/*.py"))]
+    if not path.is_relative_to(ROOT / "docs" / "tutorials")  # made from tutorials/ by sphinx-gallery
+]
+IMPORT = re.compile(r"from (captum_scorecam[\w.]*) import (?:\(([^)]*)\)|([^\n(#]*))")
 
 
-def imports(path: Path) -> list[str]:
-    found = []
-    for node in ast.walk(ast.parse(path.read_text())):
+def part_of(path: Path) -> str:
+    part = path.parts[0].removesuffix(".py")
+    return "captum_scorecam" if part == "__init__" else part
+
+
+def layer_of(part: str) -> int:
+    return next(i for i, parts in enumerate(LAYERS) if part in parts)
+
+
+def imports(path: Path) -> Iterator[str]:
+    """The full name of everything that a file imports, wherever in it."""
+    for node in ast.walk(ast.parse((PACKAGE / path).read_text())):
         if isinstance(node, ast.Import):
-            found += [alias.name for alias in node.names]
+            yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
-            found.append(node.module or "")
-            found += [f"{node.module}.{alias.name}" for alias in node.names]
-    return found
+            assert node.level == 0, "imports are absolute"
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
 
 
-def layer_of(path: Path) -> int:
-    part = path.relative_to(PACKAGE).parts[0].removesuffix(".py")
-    if not (PACKAGE / part).is_dir() and not (PACKAGE / f"{part}.py").is_file():
-        part = "__init__"  # a name that the package exports
-    return next((i for i, names in enumerate(LAYERS) if part in names), len(LAYERS))
+def own_parts(path: Path) -> set[str]:
+    """The parts of the package that a file imports from; its own exports count as `captum_scorecam`."""
+    names = [name.split(".") for name in imports(path)]
+    seconds = [([*name, ""])[1] for name in names if name[0] == "captum_scorecam"]
+    return {part if any(part in parts for parts in LAYERS) else "captum_scorecam" for part in seconds}
 
 
-@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(PACKAGE)))
+@pytest.mark.parametrize("path", FILES, ids=str)
+def test_imports_point_one_way(path: Path) -> None:
+    own = part_of(path)
+    lower = set().union(*LAYERS[: layer_of(own)])
+    siblings = {there for here, there in SIBLINGS_THAT_MAY if here == own}
+    assert own_parts(path) - lower - siblings <= {own}
+
+
+def test_every_layer_exists_and_is_imported_from() -> None:
+    parts = {part_of(path) for path in FILES}
+    assert parts == set().union(*LAYERS)
+    imported = set().union(*(own_parts(path) - {part_of(path)} for path in FILES))
+    assert imported == parts - {"__main__"}
+
+
+@pytest.mark.parametrize("path", FILES, ids=str)
 def test_only_one_file_imports_captums_private_helpers(path: Path) -> None:
     private = [name for name in imports(path) if name.startswith("captum.") and "._" in name]
-    assert path.name == "_captum.py" or private == []
+    assert bool(private) == (path == Path("_captum.py"))
 
 
-@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(PACKAGE)))
-def test_imports_point_one_way(path: Path) -> None:
-    own = [name.split(".")[1] for name in imports(path) if name.startswith("captum_scorecam.")]
-    backwards = [name for name in own if layer_of(PACKAGE / name) > layer_of(path)]
-    assert backwards == []
-
-
-@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(PACKAGE)))
-def test_a_file_is_at_most_250_lines(path: Path) -> None:
-    assert len(path.read_text().splitlines()) <= 250
-
-
-def test_the_one_file_does_import_them() -> None:
-    assert any(name.startswith("captum._utils") for name in imports(PACKAGE / "_captum.py"))
+@pytest.mark.parametrize("page", PAGES, ids=str)
+def test_docs_import_what_packages_export(page: Path) -> None:
+    not_exported = [
+        f"{module}.{name}"
+        for module, several, one_line in IMPORT.findall((ROOT / page).read_text())
+        for name in re.findall(r"(\w+)(?: as \w+)?", several or one_line)
+        if module not in PUBLIC or name not in {*importlib.import_module(module).__all__, *SUBPACKAGES}
+    ]
+    assert not_exported == []
