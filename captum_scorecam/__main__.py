@@ -1,6 +1,6 @@
 """``python -m captum_scorecam``, the same as ``captum-scorecam``."""
 
-from captum_scorecam.command_line.main import app
+from captum_scorecam.command_line import main
 
 if __name__ == "__main__":
-    app()
+    main()

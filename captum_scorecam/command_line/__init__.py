@@ -1,1 +1,20 @@
-"""The command line: its commands, the table and the picture."""
+"""The command line ``captum-scorecam``: one file per command."""
+
+from __future__ import annotations
+
+_PACKAGES_OF_EXTRA = ("filelock", "jinja2", "matplotlib", "rich", "typer")
+
+
+def main() -> None:
+    """Runs the command line.
+
+    Raises:
+        SystemExit: When the command ends. If a package of the extra ``cli`` is missing, with a line that says so.
+    """
+    try:
+        from captum_scorecam.command_line.app import commands
+    except ModuleNotFoundError as error:
+        if error.name not in _PACKAGES_OF_EXTRA:
+            raise
+        raise SystemExit(f'captum-scorecam needs {error.name}: pip install "captum-scorecam[cli]".') from error
+    commands()

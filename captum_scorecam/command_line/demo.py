@@ -1,11 +1,36 @@
-"""What the demonstration explains."""
+"""The command ``demo``."""
 
 from __future__ import annotations
 
+import sys
+from pathlib import Path
+
+import typer
 from PIL import Image
 
-DEMO_MODEL = "efficientnet_lite0"
-DEMO_IMAGE = "chelsea"
+from captum_scorecam.command_line.explain import show_explanations
+from captum_scorecam.command_line.explanation import explain_image
+from captum_scorecam.command_line.messages import plain_messages
+from captum_scorecam.command_line.options import DEFAULT_MODEL, PictureOutput, load_on_device
+from captum_scorecam.command_line.panels import check_output
+from captum_scorecam.evaluation import MethodOptions, layer_to_explain
+from captum_scorecam.evaluation.methods import DEFAULT_METHODS
+
+
+def demo(context: typer.Context, output: PictureOutput = Path("scorecam.png")) -> None:
+    """Explain a photograph of a cat.
+
+    The model is EfficientNet-Lite0 with ImageNet weights. Nothing is downloaded.
+    """
+    with plain_messages(context):
+        check_output(output)
+        image = demo_image()
+        classifier = load_on_device(DEFAULT_MODEL)
+        inputs = classifier.inputs(image)
+        layer = layer_to_explain(DEFAULT_METHODS, classifier, inputs)
+        options = MethodOptions(show_progress=sys.stderr.isatty())
+        explanation = explain_image(classifier, layer, inputs, "chelsea", options=options)
+        show_explanations([explanation], f"{classifier.name}, weights DEFAULT, layer {layer.name}", output)
 
 
 def demo_image() -> Image.Image:

@@ -1,4 +1,4 @@
-"""One image explained: the maps of some methods for one class or two."""
+"""The explanation of one image: maps of several methods for one or two classes."""
 
 from __future__ import annotations
 
@@ -8,14 +8,9 @@ from pathlib import Path
 
 from torch import Tensor
 
-from captum_scorecam.evaluation.methods import (
-    DEFAULT_METHODS,
-    DEFAULT_OPTIONS,
-    MethodOptions,
-    MethodRun,
-    Question,
-    run_method,
-)
+from captum_scorecam.evaluation import ExplanationRequest, MethodOptions, MethodRun, run_method
+from captum_scorecam.evaluation.methods import DEFAULT_METHODS
+from captum_scorecam.evaluation.request import DEFAULT_OPTIONS
 from captum_scorecam.models import Classifier, ExplainedLayer, class_name, find_class, seen_pixels
 
 PREDICTED, CHOSEN, RUNNER_UP = "predicted", "chosen", "runner-up"
@@ -26,11 +21,11 @@ class ClassExplanation:
     """The maps of one class.
 
     Attributes:
-        index (int): The class.
+        index (int): The class's index.
         name (str): Its name.
         probability (float): Its probability.
         role (str): Why it is explained: ``predicted``, ``chosen`` or ``runner-up``.
-        maps (dict of str to Tensor): Each method's map, H×W, of the input's size, on the CPU.
+        maps (dict of str to Tensor): The map of each method, H×W, of the input's size, on the CPU.
     """
 
     index: int
@@ -42,13 +37,13 @@ class ClassExplanation:
 
 @dataclass(frozen=True)
 class ImageExplanation:
-    """The explained classes of one image; each method explained all of them in one run.
+    """The explained classes of one image. Each method explains all of them in one run.
 
     Attributes:
-        image_name (str): What the image is called.
-        pixels (Tensor): What the model saw of it, H×W×3 in [0, 1].
-        classes (tuple of ClassExplanation): The target, then the other class if it was wanted.
-        runs (dict of str to MethodRun): What each method ran, in the order in which they are shown.
+        image_name (str): The image's name.
+        pixels (Tensor): The pixels that the model saw, H×W×3 in [0, 1].
+        classes (tuple of ClassExplanation): The target, then the other class if there is one.
+        runs (dict of str to MethodRun): What each method ran, by name, in the order in which they are shown.
     """
 
     image_name: str
@@ -68,20 +63,20 @@ def explain_image(
     methods: Sequence[str] = DEFAULT_METHODS,
     options: MethodOptions = DEFAULT_OPTIONS,
 ) -> ImageExplanation:
-    """Explains what a classifier sees in one image.
+    """Explains a classifier's decision on one image.
 
     Args:
         classifier (Classifier): The model and its class names.
         layer (ExplainedLayer): The layer to explain.
         inputs (Tensor): The preprocessed image, 1×C×H×W.
-        image_name (str): What the image is called.
+        image_name (str): The image's name.
         target (str): ``predicted``, or a class as `find_class` takes it. Default: "predicted".
-        compare (bool): Explain the most probable other class too. Default: True.
-        methods (sequence of str): Names in `METHODS`, each once. Default: grad_cam and score_cam.
-        options (MethodOptions): What the user chose for the methods. Default: the defaults of its fields.
+        compare (bool): Also explain the most probable other class. Default: True.
+        methods (sequence of str): Names in `METHODS`, without duplicates. Default: grad_cam and score_cam.
+        options (MethodOptions): Options of the methods. Default: those of `MethodOptions`.
 
     Returns:
-        ImageExplanation: The maps of one class or two.
+        ImageExplanation: The maps of one or two classes.
 
     Raises:
         ValueError: If the model has no such class, or the layer has no maps.
@@ -89,24 +84,24 @@ def explain_image(
     prediction = classifier.predict(inputs)
     probabilities = prediction.probabilities
     roles = _roles(probabilities, classifier.class_names, target, compare)
-    question = Question(classifier.model, layer, inputs, list(roles), prediction.score, options)
-    answers = {method: run_method(method, question) for method in methods}
+    request = ExplanationRequest(classifier.model, layer, inputs, list(roles), prediction.score, options)
+    results = {method: run_method(method, request) for method in methods}
     classes = tuple(
         ClassExplanation(
             index=index,
             name=class_name(index, classifier.class_names),
             probability=float(probabilities[index]),
             role=role,
-            maps={method: maps[position] for method, (maps, _) in answers.items()},
+            maps={method: maps[position] for method, (maps, _) in results.items()},
         )
         for position, (index, role) in enumerate(roles.items())
     )
-    runs = {method: run for method, (_, run) in answers.items()}
+    runs = {method: run for method, (_, run) in results.items()}
     return ImageExplanation(image_name, seen_pixels(inputs, classifier.preprocess), classes, runs)
 
 
 def _roles(probabilities: Tensor, class_names: Sequence[str] | None, target: str, compare: bool) -> dict[int, str]:
-    """Returns the classes to explain, and why."""
+    """Returns the classes to explain, with their roles."""
     ranking = [int(index) for index in probabilities.argsort(descending=True)]
     predicted = ranking[0]
     chosen = predicted if target == PREDICTED else find_class(target, len(ranking), class_names)
@@ -116,5 +111,5 @@ def _roles(probabilities: Tensor, class_names: Sequence[str] | None, target: str
 
 
 def display_name(path: Path) -> str:
-    """Returns a file's name without the characters that no terminal or font can show."""
+    """Returns a file's name with unprintable characters replaced by question marks."""
     return "".join(character if character.isprintable() else "?" for character in path.name)

@@ -1,4 +1,4 @@
-"""The table of explanations on the terminal."""
+"""The table that ``explain`` prints."""
 
 from __future__ import annotations
 
@@ -12,17 +12,18 @@ from rich.table import Table
 from rich.text import Text
 
 from captum_scorecam.command_line.explanation import ClassExplanation, ImageExplanation
-from captum_scorecam.evaluation.methods import MethodRun
+from captum_scorecam.evaluation import MethodRun
+from captum_scorecam.evaluation.presentation import method_title
 
-_COLUMNS = ("Image", "Class", "Method", "Forwards", "Skipped:\nconstant + shared", "Seconds")
+_COLUMNS = ("Image", "Class", "Method", "Forwards", "Skipped channels:\nconstant + shared", "Seconds")
 _RIGHT = ("Forwards", "Seconds")
 _WRAPPED = ("Image", "Class")
 _AS_ABOVE = "same"
-_WIDTH = 120  # where the output goes to a file
+_WIDTH = 120  # if the output is not a terminal
 
 
 def print_explanations(explanations: Sequence[ImageExplanation], heading: str) -> None:
-    """Prints what was explained and what it cost: a row for each class and method.
+    """Prints a row for each class and method, with its cost.
 
     Args:
         explanations (sequence of ImageExplanation): The images.
@@ -42,12 +43,12 @@ def print_explanations(explanations: Sequence[ImageExplanation], heading: str) -
 
 def _rows(explanation: ImageExplanation, shown: ClassExplanation, first: bool) -> Iterator[tuple[str, ...]]:
     labels = [f"{shown.name} ({shown.index})", f"{shown.role}, {shown.probability:.1%}"]
-    runs = list(explanation.runs.values())
+    runs = explanation.runs
     labels = ["\n".join(labels)] if len(runs) == 1 else labels + [""] * (len(runs) - 2)
     images = [explanation.image_name if first else ""] + [""] * (len(runs) - 1)
-    for image, label, run in zip(images, labels, runs, strict=True):
+    for image, label, (method, run) in zip(images, labels, runs.items(), strict=True):
         cost = _cost(run)
-        yield image, label, run.title, *(cost if first else (cell and _AS_ABOVE for cell in cost))
+        yield image, label, method_title(method), *(cost if first else (cell and _AS_ABOVE for cell in cost))
 
 
 def _cost(run: MethodRun) -> tuple[str, str, str]:

@@ -1,7 +1,8 @@
-"""Warnings and errors as people read them: one line each on stderr, and an exit status."""
+"""Errors and warnings as one line each on stderr, in the words of the command line."""
 
 from __future__ import annotations
 
+import re
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,45 +11,71 @@ from typing import Any
 import typer
 
 BAD_INPUT = (ValueError, TypeError, OSError, ImportError)
-INTERRUPTED = 130  # as a shell has it
+INTERRUPTED = 130  # the status of a command that Ctrl-C ended, as in a shell
+
+# Parameters of the library whose option has another name: the first of these that the command has.
+_OPTIONS_OF = {
+    "dataset": "data",
+    "folder": "output",
+    "labels": "classes",
+    "methods": "method",
+    "metrics": "metric",
+    "name": "model",
+    "path": "data",
+}
 
 
 @contextmanager
-def plain_messages(if_interrupted: str = "Interrupted.") -> Iterator[None]:
-    """Makes warnings and errors one line on stderr, each warning once, as soon as it is given.
+def plain_messages(context: typer.Context, if_interrupted: str = "Interrupted.") -> Iterator[None]:
+    """Prints errors and warnings as one line each on stderr, a repeated warning only once.
 
-    After an error, the exit status is 2 for bad input, else 1; after Ctrl-C it is 130.
+    The library's errors name parameters in backticks, as in `layer`; here they become the command's options, as in
+    `--layer`. The exit status is 2 for bad input, 1 for any other error and 130 after Ctrl-C.
 
     Args:
-        if_interrupted (str): What is said after Ctrl-C. Default: "Interrupted."
+        context (typer.Context): The running command.
+        if_interrupted (str): The message after Ctrl-C. Default: "Interrupted."
     """
+    options = _options_of(context)
     try:
-        with _warnings_as_lines():
+        with _warnings_as_lines(options):
             yield
     except KeyboardInterrupt as error:
         typer.echo(if_interrupted, err=True)
         raise typer.Exit(INTERRUPTED) from error
     except Exception as error:
         name = "" if isinstance(error, BAD_INPUT) else f"{type(error).__name__}: "
-        typer.echo(f"Error: {name}{_line(error)}", err=True)
+        typer.echo(f"Error: {name}{_line(error, options)}", err=True)
         raise typer.Exit(2 if isinstance(error, BAD_INPUT) else 1) from error
 
 
 @contextmanager
-def _warnings_as_lines() -> Iterator[None]:
+def _warnings_as_lines(options: dict[str, str]) -> Iterator[None]:
     shown = set()
 
     def show(message: Warning | str, category: type[Warning], *_: Any) -> None:
-        line = _line(message)
+        line = _line(message, options)
         if issubclass(category, UserWarning) and line not in shown:
             shown.add(line)
             typer.echo(f"Warning: {line}", err=True)
 
     with warnings.catch_warnings():
         warnings.simplefilter("always")
-        warnings.showwarning = show  # type: ignore[assignment]  # it takes what is passed, and ignores most
+        warnings.showwarning = show  # type: ignore[assignment]  # `warnings` passes more arguments than it needs
         yield
 
 
-def _line(message: object) -> str:
-    return " ".join(str(message).split())
+def _options_of(context: typer.Context) -> dict[str, str]:
+    """Returns what the command line calls each parameter: an option's long name, an argument's metavar."""
+    options = {}
+    for parameter in context.command.params:
+        is_option = parameter.param_type_name == "option"
+        options[str(parameter.name)] = max(parameter.opts, key=len) if is_option else str(parameter.metavar)
+    return options | {
+        name: options[option] for name, option in _OPTIONS_OF.items() if option in options and name not in options
+    }
+
+
+def _line(message: object, options: dict[str, str]) -> str:
+    text = " ".join(str(message).split())
+    return re.sub(r"`(\w+)`", lambda match: f"`{options.get(match[1], match[1])}`", text)

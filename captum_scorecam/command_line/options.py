@@ -1,56 +1,94 @@
-"""Options that several commands have."""
+"""Options that several commands have, and the classifier that they select."""
 
 from __future__ import annotations
 
-from enum import Enum
-from typing import Annotated
+from pathlib import Path
+from typing import Annotated, Literal, TypeAlias
 
 import torch
 import typer
 
+from captum_scorecam.models import Classifier, load_classifier
 
-class Device(str, Enum):
-    """Where the model runs."""
+Device: TypeAlias = Literal["auto", "cpu", "cuda"]
+DEFAULT_MODEL = "efficientnet_lite0"
 
-    auto = "auto"
-    cpu = "cpu"
-    cuda = "cuda"
+OF_MODEL = "Model"  # the panels of the help
+OF_METHODS = "Methods"
 
-
-Model = Annotated[
-    str,
-    typer.Option(help="A classifier of torchvision, efficientnet_lite0 to 2, or your package.module:factory."),
-]
-Weights = Annotated[
-    str,
-    typer.Option(help="DEFAULT, none (random), or a file with a state dict.", metavar="DEFAULT|none|FILE"),
-]
-Layer = Annotated[
+ModelName = Annotated[
     str,
     typer.Option(
-        help="Dotted path of the layer to explain, NAME:input for its input; auto takes the last maps.",
-        metavar="NAME|auto",
+        "--model",
+        help="A torchvision classifier, efficientnet_lite0 to efficientnet_lite2, or your own PACKAGE.MODULE:FACTORY.",
+        metavar="NAME",
+        rich_help_panel=OF_MODEL,
     ),
 ]
-NMasks = Annotated[int, typer.Option(help="RISE's random masks.", min=1)]
-ChosenDevice = Annotated[Device, typer.Option("--device", help="Where the model runs.")]
+WeightsName = Annotated[
+    str,
+    typer.Option(
+        "--weights",
+        help="DEFAULT (pretrained), none (random), or a file with a state dict.",
+        metavar="FILE",
+        rich_help_panel=OF_MODEL,
+    ),
+]
+LayerName = Annotated[
+    str,
+    typer.Option(
+        "--layer",
+        help="The layer to explain: its dotted path, NAME:input for its input, or auto for the last feature maps.",
+        metavar="NAME",
+        rich_help_panel=OF_MODEL,
+    ),
+]
+ChosenDevice = Annotated[Device, typer.Option("--device", help="Where the model runs.", rich_help_panel=OF_MODEL)]
+NMasks = Annotated[
+    int,
+    typer.Option("--n-masks", help="Random masks of rise.", min=1, metavar="N", rich_help_panel=OF_METHODS),
+]
+Plugins = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--plugin",
+        help="A module that registers your own methods or metrics. Can be repeated.",
+        metavar="PACKAGE.MODULE",
+    ),
+]
+PictureOutput = Annotated[Path, typer.Option("--output", help="The picture to write, a .png file.", metavar="FILE")]
 
 
-def torch_device(device: Device, gpu: int = 0) -> torch.device:
-    """Returns the device that a user means.
+def load_on_device(
+    name: str, weights: str = "DEFAULT", device: Device = "auto", *, gpu: int = 0, seed: int = 0
+) -> Classifier:
+    """Loads a classifier onto a device.
 
     Args:
-        device (Device): What was chosen.
-        gpu (int): Which GPU, if it is one. Default: 0.
+        name (str): The model, as `load_classifier` takes it.
+        weights (str): The weights, as `load_classifier` takes them. Default: "DEFAULT".
+        device (str): ``auto`` is a GPU if there is one. Default: "auto".
+        gpu (int): The number of the GPU. Default: 0.
+        seed (int): Seed of random weights, so that every process of a run and a resumed run have the same. Default: 0.
 
     Raises:
-        ValueError: If there is no such GPU.
+        ValueError: If there is no such model, weights or GPU.
+        ModuleNotFoundError, OSError: As `load_classifier`.
     """
+    chosen = _torch_device(device, gpu)
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(seed)
+        classifier = load_classifier(name, weights)
+    classifier.model.to(chosen)
+    return classifier
+
+
+def _torch_device(device: Device, gpu: int) -> torch.device:
     available = torch.cuda.is_available()
-    if device is Device.cuda and not available:
-        raise ValueError("Expected `--device` to be cpu or auto, since PyTorch finds no CUDA device here.")
-    if not available or device is Device.cpu:
+    if device == "cuda" and not available:
+        raise ValueError("Expected `device` to be cpu or auto, since PyTorch finds no CUDA device.")
+    if device == "cpu" or not available:
         return torch.device("cpu")
     if gpu >= torch.cuda.device_count():
-        raise ValueError(f"Expected a GPU for each process, but there are {torch.cuda.device_count()} for GPU {gpu}.")
+        raise ValueError(f"Expected a GPU for each process, but process {gpu} finds {torch.cuda.device_count()}.")
     return torch.device("cuda", gpu)

@@ -1,4 +1,4 @@
-"""Modules of the user's that add methods and measures."""
+"""The user's modules that register methods and metrics."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from captum_scorecam.models.loading import current_directory_on_path
 
 
 def import_plugins(names: Sequence[str]) -> None:
-    """Imports modules, searching the current directory too; they call `register_method` and `register_measure`.
+    """Imports modules that call `register_method` or `register_metric`; the current directory is searched too.
 
     Raises:
-        ValueError: If one can't be imported.
+        ValueError: If a module can't be imported.
     """
     with current_directory_on_path():
         for name in names:
@@ -24,5 +24,5 @@ def _import(name: str) -> None:
         importlib.import_module(name)
     except Exception as error:  # the user's code may raise anything
         raise ValueError(
-            f"Expected `--plugin` {name} to be a module, but importing it raised {type(error).__name__}: {error}."
+            f"Expected `plugin` {name} to be a module, but importing it raised {type(error).__name__}: {error}."
         ) from error

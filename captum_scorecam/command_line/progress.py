@@ -1,4 +1,4 @@
-"""How far an evaluation is: a bar on a terminal, a line a minute elsewhere."""
+"""The progress of an evaluation: a bar on a terminal, otherwise one line per minute."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ SECONDS_BETWEEN_LINES = 60.0
 
 
 class _Speed(ProgressColumn):
-    """Images per second, of this process."""
+    """Images per second of this process."""
 
     def render(self, task: Task) -> Text:
         return Text("" if task.speed is None else _images_per_second(task.speed))
@@ -25,13 +25,13 @@ class _Speed(ProgressColumn):
 
 @contextmanager
 def shown_progress(shown: bool) -> Iterator[Callable[[int, int], None] | None]:
-    """Shows how many images are finished, how many a second, and the time left.
+    """Shows how many images are finished, the speed, and the time left.
 
     Args:
-        shown (bool): Whether this process is to show it.
+        shown (bool): Whether this process shows it.
 
     Yields:
-        callable: Takes the number of images that are finished and of all; None where nothing is shown.
+        callable: Takes the number of finished images and of all images; None if nothing is shown.
     """
     if not shown:
         yield None
@@ -45,7 +45,7 @@ def shown_progress(shown: bool) -> Iterator[Callable[[int, int], None] | None]:
 
 
 class _Lines:
-    """A line a minute, for logs."""
+    """One line per minute, for logs."""
 
     def __init__(self) -> None:
         self._start = self._last = time.monotonic()

@@ -8,29 +8,35 @@ from typing import Annotated
 import typer
 
 from captum_scorecam.command_line.messages import plain_messages
+from captum_scorecam.command_line.options import Plugins
 from captum_scorecam.command_line.plugins import import_plugins
-from captum_scorecam.evaluation.report.page import write_report
+from captum_scorecam.evaluation import write_report
 
 
 def report(
-    run: Annotated[Path, typer.Argument(help="The folder that evaluate wrote.", show_default=False)],
+    context: typer.Context,
+    run: Annotated[Path, typer.Argument(help="The folder that evaluate wrote.", metavar="RUN", show_default=False)],
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            help="The page to write, a .html file. Default: report.html in RUN.", metavar="FILE", show_default=False
+        ),
+    ] = None,
     reference: Annotated[
         str | None,
         typer.Option(
-            help="The method that the others are compared to; score_cam, or the first, unless given.",
-            metavar="METHOD",
+            help="The method that the others are compared with. Default: score_cam, or the first method of the run.",
+            metavar="NAME",
             show_default=False,
         ),
     ] = None,
-    output: Annotated[
-        Path | None, typer.Option(help="The page; report.html in the run's folder unless given.", show_default=False)
-    ] = None,
-    plugin: Annotated[
-        list[str] | None,
-        typer.Option(help="Your module that registers metrics, for their titles.", metavar="PACKAGE.MODULE"),
-    ] = None,
+    plugin: Plugins = None,
 ) -> None:
-    """Write the report of a run, finished or not: one HTML page with tables, curves and pictures."""
-    with plain_messages():
+    """Write a report of an evaluation.
+
+    The report is a single HTML page with tables, curves and pictures. The
+    evaluation need not be finished.
+    """
+    with plain_messages(context):
         import_plugins(plugin or [])
         typer.echo(f"Report: {write_report(run, output, reference)}")

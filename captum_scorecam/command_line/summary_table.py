@@ -1,4 +1,4 @@
-"""The tables of a summary on the terminal."""
+"""The tables that ``evaluate`` prints."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from captum_scorecam.evaluation import Summary
 from captum_scorecam.evaluation.presentation import (
     best_methods,
     decimals,
@@ -19,40 +20,36 @@ from captum_scorecam.evaluation.presentation import (
     number_text,
     verdict,
 )
-from captum_scorecam.evaluation.summary import Estimates, Summary
+from captum_scorecam.evaluation.summary import Estimates
 
-_WIDTH = 160  # where the output goes to a file
+_WIDTH = 160  # if the output is not a terminal
 _ARROWS = {True: " ↑", False: " ↓", None: ""}
 
 
 def print_summary(summary: Summary) -> None:
-    """Prints the means of all images with their intervals, the best in bold, then the differences to the reference.
-
-    Args:
-        summary (Summary): What to print.
-    """
+    """Prints the means over all images with their intervals, then the differences from the reference method."""
     console = Console(width=None if sys.stdout.isatty() else _WIDTH)
     overall = summary.overall
-    title = f"Means, images: {overall.images}; 95 % bootstrap intervals; ↑ higher is better, the best in bold"
+    title = f"Means over {overall.images} images with 95 % bootstrap intervals; ↑ higher is better, the best in bold"
     console.print(_filled(_table(summary, title), summary, overall.means))
     if overall.differences:
-        title = f"Differences to {method_title(summary.reference)} on the same images; * the interval excludes 0"
+        title = f"Differences from {method_title(summary.reference)} on the same images; * the interval excludes 0"
         console.print(_filled(_table(summary, title), summary, overall.differences, signed=True))
     if summary.errors:
-        console.print(Text(f"Failed: {len(summary.errors)}. The records and the report say what and why."))
+        console.print(Text(f"Failed: {len(summary.errors)}. See the report or the records for the errors."))
 
 
 def _filled(table: Table, summary: Summary, rows: Estimates, *, signed: bool = False) -> Table:
     means = summary.overall.means
-    places = {m: decimals(of_measure[m].mean for of_measure in means.values()) for m in summary.measures}
-    best = {} if signed else {measure: best_methods(summary.overall, measure) for measure in summary.measures}
-    for method, of_measure in rows.items():
+    places = {m: decimals(of_metric[m].mean for of_metric in means.values()) for m in summary.metrics}
+    best = {} if signed else {metric: best_methods(summary.overall, metric) for metric in summary.metrics}
+    for method, of_metric in rows.items():
         cells = []
-        for measure, estimate in of_measure.items():
-            mark = "*" if signed and verdict(estimate, measure) else ""
-            text = number_text(estimate.mean, places[measure], signed=signed) + mark
-            style = "bold" if method in best.get(measure, ()) else ""
-            cells.append(Text.assemble((text, style), f"\n{interval_text(estimate, places[measure])}"))
+        for metric, estimate in of_metric.items():
+            mark = "*" if signed and verdict(estimate, metric) else ""
+            text = number_text(estimate.mean, places[metric], signed=signed) + mark
+            style = "bold" if method in best.get(metric, ()) else ""
+            cells.append(Text.assemble((text, style), f"\n{interval_text(estimate, places[metric])}"))
         table.add_row(Text(method_title(method)), *cells)
     return table
 
@@ -60,9 +57,9 @@ def _filled(table: Table, summary: Summary, rows: Estimates, *, signed: bool = F
 def _table(summary: Summary, title: str) -> Table:
     table = Table(title=Text(title), title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), show_edge=False)
     table.add_column("Method", no_wrap=True)
-    for measure in summary.measures:
-        counts = {of_measure[measure].n for of_measure in summary.overall.means.values()}
+    for metric in summary.metrics:
+        counts = {of_metric[metric].n for of_metric in summary.overall.means.values()}
         n = "–".join(str(count) for count in sorted({min(counts), max(counts)}))
-        heading = Text(f"{measure_title(measure)}{_ARROWS[higher_is_better(measure)]}\nn {n}")
+        heading = Text(f"{measure_title(metric)}{_ARROWS[higher_is_better(metric)]}\nn {n}")
         table.add_column(heading, justify="right")
     return table
