@@ -329,9 +329,11 @@ class SmallMemory:
 def test_chunks_are_halved_until_the_memory_suffices(rows: int) -> None:
     net, x = Net(), images(1)
     forward = SmallMemory(net, rows)
-    actual = ScoreCAM(forward, net.maps).attribute(x, 0, perturbations_per_eval=5)
+    score_cam = ScoreCAM(forward, net.maps)
+    actual = score_cam.attribute(x, 0, perturbations_per_eval=5)
     torch.testing.assert_close(actual, naive_score_cam(net, net.maps, x, 0))
     assert forward.sizes[:2] == [1, 5]
+    assert last_run(score_cam).rows_per_forward == {1: 1, 2: 2, 3: 2}[rows]
     too_large = [size for size in forward.sizes if size > rows]
     assert too_large == {1: [5, 2], 2: [5], 3: [5]}[rows]  # each size fails once: what has failed isn't tried again
     assert sum(size for size in forward.sizes[1:] if size <= rows) == 5

@@ -116,6 +116,16 @@ def test_each_mask_of_each_example_is_run_once(
         assert len(lengths) == math.ceil(batch * CHANNELS / limit)  # one stream over the batch: the chunks are full
 
 
+def test_statistics_say_how_many_rows_a_forward_takes() -> None:
+    net, x = Recorder(), marked_images(2, 6, 8)
+    score_cam = ScoreCAM(net, net.maps)
+    score_cam.attribute(x, 0, perturbations_per_eval=4)
+    assert last_run(score_cam).rows_per_forward == 8 == len(net.masked_calls[0][0])
+    net.calls.clear()
+    score_cam.attribute(x, 0)  # tuned; too few rows to try a second size
+    assert {len(call[0]) for call in net.masked_calls} == {last_run(score_cam).rows_per_forward}
+
+
 def test_constant_channels_are_never_run() -> None:
     constant = ((0, 1), (0, 4), (1, 2), (2, 0), (2, 1), (2, 2), (2, 3), (2, 4))
     net, x = Recorder(constant), marked_images(3, 6, 8)

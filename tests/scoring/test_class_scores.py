@@ -112,7 +112,7 @@ def test_one_value_per_example_needs_no_target(output: Tensor) -> None:
 def test_missing_targets_and_targets_of_another_batch_are_captums_errors() -> None:
     with pytest.raises(AssertionError, match="Target not provided when necessary"):
         scores_of(None).of_examples(OUTPUT[:2])
-    with pytest.raises(AssertionError, match="number of targets"):
+    with pytest.raises(AssertionError, match="does not match with the number of targets"):
         scores_of([0, 1, 2])
 
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from captum_scorecam import ScoreCAM
-from captum_scorecam.scoring import freed_memory as module
+from captum_scorecam.scoring import freed_memory
 from captum_scorecam.scoring.freed_memory import KEEPING, USUAL, freed_memory_kept
 
 CPU = torch.device("cpu")
@@ -33,9 +33,9 @@ needs_mallinfo = pytest.mark.skipif(
 def settings(monkeypatch: pytest.MonkeyPatch) -> list[dict[int, int]]:
     """What the C library is told, in order, instead of telling it."""
     told: list[dict[int, int]] = []
-    monkeypatch.setattr(module, "_set", told.append)
-    monkeypatch.setattr(module, "_is_glibc", lambda: True)
-    monkeypatch.setattr(module, "_is_tuned_by_the_environment", lambda: False)
+    monkeypatch.setattr(freed_memory, "_set", told.append)
+    monkeypatch.setattr(freed_memory, "_is_glibc", lambda: True)
+    monkeypatch.setattr(freed_memory, "_is_tuned_by_the_environment", lambda: False)
     return told
 
 
@@ -120,7 +120,7 @@ def test_nothing_is_changed_off_the_cpu(settings: list[dict[int, int]]) -> None:
 def test_nothing_is_changed_with_another_c_library(
     settings: list[dict[int, int]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "_is_glibc", lambda: False)
+    monkeypatch.setattr(freed_memory, "_is_glibc", lambda: False)
     with freed_memory_kept(CPU):
         pass
     assert settings == []
@@ -142,8 +142,8 @@ def test_who_tunes_the_c_library_is_obeyed(monkeypatch: pytest.MonkeyPatch, name
     monkeypatch.delenv("GLIBC_TUNABLES", raising=False)
     monkeypatch.setenv(name, value)
     told: list[dict[int, int]] = []
-    monkeypatch.setattr(module, "_set", told.append)
-    monkeypatch.setattr(module, "_is_glibc", lambda: True)
+    monkeypatch.setattr(freed_memory, "_set", told.append)
+    monkeypatch.setattr(freed_memory, "_is_glibc", lambda: True)
     with freed_memory_kept(CPU):
         pass
     assert told == ([] if tuned else [KEEPING, USUAL])
