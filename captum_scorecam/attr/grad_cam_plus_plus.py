@@ -17,7 +17,7 @@ from captum_scorecam._messages import without_constructor_options
 from captum_scorecam.masking.activation_maps import check_activation_transform, checked_activation_maps
 from captum_scorecam.masking.scaling import working_dtype
 from captum_scorecam.model_state import differentiable, gradients_enabled, unchanged_model_state
-from captum_scorecam.scoring.class_scores import Score, score_function
+from captum_scorecam.scoring.class_scores import Score, row_scores, score_function
 from captum_scorecam.weighting import weighted_maps
 
 
@@ -120,7 +120,7 @@ class LayerGradCamPlusPlus(LayerAttribution, GradientAttribution):
             Tensor or tuple of Tensor: Maps as :meth:`ScoreCAM.attribute` returns them, detached.
 
         Raises:
-            As :meth:`ScoreCAM.attribute`, and ValueError if the layer does not run.
+            As :meth:`ScoreCAM.attribute`.
         """
         tensors = _captum.format_inputs(inputs)
         arguments = _captum.format_forward_args(additional_forward_args)
@@ -135,7 +135,7 @@ class LayerGradCamPlusPlus(LayerAttribution, GradientAttribution):
                     self.device_ids,
                     attribute_to_layer_input,
                     grad_kwargs,
-                    score_function(self.score),
+                    lambda output: row_scores(score_function(self.score), output, len(tensors[0])),
                 )
             maps = checked_activation_maps(activations, tensors, self.activation_transform)
             slopes = checked_activation_maps(gradients, tensors, self.activation_transform)

@@ -58,7 +58,8 @@ class InputSpaceAttribution(Attribution):
             *args, **kwargs: What the wrapped ``attribute`` takes after the inputs.
 
         Returns:
-            Tensor or tuple of Tensor: For each input an attribution of its shape, contiguous; a tuple for a tuple.
+            Tensor or tuple of Tensor: For each input an attribution of its shape and dtype, contiguous; a tuple for a
+                tuple.
 
         Raises:
             ValueError: If the wrapped attribution gives several maps, or one of another spatial rank than an input.
@@ -76,7 +77,7 @@ class InputSpaceAttribution(Attribution):
                 f"but got shape {tuple(maps.shape)}."
             )
         mode = self.interpolate_mode or INTERPOLATION_MODES[maps.dim() - 2]
-        summed = maps.sum(1, keepdim=True)
+        summed = maps.to(inputs.dtype).sum(1, keepdim=True)
         resized: Tensor = LayerAttribution.interpolate(summed, tuple(inputs.shape[2:]), mode)
         return resized.expand_as(inputs).contiguous()
 

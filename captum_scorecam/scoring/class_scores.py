@@ -69,6 +69,21 @@ def score_function(score: Score) -> ScoreFunction:
     return probability_score if score == "probability" else output_score
 
 
+def row_scores(score: ScoreFunction, output: Any, n_rows: int) -> Tensor:
+    """Returns the scores from a forward of `n_rows` rows.
+
+    Raises:
+        ValueError: If the output does not have one row per input row.
+    """
+    scores = score(output)
+    if scores.dim() == 0 or len(scores) != n_rows:
+        raise ValueError(
+            "Expected an output with one row per input row, "
+            f"but got shape {tuple(scores.shape)} for {n_rows} input rows."
+        )
+    return scores
+
+
 class ClassScores:
     """f^c for several targets c: selects one score per row and target from the model's output.
 
@@ -100,7 +115,7 @@ class ClassScores:
             IndexError, RuntimeError: If a target is out of range (Captum's error).
             ValueError: If the output does not have one row per example, or a score is not finite.
         """
-        scores = self._row_scores(output, self._n_examples)
+        scores = row_scores(self._score, output, self._n_examples)
         selected = _side_by_side([_captum.select_target(scores, target) for target in self._targets], scores)
         if not selected.isfinite().all():
             raise ValueError("Expected finite scores of the inputs, but got NaN or Inf.")
@@ -108,7 +123,7 @@ class ClassScores:
 
     def of_rows(self, output: Any, examples: Tensor) -> Tensor:
         """Returns the scores R×T from a forward whose row r is a version of example ``examples[r]``."""
-        scores = self._row_scores(output, len(examples))
+        scores = row_scores(self._score, output, len(examples))
         rows = torch.arange(len(examples), device=scores.device)
         columns = [
             # Captum's selection of a target per example would wait for the device.
@@ -120,15 +135,6 @@ class ClassScores:
     def zeros(self, n_rows: int, inputs: Tensor) -> Tensor:
         """Returns zeros n_rows×T with the device and dtype of the scores of `inputs`."""
         return inputs.new_zeros(n_rows, len(self._targets), dtype=working_dtype(inputs.dtype))
-
-    def _row_scores(self, output: Any, n_rows: int) -> Tensor:
-        scores = self._score(output)
-        if scores.dim() == 0 or len(scores) != n_rows:
-            raise ValueError(
-                "Expected an output with one row per input row, "
-                f"but got shape {tuple(scores.shape)} for {n_rows} input rows."
-            )
-        return scores
 
 
 def _side_by_side(columns: Sequence[Tensor], scores: Tensor) -> Tensor:

@@ -53,7 +53,9 @@ def scores_within_tolerance(
         for chunk, _, chunk_scores in scored_chunks(forward, MaskRows(masks, rows), chunk_size, progress):
             done = int(chunk[-1]) + 1
             scores[rows[chunk]] = chunk_scores
-            summed += chunk_scores.T @ maps[rows[chunk]]
+            # Autocast would take this sum, a matrix product, in half precision.
+            with torch.autocast(maps.device.type, enabled=False):
+                summed += chunk_scores.T.to(maps.dtype) @ maps[rows[chunk]]
             n_run += len(chunk)
             if (rest[done] <= tolerance * _span(summed.relu())).all():
                 break

@@ -1,0 +1,259 @@
+"""One map, however it is run: batches, chunks, strides, ranks, tuples of inputs and additional arguments."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from captum_scorecam import LayerGradCamPlusPlus, MeaningfulPerturbation
+from tests.support.attributions import METHODS, OURS, Method, each, flat, seeded
+from tests.support.small_net import Net, images, nothing_changes
+
+
+def normal(*shape: int, seed: int = 1) -> Tensor:
+    return torch.randn(*shape, generator=seeded(seed), dtype=torch.float64)
+
+
+def has_chunks(method: Method) -> bool:
+    return method.takes("perturbations_per_eval")
+
+
+def replaces_inputs_by_baselines(method: Method) -> bool:
+    """Whether baselines have a meaning in this configuration."""
+    return method.takes("baselines") and (
+        method.attribution is not MeaningfulPerturbation or method.options.get("perturbation") == "baseline"
+    )
+
+
+# --- Examples and rows -----------------------------------------------------------------------------------------------
+
+
+@each(METHODS)
+def test_batch_is_example_by_example(method: Method) -> None:
+    net, x, target = Net(), images(4), [2, 0, 6, 2]
+    together = method.explain(net, net.relu, x, target)
+    alone = [method.explain(net, net.relu, x[n : n + 1], target[n]) for n in range(4)]
+    expected = tuple(torch.cat(examples).detach() for examples in zip(*alone, strict=True))
+    method.assert_close(together, expected, min(method.rounding, 1e-9))
+    for tensor in expected:
+        assert float((tensor[0] - tensor[1]).abs().max()) > 1e-2 * float(tensor.abs().max())
+
+
+@each(METHODS)
+def test_batch_equals_the_naive_reference(method: Method) -> None:
+    net, x, target = Net(), images(3), [2, 0, 6]
+    method.assert_close(method.explain(net, net.relu, x, target), method.expected(net, net.relu, x, target))
+
+
+@each(METHODS, replaces_inputs_by_baselines)
+@pytest.mark.parametrize("kind", ["number", "one for all", "one each"])
+def test_baselines_follow_their_example(method: Method, kind: str) -> None:
+    net, x = Net(), images(3)
+    baselines: Any = {"number": -0.7, "one for all": images(1, seed=2), "one each": images(3, seed=2)}[kind]
+    actual = method.explain(net, net.relu, x, [2, 0, 6], baselines=baselines)
+    method.assert_close(actual, method.expected(net, net.relu, x, [2, 0, 6], baselines=baselines))
+
+
+@each(OURS, has_chunks)
+def test_any_chunk_size_gives_the_same_map(method: Method) -> None:
+    net, x = Net(), images(3)
+    expected = method.explain(net, net.relu, x, 2)
+    rows: list[int] = []
+    net.register_forward_pre_hook(lambda _module, taken: rows.append(len(taken[0])))
+    for perturbations_per_eval in (1, 2, 3, 5, 6, 7, 1000):
+        rows.clear()
+        actual = method.explain(net, net.relu, x, 2, perturbations_per_eval=perturbations_per_eval)
+        method.assert_close(actual, expected, 1e-10)
+        assert rows[0] == 3  # the examples themselves
+        assert max(rows) <= 3 * perturbations_per_eval
+
+
+@each(METHODS)
+def test_one_instance_explains_inputs_of_many_shapes(method: Method) -> None:
+    net = Net()
+    attribution = method.made(net, net.relu)
+    for batch, height, width in [(1, 12, 10), (5, 8, 8), (2, 31, 9), (1, 12, 10)]:
+        x = normal(batch, 3, height, width, seed=width)
+        actual = getattr(attribution, method.entry)(x, **method.arguments(2))
+        method.assert_close(flat(actual), method.expected(net, net.relu, x, 2))
+
+
+@each(METHODS)
+@pytest.mark.parametrize("strides", ["channels_last", "expanded", "transposed"])
+def test_inputs_of_any_strides(method: Method, strides: str) -> None:
+    net, x = Net(), images()
+    x = {
+        "channels_last": x.to(memory_format=torch.channels_last),
+        "expanded": x[:1, :1].expand(2, 3, 12, 10),
+        "transposed": x.transpose(2, 3),
+    }[strides]
+    expected = method.expected(net, net.relu, x.contiguous(), 2)
+    with nothing_changes(net, x):
+        method.assert_close(method.explain(net, net.relu, x, 2), expected)
+
+
+# --- Ranks, tuples, arguments ----------------------------------------------------------------------------------------
+
+
+class Viewing(nn.Module):
+    """Its `view` takes contiguous maps only, which a convolution gives for contiguous inputs only."""
+
+    def __init__(self, rank: int) -> None:
+        super().__init__()
+        with torch.random.fork_rng():
+            torch.manual_seed(0)
+            self.conv = [nn.Conv1d, nn.Conv2d, nn.Conv3d][rank - 1](3, 4, 3)
+            self.fc = nn.Linear(4 * 4**rank, 5)
+        self.double()
+
+    def forward(self, x: Tensor) -> Tensor:
+        z = self.conv(x)
+        scores: Tensor = self.fc(z.view(len(z), -1))
+        return scores
+
+
+@each(METHODS)
+@pytest.mark.parametrize("rank", [1, 2, 3])
+def test_every_rank_with_a_model_that_views_what_its_convolution_gives(method: Method, rank: int) -> None:
+    net, x = Viewing(rank), normal(2, 3, *[6] * rank)
+    expected = method.expected(net, net.conv, x, 2)
+    for perturbations_per_eval in (None, 1, 3) if has_chunks(method) else (None,):
+        chunks = {} if perturbations_per_eval is None else {"perturbations_per_eval": perturbations_per_eval}
+        method.assert_close(method.explain(net, net.conv, x, 2, **chunks), expected)
+
+
+class TwoInputs(nn.Module):
+    """Takes a second tensor of another size and number of channels."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.net = Net()
+
+    def forward(self, x: Tensor, y: Tensor) -> Tensor:
+        scores: Tensor = self.net(x + F.adaptive_avg_pool2d(y.tanh(), (12, 10)))
+        return scores * (1 + y.square().mean((1, 2, 3)))[:, None]
+
+
+@each(METHODS)
+def test_tuple_inputs(method: Method) -> None:
+    model, inputs = TwoInputs(), (images(), normal(2, 1, 5, 17))
+    baselines = {"baselines": (0.5, -1)} if replaces_inputs_by_baselines(method) else {}
+    actual = method.explain(model, model.net.relu, inputs, [2, 5], **baselines)
+    expected = method.expected(model, model.net.relu, inputs, [2, 5], **baselines)
+    assert len(actual) == (2 if method.in_input_space else 1) * (2 if method.entry == "attribute_with_error" else 1)
+    method.assert_close(actual, expected)
+
+
+@each(METHODS)
+def test_tuple_of_one_input_gives_a_tuple_of_one_in_input_space(method: Method) -> None:
+    net, x = Net(), images()
+    attribution = method.made(net, net.relu)
+    alone, in_a_tuple = (getattr(attribution, method.entry)(each, **method.arguments(2)) for each in (x, (x,)))
+    if method.entry == "attribute_with_error":
+        (alone, _), (in_a_tuple, _) = alone, in_a_tuple
+    assert isinstance(alone, Tensor)
+    assert isinstance(in_a_tuple, tuple) == method.in_input_space
+    method.assert_close(flat(in_a_tuple), (alone.detach(),))
+
+
+class WithArguments(nn.Module):
+    """A scale for each example, an offset for all, a table that is no batch, and what is no tensor."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.net = Net()
+
+    def forward(self, x: Tensor, scale: Tensor, offset: Any = None, table: Any = None, flip: Any = None) -> Tensor:
+        x = x * scale.view(-1, 1, 1, 1) + (0 if offset is None else offset)
+        if table is not None:
+            x = x + table.mean(0).view(1, 3, 1, 1)
+        scores: Tensor = self.net(x.flip(3) if flip == "left to right" else x)
+        return scores
+
+
+@each(METHODS)
+@pytest.mark.parametrize("several", [False, True])
+def test_additional_arguments_follow_their_example(method: Method, several: bool) -> None:
+    model, x, scale = WithArguments(), images(3), torch.tensor([0.5, 2.0, -1.0], dtype=torch.float64)
+    arguments: Any = (scale, torch.tensor(0.3), normal(5, 3), "left to right") if several else scale
+    actual = method.explain(model, model.net.relu, x, [2, 5, 0], additional_forward_args=arguments)
+    expected = method.expected(model, model.net.relu, x, [2, 5, 0], additional_forward_args=arguments)
+    method.assert_close(actual, expected)
+    alike = method.expected(model, model.net.relu, x, [2, 5, 0], additional_forward_args=scale[:1])
+    assert float((alike[0][1] - expected[0][1]).abs().max()) > 1e-2 * float(expected[0].abs().max())
+
+
+# --- Layers and wrappers ---------------------------------------------------------------------------------------------
+
+
+@each(OURS, lambda method: method.of_layer)
+@pytest.mark.parametrize("at_input", [False, True])
+def test_layer_that_runs_twice_is_explained_at_its_last_call_with_a_warning(method: Method, at_input: bool) -> None:
+    class Twice(Net):
+        def forward(self, x: Tensor) -> Tensor:
+            z = self.relu(self.conv(x))
+            z = self.relu(1 - 2 * F.avg_pool2d(self.norm(z), 2))
+            scores: Tensor = self.fc(F.adaptive_avg_pool2d(z, 2).flatten(1))
+            return scores
+
+    net, x = Twice(), images()
+    expected = method.expected(net, net.relu, x, 2, attribute_to_layer_input=at_input)
+    assert method.in_input_space or tuple(expected[0].shape[2:]) == (3, 2)
+    with pytest.warns(UserWarning, match=r"layer ReLU\(\) ran 2 times in one forward; its last call is") as caught:
+        actual = method.explain(net, net.relu, x, 2, attribute_to_layer_input=at_input)
+    assert len(caught) == 1
+    method.assert_close(actual, expected)
+
+
+@each(OURS)
+def test_data_parallel_and_device_ids(method: Method) -> None:
+    net, x = Net(), images()
+    expected = method.expected(net, net.relu, x, 2)
+    method.assert_close(method.explain(nn.DataParallel(net), net.relu, x, 2), expected)
+    if method.of_layer:
+        attribution = method.made(nn.DataParallel(net), net.relu, device_ids=[0])
+        actual = getattr(attribution, method.entry)(x, **method.arguments(2))
+        method.assert_close(flat(actual), expected)
+
+
+@each(OURS, lambda method: method.of_layer)
+def test_layer_that_cannot_be_explained_is_refused(method: Method) -> None:
+    net, x = Net(), images()
+    with pytest.raises(ValueError, match=r"Expected `layer` to run in the forward of `forward_func`, but .*ReLU\(\)"):
+        method.explain(net, nn.ReLU(), x, 2)
+    with pytest.raises(ValueError, match=r"shape N×K×spatial \(1 to 3 spatial dimensions\), but got shape \(2, "):
+        method.explain(net, net.fc, x, 2)
+    with pytest.raises(ValueError, match=r"2 spatial dimensions.*but got shape \(2, 6, 30\).*activation_transform"):
+        method.explain(net, net.relu, x, 2, activation_transform=lambda maps: maps.flatten(2))
+    with pytest.raises(TypeError, match=r"the layer to return floating-point tensors, but got torch\.int64"):
+        method.explain(net, net.relu, x, 2, activation_transform=lambda maps: maps.long())
+    with pytest.raises(ValueError, match="Expected finite activations, but got NaN or Inf"):
+        method.explain(net, net.relu, x / 0, 2)
+    assert net.forwards == 5
+
+
+@each(OURS, lambda method: (method.over or method.attribution) is not LayerGradCamPlusPlus)
+def test_inputs_that_cannot_be_masked_are_refused_before_any_forward(method: Method) -> None:
+    net, x = Net(), images()
+    with pytest.raises(TypeError, match=r"Expected floating-point inputs.*torch\.int64.*`additional_forward_args`"):
+        method.explain(net, net.relu, x.long(), 2)
+    with pytest.raises(ValueError, match=r"shape N×C×spatial \(1 to 3 spatial dimensions\), but got shape \(12, 10\)"):
+        method.explain(net, net.relu, x[0, 0], 2)
+    with pytest.raises(ValueError, match=r"same number of examples, at least one, but got \[2, 1\]"):
+        method.explain(net, net.relu, (x, x[:1]), 2)
+    with pytest.raises(ValueError, match=r"same number of examples, at least one, but got \[0\]"):
+        method.explain(net, net.relu, x[:0], 2)
+    assert net.forwards == 0
+
+
+@each(OURS)
+@pytest.mark.parametrize("batch", [1, 2])
+def test_output_without_a_row_for_each_example_is_refused(method: Method, batch: int) -> None:
+    net = Net()
+    with pytest.raises(ValueError, match=rf"one row per input row, but got shape \(.*\) for {batch} input rows"):
+        method.explain(lambda x: net(x).sum(0, keepdim=True).expand(3, 7), net.relu, images(batch), 2)
+    assert net.forwards == 1

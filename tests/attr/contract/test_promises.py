@@ -1,0 +1,265 @@
+"""Nothing of the user's changes: model, hooks, modes, inputs, random states, grad mode; also after an exception."""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from tests.support.attributions import OURS, Method, each
+from tests.support.small_net import Net, images, nothing_changes
+
+
+class FailsAt:
+    """A forward function whose n-th call raises."""
+
+    def __init__(self, net: nn.Module, n: int, failure: type[BaseException] = RuntimeError) -> None:
+        self.net, self.n, self.failure, self.calls = net, n, failure, 0
+
+    def __call__(self, x: Tensor) -> Any:
+        self.calls += 1
+        if self.calls == self.n:
+            raise self.failure("stopped")
+        return self.net(x)
+
+
+def one_row_each(method: Method) -> dict[str, Any]:
+    """The smallest chunks, where the method has chunks."""
+    return {"perturbations_per_eval": 1} if method.takes("perturbations_per_eval") else {}
+
+
+def forwards_of(method: Method) -> int:
+    net = Net()
+    method.explain(net, net.relu, images(), 2, **one_row_each(method))
+    return net.forwards
+
+
+@each(OURS)
+@pytest.mark.parametrize("layer", ["conv", "relu"])
+@pytest.mark.parametrize("grad_mode", [True, False])
+@pytest.mark.parametrize("requires_grad", [True, False])
+def test_nothing_of_the_users_is_changed(method: Method, layer: str, grad_mode: bool, requires_grad: bool) -> None:
+    net, x = Net(), images().requires_grad_(requires_grad)
+    net.conv.weight.requires_grad_(False)
+    seen: list[int] = []
+    net.relu.register_forward_hook(lambda _module, _taken, given: seen.append(len(given)))
+    net.relu.register_forward_pre_hook(lambda _module, taken: seen.append(len(taken[0])))
+    with torch.set_grad_enabled(grad_mode), nothing_changes(net, x):
+        method.explain(net, getattr(net, layer), x, 2, **one_row_each(method))
+    assert x.requires_grad == requires_grad  # Captum sets the flag on a tensor that is the layer's input
+    assert len(seen) == 2 * net.forwards  # the user's own hooks ran in every forward
+    assert seen[:2] == [2, 2]
+
+
+@each(OURS)
+@pytest.mark.parametrize("failure", [RuntimeError, KeyboardInterrupt])
+def test_nothing_is_changed_whichever_forward_raises(method: Method, failure: type[BaseException]) -> None:
+    net, x = Net(), images().requires_grad_()
+    for n in range(1, forwards_of(method) + 1):
+        failing = FailsAt(net, n, failure)
+        with nothing_changes(net, x), pytest.raises(failure, match="stopped"):
+            method.explain(failing, net.relu, x, 2, **one_row_each(method))
+        assert failing.calls == n
+    method.assert_close(method.explain(net, net.relu, x, 2), method.expected(net, net.relu, x, 2))
+
+
+def fail_with(failure: type[BaseException]) -> Any:
+    def fail(_: Any) -> Tensor:
+        raise failure("stopped")
+
+    return fail
+
+
+@each(OURS, lambda method: "tolerance" not in method.options)
+@pytest.mark.parametrize("failure", [ValueError, KeyboardInterrupt])
+def test_nothing_is_changed_when_the_users_score_raises(method: Method, failure: type[BaseException]) -> None:
+    net, x = Net(), images()
+    with nothing_changes(net, x), pytest.raises(failure, match="stopped"):
+        method.explain(net, net.relu, x, 2, score=fail_with(failure))
+
+
+@each(OURS, lambda method: method.of_layer)
+@pytest.mark.parametrize("failure", [ValueError, KeyboardInterrupt])
+def test_nothing_is_changed_when_the_users_transform_raises(method: Method, failure: type[BaseException]) -> None:
+    net, x = Net(), images()
+    with nothing_changes(net, x), pytest.raises(failure, match="stopped"):
+        method.explain(net, net.relu, x, 2, activation_transform=fail_with(failure))
+
+
+# --- Training mode ---------------------------------------------------------------------------------------------------
+
+
+def in_training_mode(module: str) -> Net:
+    net = Net(dropout=0.5).train()
+    net.norm.train(module in ("norm", "both"))
+    net.dropout.train(module in ("dropout", "both"))
+    return net
+
+
+@each(OURS)
+@pytest.mark.parametrize("module", ["norm", "dropout", "both"])
+def test_training_mode_warns_once_and_keeps_statistics_and_random_state(method: Method, module: str) -> None:
+    net, x = in_training_mode(module), images()
+    with nothing_changes(net, x), pytest.warns(UserWarning, match="training mode") as caught:
+        method.explain(net, net.relu, x, 2)
+    assert len(caught) == 1
+    net(x)  # the model itself still writes its statistics
+    assert net.state_dict()["norm.num_batches_tracked"] == int(module != "dropout")
+
+
+@each(OURS, lambda method: not method.gradients)
+@pytest.mark.parametrize("n", [2, 3])
+def test_training_mode_keeps_statistics_when_a_masked_forward_raises(method: Method, n: int) -> None:
+    net, x = in_training_mode("both"), images()
+    with (
+        nothing_changes(net, x),
+        pytest.warns(UserWarning, match="training mode") as caught,
+        pytest.raises(RuntimeError, match="stopped"),
+    ):
+        method.explain(FailsAt(net, n), net.relu, x, 2, **one_row_each(method))
+    assert len(caught) == 1
+
+
+@each(OURS)
+def test_map_in_training_mode_is_that_of_the_batch_that_runs(method: Method) -> None:
+    # one example and one row in each forward: the batch statistics are those of the naive reference's forwards
+    net, x = Net().train(), images(1)
+    other = copy.deepcopy(net)
+    expected = method.expected(other, other.relu, x, 2)
+    with pytest.warns(UserWarning, match="training mode"):
+        actual = method.explain(net, net.relu, x, 2, **one_row_each(method))
+    method.assert_close(actual, expected)
+
+
+@each(OURS)
+def test_training_mode_without_such_modules_does_not_warn(method: Method) -> None:
+    net, x = Net().train(), images()
+    net.norm.eval()
+    net.dropout.eval()
+    method.assert_close(method.explain(net, net.relu, x, 2), method.expected(net, net.relu, x, 2))
+
+
+# --- Models that change things themselves ----------------------------------------------------------------------------
+
+
+@each(OURS)
+def test_model_that_draws_random_numbers_leaves_the_random_state(method: Method) -> None:
+    class Noisy(Net):
+        def forward(self, x: Tensor) -> Tensor:
+            return super().forward(x) + 0.0 * torch.rand(len(x), 7)
+
+    net, x = Noisy(), images()
+    method = replace(method, seed=3) if method.takes("generator") else method
+    with nothing_changes(net, x):
+        actual = method.explain(net, net.relu, x, 2)
+    method.assert_close(actual, method.expected(net, net.relu, x, 2))
+
+
+@each(OURS)
+def test_model_that_overwrites_its_input_gets_copies(method: Method) -> None:
+    class Overwriting(Net):
+        def forward(self, x: Tensor) -> Tensor:
+            return super().forward(x.sub_(0.3).mul_(2))
+
+    class Careful(Net):
+        def forward(self, x: Tensor) -> Tensor:
+            return super().forward((x - 0.3) * 2)
+
+    net, careful, x = Overwriting(), Careful(), images()
+    with nothing_changes(net, x):
+        actual = method.explain(net, net.relu, x, 2)
+    method.assert_close(actual, method.expected(careful, careful.relu, x, 2))
+
+
+@each(OURS)
+@pytest.mark.parametrize("inplace", ["module", "functional"])
+@pytest.mark.parametrize("layer", ["conv", "norm"])
+def test_in_place_operations_after_the_layer_do_not_reach_the_map(method: Method, layer: str, inplace: str) -> None:
+    class Functional(Net):
+        def forward(self, x: Tensor) -> Tensor:
+            z = self.norm(self.conv(x).mul_(-1.5))
+            scores: Tensor = self.fc(F.adaptive_avg_pool2d(F.relu_(z.add_(0.2)), 2).flatten(1))
+            return scores
+
+    class OutOfPlace(Net):
+        def forward(self, x: Tensor) -> Tensor:
+            z = self.norm(self.conv(x) * -1.5)
+            scores: Tensor = self.fc(F.adaptive_avg_pool2d(F.relu(z + 0.2), 2).flatten(1))
+            return scores
+
+    net, plain = (Net(inplace=True), Net()) if inplace == "module" else (Functional(), OutOfPlace())
+    x = images()
+    actual = method.explain(net, getattr(net, layer), x, 2, **all_values(method))
+    expected = method.expected(plain, getattr(plain, layer), x, 2, **all_values(method))
+    method.assert_close(actual, expected)
+    assert not method.of_layer or float(expected[0].min()) < 0  # a ReLU in the map would show
+
+
+@each(OURS, lambda method: method.of_layer)
+def test_in_place_layer_is_explained_at_its_input(method: Method) -> None:
+    net, plain, x = Net(inplace=True), Net(), images()
+    options = {**all_values(method), "attribute_to_layer_input": True}
+    method.assert_close(
+        method.explain(net, net.relu, x, 2, **options), method.expected(plain, plain.relu, x, 2, **options)
+    )
+
+
+def all_values(method: Method) -> dict[str, Any]:
+    return {"relu_attributions": False} if method.of_layer else {}
+
+
+# --- Grad modes ------------------------------------------------------------------------------------------------------
+
+
+@each(OURS)
+@pytest.mark.parametrize("context", [torch.no_grad, torch.inference_mode, torch.enable_grad])
+@pytest.mark.parametrize("made_inside", [False, True])
+@pytest.mark.parametrize("frozen", [False, True])
+def test_every_grad_mode(method: Method, context: Any, made_inside: bool, frozen: bool) -> None:
+    class Scaled(Net):
+        def forward(self, x: Tensor, scale: Tensor | None = None) -> Tensor:
+            assert scale is not None
+            return super().forward(x * scale.view(-1, 1, 1, 1))
+
+    net, x, scale = Scaled().requires_grad_(not frozen), images(), torch.tensor([1.0, 2.0], dtype=torch.float64)
+    expected = method.expected(net, net.relu, x, 2, additional_forward_args=scale)
+    with context():
+        inputs, own = (images(), scale.clone()) if made_inside else (x, scale)
+        actual = method.explain(net, net.relu, inputs, 2, additional_forward_args=own)
+    method.assert_close(actual, expected)
+    assert not any(tensor.requires_grad for tensor in actual)
+
+
+@each(OURS)
+def test_tensor_made_in_inference_mode_is_explained_outside_of_it(method: Method) -> None:
+    net = Net()
+    with torch.inference_mode():
+        x = images()
+    method.assert_close(method.explain(net, net.relu, x, 2), method.expected(net, net.relu, images(), 2))
+
+
+@each(OURS)
+def test_result_of_inputs_that_require_gradients_is_detached(method: Method) -> None:
+    net, x = Net(), images().requires_grad_()
+    actual = method.explain(net, net.relu, x, 2)
+    assert [(tensor.requires_grad, tensor.is_leaf) for tensor in actual] == [(False, True)] * len(actual)
+
+
+@each(OURS, lambda method: not method.gradients)
+def test_no_forward_builds_a_graph(method: Method) -> None:
+    class Watching(Net):
+        def forward(self, x: Tensor) -> Tensor:
+            out = super().forward(x)
+            graphs.append(out.requires_grad)
+            return out
+
+    graphs: list[bool] = []
+    net, x = Watching(), images().requires_grad_()
+    method.explain(net, net.relu, x, 2, **one_row_each(method))
+    assert len(graphs) >= 5
+    assert not any(graphs)

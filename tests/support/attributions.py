@@ -1,0 +1,277 @@
+"""Every attribution in the configurations that the contract suite runs, each with the naive map that it must equal."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from inspect import Parameter, signature
+from typing import Any
+
+import pytest
+import torch
+from captum.attr import Attribution, LayerGradCam
+from torch import Generator, Tensor, nn
+
+from captum_scorecam import RISE, InputSpaceAttribution, LayerGradCamPlusPlus, MeaningfulPerturbation, ScoreCAM
+from tests.naive_reference import naive_score_cam
+from tests.support.naive_methods import (
+    Forward,
+    Tensors,
+    as_tuple,
+    in_input_space,
+    naive_grad_cam_plus_plus,
+    naive_meaningful_perturbation,
+    naive_rise_terms,
+)
+from tests.support.small_net import assert_close
+
+Reference = Callable[[Forward, nn.Module, Tensors, Any, Any, dict[str, Any]], Tensors]
+
+
+def seeded(seed: int = 0) -> Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def options_of(attribution: type[Attribution]) -> list[str]:
+    """The names of the constructor's keyword-only options."""
+    return [name for name, each in signature(attribution).parameters.items() if each.kind is Parameter.KEYWORD_ONLY]
+
+
+@dataclass(frozen=True)
+class Method:
+    """An attribution in one configuration.
+
+    Attributes:
+        attribution: Its class.
+        reference: Its naive twin. Takes the forward function, the layer, the inputs, the target, the additional
+            arguments and all options.
+        options: Of the constructor.
+        call: Of each call.
+        entry: The method that is called.
+        over: The layer attribution inside an InputSpaceAttribution, whose options these are.
+        seed: Of the generator that the call is given; None for PyTorch's global one.
+        rounding: The relative difference from the reference that float64 allows.
+        gradients: Whether it goes back through the model.
+        captums: Whether the work is Captum's own, whose promises are its own too.
+    """
+
+    attribution: type[Attribution]
+    reference: Reference
+    options: dict[str, Any] = field(default_factory=dict)
+    call: dict[str, Any] = field(default_factory=dict)
+    entry: str = "attribute"
+    over: type[Attribution] | None = None
+    seed: int | None = None
+    rounding: float = 1e-9
+    gradients: bool = False
+    captums: bool = False
+
+    @property
+    def of_layer(self) -> bool:
+        """Whether it takes a layer."""
+        return "layer" in signature(self.over or self.attribution).parameters
+
+    @property
+    def in_input_space(self) -> bool:
+        """Whether the maps have the inputs' shape (their spatial shape for several targets)."""
+        return self.over is not None or not self.of_layer
+
+    @property
+    def constructor_options(self) -> list[str]:
+        return options_of(self.over or self.attribution)
+
+    def takes(self, name: str) -> bool:
+        """Whether the call has a parameter of that name."""
+        return name in signature(getattr(self.over or self.attribution, self.entry)).parameters
+
+    def made(self, forward_func: Forward, layer: nn.Module, **options: Any) -> Any:
+        """The attribution, with `options` in addition to the configuration's."""
+        options = {**self.options, **options}
+        given = (forward_func, layer) if self.of_layer else (forward_func,)
+        inner = (self.over or self.attribution)(*given, **options)
+        return inner if self.over is None else InputSpaceAttribution(inner)
+
+    def arguments(self, target: Any, **call: Any) -> dict[str, Any]:
+        """The keyword arguments of a call."""
+        targets = {"targets": [target, target]} if self.entry == "attribute_targets" else {"target": target}
+        return {**targets, **self.call, **self.drawn(), **call}
+
+    def drawn(self) -> dict[str, Any]:
+        """A new generator for the call, where it is given one."""
+        return {} if self.seed is None else {"generator": seeded(self.seed)}
+
+    def explain(
+        self, forward_func: Forward, layer: nn.Module, inputs: Any, target: Any = None, **options: Any
+    ) -> Tensors:
+        """What the method returns, as a tuple of tensors; `options` are the constructor's or the call's."""
+        own = {name: value for name, value in options.items() if name in self.constructor_options}
+        call = {name: value for name, value in options.items() if name not in own}
+        attribution = self.made(forward_func, layer, **own)
+        return flat(getattr(attribution, self.entry)(inputs, **self.arguments(target, **call)))
+
+    def expected(
+        self, forward_func: Forward, layer: nn.Module, inputs: Any, target: Any = None, **options: Any
+    ) -> Tensors:
+        """What the naive reference returns for it."""
+        every = {**self.options, **self.call, **self.drawn(), **options}
+        additional = every.pop("additional_forward_args", None)
+        return self.reference(forward_func, layer, as_tuple(inputs), target, additional, every)
+
+    def assert_close(self, actual: Tensors, expected: Tensors, tolerance: float | None = None) -> None:
+        """Equal to `tolerance`, relative to the largest value of each tensor."""
+        for one, other in zip(actual, expected, strict=True):
+            assert_close(one, other, self.rounding if tolerance is None else tolerance)
+
+
+def flat(value: Any) -> Tensors:
+    """Tensors, tuples of them and nested tuples as one tuple of tensors."""
+    return (value,) if isinstance(value, Tensor) else tuple(tensor for each in value for tensor in flat(each))
+
+
+# --- The naive references --------------------------------------------------------------------------------------------
+
+
+def score_cam_reference(
+    forward_func: Forward, layer: nn.Module, inputs: Tensors, target: Any, additional: Any, options: dict[str, Any]
+) -> Tensors:
+    exact = {name: value for name, value in options.items() if name != "tolerance"}
+    return as_tuple(naive_score_cam(forward_func, layer, inputs, target, additional, **exact))
+
+
+def several_targets(reference: Reference) -> Reference:
+    """The same target twice, as `Method.arguments` gives it."""
+
+    def stacked(forward_func: Forward, layer: nn.Module, inputs: Tensors, *given: Any) -> Tensors:
+        return tuple(torch.cat([m[:, :1], m[:, :1]], dim=1) for m in reference(forward_func, layer, inputs, *given))
+
+    return stacked
+
+
+def input_space_reference(reference: Reference) -> Reference:
+    def spread(forward_func: Forward, layer: nn.Module, inputs: Tensors, *given: Any) -> Tensors:
+        (layer_map,) = reference(forward_func, layer, inputs, *given)
+        return in_input_space(layer_map, inputs)
+
+    return spread
+
+
+def layer_grad_cam_reference(
+    forward_func: Forward, layer: nn.Module, inputs: Tensors, target: Any, additional: Any, options: dict[str, Any]
+) -> Tensors:
+    return (LayerGradCam(forward_func, layer).attribute(inputs, target, additional, **options).detach(),)
+
+
+def rise_terms(
+    forward_func: Forward, inputs: Tensors, target: Any, additional: Any, options: dict[str, Any]
+) -> list[Tensor]:
+    """The masks are drawn as the package draws them: first the grids, then the shifts."""
+    n_masks, cells, rank = options["n_masks"], options.get("grid_size", 7), inputs[0].dim() - 2
+    p, generator = options.get("keep_probability", 0.5), options.get("generator")
+    with torch.random.fork_rng():
+        grids = torch.rand(n_masks, *[cells] * rank, generator=generator, dtype=torch.float32) < p
+        shifts = torch.rand(n_masks, rank, generator=generator, dtype=torch.float32)
+    blank, score = options.get("baselines"), options.get("score", "probability")
+    return naive_rise_terms(forward_func, inputs, target, grids, shifts, p, blank, additional, score)
+
+
+def rise_reference(
+    forward_func: Forward, _: nn.Module, inputs: Tensors, target: Any, additional: Any, options: dict[str, Any]
+) -> Tensors:
+    terms = rise_terms(forward_func, inputs, target, additional, options)
+    return tuple(term.mean(0).expand_as(x) for term, x in zip(terms, inputs, strict=True))
+
+
+def rise_reference_with_error(
+    forward_func: Forward, _: nn.Module, inputs: Tensors, target: Any, additional: Any, options: dict[str, Any]
+) -> Tensors:
+    terms = rise_terms(forward_func, inputs, target, additional, options)
+    maps = [term.mean(0).expand_as(x) for term, x in zip(terms, inputs, strict=True)]
+    errors = [(term.std(0) / len(term) ** 0.5).expand_as(x) for term, x in zip(terms, inputs, strict=True)]
+    return (*maps, *errors)
+
+
+def mask_reference(
+    forward_func: Forward, _: nn.Module, inputs: Tensors, target: Any, additional: Any, options: dict[str, Any]
+) -> Tensors:
+    maps = naive_meaningful_perturbation(forward_func, inputs, target, additional, **options)
+    return tuple(m.expand_as(x) for m, x in zip(maps, inputs, strict=True))
+
+
+def grad_cam_plus_plus_reference(
+    forward_func: Forward, layer: nn.Module, inputs: Tensors, target: Any, additional: Any, options: dict[str, Any]
+) -> Tensors:
+    relu = options.get("relu_attributions", False)
+    own = {name: value for name, value in options.items() if name != "relu_attributions"}
+    maps = naive_grad_cam_plus_plus(forward_func, layer, inputs, target, additional, **own)
+    return (maps.relu() if relu else maps,)
+
+
+# --- The list --------------------------------------------------------------------------------------------------------
+
+FEW_MASKS: dict[str, Any] = {"n_masks": 9}
+FEW_STEPS: dict[str, Any] = {"n_iterations": 4, "grid_size": 4, "mask_blur": 1.0}
+PROBABILITY: dict[str, Any] = {"score": "probability", "channel_weighting": "score"}
+
+METHODS: dict[str, Method] = {
+    "ScoreCAM": Method(ScoreCAM, score_cam_reference),
+    "ScoreCAM, probability": Method(ScoreCAM, score_cam_reference, PROBABILITY),
+    "ScoreCAM, increase": Method(
+        ScoreCAM, score_cam_reference, {"channel_weighting": "increase"}, {"baselines": 0.5, "relu_attributions": False}
+    ),
+    "ScoreCAM, max_channels": Method(ScoreCAM, score_cam_reference, {"max_channels": 4}),
+    "ScoreCAM, tolerance": Method(ScoreCAM, score_cam_reference, {**PROBABILITY, "tolerance": 1e-3}),
+    "ScoreCAM, layer input": Method(
+        ScoreCAM, score_cam_reference, call={"attribute_to_layer_input": True, "relu_attributions": False}
+    ),
+    "ScoreCAM, several targets": Method(
+        ScoreCAM, several_targets(score_cam_reference), {"score": torch.sigmoid}, entry="attribute_targets"
+    ),
+    "RISE": Method(RISE, rise_reference, FEW_MASKS),
+    "RISE, output": Method(RISE, rise_reference, {**FEW_MASKS, "score": "output"}, {"baselines": -0.5}),
+    "RISE, several targets": Method(RISE, several_targets(rise_reference), FEW_MASKS, entry="attribute_targets"),
+    "RISE, with error": Method(RISE, rise_reference_with_error, FEW_MASKS, entry="attribute_with_error", rounding=1e-6),
+    "Mask": Method(MeaningfulPerturbation, mask_reference, FEW_STEPS, rounding=1e-6, gradients=True),
+    "Mask, baseline": Method(
+        MeaningfulPerturbation,
+        mask_reference,
+        {**FEW_STEPS, "perturbation": "baseline", "score": "output"},
+        {"baselines": 0.5},
+        rounding=1e-6,
+        gradients=True,
+    ),
+    "Mask, noise": Method(
+        MeaningfulPerturbation, mask_reference, {**FEW_STEPS, "perturbation": "noise"}, rounding=1e-6, gradients=True
+    ),
+    "Grad-CAM++": Method(LayerGradCamPlusPlus, grad_cam_plus_plus_reference, gradients=True),
+    "Grad-CAM++, probability": Method(
+        LayerGradCamPlusPlus,
+        grad_cam_plus_plus_reference,
+        {"score": "probability"},
+        {"relu_attributions": True},
+        gradients=True,
+    ),
+    "Grad-CAM++, layer input": Method(
+        LayerGradCamPlusPlus, grad_cam_plus_plus_reference, call={"attribute_to_layer_input": True}, gradients=True
+    ),
+    "input space of ScoreCAM": Method(InputSpaceAttribution, input_space_reference(score_cam_reference), over=ScoreCAM),
+    "input space of Grad-CAM++": Method(
+        InputSpaceAttribution,
+        input_space_reference(grad_cam_plus_plus_reference),
+        over=LayerGradCamPlusPlus,
+        gradients=True,
+    ),
+    "input space of Captum's Grad-CAM": Method(
+        InputSpaceAttribution,
+        input_space_reference(layer_grad_cam_reference),
+        over=LayerGradCam,
+        gradients=True,
+        captums=True,
+    ),
+}
+OURS = {name: method for name, method in METHODS.items() if not method.captums}
+
+
+def each(methods: dict[str, Method], *where: Callable[[Method], bool]) -> pytest.MarkDecorator:
+    """Parametrises a test over the methods for which every condition holds."""
+    chosen = {name: method for name, method in methods.items() if all(condition(method) for condition in where)}
+    return pytest.mark.parametrize("method", chosen.values(), ids=chosen)
