@@ -182,6 +182,8 @@ def from_json(kind: type[T], text: str | bytes, place: str) -> T:
     """
     try:
         parsed: T = _parsed(json.loads(text, parse_constant=_refuse_constant), kind, "it")
+    except json.JSONDecodeError as error:
+        raise ValueError(f"Expected a {kind.__name__.lower()} in {place}, but it is not JSON: {error}.") from error
     except ValueError as error:
         raise ValueError(f"Expected a {kind.__name__.lower()} in {place}, but {error}.") from error
     return parsed
@@ -221,7 +223,7 @@ def _scalars(kind: Any) -> set[type]:
 
 def _dataclass(value: Mapping[str, Any], kind: Any, name: str) -> Any:
     types = _types(kind)
-    for wrong, keys in (("lacks", types.keys() - value.keys()), ("has the unknown", value.keys() - types.keys())):
+    for wrong, keys in (("lacks the", types.keys() - value.keys()), ("has the unknown", value.keys() - types.keys())):
         if keys:
             raise ValueError(f"{name} {wrong} key {min(keys)!r}")
     return kind(**{key: _parsed(item, types[key], f"`{key}`") for key, item in value.items()})

@@ -1,8 +1,10 @@
-"""The methods by name: each gives the maps that its class gives, for all classes at once."""
+"""The methods by name: each returns the maps that its class returns, for several classes at once."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
@@ -12,8 +14,17 @@ from torch import Tensor, nn
 from torchvision.models import VisionTransformer
 
 from captum_scorecam import RISE, LayerGradCamPlusPlus, MeaningfulPerturbation, ScoreCAM, vit_activation_maps
-from captum_scorecam.command_line.explanation import explain_image
-from captum_scorecam.evaluation.methods import METHODS, MethodOptions, Question, check_methods, run_method
+from captum_scorecam.evaluation import (
+    METHODS,
+    ExplanationRequest,
+    Method,
+    MethodOptions,
+    MethodRun,
+    layer_to_explain,
+    register_method,
+    run_method,
+)
+from captum_scorecam.evaluation.methods import check_methods
 from captum_scorecam.models import find_layer, load_classifier
 from tests.support import colour_classifier
 
@@ -21,26 +32,26 @@ OPTIONS = MethodOptions(n_masks=40, seed=3, mask_iterations=15)
 RED_SQUARE, GREEN_SQUARE = (slice(0, 16), slice(0, 16)), (slice(24, 32), slice(24, 32))
 
 
-def question_of_colours(options: MethodOptions = OPTIONS) -> Question:
+def request_of_colours(options: MethodOptions = OPTIONS) -> ExplanationRequest:
     classifier = load_classifier("tests.support.colour_classifier:with_names")
     inputs = classifier.inputs(colour_classifier.red_and_green())
-    return Question(classifier.model, find_layer(classifier.model, inputs), inputs, [0, 1], options=options)
+    return ExplanationRequest(classifier.model, find_layer(classifier.model, inputs), inputs, [0, 1], options=options)
 
 
-def question_of_tokens() -> Question:
+def request_of_tokens() -> ExplanationRequest:
     model = VisionTransformer(32, 8, num_layers=2, num_heads=2, hidden_dim=8, mlp_dim=16, num_classes=3).eval()
     generator = torch.Generator().manual_seed(1)
     for parameter in model.parameters():
         nn.init.normal_(parameter, std=0.5, generator=generator)
     inputs = torch.rand(1, 3, 32, 32, generator=torch.Generator().manual_seed(2))
-    return Question(model, find_layer(model, inputs), inputs, [0, 2], options=OPTIONS)
+    return ExplanationRequest(model, find_layer(model, inputs), inputs, [0, 2], options=OPTIONS)
 
 
 def generator() -> torch.Generator:
     return torch.Generator().manual_seed(OPTIONS.seed)
 
 
-DIRECT_CALLS: dict[str, Callable[[nn.Module, Tensor, int], Tensor]] = {
+DIRECT_CALLS: dict[str, Callable[[Any, Tensor, int], Any]] = {
     "grad_cam": lambda model, x, target: LayerGradCam(model, model.features).attribute(
         x, target, relu_attributions=True
     ),
@@ -48,19 +59,19 @@ DIRECT_CALLS: dict[str, Callable[[nn.Module, Tensor, int], Tensor]] = {
         x, target, relu_attributions=True
     ),
     "score_cam": lambda model, x, target: ScoreCAM(model, model.features).attribute(x, target),
-    "rise": lambda model, x, target: RISE(model).attribute(x, target, n_masks=40, generator=generator())[:, :1],
-    "mask": lambda model, x, target: MeaningfulPerturbation(model).attribute(
-        x, target, n_iterations=15, generator=generator()
+    "rise": lambda model, x, target: RISE(model, n_masks=40).attribute(x, target, generator=generator())[:, :1],
+    "mask": lambda model, x, target: MeaningfulPerturbation(model, n_iterations=15).attribute(
+        x, target, generator=generator()
     )[:, :1],
 }
 
 
 @pytest.mark.parametrize("name", METHODS)
 def test_the_maps_are_those_of_one_class_at_a_time(name: str) -> None:
-    question = question_of_colours()
-    maps, run = run_method(name, question)
-    for target, found in zip(question.targets, maps, strict=True):
-        expected = DIRECT_CALLS[name](question.model, question.inputs.clone().requires_grad_(), target).detach()
+    request = request_of_colours()
+    maps, run = run_method(name, request)
+    for target, found in zip(request.targets, maps, strict=True):
+        expected = DIRECT_CALLS[name](request.model, request.inputs.clone().requires_grad_(), target).detach()
         torch.testing.assert_close(
             found, LayerAttribution.interpolate(expected, (32, 32), "bilinear")[0, 0], atol=1e-5, rtol=1e-4
         )
@@ -70,29 +81,29 @@ def test_the_maps_are_those_of_one_class_at_a_time(name: str) -> None:
 
 @pytest.mark.parametrize("name", METHODS)
 def test_the_map_of_a_colour_is_higher_on_its_square_than_that_of_the_other(name: str) -> None:
-    (red, green), _ = run_method(name, question_of_colours(MethodOptions(n_masks=400, mask_iterations=15)))
+    (red, green), _ = run_method(name, request_of_colours(MethodOptions(n_masks=400, mask_iterations=15)))
     for square, own, other in ((RED_SQUARE, red, green), (GREEN_SQUARE, green, red)):
         assert own[square].mean() / own.mean() > 1.1 * other[square].mean() / other.mean()
 
 
 @pytest.mark.parametrize("name", ["rise", "mask"])
 def test_the_seed_alone_governs_chance(name: str) -> None:
-    first, _ = run_method(name, question_of_colours())
+    first, _ = run_method(name, request_of_colours())
     torch.rand(1)
-    again, _ = run_method(name, question_of_colours())
-    other, _ = run_method(name, question_of_colours(MethodOptions(n_masks=40, seed=4, mask_iterations=15)))
+    again, _ = run_method(name, request_of_colours())
+    other, _ = run_method(name, request_of_colours(MethodOptions(n_masks=40, seed=4, mask_iterations=15)))
     assert torch.equal(first, again)
     assert not torch.equal(first, other)
 
 
 def test_grad_cam_of_tokens_is_grad_cams_formula_on_maps_of_the_tokens() -> None:
-    question = question_of_tokens()
-    found, run = run_method("grad_cam", question)
-    assert (run.title, run.forwards) == ("Grad-CAM of tokens", 2)
-    for target, of_target in zip(question.targets, found, strict=True):
-        tokens = []
-        hook = question.layer.module.register_forward_hook(lambda *call, tokens=tokens: tokens.append(call[2]))
-        gradient = torch.autograd.grad(question.model(question.inputs)[0, target], tokens)[0]
+    request = request_of_tokens()
+    found, run = run_method("grad_cam", request)
+    assert run.forwards == 2
+    for target, of_target in zip(request.targets, found, strict=True):
+        tokens: list[Tensor] = []
+        hook = request.layer.module.register_forward_hook(lambda *call, tokens=tokens: tokens.append(call[2]))
+        gradient = torch.autograd.grad(request.model(request.inputs)[0, target], tokens)[0]
         hook.remove()
         weights = maps_of(gradient).mean((1, 2), keepdim=True)
         expected = F.relu((weights * maps_of(tokens[0])).sum(0)).detach()
@@ -106,13 +117,12 @@ def maps_of(tokens: Tensor) -> Tensor:
 
 
 @pytest.mark.parametrize(("name", "method"), [("grad_cam_plus_plus", LayerGradCamPlusPlus), ("score_cam", ScoreCAM)])
-def test_layer_methods_take_tokens_as_maps(name: str, method: type) -> None:
-    question = question_of_tokens()
-    found, _ = run_method(name, question)
-    for target, of_target in zip(question.targets, found, strict=True):
-        expected = method(question.model, question.layer.module).attribute(
-            question.inputs, target, relu_attributions=True, activation_transform=vit_activation_maps
-        )
+def test_layer_methods_take_tokens_as_maps(name: str, method: Any) -> None:
+    request = request_of_tokens()
+    found, _ = run_method(name, request)
+    by_class = method(request.model, request.layer.module, activation_transform=vit_activation_maps)
+    for target, of_target in zip(request.targets, found, strict=True):
+        expected = by_class.attribute(request.inputs, target, relu_attributions=True)
         assert expected.max() > 0
         expected = LayerAttribution.interpolate(expected, (32, 32), "bilinear")[0, 0]
         torch.testing.assert_close(of_target, expected, atol=1e-6, rtol=1e-4)
@@ -122,12 +132,14 @@ def test_layer_methods_take_tokens_as_maps(name: str, method: type) -> None:
 def test_a_model_that_returns_probabilities_gets_no_second_softmax(name: str) -> None:
     maps = []
     for factory in ("with_names", "with_probabilities"):
-        classifier = load_classifier(f"colour_classifier:{factory}")
+        classifier = load_classifier(f"tests.support.colour_classifier:{factory}")
         inputs = classifier.inputs(colour_classifier.red_and_green())
+        prediction = classifier.predict(inputs)
+        assert float(prediction.probabilities[0]) == pytest.approx(0.93624, abs=1e-5)
         layer = find_layer(classifier.model, inputs)
-        shown = explain_image(classifier, layer, inputs, "image", methods=[name], options=OPTIONS).classes[0]
-        assert (shown.name, shown.probability) == ("red", pytest.approx(0.93624, abs=1e-5))
-        maps.append(shown.maps[name])
+        maps.append(
+            run_method(name, ExplanationRequest(classifier.model, layer, inputs, [0], prediction.score, OPTIONS))[0]
+        )
     torch.testing.assert_close(maps[0], maps[1])
 
 
@@ -135,17 +147,57 @@ def test_score_cam_weighs_the_probabilities_that_a_model_returns() -> None:
     classifier = load_classifier("tests.support.colour_classifier:with_probabilities")
     inputs = classifier.inputs(colour_classifier.red_and_green())
     layer = find_layer(classifier.model, inputs)
-    found, _ = run_method("score_cam", Question(classifier.model, layer, inputs, [0], score="output"))
-    score_cam = ScoreCAM(classifier.model, layer.module)
-    expected = score_cam.attribute(inputs, 0, attribute_to_layer_input=layer.of_input, channel_weighting="score")
+    found, _ = run_method("score_cam", ExplanationRequest(classifier.model, layer, inputs, [0], score="output"))
+    score_cam = ScoreCAM(classifier.model, layer.module, channel_weighting="score")
+    expected = score_cam.attribute(inputs, 0, attribute_to_layer_input=layer.of_input)
+    assert isinstance(expected, Tensor)
     assert expected.max() > 0
     expected = LayerAttribution.interpolate(expected, tuple(inputs.shape[2:]), "bilinear")
     torch.testing.assert_close(found, expected[0])
 
 
-def test_names_are_checked_and_taken_once() -> None:
+def test_a_layer_that_returns_several_tensors_is_refused() -> None:
+    register_method("two", Method(lambda request: ((request.inputs, request.inputs), MethodRun(1))))
+    with pytest.raises(ValueError, match="Expected features to return one tensor, but it returns 2"):
+        run_method("two", request_of_colours())
+
+
+def test_the_layer_is_the_classifiers_own_unless_it_is_named() -> None:
+    classifier = replace(load_classifier("tests.support.colour_classifier:with_names"), layer="features:input")
+    inputs = classifier.inputs(colour_classifier.red_and_green())
+    assert layer_to_explain(["rise", "score_cam"], classifier, inputs).name == "features:input"
+    assert layer_to_explain(["score_cam"], classifier, inputs, "features").name == "features"
+
+
+def test_methods_without_a_layer_take_a_model_without_maps() -> None:
+    classifier = load_classifier("tests.support.colour_classifier:without_maps")
+    inputs = classifier.inputs(colour_classifier.red_and_green())
+    assert layer_to_explain(["rise", "mask"], classifier, inputs).name == "none"
+    with pytest.raises(ValueError, match="Expected a model with a layer whose output is N×K×h×w"):
+        layer_to_explain(["rise", "grad_cam"], classifier, inputs)
+
+
+def test_names_are_checked_and_kept_once() -> None:
     assert check_methods(["mask", "rise", "mask"]) == ("mask", "rise")
-    with pytest.raises(
-        ValueError, match="to be one of grad_cam, grad_cam_plus_plus, score_cam, rise, mask, but got ''"
-    ):
+    message = "Expected each of `methods` to be one of grad_cam, grad_cam_plus_plus, score_cam, rise, mask, but got ''"
+    with pytest.raises(ValueError, match=message):
         check_methods(["rise", ""])
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("score_cam", "Expected a new name for a method, but 'score_cam' is taken"),
+        ("../up", "Expected the name of a method to be letters, digits and underscores, but got '../up'"),
+        ("", "Expected the name of a method to be letters, digits and underscores, but got ''"),
+    ],
+)
+def test_a_method_that_does_not_fit_is_not_registered(name: str, message: str) -> None:
+    before = dict(METHODS)
+    with pytest.raises(ValueError, match=message):
+        register_method(name, Method(METHODS["rise"].explain))
+    assert before == METHODS
+
+
+def test_methods_have_one_title() -> None:
+    assert [method.title for method in METHODS.values()] == ["Grad-CAM", "Grad-CAM++", "Score-CAM", "RISE", "Mask"]

@@ -1,7 +1,7 @@
-"""Runs one evaluation undisturbed, and one that is killed at random moments and begun again each time.
+"""Runs one evaluation undisturbed, and one that is killed at random moments and resumed each time.
 
-Not a test, but a process of its own, since it forks: ``python killed_runs.py FOLDER KILLS SEED``. It prints the number
-of records after each kill.
+Not a test but a process of its own, since it forks: ``python -m tests.support.killed_runs FOLDER KILLS SEED``.
+It prints the number of records after each kill.
 """
 
 from __future__ import annotations
@@ -15,23 +15,24 @@ from pathlib import Path
 
 import torch
 
-from captum_scorecam.evaluation import MethodOptions, evaluate, read_records
+from captum_scorecam.evaluation import MethodOptions, plan_evaluation, read_records, run_evaluation
 from captum_scorecam.models import load_classifier
 from tests.support.tiny_classifier import Pictures
 
 METHODS = ("grad_cam", "score_cam", "rise")
-MEASURES = ("average_drop", "insertion", "mosaic_pointing_game")
+METRICS = ("average_drop", "insertion", "mosaic_pointing_game")
 IMAGES = 12
 
 
 def start(run: Path) -> int:
-    """Begins, or goes on with, the run in a process of its own, and returns its number."""
+    """Starts or resumes the run in a process of its own, and returns its number."""
     child = os.fork()
     if child > 0:
         return child
+    classifier = load_classifier("tests.support.tiny_classifier:tiny")
     options = MethodOptions(n_masks=60)
-    evaluate(load_classifier("tests.support.tiny_classifier:tiny"), Pictures(IMAGES), run, methods=METHODS, measures=MEASURES,
-             options=options)  # fmt: skip
+    plan = plan_evaluation(classifier, Pictures(IMAGES), methods=METHODS, metrics=METRICS, options=options)
+    run_evaluation(plan, run)
     os._exit(0)
 
 

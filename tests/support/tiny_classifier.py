@@ -1,4 +1,4 @@
-"""A classifier of four classes with random weights, small pictures for it, and a measure of one's own."""
+"""A classifier of four classes with random weights, and small pictures for it."""
 
 from __future__ import annotations
 
@@ -29,7 +29,8 @@ class TinyClassifier(nn.Module):
             nn.init.normal_(parameter, std=0.6, generator=generator)
 
     def forward(self, inputs: Tensor) -> Tensor:
-        return self.score(functional.adaptive_avg_pool2d(self.features(inputs), 1).flatten(1))
+        scores: Tensor = self.score(functional.adaptive_avg_pool2d(self.features(inputs), 1).flatten(1))
+        return scores
 
 
 def preprocess(image: Image.Image) -> Tensor:
@@ -51,7 +52,7 @@ def picture(index: int) -> tuple[Image.Image, tuple[int, int, int, int]]:
 
 
 class Pictures:
-    """A data set of one's own: pictures, the label of each, and boxes of all but every third."""
+    """A user-defined data set: pictures with labels, and boxes in all but every third."""
 
     has_labels = has_boxes = True
     classes = None

@@ -1,0 +1,49 @@
+"""The registry of metrics."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from captum_scorecam.evaluation import METRICS, Metric, MetricInput, MetricResult, register_metric
+from captum_scorecam.evaluation.metrics.registry import check_metrics
+
+
+def test_names_of_metrics_are_checked_and_kept_once() -> None:
+    assert check_metrics(["deletion", "insertion", "deletion"]) == ("deletion", "insertion")
+    message = r"Expected each of `metrics` to be one of average_drop, .*, sanity_check, but got 'accuracy'\."
+    with pytest.raises(ValueError, match=message):
+        check_metrics(["accuracy"])
+
+
+def nothing(_: MetricInput) -> MetricResult:
+    return MetricResult(0)
+
+
+UNKNOWN: Any = "video"
+UNKNOWN_NEED: Any = frozenset({"sound"})
+
+
+@pytest.mark.parametrize(
+    ("metric", "message"),
+    [
+        (Metric("a b", "", True, nothing), "name of a metric to be letters, digits and underscores, but got 'a b'"),
+        (Metric("insertion", "", True, nothing), "Expected a new name for a metric, but 'insertion' is taken"),
+        (Metric("x", "", True, nothing, on=UNKNOWN), "Expected `on` to be 'image' or 'mosaic', but got 'video'"),
+        (Metric("x", "", True, nothing, needs=UNKNOWN_NEED), r"'label' or 'boxes' only, but got \['sound'\]"),
+    ],
+)
+def test_a_metric_that_does_not_fit_is_not_registered(metric: Metric, message: str) -> None:
+    before = dict(METRICS)
+    with pytest.raises(ValueError, match=message):
+        register_metric(metric)
+    assert before == METRICS
+
+
+def test_registering_a_metric_twice_changes_nothing() -> None:
+    metric = Metric("answer", "The answer", True, lambda _: MetricResult(42))
+    register_metric(metric)
+    register_metric(metric)
+    assert check_metrics(["answer"]) == ("answer",)
+    assert METRICS["answer"] is metric

@@ -1,0 +1,118 @@
+"""The forwards of an image: the rows that go through the model, counted by the model itself."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+from torch import Tensor, nn
+
+from captum_scorecam.datasets import Sample
+from captum_scorecam.evaluation import (
+    METHODS,
+    METRICS,
+    Method,
+    MethodOptions,
+    Plan,
+    measure_forwards,
+    plan_evaluation,
+    register_method,
+)
+from captum_scorecam.models import Classifier
+from tests.support.tiny_classifier import NAMES, Pictures, TinyClassifier, preprocess
+
+OPTIONS = MethodOptions(n_masks=30, seed=2, mask_iterations=4, perturbations_per_eval=8)
+OF_A_MAP = {"grad_cam": 1, "grad_cam_plus_plus": 1, "score_cam": 5, "rise": 31, "mask": 21}
+OF_METRICS = {  # of RISE, whose maps take 31 forwards
+    "average_drop": 3,
+    "average_increase": 0,  # shares those of average_drop
+    "average_gain": 0,
+    "average_drop_half": 3,
+    "average_increase_half": 0,
+    "insertion": 102,
+    "deletion": 102,
+    "pointing_game": 0,
+    "energy_pointing_game": 0,
+    "mosaic_pointing_game": 31,
+    "infidelity": 13,  # one, ten noisy images, and the image beside each of two chunks
+    "sensitivity_max": 1 + 11 * 31,
+    "sanity_check": 2 * 31,
+}
+
+
+class CountedModel(nn.Module):
+    """Counts the rows that it classifies."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.model = TinyClassifier()
+        self.rows = 0
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        self.rows += len(inputs)
+        scores: Tensor = self.model(inputs)
+        return scores
+
+
+class Unreadable(Pictures):
+    """Pictures of which some can't be read."""
+
+    def __init__(self, number: int, broken: Sequence[int]) -> None:
+        super().__init__(number)
+        self.broken = broken
+
+    def __getitem__(self, index: int) -> Sample:
+        if index in self.broken:
+            raise OSError(f"no picture {index}")
+        return super().__getitem__(index)
+
+
+@pytest.fixture
+def model() -> CountedModel:
+    return CountedModel().eval()
+
+
+def plan(model: CountedModel, data: Pictures | None = None, **changed: Any) -> Plan:
+    classifier = Classifier("counted", model, preprocess, NAMES, layer="model.features")
+    return plan_evaluation(classifier, data or Pictures(4), options=OPTIONS, **changed)
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_the_forwards_of_a_map_are_the_rows_that_the_model_counts(name: str, model: CountedModel) -> None:
+    planned = plan(model, methods=[name], metrics=["pointing_game"], target="label")
+    model.rows = 0
+    assert measure_forwards(planned) == {name: {"map": OF_A_MAP[name], "pointing_game": 0}}
+    assert model.rows == OF_A_MAP[name] + 1  # the prediction
+
+
+def test_the_forwards_of_metrics_are_the_rows_that_the_model_counts(model: CountedModel) -> None:
+    planned = plan(model, methods=["rise"], metrics=list(METRICS), target="label")
+    model.rows = 0
+    assert measure_forwards(planned) == {"rise": {"map": 31} | OF_METRICS}
+    assert model.rows == 1 + 31 + sum(OF_METRICS.values())
+
+
+def test_the_first_image_that_can_be_classified_is_measured(model: CountedModel) -> None:
+    planned = plan(model, Unreadable(4, broken=[0, 1]), methods=["rise"], metrics=["deletion"])
+    model.rows = 0
+    assert measure_forwards(planned) == {"rise": {"map": 31, "deletion": 102}}
+    assert model.rows == 1 + 31 + 102
+
+
+def test_without_an_image_that_can_be_classified_there_is_an_error(model: CountedModel) -> None:
+    planned = plan(model, Unreadable(2, broken=[0, 1]))
+    message = "Expected an image that can be evaluated, but none can. The first: no picture 0$"
+    with pytest.raises(ValueError, match=message):
+        measure_forwards(planned)
+
+
+def test_no_hook_stays_on_the_model_even_after_an_error(model: CountedModel) -> None:
+    def raising(*_: Any) -> Any:
+        raise RuntimeError("no map")
+
+    measure_forwards(plan(model))
+    register_method("raising", Method(raising))
+    with pytest.raises(RuntimeError, match="no map"):
+        measure_forwards(plan(model, methods=["raising"]))
+    assert not any(module._forward_pre_hooks for module in model.modules())

@@ -1,0 +1,140 @@
+"""One image: the numbers of its records, and the failures that become records."""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from captum_scorecam.datasets import Mosaics, Sample
+from captum_scorecam.evaluation import (
+    METHODS,
+    METRICS,
+    Failure,
+    Method,
+    Metric,
+    MetricResult,
+    Record,
+    read_records,
+    register_method,
+    register_metric,
+    run_method,
+)
+from captum_scorecam.models import Classifier
+from tests.support.tiny_classifier import NAMES, Pictures
+from tests.support.tiny_evaluation import OPTIONS, QUICK, contents, evaluate, metric_input
+
+SIX = ("average_drop", "average_increase", "insertion", "deletion", "mosaic_pointing_game", "energy_pointing_game")
+
+
+def test_the_numbers_are_those_of_methods_and_metrics_called_directly(classifier: Classifier, tmp_path: Path) -> None:
+    data, methods = Pictures(5), list(METHODS)
+    evaluate(classifier, data, tmp_path, methods=methods, metrics=SIX, target="label", options=OPTIONS)
+    records = read_records(tmp_path)
+    assert [(r.index, r.method) for r in records] == [(i, m) for i in range(5) for m in methods]
+    for record in records:
+        index, label = record.index, record.index % 4
+        probabilities = classifier.predict(classifier.inputs(data[index].image)).probabilities
+        predicted = int(probabilities.argmax())
+        assert record.method is not None
+        image = metric_input(classifier, record.method, data[index], label)
+        mosaic = metric_input(classifier, record.method, Mosaics(data, OPTIONS.seed)[index], label)
+        results = {name: METRICS[name].compute(mosaic if name.startswith("mosaic") else image) for name in SIX}
+        assert record == Record(
+            image=f"picture {index}",
+            index=index,
+            method=record.method,
+            error=None,
+            target=label,
+            target_name=NAMES[label],
+            label=label,
+            predicted=predicted,
+            correct=label == predicted,
+            probability=float(probabilities[label]),
+            forwards=run_method(record.method, image.request)[1].forwards,
+            values={name: result.value for name, result in results.items()},
+            curves={name: result.curve for name, result in results.items() if result.curve is not None},
+        )
+        assert record.curves.keys() == {"insertion", "deletion"}
+        assert (record.values["energy_pointing_game"] is None) == (index == 2)  # the picture without a box
+
+
+class Broken(Pictures):
+    """One picture can't be read, one has a label that is no class, one breaks the preprocessing."""
+
+    def __getitem__(self, index: int) -> Sample:
+        if index == 1:
+            raise OSError("truncated")
+        sample = super().__getitem__(index)
+        return replace(sample, image=sample.image.convert("L")) if index == 3 else sample
+
+
+def test_a_failed_image_is_a_record_and_the_rest_is_done(classifier: Classifier, tmp_path: Path) -> None:
+    data = Broken(5, ["red", "green", "violet", "white", "red"])
+    with pytest.warns(UserWarning, match="1 of 5 images have no label that is a class .* picture 2: .*'violet'"):
+        summary = evaluate(classifier, data, tmp_path, **(QUICK | {"target": "label"}))
+    assert summary is not None
+    failed = {record.index: record for record in read_records(tmp_path) if record.error is not None}
+    assert failed.keys() == {1, 2, 3}
+    assert failed[1] == Record("picture 1", 1, None, Failure("OSError", "truncated", "image"))
+    described = [(r.method, r.error.type, r.error.stage) for r in failed.values() if r.error is not None]
+    assert described == [(None, "OSError", "image"), (None, "ValueError", "label"), (None, "RuntimeError", "image")]
+    assert len(summary.errors) == 3
+    assert [record.index for record in read_records(tmp_path) if record.error is None] == [0, 0, 4, 4]
+
+
+def test_a_label_that_is_no_class_is_not_needed_for_the_predicted_class(classifier: Classifier, tmp_path: Path) -> None:
+    with pytest.warns(UserWarning, match="no label that is a class"):
+        evaluate(classifier, Pictures(2, ["violet", None]), tmp_path, **QUICK)
+    assert [(r.label, r.correct, r.error) for r in read_records(tmp_path)] == [(None, None, None)] * 4
+
+
+def test_scores_that_are_not_finite_are_a_failure_of_the_image(classifier: Classifier, tmp_path: Path) -> None:
+    with torch.no_grad():
+        classifier.model.get_parameter("score.bias")[2] = float("nan")
+    evaluate(classifier, Pictures(1), tmp_path, **QUICK)
+    message = "Expected finite scores, but the model returned NaN or Inf for this image."
+    assert read_records(tmp_path) == [Record("picture 0", 0, None, Failure("ValueError", message, "image"))]
+
+
+def test_failures_are_done_again_on_request(classifier: Classifier, tmp_path: Path) -> None:
+    evaluate(classifier, Pictures(4), tmp_path / "undisturbed", **QUICK)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        evaluate(classifier, Broken(4), tmp_path / "run", **QUICK)
+    before = contents(tmp_path / "run")
+    evaluate(classifier, Pictures(4), tmp_path / "run", **QUICK)
+    assert contents(tmp_path / "run") == before
+    summary = evaluate(classifier, Pictures(4), tmp_path / "run", **QUICK, retry_errors=True)
+    assert summary is not None
+    assert summary.errors == ()
+    assert read_records(tmp_path / "run") == read_records(tmp_path / "undisturbed")
+
+
+def test_a_method_or_metric_that_raises_is_a_record(classifier: Classifier, tmp_path: Path) -> None:
+    def raising(*_: Any) -> Any:
+        raise RuntimeError(f"no map of {object()}")
+
+    register_method("raising", Method(raising))
+    register_method("infinite", Method(lambda r: (r.inputs[:, :1] / 0, run_method("grad_cam", r)[1])))
+    register_metric(Metric("undefined", "Undefined", True, lambda _: MetricResult(float("nan"))))
+    evaluate(classifier, Pictures(2), tmp_path / "a", **(QUICK | {"methods": ["raising", "infinite", "grad_cam"]}))
+    raised = Failure("RuntimeError", "no map of <object object>", "method")
+    infinite = Failure("ValueError", "Expected a finite map, but got NaN or Inf.", "method")
+    found = [(record.method, record.error) for record in read_records(tmp_path / "a")]
+    assert found == [("raising", raised), ("infinite", infinite), ("grad_cam", None)] * 2
+    evaluate(classifier, Pictures(2), tmp_path / "b", **(QUICK | {"metrics": ["undefined", "average_drop"]}))
+    undefined = Failure("ValueError", "Expected finite numbers of undefined, but got NaN or Inf.", "metric")
+    assert [record.error for record in read_records(tmp_path / "b")] == [undefined] * 4
+
+
+def test_workers_change_nothing(classifier: Classifier, tmp_path: Path) -> None:
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=".*fork", category=DeprecationWarning)
+        for workers in (0, 2):
+            evaluate(classifier, Broken(6), tmp_path / f"{workers}", **(QUICK | {"metrics": SIX[:5]}), workers=workers)
+    assert contents(tmp_path / "0") == contents(tmp_path / "2")

@@ -1,0 +1,138 @@
+"""The plan of an evaluation: what it holds, and what it refuses before anything runs."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from captum_scorecam.datasets import Mosaics
+from captum_scorecam.evaluation import MethodOptions, Plan, Provenance, RunSettings, plan_evaluation
+from captum_scorecam.models import Classifier
+from tests.support.tiny_classifier import Pictures
+
+QUICK: dict[str, Any] = {"methods": ["grad_cam", "score_cam"], "metrics": ["average_drop"]}
+
+
+def test_by_default_the_whole_data_set_is_evaluated(classifier: Classifier) -> None:
+    plan = plan_evaluation(classifier, Pictures(6))
+    assert plan.indices == (0, 1, 2, 3, 4, 5)
+    assert plan.methods == ("grad_cam", "score_cam")
+    assert plan.metrics == ("average_drop", "average_increase", "insertion", "deletion")
+    assert (plan.target, plan.layer.name, plan.mosaics) == ("predicted", "features", None)
+    assert plan.options == MethodOptions(perturbations_per_eval=4)
+
+
+def test_names_are_kept_once_in_their_order(classifier: Classifier) -> None:
+    plan = plan_evaluation(classifier, Pictures(1), methods=["rise", "mask", "rise"], metrics=["deletion"] * 2)
+    assert (plan.methods, plan.metrics, plan.layer.name) == (("rise", "mask"), ("deletion",), "none")
+
+
+def test_a_metric_of_mosaics_makes_mosaics_of_the_data_set(classifier: Classifier) -> None:
+    data = Pictures(5)
+    plan = plan_evaluation(classifier, data, metrics=["insertion", "mosaic_pointing_game"])
+    assert plan.mosaics is not None
+    assert plan.mosaics[3].image.tobytes() == Mosaics(data, 0)[3].image.tobytes()
+    assert [metric.name for metric in plan.chosen_metrics("mosaic")] == ["mosaic_pointing_game"]
+    assert [metric.name for metric in plan.chosen_metrics("image")] == ["insertion"]
+
+
+def test_the_settings_are_those_of_the_arguments(classifier: Classifier) -> None:
+    options = MethodOptions(n_masks=20, seed=3, mask_iterations=5, perturbations_per_eval=8)
+    provenance = Provenance(data="/pictures", data_format="folder", weights="none")
+    plan = plan_evaluation(
+        classifier, Pictures(9), **QUICK, target="label", images=4, options=options, gallery=2, provenance=provenance
+    )
+    found = plan.settings(threads=2)
+    assert found == RunSettings(
+        model="tests.support.tiny_classifier:tiny",
+        weights_digest=found.weights_digest,
+        layer="features",
+        dtype="float32",
+        device="cpu",
+        threads=2,
+        images=4,
+        images_digest=found.images_digest,
+        methods=("grad_cam", "score_cam"),
+        metrics=("average_drop",),
+        target="label",
+        gallery=2,
+        n_masks=20,
+        mask_iterations=5,
+        perturbations_per_eval=8,
+        seed=3,
+        data="/pictures",
+        data_format="folder",
+        weights="none",
+    )
+
+
+def settings_of(plan: Plan) -> RunSettings:
+    return plan.settings(threads=1)
+
+
+def test_the_digest_of_images_sees_the_class_of_a_label_and_not_its_spelling(classifier: Classifier) -> None:
+    by_name = settings_of(plan_evaluation(classifier, Pictures(3, ["red", "green", "blue"]), **QUICK))
+    by_index = settings_of(plan_evaluation(classifier, Pictures(3, [0, 1, 2]), **QUICK))
+    others = settings_of(plan_evaluation(classifier, Pictures(3, ["red", "green", "red"]), **QUICK))
+    assert by_name == by_index
+    assert replace(by_name, images_digest=others.images_digest) == others != by_name
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"methods": ["magic"]}, "Expected each of `methods` to be one of grad_cam, .*, mask, but got 'magic'"),
+        ({"methods": []}, "Expected at least one method and one metric"),
+        ({"metrics": ["magic"]}, "Expected each of `metrics` to be one of average_drop, .*, but got 'magic'"),
+        ({"metrics": []}, "Expected at least one method and one metric"),
+        ({"target": "runner-up"}, "Expected `target` to be 'predicted' or 'label', but got 'runner-up'"),
+        ({"images": 0}, "Expected `images` to be at least 1, but got 0"),
+        ({"layer": "nowhere"}, "Expected `layer` to name a module of the model, but got 'nowhere'"),
+        (
+            {"labels": {"violet": 9}, "target": "label"},
+            "Expected labels that are classes of the model, but none is. The first: picture 0: .*'violet'",
+        ),
+    ],
+)
+def test_what_does_not_fit_is_refused_before_work(
+    changed: dict[str, Any], message: str, classifier: Classifier
+) -> None:
+    with pytest.raises(ValueError, match=message):
+        plan_evaluation(classifier, Pictures(2, ["violet", "violet"]), **(QUICK | changed))
+
+
+class Unlabelled(Pictures):
+    has_labels = has_boxes = False
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"target": "label"}, "Expected a data set with labels for the target or a metric that needs"),
+        (
+            {"metrics": ["mosaic_pointing_game"]},
+            "Expected a data set with labels for the target or a metric that needs",
+        ),
+        ({"metrics": ["pointing_game"]}, "Expected a data set with boxes for pointing_game, but it has none"),
+    ],
+)
+def test_a_data_set_without_what_a_metric_needs_is_refused(
+    changed: dict[str, Any], message: str, classifier: Classifier
+) -> None:
+    with pytest.raises(ValueError, match=message):
+        plan_evaluation(classifier, Unlabelled(2, [None, None]), **(QUICK | changed))
+
+
+def test_a_data_set_without_images_is_refused(classifier: Classifier) -> None:
+    with pytest.raises(ValueError, match="Expected a data set with at least one image, but it has none"):
+        plan_evaluation(classifier, Pictures(0, []), **QUICK)
+
+
+def test_labels_that_are_no_classes_are_warned_of_at_the_callers_line(classifier: Classifier) -> None:
+    with pytest.warns(
+        UserWarning, match="1 of 2 images have no label that is a class .* picture 1: .*'violet'"
+    ) as found:
+        plan_evaluation(classifier, Pictures(2, ["red", "violet"]), **QUICK)
+    assert [warning.filename for warning in found] == [__file__]

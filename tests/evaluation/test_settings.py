@@ -1,0 +1,93 @@
+"""configuration.json: what a run is resumed from, and what is refused."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import asdict, replace
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from captum_scorecam.evaluation import read_records, read_settings
+from captum_scorecam.evaluation.settings import (
+    check_same_settings,
+    digest_of_lines,
+    digest_of_weights,
+    find_versions,
+    read_configuration,
+    write_configuration,
+)
+from tests.support.run_records import SETTINGS
+
+
+@pytest.mark.parametrize("reader", [read_records, read_settings])
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (None, "Expected the folder of a run, but '.*' can't be read: .*No such file"),
+        (b"\xff", "Expected the folder of a run, but '.*' can't be read: 'utf-8' codec"),
+        (b"", "Expected a configuration in '.*', but it is not JSON: Expecting value"),
+        (b"[]", r"Expected a configuration in '.*', but it is \[\]\."),
+        (b'{"format_version": 1, "settings": {}}', "Expected a configuration in '.*', but it lacks the key 'versions'"),
+        (b'{"asked": {}, "versions": {}}', "Expected a run of format version 1, but '.*' has None: another version"),
+        (b'{"format_version": 2}', "Expected a run of format version 1, but '.*' has 2: another version of captum-s"),
+    ],
+)
+def test_a_folder_without_a_run_of_this_format_is_refused(
+    tmp_path: Path, content: bytes | None, message: str, reader: Callable[[Path], object]
+) -> None:
+    if content is not None:
+        (tmp_path / "configuration.json").write_bytes(content)
+    with pytest.raises(ValueError, match=message):
+        reader(tmp_path)
+
+
+def test_settings_that_lack_one_name_it(tmp_path: Path) -> None:
+    write_configuration(tmp_path, SETTINGS, {})
+    path = tmp_path / "configuration.json"
+    content = json.loads(path.read_text())
+    del content["settings"]["seed"]
+    path.write_text(json.dumps(content))
+    with pytest.raises(ValueError, match=r"^Expected a configuration in '.*', but `settings` lacks the key 'seed'\.$"):
+        read_settings(tmp_path)
+
+
+def test_the_configuration_is_readable_json(tmp_path: Path) -> None:
+    write_configuration(tmp_path, SETTINGS, {"torch": "2.6"})
+    assert json.loads((tmp_path / "configuration.json").read_text()) == {
+        "format_version": 1,
+        "settings": asdict(SETTINGS) | {"methods": ["grad_cam", "score_cam"], "metrics": ["insertion", "average_drop"]},
+        "versions": {"torch": "2.6"},
+    }
+    assert read_settings(tmp_path) == read_settings(str(tmp_path)) == SETTINGS
+    assert read_configuration(tmp_path).versions == {"torch": "2.6"}
+
+
+def test_settings_that_differ_are_listed() -> None:
+    check_same_settings(SETTINGS, replace(SETTINGS))
+    with pytest.raises(ValueError, match=r'different settings: layer: "features" -> "head"; weights: null -> "none"\.'):
+        check_same_settings(SETTINGS, replace(SETTINGS, layer="head", weights="none"))
+
+
+def test_versions_have_the_packages_that_numbers_depend_on() -> None:
+    found = find_versions(torch.device("cpu"))
+    assert found["torch"] == torch.__version__.split("+")[0]
+    assert found["cuda"] is None
+    assert {"captum", "captum_scorecam", "pillow", "python", "torchmetrics", "torchvision", "git_revision"} <= {*found}
+
+
+def test_the_digest_of_weights_changes_with_any_parameter_or_buffer() -> None:
+    model = nn.BatchNorm1d(3)
+    before = digest_of_weights(model)
+    assert digest_of_weights(nn.BatchNorm1d(3)) == before
+    model.get_buffer("running_mean")[2] = 1e-6
+    assert digest_of_weights(model) != before
+
+
+def test_the_digest_of_lines_tells_where_they_end() -> None:
+    assert digest_of_lines(["ab", "c"]) != digest_of_lines(["a", "bc"])
+    assert digest_of_lines(["\udcff"]) != digest_of_lines(["\udcfe"])
+    assert len(digest_of_lines([])) == 16
