@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torchvision.transforms.v2.functional import gaussian_blur as torchvision_blur
 
-from captum_scorecam.masking.baselines import resolve_baselines, blend, gaussian_blur
+from captum_scorecam.masking.baselines import blend, gaussian_blur, resolve_baselines
 
 
 def noise(*shape: int) -> Tensor:
@@ -61,7 +61,7 @@ def test_wrong_options(kernel_size: int, sigma: float, message: str) -> None:
 
 def test_a_callable_gets_every_input() -> None:
     x = (noise(1, 1, 3), noise(1, 2, 4))
-    first, second = resolve_baselines(x, lambda t: t + 1)  # type: ignore[misc]
+    first, second = resolve_baselines(x, lambda t: t + 1)
     assert torch.equal(first, x[0] + 1)
     assert torch.equal(second, x[1] + 1)
     assert torch.equal(resolve_baselines(x[0], lambda t: 2 * t), 2 * x[0])
@@ -69,7 +69,7 @@ def test_a_callable_gets_every_input() -> None:
 
 @pytest.mark.parametrize("value", [None, 0.5, (1, 2)])
 def test_values_stay_as_they_are(value: object) -> None:
-    assert resolve_baselines(noise(1, 1, 3), value) is value  # type: ignore[arg-type]
+    assert resolve_baselines(noise(1, 1, 3), value) is value
 
 
 def test_autocast_does_not_blur_in_half_precision() -> None:

@@ -1,4 +1,4 @@
-"""The Metric classes: any split into batches, collections, copies, saved states, and two processes."""
+"""What all metric classes share: batches, copies, saved states and processes add up to what the function returns."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import pytest
 import torch
 import torch.multiprocessing as mp
 from torch import Tensor, distributed, nn
-from torchmetrics import Metric, MetricCollection
+from torchmetrics import Metric
 
 from captum_scorecam.metrics import (
     AverageDrop,
@@ -43,11 +43,11 @@ AUC = ((CURVES[1][:, 1:] + CURVES[1][:, :-1]) / 2 * FRACTIONS.diff()).sum(1).mea
 
 
 def examples(data: tuple[Any, Any], chosen: slice) -> tuple[Any, Any]:
-    """Some of the examples of a metric's input."""
+    """Returns some of the examples of a metric's input."""
     return (data[0] if data[0] is FRACTIONS else data[0][chosen]), data[1][chosen]
 
 
-# The class, how to make it, its input, and what the function gives for all of it.
+# A constructor, its metric's input, and what the function returns for all of that input.
 METRICS: dict[str, tuple[Callable[[], Metric], tuple[Any, Any], Tensor]] = {
     "AverageDrop": (AverageDrop, SCORES, F.average_drop(*SCORES)),
     "AverageDrop, absolute": (lambda: AverageDrop(relative=False), SCORES, F.average_drop(*SCORES, relative=False)),
@@ -78,13 +78,13 @@ def test_the_values_are_not_trivial() -> None:
 
 @all_metrics
 @pytest.mark.parametrize("bounds", [(0, N), (0, 1, N), (0, 3, 5, N), tuple(range(N + 1))], ids=str)
-def test_any_split_into_batches_gives_what_the_function_gives(name: str, bounds: tuple[int, ...]) -> None:
+def test_any_split_into_batches_agrees_with_the_function(name: str, bounds: tuple[int, ...]) -> None:
     metric = updated(name, *(slice(a, b) for a, b in pairwise(bounds)))
     torch.testing.assert_close(metric.compute(), METRICS[name][2], rtol=1e-6, atol=0)
 
 
 @all_metrics
-def test_forward_gives_the_batch_and_keeps_all(name: str) -> None:
+def test_forward_returns_the_batch_value_and_accumulates(name: str) -> None:
     make, data, expected = METRICS[name]
     metric = make()
     of_batches = [metric(*examples(data, chosen)) for chosen in (slice(0, 3), slice(3, N))]
@@ -103,7 +103,7 @@ def test_reset(name: str) -> None:
 
 @all_metrics
 @pytest.mark.parametrize("duplicate", [Metric.clone, copy.deepcopy, lambda m: pickle.loads(pickle.dumps(m))])
-def test_a_copy_goes_its_own_way(name: str, duplicate: Callable[[Metric], Metric]) -> None:
+def test_a_copy_is_independent(name: str, duplicate: Callable[[Metric], Metric]) -> None:
     metric = updated(name, slice(0, 3))
     twin = duplicate(metric)
     twin.update(*examples(METRICS[name][1], slice(3, N)))
@@ -112,7 +112,7 @@ def test_a_copy_goes_its_own_way(name: str, duplicate: Callable[[Metric], Metric
 
 
 @all_metrics
-def test_a_saved_state_goes_on(name: str, tmp_path: Path) -> None:
+def test_a_saved_state_resumes(name: str, tmp_path: Path) -> None:
     make, data, expected = METRICS[name]
     metric = updated(name, slice(0, 3))
     assert metric.state_dict() == {}
@@ -126,15 +126,15 @@ def test_a_saved_state_goes_on(name: str, tmp_path: Path) -> None:
 
 
 @all_metrics
-def test_it_is_a_part_of_a_module(name: str) -> None:
+def test_half_of_a_module_leaves_states_alone(name: str) -> None:
     module = nn.Module()
     module.metric = updated(name, slice(0, N))
-    module.half()  # states keep their type, as torchmetrics has it
+    module.half()  # torchmetrics keeps the dtype of states
     torch.testing.assert_close(module.metric.compute(), METRICS[name][2], rtol=1e-6, atol=0)
 
 
 @all_metrics
-def test_without_examples_there_is_no_mean(name: str) -> None:
+def test_no_examples_is_an_error(name: str) -> None:
     with (
         pytest.warns(UserWarning, match="was called before the ``update`` method"),
         pytest.raises(ValueError, match="Expected at least one example, but got none"),
@@ -151,62 +151,6 @@ def test_metadata(metric: type[Metric], higher: bool) -> None:
     assert (metric.higher_is_better, metric.is_differentiable, metric.full_state_update) == (higher, False, False)
 
 
-# --- Collections ------------------------------------------------------------------------------------------------------
-
-
-def test_a_collection_of_what_scores_tell() -> None:
-    metrics = MetricCollection(
-        {"drop": AverageDrop(), "absolute": AverageDrop(relative=False), "up": AverageIncrease(), "gain": AverageGain()}
-    )
-    # In the first batch all are 0: metrics with equal states would be taken for the same from then on.
-    metrics.update(torch.tensor([0.5]), torch.tensor([0.5]))
-    metrics.update(torch.tensor([0.8, 0.5]), torch.tensor([0.2, 0.6]))
-    found = {name: value.item() for name, value in metrics.compute().items()}
-    assert found == pytest.approx({"drop": 75 / 3, "absolute": 60 / 3, "up": 100 / 3, "gain": 20 / 3})
-
-
-def test_a_collection_of_what_maps_tell() -> None:
-    metrics = MetricCollection({"energy": EnergyPointingGame(), "hit": PointingGame(0), "near": PointingGame(2)})
-    # In the first batch all are 1, then all the energy and the maximum are one pixel off.
-    maps = torch.zeros(1, 1, 4, 6)
-    maps[0, 0, 1, 2] = 1
-    metrics.update(maps, [torch.tensor([[2, 1, 3, 2]])])
-    metrics.update(maps, [torch.tensor([[3, 1, 4, 2]])])
-    assert {name: value.item() for name, value in metrics.compute().items()} == {"energy": 0.5, "hit": 0.5, "near": 1}
-
-
-# --- Wrong input ------------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("metric", [AverageDrop, AverageIncrease, AverageGain])
-def test_scores_that_are_not_finite(metric: type[Metric]) -> None:
-    with pytest.raises(ValueError, match="Expected finite scores"):
-        metric().update(torch.tensor([float("nan")]), torch.tensor([0.5]))
-
-
-@pytest.mark.parametrize("metric", [InsertionAUC, DeletionAUC])
-@pytest.mark.parametrize(
-    ("fractions", "scores", "message"),
-    [
-        ([0.0, 1.0], [0.5, 0.5], r"Expected fractions of shape S and scores of shape N×S, but got \(2,\) and \(2,\)"),
-        ([0.0, 0.5, 1.0], [[0.5, 0.5]], r"but got \(3,\) and \(1, 2\)"),
-        ([0.0, 0.5], [[0.5, 0.5]], "Expected `fractions` to rise from 0 to 1"),
-        ([0.1, 1.0], [[0.5, 0.5]], "Expected `fractions` to rise from 0 to 1"),
-        ([0.0, 0.7, 0.6, 1.0], [[0.5] * 4], "Expected `fractions` to rise from 0 to 1"),
-        ([0.0], [[0.5]], "Expected `fractions` to rise from 0 to 1"),
-        ([0.0, 1.0], [[0.5, float("nan")]], "Expected finite scores"),
-    ],
-)
-def test_curves_that_are_none(metric: type[Metric], fractions: list[float], scores: Any, message: str) -> None:
-    with pytest.raises(ValueError, match=message):
-        metric().update(torch.tensor(fractions), torch.tensor(scores))
-
-
-def test_wrong_tolerance() -> None:
-    with pytest.raises(ValueError, match="Expected `tolerance`"):
-        PointingGame(-1)
-
-
 # --- Two processes ----------------------------------------------------------------------------------------------------
 
 
@@ -214,13 +158,13 @@ def results_of_rank(rank: int, folder: str) -> None:
     init_method, timeout = f"file://{folder}/store", timedelta(seconds=120)
     distributed.init_process_group("gloo", init_method=init_method, rank=rank, world_size=2, timeout=timeout)
     try:
-        share = slice(0, 2) if rank == 0 else slice(2, N)  # of different lengths
+        share = slice(0, 2) if rank == 0 else slice(2, N)  # of different length
         torch.save({name: updated(name, share).compute() for name in METRICS}, f"{folder}/results{rank}")
     finally:
         distributed.destroy_process_group()
 
 
-def test_two_processes_give_what_one_gives(tmp_path: Path) -> None:
+def test_two_processes_agree_with_one(tmp_path: Path) -> None:
     other = mp.get_context("spawn").Process(target=results_of_rank, args=(1, str(tmp_path)))
     other.start()
     try:

@@ -1,23 +1,25 @@
-"""A model whose evidence is known, class 0 the mean of a patch, class 1 the mean of the rest, and two explanations."""
+"""A model whose evidence is known, with a perfect and the worst possible explanation of it."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
 
-SIZE = (4, 6)  # 24 pixels, so that swapped axes show
-N_PATCH = 6  # a quarter of them
+SIZE = (4, 6)  # not square, so that swapped axes show
 
 
 def patch() -> Tensor:
-    """The evidence for class 0: rows 1 and 2, columns 2, 3 and 4, 1×1×4×6."""
+    """Returns the evidence for class 0, 1×1×4×6: rows 1 and 2, columns 2 to 4, a quarter of the pixels."""
     mask = torch.zeros(1, 1, *SIZE)
     mask[..., 1:3, 2:5] = 1
     return mask
 
 
 class EvidenceModel(nn.Module):
-    """Scores N×2 of images N×C×4×6: the mean over the patch, and over the rest. Keeps the inputs that it saw."""
+    """Scores images N×C×4×6: class 0 is the mean over the patch, class 1 the mean over the rest.
+
+    ``seen`` holds the input of every forward.
+    """
 
     def __init__(self) -> None:
         super().__init__()
@@ -30,15 +32,15 @@ class EvidenceModel(nn.Module):
 
 
 def perfect(n: int = 1) -> Tensor:
-    """The evidence for class 0."""
+    """Returns the evidence for class 0, n times."""
     return patch().repeat(n, 1, 1, 1)
 
 
 def worst(n: int = 1) -> Tensor:
-    """All but the evidence for class 0."""
+    """Returns everything but the evidence for class 0, n times."""
     return 1 - perfect(n)
 
 
 def ones(n: int = 1, channels: int = 3) -> Tensor:
-    """Images of ones: both classes score 1, and 0 where all is 0."""
+    """Returns images of ones, for which both classes score 1. Images of zeros score 0."""
     return torch.ones(n, channels, *SIZE)

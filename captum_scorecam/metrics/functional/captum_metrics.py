@@ -20,7 +20,7 @@ from captum_scorecam._messages import check_positive, check_whole_number
 from captum_scorecam.attr.input_space import InputSpaceAttribution
 from captum_scorecam.model_state import unchanged_model_state
 
-PerturbFunction: TypeAlias = Callable[[Tensor | Tensors], tuple[Tensor | Tensors, Tensor | Tensors]]
+PerturbFunction: TypeAlias = Callable[[Any], tuple[Any, Any]]
 
 
 def infidelity(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Literal, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 import torch
 from torch import Tensor
@@ -42,7 +42,7 @@ class LayerSimilarity:
 
 def cascading_parameter_randomization(
     model: Module,
-    explain: Callable[[Tensor | Tensors], Tensor],
+    explain: Callable[[Any], Tensor],
     inputs: Tensor | Tensors,
     *,
     order: RandomizationOrder = "top_down",
@@ -92,7 +92,7 @@ def cascading_parameter_randomization(
 
 def _randomized(
     model: Module,
-    explain: Callable[[Tensor | Tensors], Tensor],
+    explain: Callable[[Any], Tensor],
     inputs: Tensor | Tensors,
     seeded_layers: Sequence[tuple[tuple[str, list[Module]], int]],
     cascading: bool,

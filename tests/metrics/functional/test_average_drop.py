@@ -1,4 +1,4 @@
-"""Average drop, increase and gain, and the masked inputs that they compare."""
+"""Average drop, increase and gain, and the masked inputs that they score."""
 
 from __future__ import annotations
 
@@ -9,8 +9,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from captum_scorecam.metrics.functional import average_drop, average_gain, average_increase, masked_input_scores
-from captum_scorecam.metrics.functional.average_drop import MaskedInputScores
+from captum_scorecam.metrics.functional import (
+    MaskedInputScores,
+    average_drop,
+    average_gain,
+    average_increase,
+    masked_input_scores,
+)
 from tests.support.evidence_model import EvidenceModel, ones, perfect, worst
 
 
@@ -19,7 +24,7 @@ def scores(values: list[float]) -> Tensor:
 
 
 def recorded_mask(attributions: Tensor, **options: Any) -> Tensor:
-    """The masks N×H×W that were applied to images of ones, whose baseline is 0."""
+    """Returns the masks N×H×W, as applied to images of ones with a baseline of 0."""
     model = EvidenceModel()
     masked_input_scores(model, ones(len(attributions)), attributions, 0, **options)
     rows = torch.cat(model.seen[1:])
@@ -32,9 +37,9 @@ def ramp(n: int = 1) -> Tensor:
     return torch.arange(24.0 * n).reshape(n, 1, 4, 6)
 
 
-# --- The measures, from scores ----------------------------------------------------------------------------------------
+# --- From scores ------------------------------------------------------------------------------------------------------
 
-# Y, O: drops 75 %, 0, 50 %; increases in the second; gains 0, 0.1 / 0.5, 0.
+# The drops are 75 %, 0 and 50 %, the gains 0, 0.1 / 0.5 and 0; only the second increases.
 BEFORE, AFTER = scores([0.8, 0.5, 0.2]), scores([0.2, 0.6, 0.1])
 
 
@@ -55,19 +60,19 @@ def test_average_gain_by_hand() -> None:
 
 
 @pytest.mark.parametrize(
-    ("measure", "expected"), [(average_drop, [75, 0, 50]), (average_increase, [0, 100, 0]), (average_gain, [0, 20, 0])]
+    ("metric", "expected"), [(average_drop, [75, 0, 50]), (average_increase, [0, 100, 0]), (average_gain, [0, 20, 0])]
 )
-def test_one_value_for_each_example(measure: Any, expected: list[float]) -> None:
-    values = measure(BEFORE, AFTER, reduction="none")
+def test_one_value_per_example(metric: Any, expected: list[float]) -> None:
+    values = metric(BEFORE, AFTER, reduction="none")
     torch.testing.assert_close(values, torch.tensor(expected, dtype=torch.float32))
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32, torch.float64])
-def test_any_floating_point_type(dtype: torch.dtype) -> None:
+def test_any_floating_point_dtype(dtype: torch.dtype) -> None:
     assert average_drop(torch.tensor([0.5], dtype=dtype), torch.tensor([0.125], dtype=dtype)).item() == 75
 
 
-def test_equal_scores_are_no_increase() -> None:
+def test_equal_scores_do_not_increase() -> None:
     assert average_increase(scores([0.5, 0.5]), scores([0.5, 0.6])).item() == 50
 
 
@@ -80,7 +85,7 @@ def test_nothing_is_gained_on_a_score_of_one() -> None:
     assert average_gain(scores([1.0, 1.0]), scores([1.0, 0.2])).item() == 0
 
 
-def test_a_drop_below_zero_is_more_than_all() -> None:
+def test_a_drop_below_zero_exceeds_100_percent() -> None:
     assert average_drop(scores([2.0]), scores([-1.0])).item() == 150
 
 
@@ -94,30 +99,30 @@ def test_a_relative_drop_of_negative_scores_is_an_error(before: float, after: fl
 
 
 @pytest.mark.parametrize(("before", "after"), [(1.5, 0.5), (0.5, 1.5), (-0.5, 0.5), (0.5, -0.5)])
-def test_a_gain_is_of_probabilities(before: float, after: float) -> None:
+def test_a_gain_needs_probabilities(before: float, after: float) -> None:
     with pytest.raises(ValueError, match=r"Expected probabilities in \[0, 1\]"):
         average_gain(scores([before]), scores([after]))
 
 
-@pytest.mark.parametrize("measure", [average_drop, average_increase, average_gain])
+@pytest.mark.parametrize("metric", [average_drop, average_increase, average_gain])
 @pytest.mark.parametrize(
     ("before", "after", "message"),
     [
         ([0.5, float("nan")], [0.5, 0.5], "Expected finite scores"),
         ([0.5, 0.5], [0.5, float("inf")], "Expected finite scores"),
         ([0.5, 0.5], [0.5], r"but got shapes \(2,\) and \(1,\)"),
-        ([], [], "at least one"),
+        ([], [], r"with at least one example, but got shapes \(0,\) and \(0,\)"),
     ],
 )
-def test_scores_that_have_no_value(measure: Any, before: list[float], after: list[float], message: str) -> None:
+def test_malformed_scores(metric: Any, before: list[float], after: list[float], message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        measure(scores(before), scores(after))
+        metric(scores(before), scores(after))
 
 
-@pytest.mark.parametrize("measure", [average_drop, average_increase, average_gain])
-def test_unknown_reduction(measure: Any) -> None:
+@pytest.mark.parametrize("metric", [average_drop, average_increase, average_gain])
+def test_unknown_reduction(metric: Any) -> None:
     with pytest.raises(ValueError, match="Expected `reduction` to be 'mean' or 'none', but got 'sum'"):
-        measure(BEFORE, AFTER, reduction="sum")
+        metric(BEFORE, AFTER, reduction="sum")
 
 
 # --- Perfect and worst explanations -----------------------------------------------------------------------------------
@@ -126,9 +131,10 @@ def test_unknown_reduction(measure: Any) -> None:
 @pytest.mark.parametrize("mask", ["soft", "binary"])
 @pytest.mark.parametrize("keep_fraction", [0.25, 0.5])
 def test_perfect_and_worst_explanation(mask: str, keep_fraction: float) -> None:
-    options = {"keep_fraction": keep_fraction, "mask": mask, "score": "output"}
+    options: dict[str, Any] = {"keep_fraction": keep_fraction, "mask": mask, "score": "output"}
     kept = masked_input_scores(EvidenceModel(), ones(2), perfect(2), 0, **options)
     lost = masked_input_scores(EvidenceModel(), ones(2), worst(2), 0, **options)
+    assert isinstance(kept, MaskedInputScores)
     assert kept.original.tolist() == kept.masked.tolist() == lost.original.tolist() == [1, 1]
     assert lost.masked.tolist() == [0, 0]
     assert average_drop(*kept).item() == 0
@@ -136,7 +142,7 @@ def test_perfect_and_worst_explanation(mask: str, keep_fraction: float) -> None:
 
 
 def test_perfect_and_worst_explanation_in_probability() -> None:
-    # Both classes score 1; without the other class's evidence class 0 has sigmoid(1), without its own sigmoid(-1).
+    # Both classes score 1: class 0 has sigmoid(1) without the other's evidence, and sigmoid(-1) without its own.
     kept = masked_input_scores(EvidenceModel(), ones(), perfect(), 0, keep_fraction=None)
     lost = masked_input_scores(EvidenceModel(), ones(), worst(), 0, keep_fraction=None)
     sigmoid = torch.tensor(1.0).sigmoid().item()
@@ -149,7 +155,7 @@ def test_perfect_and_worst_explanation_in_probability() -> None:
 # --- Masks ------------------------------------------------------------------------------------------------------------
 
 
-def test_the_soft_mask_is_the_map_scaled_to_one() -> None:
+def test_the_soft_mask_is_the_scaled_map() -> None:
     torch.testing.assert_close(recorded_mask(ramp() - 7, keep_fraction=None), ramp()[:, 0] / 23)
 
 
@@ -176,7 +182,7 @@ def test_how_many_pixels_are_kept(keep_fraction: float, kept: int) -> None:
 
 
 @pytest.mark.parametrize(("keep_fraction", "pixels", "kept"), [(0.29, 100, 29), (0.58, 50, 29), (0.7, 90, 63)])
-def test_a_product_just_below_a_whole_number_counts_as_it(keep_fraction: float, pixels: int, kept: int) -> None:
+def test_products_just_below_a_whole_number_round_up(keep_fraction: float, pixels: int, kept: int) -> None:
     assert int(keep_fraction * pixels) == kept - 1
     _, after = masked_input_scores(
         lambda x: x.sum((1, 2)), torch.ones(1, 1, pixels), torch.arange(1.0 * pixels).view(1, 1, -1),
@@ -185,7 +191,7 @@ def test_a_product_just_below_a_whole_number_counts_as_it(keep_fraction: float, 
     assert after.item() == kept
 
 
-def test_of_equal_pixels_the_earlier_are_kept() -> None:
+def test_ties_go_to_the_earlier_pixels() -> None:
     maps = torch.zeros(1, 1, 4, 6)
     maps[..., 3, 5] = 1
     expected = torch.zeros(24)
@@ -230,7 +236,7 @@ def test_the_pixels_of_two_inputs_are_ranked_together() -> None:
         lambda a, b: torch.stack([a.sum((1, 2, 3)), b.sum((1, 2))], 1), x, maps, 1,
         mask="binary", keep_fraction=3 / 7, score="output",
     )  # fmt: skip
-    assert after.tolist() == [2]  # 7 is of the first, 6 and 5 are of the second
+    assert after.tolist() == [2]  # 7 is in the first input, 6 and 5 in the second
 
 
 # --- Options ----------------------------------------------------------------------------------------------------------
@@ -246,14 +252,14 @@ def test_baselines(baselines: Any, blank: float) -> None:
     torch.testing.assert_close(after, torch.full((2,), blank))
 
 
-def test_targets_of_each_example() -> None:
+def test_a_target_per_example() -> None:
     x = ones(2) * torch.tensor([1.0, 3.0]).view(2, 1, 1, 1)
     before, after = masked_input_scores(EvidenceModel(), x, perfect(2), [0, 1], keep_fraction=None, score="output")
     assert before.tolist() == [1, 3]
     assert after.tolist() == [1, 0]
 
 
-def test_arguments_after_the_inputs_follow_their_example() -> None:
+def test_additional_arguments_follow_their_example() -> None:
     before, after = masked_input_scores(
         lambda x, factor: factor * EvidenceModel()(x)[:, 0], ones(3), perfect(3), None,
         additional_forward_args=torch.tensor([1.0, 2.0, 3.0]), score="output",
@@ -262,7 +268,7 @@ def test_arguments_after_the_inputs_follow_their_example() -> None:
 
 
 @pytest.mark.parametrize("perturbations_per_eval", [1, 2, 5, None])
-def test_any_chunk_size_gives_the_same(perturbations_per_eval: int | None) -> None:
+def test_any_chunk_size_returns_the_same_scores(perturbations_per_eval: int | None) -> None:
     model = EvidenceModel()
     x = torch.rand(3, 3, 4, 6, generator=torch.Generator().manual_seed(0))
     result = masked_input_scores(model, x, ramp(3), 0, perturbations_per_eval=perturbations_per_eval)
@@ -272,35 +278,21 @@ def test_any_chunk_size_gives_the_same(perturbations_per_eval: int | None) -> No
     assert max(map(len, model.seen)) <= 3 * (perturbations_per_eval or 2)
 
 
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        ({"keep_fraction": 0.0}, r"Expected `keep_fraction` in \(0, 1\], but got 0.0"),
-        ({"keep_fraction": 1.5}, r"Expected `keep_fraction` in \(0, 1\], but got 1.5"),
-        ({"keep_fraction": float("nan")}, r"Expected `keep_fraction` in \(0, 1\], but got nan"),
-        ({"mask": "hard"}, "Expected `mask` to be 'soft' or 'binary', but got 'hard'"),
-        ({"mask": "binary", "keep_fraction": None}, "Expected a `keep_fraction` for the mask 'binary'"),
-        ({"baselines": "black"}, "Expected `baselines` to be 'blur', a value or a callable, but got 'black'"),
-        ({"score": "logit"}, "Expected `score` to be"),
-        ({"perturbations_per_eval": 0}, "Expected `perturbations_per_eval` to be at least 1"),
-    ],
-)
-def test_wrong_options_are_refused_before_the_model_runs(options: dict[str, Any], message: str) -> None:
-    model = EvidenceModel()
-    with pytest.raises(ValueError, match=message):
-        masked_input_scores(model, ones(), perfect(), 0, **options)
-    assert model.seen == []
+MISFIT = r"Expected attributions .* not larger than the input \(1, 3, 4, 6\), but got shape"
 
 
 @pytest.mark.parametrize(
     ("attributions", "message"),
     [
-        (torch.ones(2, 1, 4, 6), "not larger than the input"),
-        (torch.ones(1, 2, 4, 6), "not larger than the input"),
-        (torch.ones(1, 4, 6, 3), "not larger than the input"),
-        (torch.ones(1, 1, 5, 6), "not larger than the input"),
-        (torch.ones(1, 4, 6), "not larger than the input"),
-        (torch.tensor([[[[0.0, float("nan")]]]]), "finite attributions, but got NaN or Inf for 1 of 1 examples"),
+        (torch.ones(2, 1, 4, 6), MISFIT),
+        (torch.ones(1, 2, 4, 6), MISFIT),
+        (torch.ones(1, 4, 6, 3), MISFIT),
+        (torch.ones(1, 1, 5, 6), MISFIT),
+        (torch.ones(1, 4, 6), MISFIT),
+        (
+            torch.tensor([[[[0.0, float("nan")]]]]),
+            "Expected finite attributions, but got NaN or Inf for 1 of 1 examples, the first of them example 0",
+        ),
         ((torch.ones(1, 1, 4, 6),) * 2, "Expected an attribution for each of 1 inputs, but got 2"),
     ],
 )
@@ -316,28 +308,7 @@ def test_scores_that_are_not_finite() -> None:
         masked_input_scores(lambda x: x.flatten(1).sum(1).log(), ones(), worst() * 0, score="output")
 
 
-# --- Nothing of the user's changes ------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("compiled", [False, True], ids=["eager", "compiled"])
-def test_the_model_and_the_random_state_are_as_before(compiled: bool) -> None:
-    model = nn.Sequential(nn.BatchNorm2d(3), nn.Dropout(0.5), nn.Flatten(), nn.Linear(72, 2)).train()
-    before = {name: value.clone() for name, value in model.state_dict().items()}
-    x, maps = ones(4).requires_grad_(), ramp(4).requires_grad_()
-    random_state = torch.get_rng_state()
-    forward_func = torch.compile(model, backend="eager") if compiled else model
-    with pytest.warns(UserWarning, match="training mode"):
-        result = masked_input_scores(forward_func, x, maps, 0)
-    assert isinstance(result, MaskedInputScores)
-    assert not result.masked.requires_grad
-    assert torch.is_grad_enabled()
-    assert torch.equal(torch.get_rng_state(), random_state)
-    assert model.training
-    for name, value in model.state_dict().items():
-        assert torch.equal(value, before[name]), name
-
-
-def test_a_compiled_model_gives_the_same() -> None:
+def test_a_compiled_model_returns_the_same_scores() -> None:
     x = torch.rand(2, 3, 4, 6, generator=torch.Generator().manual_seed(0))
     model = nn.Sequential(nn.Flatten(), nn.Linear(72, 2)).requires_grad_(False)
     eager = masked_input_scores(model, x, ramp(2), 0)

@@ -1,21 +1,34 @@
-"""Captum's infidelity and sensitivity of layer attributions in one call."""
+"""Captum's infidelity and sensitivity of any attribution in one call."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from threading import Lock
 from typing import Any
 
 import captum.metrics
 import pytest
 import torch
-from captum.attr import LayerAttribution, LayerGradCam, Saliency
+from captum.attr import Attribution, LayerAttribution, LayerGradCam, Saliency
 from torch import Tensor, nn
 
-from captum_scorecam import InputSpaceAttribution, ScoreCAM
+from captum_scorecam import RISE, InputSpaceAttribution, LayerGradCamPlusPlus, MeaningfulPerturbation, ScoreCAM
 from captum_scorecam.metrics.functional import infidelity, sensitivity_max
 from tests.support.small_net import Net, nothing_changes
 from tests.support.small_net import images as small_images
 
-METHODS = [ScoreCAM, LayerGradCam]
+METRICS = [infidelity, sensitivity_max]
+
+# Configured in the constructor, away from the defaults.
+METHODS: dict[str, Callable[[nn.Module, nn.Module], Attribution]] = {
+    "ScoreCAM": lambda net, layer: ScoreCAM(net, layer, score="probability", channel_weighting="increase"),
+    "RISE": lambda net, _: RISE(net, n_masks=20, grid_size=3, score="output"),
+    "MeaningfulPerturbation": lambda net, _: MeaningfulPerturbation(net, n_iterations=3, grid_size=4),
+    "LayerGradCamPlusPlus": lambda net, layer: LayerGradCamPlusPlus(net, layer, score="probability"),
+    "LayerGradCam": LayerGradCam,
+}
+every_method = pytest.mark.parametrize("method", METHODS.values(), ids=METHODS)
+layer_methods = pytest.mark.parametrize("method", [ScoreCAM, LayerGradCam])
 
 
 def small_net() -> nn.Sequential:
@@ -25,18 +38,61 @@ def small_net() -> nn.Sequential:
 
 
 class TwoInputs(nn.Module):
-    """Two images of different sizes and a factor for each example."""
+    """Takes two images of different sizes, and a factor for each example."""
 
     def __init__(self) -> None:
         super().__init__()
         self.net = small_net()
 
     def forward(self, image: Tensor, other: Tensor, factor: Tensor) -> Tensor:
-        return self.net(image) * factor[:, None] + other.mean((1, 2, 3))[:, None]
+        scores: Tensor = self.net(image)
+        return scores * factor[:, None] + other.mean((1, 2, 3))[:, None]
+
+
+class ConstantFactor(LayerAttribution):
+    """Its map is the input times a factor, its model the sum over the input; ``rows`` has those of each forward."""
+
+    def __init__(self, factor: float = 1.0) -> None:
+        super().__init__(self.summed, nn.Identity())
+        self.factor = factor
+        self.rows: list[int] = []
+
+    def summed(self, x: Tensor) -> Tensor:
+        self.rows.append(len(x))
+        return x.sum((1, 2, 3))
+
+    def attribute(self, inputs: Tensor | tuple[Tensor, ...], target: Any = None) -> Tensor:  # noqa: ARG002
+        return self.factor * (inputs[0] if isinstance(inputs, tuple) else inputs)
+
+
+class FixedMap(ConstantFactor):
+    """Its map ignores the input."""
+
+    def attribute(self, inputs: Any, target: Any = None) -> Tensor:
+        return super().attribute(inputs, target) * 0 + 1
+
+
+class Oscillating(ConstantFactor):
+    """Its map changes sign with every call."""
+
+    def attribute(self, inputs: Any, target: Any = None) -> Tensor:
+        self.factor *= -1
+        return self.factor * torch.ones_like(super().attribute(inputs, target))
 
 
 def images(n: int = 2, *size: int) -> Tensor:
     return torch.randn(n, 3, *(size or (9, 7)), generator=torch.Generator().manual_seed(1))
+
+
+def seeded(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def of_input_shape(attribution: Attribution) -> Attribution:
+    return InputSpaceAttribution(attribution) if isinstance(attribution, LayerAttribution) else attribution
+
+
+# --- Agreement with Captum --------------------------------------------------------------------------------------------
 
 
 def fixed_noise(x: Tensor) -> tuple[Tensor, Tensor]:
@@ -44,80 +100,106 @@ def fixed_noise(x: Tensor) -> tuple[Tensor, Tensor]:
     return noise, x - noise
 
 
-@pytest.mark.parametrize("method", METHODS)
+@every_method
 @pytest.mark.parametrize("normalize", [True, False])
 def test_infidelity_is_captums(method: Any, normalize: bool) -> None:
     net, x = small_net(), images()
-    cam = method(net, net[1])
-    maps = InputSpaceAttribution(cam).attribute(x, target=2)
+    attribution = method(net, net[1])
+    maps = of_input_shape(attribution).attribute(x, target=2)
     expected = captum.metrics.infidelity(net, fixed_noise, x, maps, target=2, normalize=normalize)
-    found = infidelity(cam, x, 2, perturb_func=fixed_noise, normalize=normalize)
+    found = infidelity(attribution, x, 2, perturb_func=fixed_noise, normalize=normalize)
     assert found.shape == (2,)
     torch.testing.assert_close(found, expected)
 
 
-@pytest.mark.parametrize("method", METHODS)
+@every_method
 def test_sensitivity_is_captums(method: Any) -> None:
     net, x = small_net(), images()
-    cam = method(net, net[1])
+    attribution = method(net, net[1])
     drawn: list[Tensor] = []
 
     def kept_noise(values: Tensor) -> Tensor:
-        generator = torch.Generator().manual_seed(3)
-        drawn.append(values + 0.05 * (2 * torch.rand(values.shape, generator=generator) - 1))
+        drawn.append(values + 0.05 * (2 * torch.rand(values.shape, generator=seeded(3)) - 1))
         return drawn[-1]
 
-    expected = captum.metrics.sensitivity_max(InputSpaceAttribution(cam).attribute, x, kept_noise, target=2)
-    found = sensitivity_max(cam, x, 2, perturb_radius=0.05, generator=torch.Generator().manual_seed(3))
+    expected = captum.metrics.sensitivity_max(of_input_shape(attribution).attribute, x, kept_noise, target=2)
+    found = sensitivity_max(attribution, x, 2, perturb_radius=0.05, generator=seeded(3))
     assert found.shape == (2,)
     assert (drawn[0] - x.repeat_interleave(10, 0)).abs().max() <= 0.05
+    assert (found > 0).all()
     torch.testing.assert_close(found, expected)
 
 
-class InputItself(LayerAttribution):
-    """Its map is the input, or zeros."""
+@layer_methods
+def test_several_inputs_and_arguments(method: Any) -> None:
+    model, x = TwoInputs(), (images(2), images(2, 5, 4))
+    cam = method(model, model.net[1])
+    factor = torch.tensor([1.0, 2.0])
+    targets = torch.tensor([0, 3])
+    both = infidelity(cam, x, targets, factor, normalize=False, noise_std=1e-3, generator=seeded())
+    assert both.shape == (2,)
+    maps = InputSpaceAttribution(cam).attribute(x, target=targets, additional_forward_args=factor)
+    generator = seeded()
 
-    def __init__(self, factor: float = 1.0) -> None:
-        super().__init__(lambda x: x.sum((1, 2, 3)), nn.Identity())
-        self.factor = factor
+    def noise(values: tuple[Tensor, Tensor]) -> Any:
+        drawn = tuple(1e-3 * torch.randn(v.shape, generator=generator) for v in values)
+        return drawn, tuple(v - e for v, e in zip(values, drawn, strict=True))
 
-    def attribute(self, inputs: Tensor | tuple[Tensor, ...], target: Any = None) -> Tensor:  # noqa: ARG002
-        return self.factor * (inputs[0] if isinstance(inputs, tuple) else inputs)
+    expected = captum.metrics.infidelity(model, noise, x, maps, additional_forward_args=factor, target=targets)
+    torch.testing.assert_close(both, expected)
+    sensitivity = sensitivity_max(cam, x, targets, factor, n_perturb_samples=2)
+    assert (sensitivity > 0).all()
+    assert sensitivity.shape == (2,)
+
+
+@pytest.mark.filterwarnings("ignore:Input Tensor 0 did not already require gradients")
+@pytest.mark.parametrize("metric", METRICS)
+def test_attributions_of_the_inputs_shape_are_not_resized(metric: Any) -> None:
+    net, x = small_net(), images()
+    found = metric(Saliency(net), x, 2, generator=seeded())
+    if metric is infidelity:
+        generator = seeded()
+
+        def noise(values: Tensor) -> tuple[Tensor, Tensor]:
+            drawn = 0.1 * torch.randn(values.shape, generator=generator)
+            return drawn, values - drawn
+
+        maps = Saliency(net).attribute(x, target=2)
+        expected = captum.metrics.infidelity(net, noise, x, maps, target=2, normalize=True)
+        torch.testing.assert_close(found, expected)
+    assert not x.requires_grad
+    assert found.shape == (2,)
+
+
+# --- Values by hand ---------------------------------------------------------------------------------------------------
+
+
+def test_perfect_and_worst_infidelity() -> None:
+    # f(X) − f(X − I) is the sum of I, exactly what a map of ones predicts; a map of zeros predicts no change.
+    x = torch.ones(1, 1, 2, 2)
+    noise = 0.1 * torch.randn(10, 1, 2, 2, generator=seeded())
+    assert infidelity(ConstantFactor(), x, normalize=False, generator=seeded()).item() == pytest.approx(0, abs=1e-12)
+    worst = infidelity(ConstantFactor(0.0), x, normalize=False, generator=seeded()).item()
+    assert worst == pytest.approx(noise.sum((1, 2, 3)).square().mean().item())
+
+
+def test_perfect_and_worst_sensitivity() -> None:
+    # A map that never changes, and one that turns into its opposite.
+    assert sensitivity_max(FixedMap(), images(2)).tolist() == [0, 0]
+    assert sensitivity_max(Oscillating(), images(2)).tolist() == pytest.approx([2, 2])
+
+
+def test_sensitivity_of_a_zero_map() -> None:
+    assert sensitivity_max(ConstantFactor(0.0), torch.ones(1, 1, 2, 2)).item() == 0
 
 
 def test_sensitivity_by_hand() -> None:
-    # The map moves as the input does: the largest norm of the noise over the norm of the input.
+    # The map changes as the input does: the largest norm of the noise over the norm of the input.
     x = torch.arange(8.0).reshape(2, 1, 2, 2)
-    noise = 0.5 * (2 * torch.rand(6, 1, 2, 2, generator=torch.Generator().manual_seed(0)) - 1)
+    noise = 0.5 * (2 * torch.rand(6, 1, 2, 2, generator=seeded()) - 1)
     expected = noise.flatten(1).norm(dim=1).view(2, 3).amax(1) / x.flatten(1).norm(dim=1)
-    found = sensitivity_max(
-        InputItself(), x, perturb_radius=0.5, n_perturb_samples=3, generator=torch.Generator().manual_seed(0)
-    )
+    found = sensitivity_max(ConstantFactor(), x, perturb_radius=0.5, n_perturb_samples=3, generator=seeded())
     torch.testing.assert_close(found, expected)
-
-
-def test_perfect_and_worst_explanation() -> None:
-    # f(X) − f(X − I) is the sum of I: a map of ones says just that, a map of zeros nothing.
-    noise = 0.1 * torch.randn(10, 1, 2, 2, generator=torch.Generator().manual_seed(0))
-    options = {"normalize": False, "generator": torch.Generator().manual_seed(0)}
-    assert infidelity(InputItself(), torch.ones(1, 1, 2, 2), **options).item() == pytest.approx(0, abs=1e-12)
-    options["generator"].manual_seed(0)
-    worst = infidelity(InputItself(0.0), torch.ones(1, 1, 2, 2), **options).item()
-    assert worst == pytest.approx(noise.sum((1, 2, 3)).square().mean().item())
-    assert sensitivity_max(InputItself(0.0), torch.ones(1, 1, 2, 2)).item() == 0
-
-
-@pytest.mark.parametrize("measure", [infidelity, sensitivity_max])
-def test_the_noise_is_the_generators(measure: Any) -> None:
-    net, x = small_net(), images()
-    cam = LayerGradCam(net, net[1])
-    random_state = torch.get_rng_state()
-    first, again, other = (measure(cam, x, 2, generator=torch.Generator().manual_seed(seed)) for seed in (1, 1, 2))
-    of_global, of_same = measure(cam, x, 2), measure(cam, x, 2)
-    assert torch.equal(first, again)
-    assert not torch.equal(first, other)
-    assert torch.equal(of_global, of_same)
-    assert torch.equal(torch.get_rng_state(), random_state)
 
 
 def test_the_noise_of_infidelity_has_its_standard_deviation() -> None:
@@ -125,85 +207,95 @@ def test_the_noise_of_infidelity_has_its_standard_deviation() -> None:
     cam = ScoreCAM(net := nn.Sequential(nn.Conv2d(1, 1, 1), nn.Flatten(), nn.Linear(400, 1)), net[0])
     for parameter in net.parameters():
         nn.init.constant_(parameter, 0 if parameter.dim() == 1 else 1)
-    x, generator = torch.ones(1, 1, 20, 20), torch.Generator().manual_seed(0)
-    with pytest.warns(UserWarning, match="constant"):  # a zero map
-        found = infidelity(cam, x, 0, noise_std=0.3, n_perturb_samples=2000, generator=generator)
+    x = torch.ones(1, 1, 20, 20)
+    with pytest.warns(UserWarning, match="All channels of the layer are constant"):  # a zero map
+        found = infidelity(cam, x, 0, noise_std=0.3, n_perturb_samples=2000, generator=seeded())
     assert found.item() == pytest.approx(400 * 0.3**2, rel=0.1)
 
 
-@pytest.mark.parametrize("method", METHODS)
-def test_several_inputs_and_arguments(method: Any) -> None:
-    model, x = TwoInputs(), (images(2), images(2, 5, 4))
-    cam = method(model, model.net[1])
-    factor = torch.tensor([1.0, 2.0])
-    options = {"additional_forward_args": factor, "generator": torch.Generator().manual_seed(0)}
-    both = infidelity(cam, x, torch.tensor([0, 3]), normalize=False, noise_std=1e-3, **options)
-    assert both.shape == (2,)
-    maps = InputSpaceAttribution(cam).attribute(x, target=torch.tensor([0, 3]), additional_forward_args=factor)
-    generator = torch.Generator().manual_seed(0)
-
-    def noise(values: tuple[Tensor, Tensor]) -> Any:
-        drawn = tuple(1e-3 * torch.randn(v.shape, generator=generator) for v in values)
-        return drawn, tuple(v - e for v, e in zip(values, drawn, strict=True))
-
-    expected = captum.metrics.infidelity(
-        model, noise, x, maps, additional_forward_args=factor, target=torch.tensor([0, 3])
-    )
-    torch.testing.assert_close(both, expected)
-    sensitivity = sensitivity_max(cam, x, torch.tensor([0, 3]), factor, n_perturb_samples=2)
-    assert (sensitivity > 0).all()
-    assert sensitivity.shape == (2,)
+# --- Randomness -------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("measure", [infidelity, sensitivity_max])
-def test_options_of_the_attribution(measure: Any) -> None:
+@pytest.mark.parametrize("metric", METRICS)
+def test_the_generator_draws_the_noise(metric: Any) -> None:
     net, x = small_net(), images()
-    cam, seed = ScoreCAM(net, net[1]), torch.Generator().manual_seed
-    options = {"channel_weighting": "increase", "attribute_to_layer_input": True, "relu_attributions": False}
-    assert not torch.allclose(measure(cam, x, 2, generator=seed(0)), measure(cam, x, 2, generator=seed(0), **options))
-    with pytest.raises(ValueError, match="Expected `channel_weighting`"):
-        measure(cam, x, 2, channel_weighting="none")
+    cam = LayerGradCam(net, net[1])
+    random_state = torch.get_rng_state()
+    first, again, other = (metric(cam, x, 2, generator=seeded(seed)) for seed in (1, 1, 2))
+    of_global, of_same = metric(cam, x, 2), metric(cam, x, 2)
+    assert torch.equal(first, again)
+    assert not torch.equal(first, other)
+    assert torch.equal(of_global, of_same)
+    assert torch.equal(torch.get_rng_state(), random_state)
+    with torch.random.fork_rng():
+        torch.manual_seed(1)
+        of_one = metric(cam, x, 2)
+        torch.manual_seed(2)
+        assert not torch.equal(metric(cam, x, 2), of_one)
 
 
-@pytest.mark.filterwarnings("ignore:Input Tensor 0 did not already require gradients")
-@pytest.mark.parametrize("measure", [infidelity, sensitivity_max])
-def test_attributions_of_the_inputs_shape_are_taken_as_they_are(measure: Any) -> None:
+@pytest.mark.parametrize("generator", [None, seeded()], ids=["global", "own"])
+def test_noise_leaves_the_masks_of_rise_alone(generator: torch.Generator | None) -> None:
+    # A constant score makes the map the mean of the masks, so it differs only if they do.
+    rise = RISE(lambda x: x.new_ones(len(x), 2), n_masks=20, score="output")
+    assert sensitivity_max(rise, images(), 0, generator=generator).tolist() == [0, 0]
+
+
+# --- Options ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("metric", METRICS)
+def test_options_of_attribute(metric: Any) -> None:
     net, x = small_net(), images()
-    found = measure(Saliency(net), x, 2, generator=torch.Generator().manual_seed(0))
-    if measure is infidelity:
-        generator = torch.Generator().manual_seed(0)
-
-        def noise(values: Tensor) -> tuple[Tensor, Tensor]:
-            drawn = 0.1 * torch.randn(values.shape, generator=generator)
-            return drawn, values - drawn
-
-        expected = captum.metrics.infidelity(
-            net, noise, x, Saliency(net).attribute(x, target=2), target=2, normalize=True
-        )
-        torch.testing.assert_close(found, expected)
-    assert not x.requires_grad
-    assert found.shape == (2,)
+    cam = ScoreCAM(net, net[1])
+    options = {"attribute_to_layer_input": True, "relu_attributions": False}
+    expected = metric(cam, x, 2, generator=seeded())
+    assert not torch.allclose(metric(cam, x, 2, generator=seeded(), **options), expected)
 
 
-@pytest.mark.parametrize(("measure", "option"), [(infidelity, "noise_std"), (sensitivity_max, "perturb_radius")])
-@pytest.mark.parametrize("value", [0.0, -1.0, float("nan")])
-def test_noise_that_is_none(measure: Any, option: str, value: float) -> None:
-    net = small_net()
-    with pytest.raises(ValueError, match=f"Expected `{option}` to be positive, but got {value}"):
-        measure(ScoreCAM(net, net[1]), images(), 2, **{option: value})
+@pytest.mark.parametrize("metric", METRICS)
+def test_baselines_for_each_example(metric: Any) -> None:
+    net, x = small_net(), images()
+    cam = ScoreCAM(net, net[1])
+    expected = metric(cam, x, 2, generator=seeded(), baselines=0.5)
+    found = metric(cam, x, 2, generator=seeded(), baselines=torch.full_like(x, 0.5))
+    torch.testing.assert_close(found, expected)
+    assert not torch.allclose(metric(cam, x, 2, generator=seeded()), expected)
 
 
-@pytest.mark.parametrize("measure", [infidelity, sensitivity_max])
-def test_what_is_no_attribution(measure: Any) -> None:
+class WithLock(ConstantFactor):
+    """Takes an option that cannot be copied."""
+
+    def attribute(self, inputs: Any, target: Any = None, lock: Any = None) -> Tensor:
+        assert lock is LOCK
+        return super().attribute(inputs, target)
+
+
+LOCK = Lock()
+
+
+@pytest.mark.parametrize("metric", METRICS)
+def test_options_are_not_copied(metric: Any) -> None:
+    assert metric(WithLock(), images(), lock=LOCK).isfinite().all()
+
+
+@pytest.mark.parametrize(("rows", "expected"), [(None, [2, 8, 2]), (100, [2, 8, 2]), (5, [2, 4, 2, 4, 2])])
+def test_rows_of_a_forward(rows: int | None, expected: list[int]) -> None:
+    # One forward before, then each chunk of perturbed examples, beside it the examples themselves.
+    attribution = ConstantFactor()
+    infidelity(attribution, images(), n_perturb_samples=4, max_examples_per_batch=rows)
+    assert attribution.rows == expected
+
+
+@pytest.mark.parametrize("metric", METRICS)
+def test_other_objects_are_refused(metric: Any) -> None:
     with pytest.raises(TypeError, match="Expected `attribution` to be an Attribution, but got Sequential"):
-        measure(small_net(), images(), 2)
+        metric(small_net(), images(), 2)
 
 
-@pytest.mark.parametrize(("method", "compiled"), [(LayerGradCam, False), (ScoreCAM, False), (ScoreCAM, True)])
-@pytest.mark.parametrize("measure", [infidelity, sensitivity_max])
-def test_a_model_in_training_mode_keeps_its_statistics(method: Any, compiled: bool, measure: Any) -> None:
+@pytest.mark.parametrize("metric", METRICS)
+def test_a_model_in_training_mode_keeps_its_statistics(metric: Any) -> None:
+    # Captum's own LayerGradCam does not restore them.
     net, x = Net().train(), small_images()
-    forward_func = torch.compile(net, backend="eager") if compiled else net
     with nothing_changes(net, x), pytest.warns(UserWarning, match="training mode"):
-        measure(method(forward_func, net.relu), x, 2, n_perturb_samples=2)
-    torch.compiler.reset()
+        metric(LayerGradCam(net, net.relu), x, 2, n_perturb_samples=2)

@@ -50,7 +50,7 @@ def test_uniform_energy_is_the_share_of_the_area() -> None:
 # --- Boxes ------------------------------------------------------------------------------------------------------------
 
 
-def test_x_goes_along_columns_and_y_along_rows() -> None:
+def test_x_runs_along_columns_and_y_along_rows() -> None:
     maps = torch.zeros(1, 1, 4, 6)
     maps[0, 0, 1, 4] = 3  # row 1, column 4
     maps[0, 0, 3, 0] = 1
@@ -60,22 +60,22 @@ def test_x_goes_along_columns_and_y_along_rows() -> None:
     assert hits(maps, [torch.tensor([[0, 3, 1, 4]])]) == [0]
 
 
-def test_right_and_lower_edges_are_exclusive() -> None:
+def test_right_and_bottom_edges_are_exclusive() -> None:
     maps = torch.ones(1, 1, 4, 6)
     assert energy(maps, [torch.tensor([[0, 0, 1, 1]])]) == [pytest.approx(1 / 24)]
     assert energy(maps, [torch.tensor([[0, 0, 6, 4]])]) == [1]
 
 
-def test_what_boxes_share_counts_once() -> None:
+def test_overlaps_of_boxes_count_once() -> None:
     assert energy(torch.ones(1, 1, 4, 6), [torch.tensor([[0, 0, 4, 2], [2, 0, 6, 2], [1, 1, 2, 2]])]) == [0.5]
 
 
-def test_what_lies_outside_the_image_does_not_count() -> None:
+def test_parts_outside_the_image_do_not_count() -> None:
     boxes = torch.tensor([[-10, -10, 2, 2], [5, 3, 100, 100], [50, 50, 60, 60]])
     assert energy(torch.ones(1, 1, 4, 6), [boxes]) == [pytest.approx(5 / 24)]
 
 
-def test_an_empty_box_beside_another_does_not_count() -> None:
+def test_an_empty_box_next_to_another_does_not_count() -> None:
     assert energy(torch.ones(1, 1, 4, 6), [torch.tensor([[0, 0, 0, 4], [0, 0, 6, 2]])]) == [0.5]
 
 
@@ -88,7 +88,7 @@ def test_each_image_has_its_own_number_of_boxes() -> None:
 @pytest.mark.parametrize(
     "boxes", [[[0.4, 0.4, 2.6, 2.4]], [[0.5, 0.5, 1.5, 1.5]], [[0.6, 0.0, 3.0, 0.6], [4.49, 2.0, 5.51, 4.0]]]
 )
-def test_a_pixel_belongs_to_a_box_that_holds_its_centre(boxes: list[list[float]]) -> None:
+def test_a_pixel_is_in_a_box_if_its_centre_is(boxes: list[list[float]]) -> None:
     maps = torch.rand(1, 1, 4, 6, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     inside = box_mask_by_hand(boxes, 4, 6)
     expected = (maps[0, 0] * inside).sum() / maps.sum()
@@ -96,7 +96,7 @@ def test_a_pixel_belongs_to_a_box_that_holds_its_centre(boxes: list[list[float]]
     assert energy(maps, inside[None]) == energy(maps, [torch.tensor(boxes)])
 
 
-def test_one_tensor_of_as_many_boxes_for_each_image() -> None:
+def test_one_tensor_of_boxes_for_all_images() -> None:
     assert energy(torch.ones(2, 1, 4, 6), PATCH_BOX.expand(2, 1, 4)) == [0.25, 0.25]
 
 
@@ -115,28 +115,28 @@ def test_channels_are_summed_first() -> None:
 
 
 @pytest.mark.parametrize("value", [0.0, -2.0])
-def test_a_map_without_positive_energy_has_none_in_the_object(value: float) -> None:
+def test_a_map_without_positive_energy_scores_zero(value: float) -> None:
     assert energy(torch.full((1, 1, 4, 6), value), [PATCH_BOX]) == [0]
 
 
 @pytest.mark.parametrize("value", [0.0, 1.0, -2.0])
-def test_a_constant_map_points_nowhere(value: float) -> None:
+def test_a_constant_map_is_a_miss(value: float) -> None:
     assert hits(torch.full((1, 1, 4, 6), value), [torch.tensor([[0, 0, 6, 4]])], tolerance=15) == [0]
 
 
-def test_of_equal_maxima_the_earlier_counts() -> None:
+def test_the_first_of_equal_maxima_counts() -> None:
     maps = torch.zeros(1, 1, 4, 6)
     maps[0, 0, 1, 3] = maps[0, 0, 3, 1] = 1
     assert hits(maps, [torch.tensor([[3, 1, 4, 2]])]) == [1]
     assert hits(maps, [torch.tensor([[1, 3, 2, 4]])]) == [0]
 
 
-def test_the_highest_of_negative_values_is_a_maximum() -> None:
+def test_the_maximum_may_be_negative() -> None:
     assert hits(perfect() - 5, [PATCH_BOX]) == [1]
 
 
 @pytest.mark.parametrize(("size", "place"), [((9,), (4,)), ((3, 4, 5), (1, 2, 3))])
-def test_masks_of_other_numbers_of_dimensions(size: tuple[int, ...], place: tuple[int, ...]) -> None:
+def test_masks_in_one_and_three_dimensions(size: tuple[int, ...], place: tuple[int, ...]) -> None:
     maps, masks = torch.ones(1, 1, *size), torch.zeros(1, *size, dtype=torch.bool)
     maps[(0, 0, *place)] = 2
     masks[(0, *place)] = True
@@ -150,7 +150,7 @@ def test_masks_of_other_numbers_of_dimensions(size: tuple[int, ...], place: tupl
 
 
 @pytest.mark.parametrize(("tolerance", "hit"), [(0, 0), (4.9, 0), (5, 1), (15, 1)])
-def test_tolerance_is_the_distance_of_centres(tolerance: float, hit: float) -> None:
+def test_tolerance_is_a_distance_between_centres(tolerance: float, hit: float) -> None:
     maps = torch.zeros(1, 1, 10, 10)
     maps[0, 0, 1, 2] = 1  # 3 rows and 4 columns from the nearest pixel of the box
     assert hits(maps, [torch.tensor([[6, 4, 9, 9]])], tolerance=tolerance) == [hit]
@@ -163,44 +163,50 @@ def test_the_default_tolerance_is_fifteen_pixels() -> None:
 
 
 @pytest.mark.parametrize("tolerance", [-1, float("nan"), float("inf")])
-def test_wrong_tolerances(tolerance: float) -> None:
-    with pytest.raises(ValueError, match="Expected `tolerance` to be a number of pixels"):
+def test_tolerance_out_of_range(tolerance: float) -> None:
+    with pytest.raises(ValueError, match=f"Expected `tolerance` to be finite and at least 0, but got {tolerance}"):
         pointing_game(perfect(), [PATCH_BOX], tolerance=tolerance)
 
 
-# --- What makes no sense ----------------------------------------------------------------------------------------------
+# --- Wrong input ------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("game", GAMES)
 @pytest.mark.parametrize(
     ("regions", "message"),
     [
-        ([PATCH_BOX, torch.empty(0, 4)], "got 1 without, the first of them of example 1"),
-        ([PATCH_BOX, torch.tensor([[2, 2, 2, 4]])], "the first of them of example 1"),
-        ([torch.tensor([[6, 0, 9, 4]]), PATCH_BOX], "the first of them of example 0"),
-        (torch.zeros(2, 4, 6, dtype=torch.bool), "got 2 without"),
+        (
+            [PATCH_BOX, torch.empty(0, 4)],
+            "Expected regions with at least one pixel in the image, but got 1 without, the first of them of example 1",
+        ),
+        ([PATCH_BOX, torch.tensor([[2, 2, 2, 4]])], "but got 1 without, the first of them of example 1"),
+        ([torch.tensor([[6, 0, 9, 4]]), PATCH_BOX], "but got 1 without, the first of them of example 0"),
+        (torch.zeros(2, 4, 6, dtype=torch.bool), "but got 2 without, the first of them of example 0"),
         ([PATCH_BOX], r"shape \(2, 4, 6\).*regions of shape \(1, 4, 6\)"),
         (torch.ones(2, 6, 4, dtype=torch.bool), r"regions of shape \(2, 6, 4\)"),
         ([PATCH_BOX, torch.tensor([2, 1, 5, 3])], r"got shape \(4,\) for example 1"),
         (torch.ones(2, 4, 6), r"or boolean masks N×spatial, but got shape \(4, 6\)"),
         ([PATCH_BOX, torch.tensor([[5, 1, 2, 3]])], "x1 ≤ x2 and y1 ≤ y2, but got .* for example 1"),
-        ([PATCH_BOX, torch.tensor([[2.0, 1.0, float("nan"), 3.0]])], "Expected finite boxes"),
-        ([], "Expected regions of at least one image"),
+        (
+            [PATCH_BOX, torch.tensor([[2.0, 1.0, float("nan"), 3.0]])],
+            "Expected finite boxes x1, y1, x2, y2 .* for example 1",
+        ),
+        ([], "Expected regions of at least one image, but got none"),
     ],
 )
-def test_regions_that_have_no_value(game: Any, regions: Any, message: str) -> None:
+def test_malformed_regions(game: Any, regions: Any, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         game(perfect(2), regions)
 
 
 @pytest.mark.parametrize("game", GAMES)
-def test_boxes_are_tensors(game: Any) -> None:
+def test_boxes_must_be_tensors(game: Any) -> None:
     with pytest.raises(TypeError, match="Expected `regions` to be tensors, but got list for example 0"):
         game(perfect(), [[[2, 1, 5, 3]]])
 
 
 @pytest.mark.parametrize("game", GAMES)
-def test_boxes_are_of_images(game: Any) -> None:
+def test_boxes_need_images(game: Any) -> None:
     with pytest.raises(ValueError, match="Expected boolean masks for attributions of 3 spatial dimensions"):
         game(torch.ones(1, 1, 3, 4, 6), [PATCH_BOX])
 
@@ -209,12 +215,18 @@ def test_boxes_are_of_images(game: Any) -> None:
 @pytest.mark.parametrize(
     ("attributions", "message"),
     [
-        (torch.full((1, 1, 4, 6), float("nan")), "Expected finite attributions"),
-        (torch.full((1, 1, 4, 6), float("inf")), "Expected finite attributions"),
-        (torch.ones(4, 6), r"but got shape \(4, 6\)"),
-        (torch.ones(0, 1, 4, 6), "at least one"),
+        (
+            torch.full((1, 1, 4, 6), float("nan")),
+            "Expected finite attributions, but got NaN or Inf for 1 of 1 examples",
+        ),
+        (
+            torch.full((1, 1, 4, 6), float("inf")),
+            "Expected finite attributions, but got NaN or Inf for 1 of 1 examples",
+        ),
+        (torch.ones(4, 6), r"Expected attributions of shape N×C×spatial .* but got shape \(4, 6\)"),
+        (torch.ones(0, 1, 4, 6), r"Expected attributions .* at least one, but got shape \(0, 1, 4, 6\)"),
     ],
 )
-def test_attributions_that_have_no_value(game: Any, attributions: Tensor, message: str) -> None:
+def test_malformed_attributions(game: Any, attributions: Tensor, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         game(attributions, [PATCH_BOX])

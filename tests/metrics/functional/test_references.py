@@ -1,7 +1,8 @@
-"""The measures against other libraries, where they measure the same thing; the convention is stated beside each."""
+"""The metrics against other libraries, with the difference in convention stated beside each comparison."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -31,21 +32,19 @@ def images(channels: int = 3) -> Tensor:
 
 
 def maps() -> Tensor:
-    """Maps scaled to [0, 1], without ties."""
+    """Returns maps scaled to [0, 1], without ties."""
     x = torch.rand(N, 1, *SIZE, generator=generator(1))
     low, high = x.amin((1, 2, 3), keepdim=True), x.amax((1, 2, 3), keepdim=True)
     return (x - low) / (high - low)
 
 
-def classifier(channels: int = 3) -> nn.Module:
-    """A small net whose layer has the images' size, so that no library has to resize a map."""
+def classifier(channels: int = 3) -> nn.Sequential:
+    """Returns a net whose layer has the images' size, so that no library resizes a map."""
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        net = nn.Sequential(
-            nn.Conv2d(channels, 4, 3, padding=1), nn.ReLU(), nn.AdaptiveAvgPool2d(4), nn.Flatten(), nn.Linear(64, 5)
-        )
-        net[4].weight.data.mul_(10)
-    return net.eval()
+        convolution, head = nn.Conv2d(channels, 4, 3, padding=1), nn.Linear(64, 5)
+        head.weight.data.mul_(10)
+    return nn.Sequential(convolution, nn.ReLU(), nn.AdaptiveAvgPool2d(4), nn.Flatten(), head).eval()
 
 
 TARGETS = [0, 1, 2, 3, 4, 0]
@@ -57,7 +56,7 @@ TARGETS = [0, 1, 2, 3, 4, 0]
 @pytest.mark.parametrize(
     ("score", "their_target"), [("output", ClassifierOutputTarget), ("probability", ClassifierOutputSoftmaxTarget)]
 )
-def test_drop_and_increase_of_grad_cam(score: str, their_target: Any) -> None:
+def test_drop_and_increase_of_grad_cam(score: Any, their_target: Any) -> None:
     """grad-cam: the absolute drop, as a fraction; the whole map, multiplied as it is given; raw outputs by default."""
     theirs = (images(), maps()[:, 0].numpy(), [their_target(t) for t in TARGETS], classifier())
     scores = F.masked_input_scores(classifier(), images(), maps(), TARGETS, keep_fraction=None, score=score)
@@ -68,8 +67,8 @@ def test_drop_and_increase_of_grad_cam(score: str, their_target: Any) -> None:
     assert 0 < increase.mean() < 100
 
 
-def torchcam_maps(net: nn.Module) -> tuple[torchcam.methods.GradCAM, Tensor]:
-    # Its measures explain what they score: the probabilities.
+def torchcam_maps(net: nn.Sequential) -> tuple[torchcam.methods.GradCAM, Tensor]:
+    # Its metrics explain the probabilities that they score.
     extractor = torchcam.methods.GradCAM(net, net[1])
     return extractor, extractor(TARGETS, net(images()).softmax(1))[0].unsqueeze(1)
 
@@ -91,24 +90,27 @@ def test_drop_and_increase_of_torchcam() -> None:
 # --- Insertion and deletion -------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("baseline", ["zeros", "blur"])
-def test_insertion_and_deletion_of_torchcam(baseline: str) -> None:
+@pytest.mark.parametrize(
+    "blank",
+    [torch.zeros_like, partial(gaussian_blur, kernel_size=[5, 5], sigma=[2.0, 2.0])],
+    ids=["zeros", "blur"],
+)
+def test_insertion_and_deletion_of_torchcam(blank: Callable[[Tensor], Tensor]) -> None:
     """torchcam: as here, with a number of steps for a fraction; the mean over examples."""
     net = classifier()
     extractor, cams = torchcam_maps(net)
-    blank = {"zeros": torch.zeros_like, "blur": partial(gaussian_blur, kernel_size=[5, 5], sigma=[2.0, 2.0])}[baseline]
     metric = DeletionInsertionMetric(extractor, partial(torch.softmax, dim=-1), steps=10, baseline=blank)
     metric.update(images(), TARGETS)
     extractor.remove_hooks()
     theirs = metric.summary()
-    for name, measure in [("insertion_auc", F.insertion), ("deletion_auc", F.deletion)]:
-        curve = measure(net, images(), cams, TARGETS, step=0.1, baselines=blank)
+    for name, function in [("insertion_auc", F.insertion), ("deletion_auc", F.deletion)]:
+        curve = function(net, images(), cams, TARGETS, step=0.1, baselines=blank)
         assert curve.auc.mean().item() == pytest.approx(theirs[name], rel=1e-5)
 
 
 @pytest.mark.parametrize("softmax", [True, False])
 def test_deletion_is_quantus_pixel_flipping(softmax: bool) -> None:
-    """Quantus: features, not pixels, so images of one channel; black is an image's lowest value; no starting point."""
+    """Quantus: flips features, not pixels, so one channel; black is an image's minimum; no score of the full image."""
     x = images(1)
     x.flatten(1)[:, 0] = 0
     metric = quantus.PixelFlipping(features_in_step=8, perturb_baseline="black", normalise=False, disable_warnings=True)
@@ -138,7 +140,7 @@ def quantus_value(metric: Any, attributions: Tensor) -> Tensor:
 
 
 def test_energy_is_quantus_attribution_localisation() -> None:
-    """Quantus: absolute values unless told otherwise; 1e-9 added to the total."""
+    """Quantus: absolute values by default; 1e-9 added to the total."""
     metric = quantus.AttributionLocalisation(
         positive_attributions=True, abs=False, normalise=False, disable_warnings=True
     )
@@ -148,7 +150,7 @@ def test_energy_is_quantus_attribution_localisation() -> None:
 
 
 def test_pointing_game_is_quantus() -> None:
-    """Quantus: no tolerance; any of several maxima may hit."""
+    """Quantus: no tolerance; any of several equal maxima may hit."""
     metric = quantus.PointingGame(abs=False, normalise=False, disable_warnings=True)
     found = F.pointing_game(maps(), regions(), tolerance=0, reduction="none")
     assert torch.equal(found, quantus_value(metric, maps()))
@@ -159,7 +161,7 @@ def test_pointing_game_is_quantus() -> None:
 
 
 def test_similarities_of_quantus_and_skimage() -> None:
-    """Quantus: the cosine's distance from 1. skimage: sample variances unless told otherwise, no windows over edges."""
+    """Quantus: the cosine's distance from 1. skimage: sample variances by default, no windows across edges."""
     net = classifier()
     explained: list[Tensor] = []
 
@@ -175,7 +177,7 @@ def test_similarities_of_quantus_and_skimage() -> None:
         assert record.spearman[n].item() == pytest.approx(spearman(a, b), abs=1e-6)
         assert record.cosine[n].item() == pytest.approx(1 - cosine(a, b), abs=1e-6)
     scaled = [(x - x.amin((1, 2), True)) / (x.amax((1, 2), True) - x.amin((1, 2), True)) for x in (after, before)]
-    # Padded here, so that the windows that lie inside the padded map are those of the map with its mirrored edges.
+    # skimage averages windows inside the map only; mirrored padding adds those across its edges.
     padded = [np.pad(x[0].numpy(), 3, mode="reflect") for x in scaled]
     theirs = structural_similarity(*padded, data_range=1.0, use_sample_covariance=False)
     assert record.ssim[0].item() == pytest.approx(theirs, abs=1e-5)
