@@ -1,35 +1,35 @@
-"""Measures what a map costs against the channels, the images, the targets and the size of the images.
+"""Measures how the cost of a map depends on the numbers of channels, images and targets and on the image size.
 
     python benchmarks/cost.py --output benchmarks/results/cost
 
-One of the four is varied, the others stay as in `BASE`. All settings take turns, and so does a bare loop of as many
-forwards at the same chunk size, so that the machine's moods fall on all alike. `OUTPUT.png` shows both.
+One of the four varies, the others stay at `BASE`. All settings take turns, each followed by a bare loop of as many
+forwards with as many rows each, so that a slow phase of the machine affects both alike. `OUTPUT.png` shows both.
 """
 
 from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from operator import truediv
 from pathlib import Path
 from typing import Annotated, Any
 
 import matplotlib.pyplot as plt
 import torch
-import torch.nn.functional as F
 import typer
+from images import preprocessed_images, resized
 from recording import Row, machine, record
-from speed import load_images
-from systems import Subject, chunk_of, floor, subject
+from systems import Subject, benchmarked_classifier, floor, subject
 from torch import Tensor
 
-from captum_scorecam import ScoreCAM
+from captum_scorecam import RunStatistics, ScoreCAM
 
 
 @dataclass(frozen=True)
 class Setting:
-    """The four numbers that a map's cost may depend on."""
+    """The four numbers that may determine the cost of a map."""
 
     channels: int = 64
     images: int = 1
@@ -47,15 +47,22 @@ VARIED = {
 
 
 @dataclass
-class Measured:
-    """A setting, what explains by it, and the seconds that it and its bare forwards took."""
+class TimedSetting:
+    """A setting with its own explainer, and the seconds that explanations and as many bare forwards took."""
 
     setting: Setting
-    explain: Callable[[], Any]
     score_cam: ScoreCAM
     inputs: Tensor
-    seconds: list[float]
-    bare: list[float]
+    seconds: list[float] = field(default_factory=list)
+    bare_seconds: list[float] = field(default_factory=list)
+
+    def explain(self) -> None:
+        self.score_cam.attribute_targets(self.inputs, list(range(self.setting.targets)))
+
+    @property
+    def run(self) -> RunStatistics:
+        assert self.score_cam.last_run is not None
+        return self.score_cam.last_run
 
 
 def seconds_of(function: Callable[..., Any], *args: Any, device: torch.device) -> float:
@@ -66,41 +73,36 @@ def seconds_of(function: Callable[..., Any], *args: Any, device: torch.device) -
     return time.perf_counter() - start
 
 
-def prepared(built: Subject, photographs: Tensor, setting: Setting) -> Measured:
-    """An explainer of its own for a setting, which has tuned its chunks."""
-    inputs = F.interpolate(photographs[: setting.images], (setting.pixels,) * 2, mode="bilinear", antialias=True)
-    score_cam = ScoreCAM(built.model, built.layer)
-
-    def explain() -> Tensor:
-        return score_cam.attribute_targets(inputs, list(range(setting.targets)), max_channels=setting.channels)
-
-    explain()
-    return Measured(setting, explain, score_cam, inputs, [], [])
+def tuned(built: Subject, photographs: Tensor, setting: Setting) -> TimedSetting:
+    """A setting whose explainer has tuned the rows per forward."""
+    inputs = resized(photographs[: setting.images], setting.pixels)
+    timed = TimedSetting(setting, ScoreCAM(built.model, built.layer, max_channels=setting.channels), inputs)
+    timed.explain()
+    return timed
 
 
-def row_of(varied: str, measured: Measured) -> Row:
-    assert measured.score_cam.last_run is not None
-    rows, seconds = measured.score_cam.last_run.rows, statistics.median(measured.seconds)
+def row_of(varied: str, timed: TimedSetting) -> Row:
+    seconds = statistics.median(timed.seconds)
     return {
         "varied": varied,
-        "value": getattr(measured.setting, varied),
-        "rows": rows,
-        "rows in a forward": chunk_of(measured.score_cam),
+        "value": getattr(timed.setting, varied),
+        "rows": timed.run.rows,
+        "rows per forward": timed.run.rows_per_forward,
         "seconds": seconds,
-        "ms a row": 1000 * seconds / rows,
-        "bare forwards, s": statistics.median(measured.bare),
-        "of its floor": statistics.median(s / b for s, b in zip(measured.seconds, measured.bare, strict=True)),
+        "ms per row": 1000 * seconds / timed.run.rows,
+        "bare forwards, seconds": statistics.median(timed.bare_seconds),
+        "time / bare forwards": statistics.median(map(truediv, timed.seconds, timed.bare_seconds)),
     }
 
 
-def draw(rows: list[Row], path: Path) -> None:
-    """One panel for each number that is varied."""
+def draw(rows: Sequence[Row], path: Path) -> None:
+    """Draws one panel for each number that varies."""
     figure, panels = plt.subplots(1, len(VARIED), figsize=(13, 3.2), layout="constrained")
     for panel, varied in zip(panels, VARIED, strict=True):
-        of_panel = [row for row in rows if row["varied"] == varied]
-        values = [row["value"] for row in of_panel]
-        panel.plot(values, [row["seconds"] for row in of_panel], "o-", label="ScoreCAM.attribute_targets")
-        panel.plot(values, [row["bare forwards, s"] for row in of_panel], "x--", label="as many bare forwards")
+        shown = [row for row in rows if row["varied"] == varied]
+        values = [row["value"] for row in shown]
+        panel.plot(values, [row["seconds"] for row in shown], "o-", label="ScoreCAM.attribute_targets")
+        panel.plot(values, [row["bare forwards, seconds"] for row in shown], "x--", label="as many bare forwards")
         panel.set(xlabel=varied, ylim=(0, None), xscale="log" if varied == "targets" else "linear")
     panels[0].set_ylabel("seconds")
     panels[0].legend(frameon=False)
@@ -109,25 +111,24 @@ def draw(rows: list[Row], path: Path) -> None:
 
 def main(
     model: str = "efficientnet_lite0",
-    repetitions: Annotated[int, typer.Option(help="Turns of each setting.")] = 3,
+    repetitions: Annotated[int, typer.Option(min=1, help="Runs of each setting.")] = 3,
     device: str = "cpu",
-    output: Path = Path("benchmarks/results/cost"),
+    output: Annotated[Path, typer.Option(help="Where to write, without extension.")] = Path("benchmarks/results/cost"),
 ) -> None:
+    """Measures how the cost of a map depends on channels, images, targets and image size."""
     built = subject(model, device)
-    photographs = torch.cat(load_images(model, None, 5)).to(device)
+    photographs = torch.cat(preprocessed_images(benchmarked_classifier(model), None, 5)).to(device)
     photographs = torch.cat([photographs, photographs.flip(-1)])
     settings = {(v, n): replace(BASE, **{v: n}) for v, numbers in VARIED.items() for n in numbers}
-    measured = {setting: prepared(built, photographs, setting) for setting in dict.fromkeys(settings.values())}
+    timed = {setting: tuned(built, photographs, setting) for setting in dict.fromkeys(settings.values())}
     bare = floor(built, compiled=False, bfloat16=False)
     for _ in range(repetitions):
-        for each in measured.values():
+        for each in timed.values():
             each.seconds.append(seconds_of(each.explain, device=built.device))
-            assert each.score_cam.last_run is not None
-            size = each.score_cam.last_run.rows, chunk_of(each.score_cam)
-            each.bare.append(seconds_of(bare, each.inputs[:1], *size, device=built.device))
-    rows = [row_of(varied, measured[setting]) for (varied, _), setting in settings.items()]
-    about = {"model": model, "otherwise": str(BASE), "repetitions": repetitions, **machine(device)}
-    record(output, about, rows)
+            size = each.run.rows, each.run.rows_per_forward
+            each.bare_seconds.append(seconds_of(bare, each.inputs[:1], *size, device=built.device))
+    rows = [row_of(varied, timed[setting]) for (varied, _), setting in settings.items()]
+    record(output, {"model": model, "base": str(BASE), "repetitions": repetitions, **machine(device)}, rows)
     draw(rows, output.with_suffix(".png"))
 
 

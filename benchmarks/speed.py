@@ -1,11 +1,12 @@
-"""Compares Score-CAM implementations in one run: seconds, rows, memory and agreement, as ratios.
+"""Compares Score-CAM implementations within one run: seconds, rows, memory and agreement, as ratios.
 
     python benchmarks/speed.py --model efficientnet_lite0 --output benchmarks/results/efficientnet_lite0
 
-Every system lives in its own process, so that its peak memory is its own; they take turns on each image, so that the
-machine's moods fall on all alike. A floor runs in its system's process, right after it. Peers run at their default
-batch size and at the best one up to 32. What is slower than a peer at its best (their defaults, the released code's
-loop) takes part in the first repetition only. Tuning and compilation come before what is timed.
+Every system has its own process, so that its peak memory is its own. They take turns on each image, so that a slow
+phase of the machine affects all alike. A floor, the bare forwards of a system, runs in that system's process right
+after it. Peers run at their default batch size and at their fastest one up to 32. Whatever is slower than a peer at its
+fastest (the peers' defaults, the loop of the released code) runs in the first repetition only. Tuning and compilation
+happen before anything is timed.
 """
 
 from __future__ import annotations
@@ -15,63 +16,88 @@ import resource
 import statistics
 import time
 from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Annotated, Any
 
+import numpy as np
+import numpy.typing as npt
 import torch
-import torch.nn.functional as F
 import typer
-from PIL import Image
-from recording import machine, record
-from skimage import data
-from systems import BATCHES, FLOORS, LAYERS, Result, floor, subject, systems
+from images import preprocessed_images, resized
+from recording import Row, machine, record
+from systems import BATCHES, FLOORS, Result, benchmarked_classifier, floor, subject, systems
 from torch import Tensor
-
-from captum_scorecam.datasets.images import read_image
-from captum_scorecam.models.classifiers import load_classifier
+from torch.nn import functional as F
 
 VARIANTS = {
     "float32": "ours",
     "three rows": "ours, 3 rows",
     "five targets": "ours, five targets",
     "bfloat16": "ours, bfloat16",
+    "compiled": "ours, compiled",
+    "compiled bfloat16": "ours, compiled bfloat16",
 }
-VARIANTS |= {"compiled": "ours, compiled", "compiled bfloat16": "ours, compiled bfloat16"}
 PEER_DEFAULTS = {"grad-cam": 16, "torchcam": 32}
 RELEASED = "released loop"
 
+Array = npt.NDArray[Any]
 
-def load_images(model: str, folder: Path | None, n_images: int) -> list[Tensor]:
-    """Images from a folder or from scikit-image, each 1×C×H×W, preprocessed for the model."""
-    classifier = load_classifier(model, "none" if model in LAYERS else "DEFAULT")
-    if folder is not None:
-        paths = sorted(path for path in folder.iterdir() if path.suffix.lower() in {".jpg", ".jpeg", ".png"})
-        return [classifier.inputs(read_image(path)) for path in paths[:: max(1, len(paths) // n_images)][:n_images]]
-    photographs = [data.chelsea(), data.coffee(), data.rocket(), data.astronaut(), data.stereo_motorcycle()[0]]
-    return [classifier.inputs(Image.fromarray(photograph)) for photograph in photographs[:n_images]]
+
+@dataclass
+class Reply:
+    """What a worker measured: the peak memory since it started, in bytes; no map from a floor."""
+
+    seconds: float
+    peak: int
+    map: Array = field(default_factory=lambda: np.empty(0))
+    rows: int = 0
+    rows_per_forward: int = 0
+
+
+@dataclass
+class Timings:
+    """The runs of one system, over repetitions and images."""
+
+    seconds: list[float] = field(default_factory=list)
+    floor_seconds: list[float] = field(default_factory=list)
+    rows: list[int] = field(default_factory=list)
+    agreement: list[tuple[float, float]] = field(default_factory=list)
+    rows_per_forward: int = 0
+    peak: int = 0
+
+    def add(self, reply: Reply, reference: Array) -> None:
+        self.seconds.append(reply.seconds)
+        self.rows.append(reply.rows)
+        self.agreement.append(agreement(reply.map, reference))
+        self.rows_per_forward, self.peak = reply.rows_per_forward, reply.peak
 
 
 def serve(pipe: Connection, model: str, device: str, name: str) -> None:
-    """A process of one system: explains an image, or runs the system's floor, whenever it is told to."""
+    """The process of one system: explains an image or runs the system's floor, on request, until None arrives."""
     built = subject(model, device)
     calls: dict[str, Callable[..., Result | None]] = {"explain": systems(built)[name]()}
     if name in FLOORS:
         calls["floor"] = floor(built, *FLOORS[name])
-    while (work := pipe.recv()) is not None:
-        call, x, *rest = work
+    while (request := pipe.recv()) is not None:
+        call, x, *rest = request
         x = x.to(device)
         start = time.perf_counter()
         result = calls[call](x, *rest)
         if device != "cpu":
             torch.cuda.synchronize()
-        seconds = time.perf_counter() - start
-        peak = (
-            torch.cuda.max_memory_allocated()
-            if device != "cpu"
-            else 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-        )
-        pipe.send((seconds, peak, None if result is None else (result.map.cpu().numpy(), result.rows, result.chunk)))
+        reply = Reply(time.perf_counter() - start, peak_bytes(device))
+        if result is not None:
+            reply.map, reply.rows = result.map.cpu().numpy(), result.rows
+            reply.rows_per_forward = result.rows_per_forward
+        pipe.send(reply)
+
+
+def peak_bytes(device: str) -> int:
+    if device != "cpu":
+        return torch.cuda.max_memory_allocated()
+    return 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 
 
 class Worker:
@@ -84,120 +110,119 @@ class Worker:
         self._process = context.Process(target=serve, args=(theirs, model, device, name), daemon=True)
         self._process.start()
 
-    def __call__(self, x: Tensor, target: int) -> tuple[float, int, Any]:
-        """Explains an image: seconds, the peak in bytes up to now, and the map with its rows and its chunk size."""
-        return self._sent("explain", x, target)
+    def explain(self, x: Tensor, target: int) -> Reply:
+        return self._request("explain", x, target)
 
-    def floor(self, x: Tensor, rows: int, chunk: int) -> float:
-        """The seconds of as many bare forwards."""
-        return self._sent("floor", x, rows, chunk)[0]
-
-    def _sent(self, *work: Any) -> tuple[float, int, Any]:
-        self._pipe.send(work)
-        return self._pipe.recv()  # type: ignore[no-any-return]
+    def floor_seconds(self, x: Tensor, rows: int, rows_per_forward: int) -> float:
+        return self._request("floor", x, rows, rows_per_forward).seconds
 
     def stop(self) -> None:
         self._pipe.send(None)
         self._process.join()
 
+    def _request(self, *request: Any) -> Reply:
+        self._pipe.send(request)
+        reply: Reply = self._pipe.recv()
+        return reply
 
-def agreement(maps: Any, reference: Any) -> tuple[float, float]:
+
+def agreement(maps: Array, reference: Array) -> tuple[float, float]:
     """Correlation with the reference, and the largest difference relative to its maximum, both maps scaled to sum 1."""
     first, second = torch.from_numpy(maps).double(), torch.from_numpy(reference).double()
-    if first.shape != second.shape:  # a peer gives its map at the input's size
-        second = torch.nn.functional.interpolate(second[None, None], first.shape, mode="bilinear")[0, 0]
+    if first.shape != second.shape:  # a peer returns its map at the input's size
+        second = F.interpolate(second[None, None], first.shape, mode="bilinear")[0, 0]
     correlation = torch.corrcoef(torch.stack([first.flatten(), second.flatten()]))[0, 1].item()
     first, second = first / first.sum(), second / second.sum()
     return correlation, ((first - second).abs().max() / second.max()).item()
 
 
-def best_batch(peer: str, model: str, device: str, x: Tensor, target: int) -> int:
-    """The batch size at which a peer takes the least time for one image."""
+def fastest_batch(peer: str, model: str, device: str, x: Tensor, target: int) -> int:
+    """The batch size at which a peer explains one image in the least time."""
     seconds: dict[int, float] = {}
     for batch in BATCHES:
         worker = Worker(model, device, f"{peer}, batch {batch}")
-        seconds[batch] = worker(x, target)[0]
+        seconds[batch] = worker.explain(x, target).seconds
         worker.stop()
         print(f"{peer}, batch {batch}: {seconds[batch]:.1f} s", flush=True)
     return min(seconds, key=seconds.__getitem__)
 
 
-def measure(model: str, device: str, images: list[Tensor], repetitions: int, names: list[str]) -> dict[str, Any]:
-    """Runs all systems on all images, in turns, and returns what was seen of each."""
+def references(model: str, device: str, images: list[Tensor], targets: list[int]) -> list[Array]:
+    """The maps of the naive reference."""
+    naive = Worker(model, device, "naive")
+    maps = [naive.explain(x, target).map for x, target in zip(images, targets, strict=True)]
+    naive.stop()
+    return maps
+
+
+def run_all(model: str, device: str, images: list[Tensor], repetitions: int, names: list[str]) -> Row:
+    """Runs all systems on all images, in turns: their timings, the peers' fastest batches, the first calls' seconds."""
     with torch.no_grad():
         targets = [int(subject(model, device).model(x.to(device)).argmax()) for x in images]
-    bests = {peer: best_batch(peer, model, device, images[0], targets[0]) for peer in PEER_DEFAULTS}
-    peers = [f"{peer}, batch {b}" for peer, d in PEER_DEFAULTS.items() for b in sorted({d, bests[peer]})]
-    once = {RELEASED, *peers} - {f"{peer}, batch {batch}" for peer, batch in bests.items()}
+    fastest = {peer: fastest_batch(peer, model, device, images[0], targets[0]) for peer in PEER_DEFAULTS}
+    peers = [f"{peer}, batch {b}" for peer, d in PEER_DEFAULTS.items() for b in sorted({d, fastest[peer]})]
+    once = {RELEASED, *peers} - {f"{peer}, batch {batch}" for peer, batch in fastest.items()}
     workers = {name: Worker(model, device, name) for name in [*names, *peers, RELEASED]}
-    naive = Worker(model, device, "naive")
-    references = [naive(x, target)[2][0] for x, target in zip(images, targets, strict=True)]
-    naive.stop()
+    expected = references(model, device, images, targets)
     first_call: dict[str, float] = {}
-    for name in names:  # tuning and compiling
-        first_call[name], _, (_, _, chunk) = workers[name](images[0], targets[0])
+    for name in names:  # tunes and compiles
+        reply = workers[name].explain(images[0], targets[0])
+        first_call[name] = reply.seconds
         if name in FLOORS:
-            workers[name].floor(images[0], chunk, chunk)
-    seen: dict[str, Any] = {name: {"seconds": [], "floor": [], "rows": [], "agreement": []} for name in workers}
+            workers[name].floor_seconds(images[0], reply.rows_per_forward, reply.rows_per_forward)
+    timings = {name: Timings() for name in workers}
     for repetition in range(repetitions):
-        for i, (x, target) in enumerate(zip(images, targets, strict=True)):
+        for i, (x, target, reference) in enumerate(zip(images, targets, expected, strict=True)):
             for name, worker in workers.items():
                 if name in once and repetition > 0:
                     continue
-                seconds, peak, (maps, rows, chunk) = worker(x, target)
-                of_system = seen[name]
-                of_system["seconds"].append(seconds)
-                of_system["rows"].append(rows)
-                of_system["chunk"], of_system["peak"] = chunk, peak
-                of_system["agreement"].append(agreement(maps, references[i]))
+                reply = worker.explain(x, target)
+                timings[name].add(reply, reference)
                 if name in FLOORS:
-                    of_system["floor"].append(worker.floor(x, rows, chunk))
+                    seconds = worker.floor_seconds(x, reply.rows, reply.rows_per_forward)
+                    timings[name].floor_seconds.append(seconds)
             print(f"repetition {repetition + 1}, image {i + 1}", flush=True)
     for worker in workers.values():
         worker.stop()
-    return {"systems": seen, "best batch": bests, "first call": first_call}
+    return {"systems": timings, "fastest batch": fastest, "first call": first_call}
 
 
-def summary(seen: dict[str, Any], main: str = "ours") -> list[dict[str, Any]]:
-    """One row per system: medians over all runs, and medians of the ratios within each run."""
-    rows = []
-    for name, of_system in seen.items():
-        ratios = [theirs / ours for ours, theirs in zip(seen[main]["seconds"], of_system["seconds"], strict=False)]
-        floor_ratios = [s / f for s, f in zip(of_system["seconds"], of_system["floor"], strict=False)]
-        rows.append(
-            {
-                "system": name,
-                "seconds per image": statistics.median(of_system["seconds"]),
-                "rows": statistics.mean(of_system["rows"]),
-                "rows in a forward": of_system["chunk"],
-                f"times the seconds of {main}": statistics.median(ratios),
-                "times its floor": statistics.median(floor_ratios) if floor_ratios else None,
-                "peak MiB": of_system["peak"] / 2**20,
-                "correlation": min(c for c, _ in of_system["agreement"]),
-                "max difference": max(d for _, d in of_system["agreement"]),
-            }
-        )
-    return rows
+def row_of(name: str, timings: Timings, ours: Timings) -> Row:
+    """The table's row of a system: medians over all runs, and medians of the ratios within each run."""
+    ratios = [seconds / base for seconds, base in zip(timings.seconds, ours.seconds, strict=False)]
+    floor_ratios = [s / f for s, f in zip(timings.seconds, timings.floor_seconds, strict=False)]
+    return {
+        "system": name,
+        "seconds per image": statistics.median(timings.seconds),
+        "rows": statistics.mean(timings.rows),
+        "rows per forward": timings.rows_per_forward,
+        "time / ours": statistics.median(ratios),
+        "time / floor": statistics.median(floor_ratios) if floor_ratios else None,
+        "peak MiB": timings.peak / 2**20,
+        "correlation": min(correlation for correlation, _ in timings.agreement),
+        "max difference": max(difference for _, difference in timings.agreement),
+    }
 
 
 def main(
     model: str = "efficientnet_lite0",
-    images: Annotated[Path | None, typer.Option(help="A folder of images; default: scikit-image's.")] = None,
-    n_images: int = 5,
+    images: Annotated[Path | None, typer.Option(help="A folder of images. Default: scikit-image's.")] = None,
+    n_images: Annotated[int, typer.Option(min=1, help="The number of images.")] = 5,
     pixels: Annotated[int, typer.Option(help="Height and width of the images.")] = 224,
-    repetitions: int = 3,
+    repetitions: Annotated[int, typer.Option(min=1, help="Runs of each system on each image.")] = 3,
     device: str = "cpu",
-    variant: Annotated[list[str], typer.Option(help="Which of ours.", metavar="|".join(VARIANTS))] = list(VARIANTS),  # noqa: B006
-    output: Path = Path("benchmarks/results/speed"),
+    variant: Annotated[list[str], typer.Option(help="Variants of ours.", metavar="|".join(VARIANTS))] = list(VARIANTS),  # noqa: B006
+    output: Annotated[Path, typer.Option(help="Where to write, without extension.")] = Path("benchmarks/results/speed"),
 ) -> None:
-    resized = [
-        F.interpolate(x, (pixels, pixels), mode="bilinear", antialias=True)
-        for x in load_images(model, images, n_images)
-    ]
-    result = measure(model, device, resized, repetitions, [VARIANTS[v] for v in variant])
-    rows = summary(result["systems"])
-    about = {"model": model, "images": n_images, "pixels": pixels, "repetitions": repetitions, **machine(device)}
-    record(output, about, rows, result)
+    """Compares Score-CAM implementations."""
+    loaded = preprocessed_images(benchmarked_classifier(model), images, n_images)
+    inputs = [resized(x, pixels) for x in loaded]
+    found = run_all(model, device, inputs, repetitions, [VARIANTS[name] for name in variant])
+    timings: dict[str, Timings] = found["systems"]
+    rows = [row_of(name, each, timings["ours"]) for name, each in timings.items()]
+    settings = {"model": model, "images": n_images, "pixels": pixels, "repetitions": repetitions, **machine(device)}
+    details = {**found, "systems": {name: asdict(each) for name, each in timings.items()}}
+    record(output, settings, rows, details)
 
 
 if __name__ == "__main__":

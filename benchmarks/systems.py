@@ -1,4 +1,4 @@
-"""The systems that are compared: each explains one image with one model and says how many masked inputs it ran."""
+"""The implementations to compare: each explains one image with one model."""
 
 from __future__ import annotations
 
@@ -6,8 +6,9 @@ import contextlib
 import io
 import sys
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -15,15 +16,15 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from captum_scorecam import ScoreCAM
-from captum_scorecam.models.classifiers import load_classifier
+from captum_scorecam.models import Classifier, load_classifier
 from captum_scorecam.scoring.freed_memory import freed_memory_kept
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
+sys.path.insert(0, str(Path(__file__).parents[1]))  # for tests.naive_reference
 
 
 @dataclass
 class Subject:
-    """A model, the layer to explain (which runs once in a forward) and where its inputs are."""
+    """A model, the layer to explain (which runs once per forward) and the device of both."""
 
     model: nn.Module
     layer: nn.Module
@@ -32,11 +33,11 @@ class Subject:
 
 @dataclass
 class Result:
-    """The map, and the masked inputs that were run for it in chunks of some rows."""
+    """The map, the number of masked inputs that were run for it, and how many of them a forward had."""
 
     map: Tensor
     rows: int
-    chunk: int
+    rows_per_forward: int
 
 
 System = Callable[[Tensor, int], Result]
@@ -44,27 +45,26 @@ System = Callable[[Tensor, int], Result]
 
 BATCHES = (2, 4, 8, 16, 32)
 LAYERS = {"resnet18": "layer4", "resnet50": "layer4", "vgg16": "features.29"}
-# Whether compiled, and whether in bfloat16; the same for what is compared with a floor.
+# Whether the model is compiled, and whether it runs in bfloat16.
 OURS = {"ours": (False, False), "ours, bfloat16": (False, True)}
 OURS |= {"ours, compiled": (True, False), "ours, compiled bfloat16": (True, True)}
 FLOORS = OURS | {"ours, 3 rows": (False, False)}
 
 
+def benchmarked_classifier(name: str) -> Classifier:
+    """A classifier by name: EfficientNet-Lite with ImageNet weights, or a torchvision model with random ones."""
+    return load_classifier(name, "none" if name in LAYERS else "DEFAULT")
+
+
 def subject(name: str, device: str) -> Subject:
-    """Builds a model by name: EfficientNet-Lite0 with ImageNet weights, or a torchvision model with random ones."""
+    """Builds a model by name; random weights are the same in every process."""
     torch.manual_seed(0)
-    model = load_classifier(name, "none" if name in LAYERS else "DEFAULT").model
+    model = benchmarked_classifier(name).model
     if name not in LAYERS:
-        # The activation function of the head runs at the stem too, so an identity behind it is explained instead.
-        model._avg_pooling = nn.Sequential(nn.Identity(), model._avg_pooling)
+        # The activation function of the head runs at the stem too, so an identity after it is explained instead.
+        model._avg_pooling = nn.Sequential(nn.Identity(), model.get_submodule("_avg_pooling"))
     layer = model.get_submodule(LAYERS.get(name, "_avg_pooling.0"))
     return Subject(model.to(device), layer, torch.device(device))
-
-
-def chunk_of(score_cam: ScoreCAM) -> int:
-    """The rows in a forward, once one shape has been explained."""
-    (chunk_size,) = score_cam._chunk_sizes._tuned.values()
-    return chunk_size.rows
 
 
 def ours(
@@ -77,23 +77,36 @@ def ours(
         targets = [(target + i) % 1000 for i in range(n_targets)]
         with torch.autocast(subject.device.type, torch.bfloat16, enabled=bfloat16):
             maps = score_cam.attribute_targets(x, targets, perturbations_per_eval=rows)
-        return Result(maps[0, 0].float(), score_cam.last_run.rows, rows or chunk_of(score_cam))
+        assert isinstance(maps, Tensor)
+        assert score_cam.last_run is not None
+        return Result(maps[0, 0].float(), score_cam.last_run.rows, score_cam.last_run.rows_per_forward)
 
     return explain
 
 
 def floor(subject: Subject, compiled: bool, bfloat16: bool) -> Callable[[Tensor, int, int], None]:
-    """A bare loop of forwards over ready inputs, in ours' memory format and with freed memory kept, as ours does."""
+    """A bare loop of forwards over prepared inputs, with our memory format and with freed memory kept, as ours does."""
     forward = torch.compile(subject.model) if compiled else subject.model
 
-    def run(x: Tensor, rows: int, chunk: int) -> None:
-        ready = x.repeat(chunk, 1, 1, 1).contiguous(memory_format=torch.channels_last)
+    def run(x: Tensor, rows: int, rows_per_forward: int) -> None:
+        batch = x.repeat(rows_per_forward, 1, 1, 1).contiguous(memory_format=torch.channels_last)
         autocast = torch.autocast(subject.device.type, torch.bfloat16, enabled=bfloat16)
         with torch.no_grad(), autocast, freed_memory_kept(subject.device):
-            for done in range(0, rows, chunk):
-                forward(ready if compiled else ready[: min(chunk, rows - done)])
+            for done in range(0, rows, rows_per_forward):
+                forward(batch if compiled else batch[: min(rows_per_forward, rows - done)])
 
     return run
+
+
+@contextlib.contextmanager
+def recorded_activation(layer: nn.Module) -> Iterator[list[Tensor]]:
+    """Collects the layer's outputs in the body."""
+    outputs: list[Tensor] = []
+    hook = layer.register_forward_hook(lambda *call: outputs.append(call[2].detach()))
+    try:
+        yield outputs
+    finally:
+        hook.remove()
 
 
 def grad_cam(subject: Subject, batch: int) -> System:
@@ -104,12 +117,9 @@ def grad_cam(subject: Subject, batch: int) -> System:
     method.batch_size = batch
 
     def explain(x: Tensor, target: int) -> Result:
-        activation: list[Tensor] = []
-        hook = subject.layer.register_forward_hook(lambda *call: activation.append(call[2].detach()))
-        with contextlib.redirect_stderr(io.StringIO()):
-            weights_and_map = method(x, [ClassifierOutputTarget(target)])
-        hook.remove()
-        return Result(torch.from_numpy(weights_and_map[0]), activation[0].shape[1], batch)
+        with recorded_activation(subject.layer) as activation, contextlib.redirect_stderr(io.StringIO()):
+            maps = method(x, [ClassifierOutputTarget(target)])
+        return Result(torch.from_numpy(maps[0]), activation[0].shape[1], batch)
 
     return explain
 
@@ -128,23 +138,21 @@ def torchcam(subject: Subject, batch: int) -> System:
 
 
 def released(subject: Subject) -> System:
-    """The recipe of the code that the authors released: one channel at a time, probabilities as weights."""
+    """The recipe of the authors' released code: one channel at a time, probabilities as weights."""
 
+    @torch.no_grad()
     def explain(x: Tensor, target: int) -> Result:
-        activation: list[Tensor] = []
-        hook = subject.layer.register_forward_hook(lambda *call: activation.append(call[2].detach()))
-        total, rows = torch.zeros(1, 1, *x.shape[2:], device=x.device), 0
-        with torch.no_grad():
+        with recorded_activation(subject.layer) as activation:
             subject.model(x)
-            hook.remove()
-            for k in range(activation[0].shape[1]):
-                upsampled = F.interpolate(activation[0][:, k : k + 1], x.shape[2:], mode="bilinear")
-                low, high = upsampled.min(), upsampled.max()
-                if low == high:
-                    continue
-                mask = (upsampled - low) / (high - low)
-                total += subject.model(x * mask).softmax(1)[0, target] * upsampled
-                rows += 1
+        total, rows = torch.zeros(1, 1, *x.shape[2:], device=x.device), 0
+        for k in range(activation[0].shape[1]):
+            upsampled = F.interpolate(activation[0][:, k : k + 1], x.shape[2:], mode="bilinear")
+            low, high = upsampled.min(), upsampled.max()
+            if low == high:
+                continue
+            mask = (upsampled - low) / (high - low)
+            total += subject.model(x * mask).softmax(1)[0, target] * upsampled
+            rows += 1
         return Result(total.relu()[0, 0], rows, 1)
 
     return explain
@@ -152,26 +160,27 @@ def released(subject: Subject) -> System:
 
 def naive(subject: Subject) -> System:
     """The naive reference of the tests, one forward per channel."""
-    from naive_reference import naive_score_cam
+    from tests.naive_reference import naive_score_cam
 
     def explain(x: Tensor, target: int) -> Result:
         maps = naive_score_cam(subject.model, subject.layer, x, target)
+        assert isinstance(maps, Tensor)
         return Result(maps[0, 0].float(), 0, 1)
 
     return explain
 
 
 def systems(subject: Subject) -> dict[str, Callable[[], System]]:
-    """All systems by name; each is built when it is called for."""
+    """All systems by name, each as a function that builds it."""
     warnings.filterwarnings("ignore", module="torchcam|pytorch_grad_cam")
     named: dict[str, Callable[[], System]] = {}
     for name, (compiled, bfloat16) in OURS.items():
-        named[name] = lambda c=compiled, b=bfloat16: ours(subject, c, b)
-    named["ours, 3 rows"] = lambda: ours(subject, rows=3)
-    named["ours, five targets"] = lambda: ours(subject, n_targets=5)
+        named[name] = partial(ours, subject, compiled, bfloat16)
+    named["ours, 3 rows"] = partial(ours, subject, rows=3)
+    named["ours, five targets"] = partial(ours, subject, n_targets=5)
     for batch in BATCHES:
-        named[f"grad-cam, batch {batch}"] = lambda b=batch: grad_cam(subject, b)
-        named[f"torchcam, batch {batch}"] = lambda b=batch: torchcam(subject, b)
-    named["released loop"] = lambda: released(subject)
-    named["naive"] = lambda: naive(subject)
+        named[f"grad-cam, batch {batch}"] = partial(grad_cam, subject, batch)
+        named[f"torchcam, batch {batch}"] = partial(torchcam, subject, batch)
+    named["released loop"] = partial(released, subject)
+    named["naive"] = partial(naive, subject)
     return named
