@@ -15,13 +15,13 @@ def noise(*shape: int) -> Tensor:
 
 
 def test_agrees_with_torchvision_away_from_the_edges() -> None:
-    # At the edges torchvision reflects the image; here the edge's values go on.
+    # At the edges torchvision reflects the image, and this function replicates it.
     x = noise(2, 3, 20, 24)
     expected = torchvision_blur(x, [11, 11], [5.0, 5.0])
     torch.testing.assert_close(gaussian_blur(x)[..., 5:-5, 5:-5], expected[..., 5:-5, 5:-5])
 
 
-def test_edges_go_on() -> None:
+def test_edges_are_replicated() -> None:
     weights = torch.tensor([0.25, 0.5, 0.25], dtype=torch.float64)  # exp(-1 / 2σ²) = 1/2
     sigma = (1 / (2 * torch.log(torch.tensor(2.0)))).sqrt().item()
     x = torch.tensor([[[8.0, 0.0, 4.0]]], dtype=torch.float64)
@@ -30,7 +30,7 @@ def test_edges_go_on() -> None:
 
 
 @pytest.mark.parametrize("shape", [(2, 3, 9), (2, 3, 4, 3), (1, 2, 3, 4, 5)])
-def test_a_constant_stays_in_any_number_of_dimensions(shape: tuple[int, ...]) -> None:
+def test_a_constant_input_is_unchanged(shape: tuple[int, ...]) -> None:
     torch.testing.assert_close(gaussian_blur(torch.full(shape, 3.0)), torch.full(shape, 3.0))
 
 
@@ -42,7 +42,7 @@ def test_dimensions_are_blurred_one_after_another() -> None:
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
-def test_the_type_stays(dtype: torch.dtype) -> None:
+def test_the_dtype_is_kept(dtype: torch.dtype) -> None:
     x = noise(1, 1, 6, 6).to(dtype)
     expected = gaussian_blur(x.double()).to(dtype)
     assert gaussian_blur(x).dtype == dtype
@@ -59,7 +59,7 @@ def test_wrong_options(kernel_size: int, sigma: float, message: str) -> None:
         gaussian_blur(noise(1, 1, 6), kernel_size, sigma)
 
 
-def test_a_callable_gets_every_input() -> None:
+def test_a_callable_is_called_with_every_input() -> None:
     x = (noise(1, 1, 3), noise(1, 2, 4))
     first, second = resolve_baselines(x, lambda t: t + 1)
     assert torch.equal(first, x[0] + 1)
@@ -68,8 +68,19 @@ def test_a_callable_gets_every_input() -> None:
 
 
 @pytest.mark.parametrize("value", [None, 0.5, (1, 2)])
-def test_values_stay_as_they_are(value: object) -> None:
+def test_values_are_returned_unchanged(value: object) -> None:
     assert resolve_baselines(noise(1, 1, 3), value) is value
+
+
+def test_blur_by_name() -> None:
+    x = noise(1, 2, 9, 8)
+    assert torch.equal(resolve_baselines(x, "blur"), gaussian_blur(x))
+
+
+def test_an_unknown_name() -> None:
+    message = "Expected `baselines` to be 'blur' or a number, tensor, tuple or callable, but got 'black'"
+    with pytest.raises(ValueError, match=message):
+        resolve_baselines(noise(1, 1, 3), "black")
 
 
 def test_autocast_does_not_blur_in_half_precision() -> None:
