@@ -13,8 +13,6 @@ from captum_scorecam.evaluation.loading import LoadedImages, load_images
 from captum_scorecam.evaluation.metrics.metric import MetricInput, On
 from captum_scorecam.evaluation.plan import Plan
 
-MAP = "map"
-
 
 def measure_forwards(plan: Plan) -> dict[str, dict[str, int]]:
     """Runs each method and metric once, on the first image that can be classified, and counts the rows of the forwards.
@@ -48,9 +46,9 @@ def _first_subject(plan: Plan) -> Subject:
 
 
 def _forwards_of(plan: Plan, subject: Subject, method: str) -> dict[str, int]:
-    forwards = dict.fromkeys((MAP, *plan.metrics), 0)
+    forwards = dict.fromkeys(("map", *plan.metrics), 0)
     metric_inputs: dict[On, MetricInput] = {}
-    with _counted(plan.classifier.model, forwards, MAP):
+    with _counted(plan.classifier.model, forwards, "map"):
         metric_inputs["image"] = explain(plan, subject, method, "image")[0]
     for metric in plan.chosen_metrics():
         with _counted(plan.classifier.model, forwards, metric.name):

@@ -15,7 +15,7 @@ from captum_scorecam.evaluation.loading import Loaded, Preprocessed
 from captum_scorecam.evaluation.methods import run_method
 from captum_scorecam.evaluation.metrics.metric import MetricInput, MetricResult, On
 from captum_scorecam.evaluation.plan import Plan
-from captum_scorecam.evaluation.records import Failure, Record, Stage
+from captum_scorecam.evaluation.records import Curve, Failure, Record, Stage
 from captum_scorecam.evaluation.request import ExplanationRequest, MethodRun
 from captum_scorecam.models import Prediction, class_name, seen_pixels
 
@@ -106,9 +106,8 @@ def classify(plan: Plan, loaded: Loaded) -> Subject:
     Raises:
         StageError: If the image could not be read or classified, or the model lacks the class of its label.
     """
-    if loaded.failure is not None:
-        raise StageError(loaded.failure)
-    assert loaded.image is not None  # it was read
+    if isinstance(loaded.image, Failure):
+        raise StageError(loaded.image)
     with _stage("label"):
         label = _label(plan, loaded)
     with _stage("image"):
@@ -193,8 +192,9 @@ def _record(
 
 
 def _checked(result: MetricResult, name: str) -> MetricResult:
-    numbers = [] if result.value is None else [result.value]
-    numbers += [] if result.curve is None else result.curve.y
-    if not all(math.isfinite(number) for number in numbers):
-        raise ValueError(f"Expected finite numbers of {name}, but got NaN or Inf.")
-    return result
+    """Checks that numbers are finite; those of a user's metric may be tensors or NumPy's, which JSON lacks."""
+    value = None if result.value is None else float(result.value)
+    curve = None if result.curve is None else Curve(result.curve.x, [float(y) for y in result.curve.y])
+    if not all(math.isfinite(number) for number in (value or 0.0, *(curve.y if curve else ()))):
+        raise ValueError(f"Expected finite numbers from {name}, but got NaN or Inf.")
+    return MetricResult(value, curve)

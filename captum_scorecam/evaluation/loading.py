@@ -34,22 +34,20 @@ class Loaded:
     Attributes:
         index (int): Its position in the data set.
         name (str): Its name.
-        label (str, int or None): Its label in the data set.
-        image (Preprocessed, optional): None after a failure.
-        mosaic (Preprocessed, optional): Its mosaic, if the run has mosaics.
-        failure (Failure, optional): What failed. Default: None.
+        image (Preprocessed or Failure): The image, or what failed.
+        label (str, int or None): Its label in the data set. Default: None.
+        mosaic (Preprocessed, optional): Its mosaic, if the run has mosaics. Default: None.
     """
 
     index: int
     name: str
+    image: Preprocessed | Failure
     label: Label | None = None
-    image: Preprocessed | None = None
     mosaic: Preprocessed | None = None
-    failure: Failure | None = None
 
 
 class LoadedImages(Dataset[Loaded]):
-    """Reads and preprocesses images. For an image that can't be read, the `Loaded` holds the failure.
+    """Reads and preprocesses images; an image that can't be read gives a `Loaded` with the failure.
 
     Args:
         dataset (ImageDataset): The images.
@@ -74,8 +72,8 @@ class LoadedImages(Dataset[Loaded]):
             image = self._preprocessed(sample)
             mosaic = None if self.mosaics is None or sample.label is None else self._preprocessed(self.mosaics[index])
         except Exception as error:  # the user's data set and preprocessing may raise anything
-            return Loaded(index, name, failure=Failure.from_exception(error, "image"))
-        return Loaded(index, name, sample.label, image, mosaic)
+            return Loaded(index, name, Failure.from_exception(error, "image"))
+        return Loaded(index, name, image, sample.label, mosaic)
 
     def _preprocessed(self, sample: Sample) -> Preprocessed:
         values = self.preprocess(sample.image)

@@ -57,7 +57,7 @@ class Curve:
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """What one method made of one image. After a failure, the fields from `target` on keep their defaults.
+    """The result of one method on one image. After a failure, the fields from `target` on keep their defaults.
 
     Attributes:
         image (str): The image's name.

@@ -19,11 +19,11 @@ Values = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Estimate:
-    """A mean over images.
+    """A mean over images with its interval.
 
     Attributes:
-        mean (float, optional): The mean; None where there is no value.
-        low (float, optional): The lower end of its 95 % interval; None where there are fewer than two values.
+        mean (float, optional): The mean; None if there is no value.
+        low (float, optional): The lower end of its 95 % interval; None if there are fewer than two values.
         high (float, optional): The upper end.
         n (int): The number of values.
     """
@@ -37,15 +37,14 @@ class Estimate:
 def estimates(values: Values) -> list[Estimate]:
     """Estimates the mean of each column, with its percentile bootstrap interval.
 
-    Rows are drawn with replacement, 2000 times, from a fixed seed: the same values in the same order give the same
-    numbers. Each column is resampled among the rows in which it has a value.
+    Rows are resampled 2000 times with a fixed seed, so the same values in the same order give the same numbers. Each
+    column is resampled among the rows in which it has a value.
 
     Args:
-        values (ndarray): N×C, one row for each image; NaN where there is no value.
+        values (ndarray): N×C, one row per image; NaN for a missing value.
 
     Returns:
-        list of Estimate: C estimates, rounded to 10 significant digits, so that the order in which a machine adds
-        does not show.
+        list of Estimate: C estimates, rounded to 10 significant digits, which hides the order of summation.
     """
     found: list[Estimate] = [Estimate(None, None, None, 0)] * values.shape[1]
     present = ~np.isnan(values)
@@ -74,7 +73,7 @@ def _dense_estimates(values: Values) -> Iterator[Estimate]:
 
 
 def _resampled_means(values: Values) -> Values:
-    """The means of 2000 resamples, 2000×C: how often each row was drawn, times the rows."""
+    """Returns the means of 2000 resamples, 2000×C: how often each row was drawn, times the rows."""
     n = len(values)
     generator = np.random.default_rng(SEED)
     at_once = max(1, _MOST_DRAWS // n)

@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
@@ -14,6 +15,7 @@ from captum_scorecam.datasets import Mosaics, Sample
 from captum_scorecam.evaluation import (
     METHODS,
     METRICS,
+    Curve,
     Failure,
     Method,
     Metric,
@@ -128,7 +130,7 @@ def test_a_method_or_metric_that_raises_is_a_record(classifier: Classifier, tmp_
     found = [(record.method, record.error) for record in read_records(tmp_path / "a")]
     assert found == [("raising", raised), ("infinite", infinite), ("grad_cam", None)] * 2
     evaluate(classifier, Pictures(2), tmp_path / "b", **(QUICK | {"metrics": ["undefined", "average_drop"]}))
-    undefined = Failure("ValueError", "Expected finite numbers of undefined, but got NaN or Inf.", "metric")
+    undefined = Failure("ValueError", "Expected finite numbers from undefined, but got NaN or Inf.", "metric")
     assert [record.error for record in read_records(tmp_path / "b")] == [undefined] * 4
 
 
@@ -138,3 +140,12 @@ def test_workers_change_nothing(classifier: Classifier, tmp_path: Path) -> None:
         for workers in (0, 2):
             evaluate(classifier, Broken(6), tmp_path / f"{workers}", **(QUICK | {"metrics": SIX[:5]}), workers=workers)
     assert contents(tmp_path / "0") == contents(tmp_path / "2")
+
+
+def test_a_metric_may_return_tensors_and_numpy_numbers(classifier: Classifier, tmp_path: Path) -> None:
+    as_tensor: Any = torch.tensor(0.5)
+    as_array: Any = np.array([0.25, 1.0], dtype=np.float32)
+    register_metric(Metric("own", "Own", True, lambda _: MetricResult(as_tensor, Curve(["a", "b"], as_array))))
+    evaluate(classifier, Pictures(1), tmp_path, **(QUICK | {"metrics": ["own"]}))
+    record = read_records(tmp_path)[0]
+    assert (record.values, record.curves) == ({"own": 0.5}, {"own": Curve(["a", "b"], [0.25, 1.0])})

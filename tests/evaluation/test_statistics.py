@@ -13,9 +13,9 @@ from captum_scorecam.evaluation.statistics import Estimate, estimates
 
 def test_intervals_are_the_same_each_time_and_do_not_touch_numpys_random_state() -> None:
     values = np.random.default_rng(1).normal(size=(40, 3))
-    before = np.random.get_state(legacy=True)[1].tolist()
+    before = np.random.get_state(legacy=False)["state"]["key"].tolist()
     assert estimates(values) == estimates(values.copy())
-    assert np.random.get_state(legacy=True)[1].tolist() == before
+    assert np.random.get_state(legacy=False)["state"]["key"].tolist() == before
 
 
 def test_an_interval_is_scipys_percentile_bootstrap_to_its_own_noise() -> None:
