@@ -4,30 +4,51 @@ from __future__ import annotations
 
 import io
 import os
-from collections.abc import Sequence
+import textwrap
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+import numpy as np
 from torch import Tensor
 
+from captum_scorecam._palette import MAP_COLORS
 from captum_scorecam.command_line.explanation import ClassExplanation, ImageExplanation
-from captum_scorecam.evaluation.methods import MethodRun
+from captum_scorecam.evaluation import MethodRun
+from captum_scorecam.evaluation.durable_files import write_durably
+from captum_scorecam.evaluation.presentation import method_title
+from captum_scorecam.masking.scaling import min_max_normalize, varies
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+    from matplotlib.text import Text
 
-_PANEL, _GAP, _MARGIN, _TITLES, _HEADING = 3.0, 0.15, 0.25, 0.55, 0.35  # inches, whole dots at 120 per inch
-_DPI, _MOST_PIXELS = 120, 60_000  # Agg draws at most 2**16 pixels in a direction
-_HEADING_CHARACTERS = 13  # per inch; more would be too small to read
+_MOST_PIXELS = 60_000  # Agg draws at most 2**16 in a direction
 _INK, _PALE_INK = "#1a1a1a", "#6b6b6b"
+_CHARACTERS = 16  # per inch, at most: where lines turn out wider than their column, they get fewer
+
+
+@dataclass(frozen=True)
+class Panel:
+    """An image, or a map over the grey image.
+
+    Attributes:
+        title (str): The text above it, in bold.
+        subtitle (str): The text between the title and the image.
+        pixels (Tensor): The image, H×W×3 or H×W, in [0, 1].
+        values (Tensor, optional): The map, H×W. Default: None, the image alone.
+    """
+
+    title: str
+    subtitle: str
+    pixels: Tensor
+    values: Tensor | None = None
 
 
 def draw_explanations(explanations: Sequence[ImageExplanation], heading: str) -> Figure:
     """Draws the image and each method's map side by side, a row for each image and class.
-
-    The maps are drawn by Captum's ``visualize_image_attr``, each scaled to [0, 1] from its lowest value to its
-    highest: the lowest value of RISE's map, say, is far from 0, and means nothing.
 
     Args:
         explanations (sequence of ImageExplanation): The images, one or more, explained by the same methods.
@@ -36,40 +57,17 @@ def draw_explanations(explanations: Sequence[ImageExplanation], heading: str) ->
     Returns:
         Figure: A figure with its own Agg canvas, unknown to pyplot.
     """
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    rows = [(explanation, shown) for explanation in explanations for shown in explanation.classes]
-    height = _PANEL * max(explanation.pixels.shape[0] / explanation.pixels.shape[1] for explanation in explanations)
-    row_height = height + _TITLES + _GAP
-    n_columns = 1 + len(explanations[0].runs)
-    width = 2 * _MARGIN + n_columns * (_PANEL + _GAP) - _GAP
-    size = (width, 2 * _MARGIN + _HEADING + len(rows) * row_height - _GAP)
-    figure = Figure(figsize=size, dpi=min(_DPI, _MOST_PIXELS / max(size)), facecolor="white")
-    FigureCanvasAgg(figure)
-    most = int(_HEADING_CHARACTERS * width)
-    _write(figure, _shortened(heading, most), (_MARGIN, size[1] - _MARGIN - 0.12), width - 2 * _MARGIN, color=_PALE_INK)
-    for row, (explanation, shown) in enumerate(rows):
-        bottom = size[1] - _MARGIN - _HEADING - (row + 1) * row_height + _GAP
-        _draw_row(figure, explanation, shown, bottom, height)
-    return figure
+    rows = [list(_row(explanation, shown)) for explanation in explanations for shown in explanation.classes]
+    return draw_panels(rows, heading)
 
 
-def _draw_row(
-    figure: Figure, explanation: ImageExplanation, shown: ClassExplanation, bottom: float, height: float
-) -> None:
+def _row(explanation: ImageExplanation, shown: ClassExplanation) -> Iterator[Panel]:
     probability = f"{shown.role}, {shown.probability:.1%} · {_shortened(explanation.image_name, 30)}"
-    panels: list[tuple[Tensor | None, str, str]] = [(None, shown.name, probability)]
-    panels += [(shown.maps[method], run.title, _cost(explanation, run)) for method, run in explanation.runs.items()]
-    width, full_height = figure.get_size_inches()
-    for column, (values, title, subtitle) in enumerate(panels):
-        left = _MARGIN + column * (_PANEL + _GAP)
-        axes = figure.add_axes((left / width, bottom / full_height, _PANEL / width, height / full_height))
-        if values is not None and not values.max() > values.min():
-            subtitle = f"constant map · {subtitle}"
-        _draw_panel(axes, explanation.pixels, values)
-        _write(figure, _shortened(title, 40), (left, bottom + height + 0.27), _PANEL, weight="bold", fontsize=11)
-        _write(figure, subtitle, (left, bottom + height + 0.08), _PANEL, color=_PALE_INK)
+    yield Panel(shown.name, probability, explanation.pixels)
+    for method, run in explanation.runs.items():
+        values = shown.maps[method]
+        constant = "" if _varies(values) else "constant map · "
+        yield Panel(method_title(method), constant + _cost(explanation, run), explanation.pixels, values)
 
 
 def _cost(explanation: ImageExplanation, run: MethodRun) -> str:
@@ -79,58 +77,94 @@ def _cost(explanation: ImageExplanation, run: MethodRun) -> str:
     return f"{run.forwards}{of_channels} {forwards}, {run.seconds:.2f} s{for_both}"
 
 
-def _draw_panel(axes: Axes, pixels: Tensor, values: Tensor | None) -> None:
+def _shortened(text: str, most: int) -> str:
+    return text if len(text) <= most else f"{text[: most // 2]}…{text[len(text) - most // 2 + 1 :]}"
+
+
+def draw_panels(
+    rows: Sequence[Sequence[Panel]], heading: str = "", *, width: float = 3.2, fontsize: float = 11, dpi: float = 120
+) -> Figure:
+    """Draws panels in rows; those of a row show images of one shape.
+
+    Maps are drawn by Captum's ``visualize_image_attr``, each scaled to [0, 1] from its lowest value to its highest: the
+    lowest value of RISE's map, say, is far from 0, and means nothing.
+
+    Args:
+        rows (sequence of sequence of Panel): The panels of each row, one or more.
+        heading (str): The line above all. Default: none.
+        width (float): The width of a column, in inches. Default: 3.2.
+        fontsize (float): Of the titles, in points. Default: 11.
+        dpi (float): Pixels per inch, fewer where the picture would be too long to draw. Default: 120.
+
+    Returns:
+        Figure: A figure with its own Agg canvas, unknown to pyplot.
+    """
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    columns = max(len(row) for row in rows)
+    ratios = [row[0].pixels.shape[0] / row[0].pixels.shape[1] for row in rows]
+    size = (width * columns, width * sum(ratios) + 0.1 * fontsize * (len(rows) + 1))
+    figure = Figure(figsize=size, dpi=min(dpi, _MOST_PIXELS / max(size)), facecolor="white")
+    figure.set_layout_engine("compressed", w_pad=0, h_pad=0.1)  # the margins are added when it is written
+    FigureCanvasAgg(figure)
+    small = {"fontsize": 0.82 * fontsize, "color": _PALE_INK}
+    if heading:
+        _fit(figure.suptitle(heading, x=0, ha="left", parse_math=False, **small), size[0])
+    full_width = {"left": 0, "right": 1, "wspace": 0.04}  # else text is wider than its panel before the layout
+    grid = figure.subplots(len(rows), columns, squeeze=False, height_ratios=ratios, gridspec_kw=full_width)
+    for row, row_axes in zip(rows, grid, strict=True):
+        for axes in row_axes:
+            axes.set_axis_off()
+        for panel, axes in zip(row, row_axes, strict=False):
+            _draw_panel(axes, panel)
+            subtitle = _fit(_write(axes, "axes fraction", panel.subtitle, **small), width)
+            _fit(_write(axes, subtitle, panel.title, fontsize=fontsize, weight="bold", color=_INK), width)
+    return figure
+
+
+def _draw_panel(axes: Axes, panel: Panel) -> None:
     from captum.attr import visualization
 
-    image = pixels.numpy()
-    if values is None or not values.max() > values.min():  # Captum can't scale a constant map
-        axes.imshow(image if values is None else image.mean(axis=2), cmap="gray")
-        axes.set(xticks=[], yticks=[])
+    image = panel.pixels.numpy()
+    if panel.values is None:
+        axes.imshow(image, cmap="gray", vmin=0, vmax=1)
+    elif not _varies(panel.values):  # Captum can't scale a constant map
+        axes.imshow(image.mean(axis=2), cmap="gray", vmin=0, vmax=1)
     else:
-        scaled = (values - values.min()) / (values.max() - values.min())
         visualization.visualize_image_attr(
-            scaled.unsqueeze(2).numpy(),
-            image,
+            min_max_normalize(panel.values[None, None])[0, 0].unsqueeze(2).numpy(),
+            np.ascontiguousarray(image),
             method="blended_heat_map",
             sign="positive",
             plt_fig_axis=(axes.figure, axes),
-            cmap="inferno",
+            cmap=MAP_COLORS,
             alpha_overlay=0.6,
             use_pyplot=False,
         )
     axes.set_anchor("NW")
-    axes.spines[:].set_visible(False)
 
 
-def _write(
-    figure: Figure,
-    text: str,
-    position: tuple[float, float],
-    most_width: float,
-    *,
-    color: str = _INK,
-    fontsize: float = 9,
-    weight: str = "normal",
-) -> None:
-    """Writes one line at a position in inches, in a smaller font where it would be wider than `most_width`."""
-    width, height = figure.get_size_inches()
-    written = figure.text(
-        position[0] / width,
-        position[1] / height,
-        text,
-        color=color,
-        fontsize=fontsize,
-        weight=weight,
-        va="bottom",
-        parse_math=False,
+def _varies(values: Tensor) -> bool:
+    return bool(varies(values[None, None]))
+
+
+def _write(axes: Axes, above: str | Text, text: str, **properties: Any) -> Text:
+    """Writes text at the left end of an axes, above it or above other text."""
+    return axes.annotate(
+        text, (0, 1), (0, 4), xycoords=above, textcoords="offset points", parse_math=False, **properties
     )
-    needed = written.get_window_extent().width / figure.dpi
-    if needed > most_width:
-        written.set_fontsize(0.97 * fontsize * most_width / needed)
 
 
-def _shortened(text: str, most: int) -> str:
-    return text if len(text) <= most else f"{text[: most // 2]}…{text[len(text) - most // 2 + 1 :]}"
+def _fit(written: Text, width: float) -> Text:
+    """Wraps text into at most two lines that are narrower than `width` inches."""
+    text, characters = written.get_text(), int(_CHARACTERS * width)
+    while True:
+        written.set_text(textwrap.fill(text, characters, max_lines=2, placeholder="…"))
+        excess = written.get_window_extent().width / (0.95 * width * written.figure.dpi)
+        if excess <= 1:
+            return written
+        characters = int(characters / excess)
 
 
 def check_output(path: Path, images: Sequence[Path] = ()) -> None:
@@ -146,29 +180,23 @@ def check_output(path: Path, images: Sequence[Path] = ()) -> None:
     """
     path, folder = path.resolve(), path.resolve().parent
     if path.suffix.lower() != ".png":
-        raise ValueError(f"Expected `--output` to end in .png, but got {str(path)!r}.")
+        raise ValueError(f"Expected `output` to end in .png, but got {str(path)!r}.")
     if not folder.is_dir():
-        raise ValueError(f"Expected `--output` to be in a folder that exists, but there is no {str(folder)!r}.")
+        raise ValueError(f"Expected `output` to be in a folder that exists, but there is no {str(folder)!r}.")
     if not os.access(folder, os.W_OK | os.X_OK):
-        raise ValueError(f"Expected `--output` to be in a writable folder, but {str(folder)!r} is not.")
+        raise ValueError(f"Expected `output` to be in a writable folder, but {str(folder)!r} is not.")
     if path.exists() and not (path.is_file() and os.access(path, os.W_OK)):
-        raise ValueError(f"Expected `--output` to be a new or a writable file, but {str(path)!r} is not.")
+        raise ValueError(f"Expected `output` to be a new or a writable file, but {str(path)!r} is not.")
     if path in [image.resolve() for image in images]:
-        raise ValueError(f"Expected `--output` to be another file than the images, but got {str(path)!r}.")
+        raise ValueError(f"Expected `output` to be another file than the images, but got {str(path)!r}.")
 
 
 def write_png(figure: Figure, path: Path) -> None:
-    """Writes a figure as PNG, all or nothing: what stood there is replaced when the new picture is complete.
+    """Writes a figure as PNG, all or nothing; the target of a link is replaced, not the link.
 
     Raises:
-        OSError: If the file can't be written; what stood there is as it was.
+        OSError: If the file can't be written; an old picture stays.
     """
     picture = io.BytesIO()
-    figure.savefig(picture, format="png", dpi=figure.dpi)
-    path = path.resolve()
-    unfinished = path.with_name(f".captum-scorecam.{os.getpid()}.unfinished")
-    try:
-        unfinished.write_bytes(picture.getvalue())
-        unfinished.replace(path)
-    finally:
-        unfinished.unlink(missing_ok=True)
+    figure.savefig(picture, format="png", dpi=figure.dpi, bbox_inches="tight", pad_inches=0.15)
+    write_durably(path.resolve(), picture.getvalue())

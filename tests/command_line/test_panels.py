@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 from dataclasses import replace
+from itertools import combinations
 from pathlib import Path
+from typing import Any
 
 import matplotlib as mpl
 import numpy as np
@@ -12,33 +14,27 @@ import pytest
 import torch
 from matplotlib import pyplot as plt
 from matplotlib.figure import Figure
+from matplotlib.text import Text
 from PIL import Image
 
 from captum_scorecam import RunStatistics
-from captum_scorecam.command_line import figures
+from captum_scorecam.command_line import panels
 from captum_scorecam.command_line.explanation import ClassExplanation, ImageExplanation
-from captum_scorecam.command_line.panels import check_output, draw_explanations, write_png
-from captum_scorecam.evaluation.methods import MethodRun
+from captum_scorecam.command_line.panels import Panel, check_output, draw_explanations, draw_panels, write_png
+from captum_scorecam.evaluation import MethodRun
+from tests.support.panels import panels_of_figure
 
 CORNER = torch.zeros(40, 40)
 CORNER[:20, :20] = 3.0
-
-
-TITLES = {
-    "grad_cam": "LayerGradCam",
-    "score_cam": "ScoreCAM",
-    "grad_cam_plus_plus": "LayerGradCamPlusPlus",
-    "rise": "RISE",
-    "mask": "Mask",
-}
+METHODS = ["grad_cam", "score_cam", "grad_cam_plus_plus", "rise", "mask"]
 MAPS = {"grad_cam": CORNER, "score_cam": CORNER.flip(0, 1)}
 RUNS = {
-    "grad_cam": MethodRun("LayerGradCam", 1, seconds=0.05),
-    "score_cam": MethodRun("ScoreCAM", 6, RunStatistics(channels=10, constant=3, shared=1, rows=6), 1.5),
+    "grad_cam": MethodRun(forwards=1, seconds=0.05),
+    "score_cam": MethodRun(forwards=6, channels=RunStatistics(channels=10, constant=3, shared=1, rows=6), seconds=1.5),
 }
 
 
-def class_explanation(name: str = "cat", **changes: object) -> ClassExplanation:
+def class_explanation(name: str = "cat", **changes: Any) -> ClassExplanation:
     shown = ClassExplanation(index=3, name=name, probability=0.254, role="predicted", maps=MAPS)
     return replace(shown, **changes)
 
@@ -48,22 +44,14 @@ def image_explanation(*classes: ClassExplanation, name: str = "image.png", heigh
     return ImageExplanation(name, pixels, classes or (class_explanation(),), RUNS)
 
 
-def texts(figure: Figure) -> list[str]:
-    return [text.get_text() for text in figure.texts]
-
-
-def drawn(figure: Figure) -> list[np.ndarray]:
-    """The pixels of each panel."""
-    figure.canvas.draw()
-    pixels = np.asarray(figure.canvas.buffer_rgba())[..., :3].astype(float)
-    boxes = [axes.get_window_extent() for axes in figure.axes]
-    return [
-        pixels[len(pixels) - int(b.y1) + 1 : len(pixels) - int(b.y0) - 1, int(b.x0) + 1 : int(b.x1) - 1] for b in boxes
-    ]
+def texts(figure: Figure) -> list[Text]:
+    """The texts that show something: the heading, then title and subtitle of each panel."""
+    found = [text for axes in figure.axes for text in reversed(axes.texts)]
+    return [text for text in [*figure.texts, *found] if text.get_text()]
 
 
 def test_one_row_holds_the_image_and_both_maps() -> None:
-    image, grad_cam, score_cam = drawn(draw_explanations([image_explanation()], "heading"))
+    image, grad_cam, score_cam = panels_of_figure(draw_explanations([image_explanation()], "heading"))
     size = len(image) // 4
     np.testing.assert_allclose(image, 127, atol=1)
     for panel, hot, cold in ((grad_cam, size, -size), (score_cam, -size, size)):
@@ -74,61 +62,81 @@ def test_one_row_holds_the_image_and_both_maps() -> None:
 
 def test_a_map_is_scaled_from_its_own_lowest_to_its_own_highest_value() -> None:
     faint = class_explanation(maps=MAPS | {"grad_cam": CORNER * 2**-20, "score_cam": MAPS["score_cam"] + 5})
-    panels = drawn(draw_explanations([image_explanation(faint)], "heading"))
-    strong = drawn(draw_explanations([image_explanation()], "heading"))
-    for scaled, expected in zip(panels[1:], strong[1:], strict=True):
-        np.testing.assert_array_equal(scaled, expected)
+    scaled = panels_of_figure(draw_explanations([image_explanation(faint)], "heading"))
+    strong = panels_of_figure(draw_explanations([image_explanation()], "heading"))
+    for panel, expected in zip(scaled[1:], strong[1:], strict=True):
+        np.testing.assert_array_equal(panel, expected)
 
 
 def test_the_text_tells_classes_probabilities_methods_and_cost() -> None:
     other = class_explanation("dog", role="runner-up", probability=0.1)
     figure = draw_explanations([image_explanation(class_explanation(), other)], "a model, a layer")
-    methods = ["LayerGradCam", "1 forward, 0.05 s for both classes"]
-    methods += ["ScoreCAM", "6 of 10 forwards, 1.50 s for both classes"]
+    methods = ["Grad-CAM", "1 forward, 0.05 s for both classes"]
+    methods += ["Score-CAM", "6 of 10 forwards, 1.50 s for both classes"]
     first = ["cat", "predicted, 25.4% · image.png", *methods]
     second = ["dog", "runner-up, 10.0% · image.png", *methods]
-    assert texts(figure) == ["a model, a layer", *first, *second]
+    assert [text.get_text() for text in texts(figure)] == ["a model, a layer", *first, *second]
 
 
 @pytest.mark.parametrize("value", [0.0, 2.0])
 def test_a_constant_map_is_told_and_shows_the_image(value: float) -> None:
     constant = class_explanation(maps=MAPS | {"score_cam": torch.full((40, 40), value)})
     figure = draw_explanations([image_explanation(constant)], "heading")
-    assert texts(figure)[-1] == "constant map · 6 of 10 forwards, 1.50 s"
-    assert drawn(figure)[2].std() == 0
+    assert texts(figure)[-1].get_text() == "constant map · 6 of 10 forwards, 1.50 s"
+    assert panels_of_figure(figure)[2].std() == 0
 
 
 @pytest.mark.parametrize("n_methods", [1, 2, 5])
-def test_all_panels_have_one_size_and_all_text_stays_inside(n_methods: int) -> None:
-    names = list(TITLES)[:n_methods]
-    run = RunStatistics(channels=2048, rows=1024)
-    runs = {name: MethodRun(TITLES[name], 1024, run if name == "score_cam" else None, 1234.5) for name in names}
-    awkward = class_explanation("$W_{1}$" * 20 + "\\frac{", maps=dict.fromkeys(names, CORNER))
-    wide = class_explanation(maps=dict.fromkeys(names, CORNER[:20]))
+def test_images_keep_their_shape_and_no_text_is_cut_off_or_covers_anything(n_methods: int) -> None:
+    methods = METHODS[:n_methods]
+    runs = {name: MethodRun(1024, RunStatistics(channels=2048, rows=1024), seconds=1234.5) for name in methods}
+    classes = [
+        class_explanation(name, maps=dict.fromkeys(methods, CORNER))
+        for name in (
+            "$W_{1}$" * 20 + "\\frac{",
+            "",
+            "W" * 100,
+            "American Staffordshire terrier, pit bull terrier, " * 3,
+        )
+    ]
+    flat, tall = (class_explanation(maps=dict.fromkeys(methods, torch.eye(n, 40))) for n in (20, 80))
     explanations = [
-        replace(image_explanation(awkward, replace(awkward, name=""), name="W" * 200 + ".png"), runs=runs),
-        replace(image_explanation(wide, height=20), runs=runs),
+        replace(image_explanation(*classes, name="W" * 200 + ".png"), runs=runs),
+        replace(image_explanation(flat, height=20), runs=runs),
+        replace(image_explanation(tall, height=80), runs=runs),
     ]
     figure = draw_explanations(explanations, "m" * 300)
-    assert len(figure.axes) == 3 * (1 + n_methods)
     figure.canvas.draw()
-    widths = {round(axes.get_window_extent().width) for axes in figure.axes}
-    assert widths == {360}
-    for text in figure.texts:
-        box = text.get_window_extent()
-        assert box.x0 >= 0
-        assert box.x1 <= figure.bbox.width
-        assert box.y1 <= figure.bbox.height
-    columns = sorted({text.get_window_extent().x0 for text in figure.texts if text.get_text()})
-    for text in figure.texts[1:]:
-        beyond = [x for x in columns if x > text.get_window_extent().x0 + 1]
-        assert not beyond or text.get_window_extent().x1 < beyond[0]
+    assert len(figure.axes) == 6 * (1 + n_methods)
+    images = [axes.get_window_extent() for axes in figure.axes]
+    assert {round(box.width) for box in images} == {round(images[0].width)}
+    shapes = [box.height / box.width for box in images[:: 1 + n_methods]]
+    np.testing.assert_allclose(shapes, [1, 1, 1, 1, 0.5, 2], rtol=1e-6)
+    written = [text.get_window_extent() for text in texts(figure)]
+    assert all(box.x0 >= 0 and box.x1 <= figure.bbox.width and box.y1 <= figure.bbox.height for box in written)
+    apart = [box.padded(-1) for box in [*images, *written]]  # lines of text touch
+    overlapping = [(a, b) for a, b in combinations(apart, 2) if a.overlaps(b)]
+    assert overlapping == []
+
+
+@pytest.mark.parametrize("n_rows", [1, 12])
+def test_panels_are_as_large_however_many_rows_there_are(n_rows: int) -> None:
+    figure = draw_explanations([image_explanation()] * n_rows, "heading")
+    figure.canvas.draw()
+    assert {round(axes.get_window_extent().height) for axes in figure.axes} == {374}
 
 
 def test_a_long_picture_has_fewer_dots_per_inch(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(figures, "_MOST_PIXELS", 300)  # of 2 ** 16, so that a few rows are too many
+    monkeypatch.setattr(panels, "_MOST_PIXELS", 300)  # of 2 ** 16, so that a few rows are too many
     figure = draw_explanations([image_explanation()] * 3, "heading")
     assert figure.get_size_inches()[1] * figure.dpi == pytest.approx(300)
+
+
+def test_rows_may_have_fewer_panels_and_a_picture_no_heading() -> None:
+    panel = Panel("title", "subtitle", torch.full((30, 40), 0.5))
+    figure = draw_panels([[panel, panel], [panel]])
+    assert [text.get_text() for text in texts(figure)] == ["title", "subtitle"] * 3
+    assert len(panels_of_figure(figure)) == 3
 
 
 def test_matplotlib_stays_as_it_was() -> None:
@@ -137,27 +145,25 @@ def test_matplotlib_stays_as_it_was() -> None:
     assert (dict(mpl.rcParams), mpl.get_backend(), plt.get_fignums()) == (before, backend, numbers)
 
 
-def test_the_picture_is_written_in_its_full_size(tmp_path: Path) -> None:
+def test_the_picture_is_written_whole_without_empty_borders(tmp_path: Path) -> None:
     figure = draw_explanations([image_explanation()], "heading")
     write_png(figure, tmp_path / "out.png")
     with Image.open(tmp_path / "out.png") as picture:
         assert picture.format == "PNG"
-        assert picture.size == (
-            1176,
-            528,
-        )  # (2 · 0.25 + 3 · 3 + 2 · 0.15, 2 · 0.25 + 0.35 + 0.55 + 3) inches, 120 dots each
+        inked = np.argwhere((np.asarray(picture.convert("RGB")) < 255).any(axis=2))
+        borders = [*inked.min(axis=0), *np.subtract(picture.size[::-1], 1 + inked.max(axis=0))]
+    np.testing.assert_allclose(borders, 18, atol=3)  # 0.15 inches of 120 dots
     assert os.listdir(tmp_path) == ["out.png"]
 
 
 def test_an_old_picture_survives_a_failure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def full(*_: object) -> None:
+    def full(_: int) -> None:
         raise OSError("No space left on device")
 
     (tmp_path / "out.png").write_bytes(b"old")
-    monkeypatch.setattr(Path, "write_bytes", full)
+    monkeypatch.setattr(os, "fsync", full)
     with pytest.raises(OSError, match="No space left"):
         write_png(draw_explanations([image_explanation()], "heading"), tmp_path / "out.png")
-    monkeypatch.undo()
     assert (tmp_path / "out.png").read_bytes() == b"old"
     assert os.listdir(tmp_path) == ["out.png"]
 
@@ -180,7 +186,7 @@ def test_a_new_file_and_an_old_picture_are_good_outputs(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("out.jpg", "to end in .png"),
+        ("out.jpg", "Expected `output` to end in .png"),
         ("nowhere/out.png", "in a folder that exists, but there is no .*nowhere"),
         ("image.png/out.png", "in a folder that exists"),
         ("folder.png", "to be a new or a writable file"),
