@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Annotated
 
@@ -29,7 +28,7 @@ from captum_scorecam.evaluation import METHODS, METRICS, MethodOptions, plan_eva
 from captum_scorecam.evaluation.methods import DEFAULT_METHODS
 from captum_scorecam.evaluation.metrics.registry import DEFAULT_METRICS
 from captum_scorecam.evaluation.plan import Provenance
-from captum_scorecam.evaluation.ranks import local_rank
+from captum_scorecam.evaluation.ranks import is_first_rank, local_rank
 from captum_scorecam.evaluation.records import Target
 from captum_scorecam.models import check_model_name
 
@@ -163,7 +162,7 @@ def evaluate(
         if dry_run:
             print_plan(plan, output)
             return
-        with shown_progress(_is_first_rank()) as on_image:
+        with shown_progress(is_first_rank()) as on_image:
             summary = run_evaluation(
                 plan, output, workers=workers, threads=threads, retry_errors=retry_errors, on_image=on_image
             )
@@ -173,7 +172,3 @@ def evaluate(
         typer.echo(f"Run: {output}")
     if summary.errors:
         raise typer.Exit(1)
-
-
-def _is_first_rank() -> bool:
-    return os.environ.get("RANK", "0") == "0"
