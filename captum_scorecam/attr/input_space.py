@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal, TypeAlias
 
 from captum.attr import Attribution, LayerAttribution
 from captum.log import log_usage
@@ -10,7 +10,10 @@ from torch import Tensor
 
 from captum_scorecam import _captum
 from captum_scorecam._captum import Tensors
+from captum_scorecam._messages import check_choice
 from captum_scorecam.masking.scaling import INTERPOLATION_MODES
+
+InterpolationMode: TypeAlias = Literal["nearest", "nearest-exact", "area", "linear", "bilinear", "bicubic", "trilinear"]
 
 
 class InputSpaceAttribution(Attribution):
@@ -27,6 +30,7 @@ class InputSpaceAttribution(Attribution):
 
     Raises:
         TypeError: If `attribution` is not a layer attribution.
+        ValueError: If `interpolate_mode` is unknown.
 
     Example:
         >>> import torch
@@ -37,9 +41,11 @@ class InputSpaceAttribution(Attribution):
         torch.Size([2, 3, 32, 32])
     """
 
-    def __init__(self, attribution: LayerAttribution, interpolate_mode: str | None = None) -> None:
+    def __init__(self, attribution: LayerAttribution, interpolate_mode: InterpolationMode | None = None) -> None:
         if not isinstance(attribution, LayerAttribution):
             raise TypeError(f"Expected `attribution` to be a LayerAttribution, but got {type(attribution).__name__}.")
+        if interpolate_mode is not None:
+            check_choice("interpolate_mode", interpolate_mode, InterpolationMode)
         super().__init__(attribution.forward_func)
         self.attribution = attribution
         self.interpolate_mode = interpolate_mode

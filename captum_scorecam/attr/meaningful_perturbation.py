@@ -11,7 +11,13 @@ from captum.log import log_usage
 from torch import Generator, Tensor
 
 from captum_scorecam._captum import BaselineType, ForwardFunction, TargetType, Tensors
-from captum_scorecam._messages import check_at_least, check_choice, check_positive, without_constructor_options
+from captum_scorecam._messages import (
+    check_at_least,
+    check_choice,
+    check_positive,
+    check_whole_number,
+    without_constructor_options,
+)
 from captum_scorecam.attr.deletion_game import DeletionGame, PerturbationKind, perturbed_inputs, upsampling
 from captum_scorecam.attr.input_space import over_channels
 from captum_scorecam.masking.random_grids import cells_per_dimension, check_grid_size
@@ -78,14 +84,14 @@ class MeaningfulPerturbation(PerturbationAttribution):
     ) -> None:
         super().__init__(forward_func)
         check_choice("perturbation", perturbation, PerturbationKind)
-        check_at_least("n_iterations", n_iterations, 1)
+        check_whole_number("n_iterations", n_iterations, least=1)
         check_positive("learning_rate", learning_rate)
         check_at_least("l1_weight", l1_weight, 0)
         check_at_least("tv_weight", tv_weight, 0)
         check_at_least("tv_beta", tv_beta, 1)
         check_grid_size(grid_size)
         check_at_least("mask_blur", mask_blur, 0)
-        check_at_least("jitter", jitter, 0)
+        check_whole_number("jitter", jitter, least=0)
         score_function(score)
         self.perturbation = perturbation
         self.n_iterations = n_iterations

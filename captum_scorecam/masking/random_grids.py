@@ -73,8 +73,10 @@ def draw_grids(
 
 
 def check_grid_size(grid_size: int | Sequence[int]) -> None:
-    """Raises ValueError unless a grid has at least one cell along each dimension."""
-    cells = [grid_size] if isinstance(grid_size, int) else list(grid_size)
+    """Raises TypeError unless a grid has whole numbers of cells, ValueError unless at least one per dimension."""
+    cells = grid_size if isinstance(grid_size, Sequence) else [grid_size]
+    if not all(isinstance(n, int) for n in cells):
+        raise TypeError(f"Expected `grid_size` to be an int or a sequence of ints, but got {grid_size!r}.")
     if not cells or min(cells) < 1:
         raise ValueError(f"Expected `grid_size` to be at least 1, but got {grid_size}.")
 

@@ -115,9 +115,9 @@ def scored_chunks(
                 continue
             n_rows = min(len(rows), len(masks) - done)
             scores.append(chunk[1][:n_rows])
-            yield rows[:n_rows], tuple(mask[:n_rows] for mask in chunk[0]), scores[-1]
             done += n_rows
             bar.update(n_rows)
+            yield rows[:n_rows], tuple(mask[:n_rows] for mask in chunk[0]), scores[-1]
     if scores:
         _check_finite(torch.cat(scores), masks)
 
