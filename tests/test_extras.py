@@ -1,49 +1,76 @@
-"""What happens where the packages of an extra are missing."""
+"""Without the packages of an extra: what can be imported, and what the errors say."""
 
 from __future__ import annotations
 
 import importlib
 import sys
+from collections.abc import Iterator
 
 import pytest
 
 import captum_scorecam
-import captum_scorecam.command_line.app
-from captum_scorecam import cli, demo
+from captum_scorecam.command_line.demo import demo_image
 
-IMPORTERS = {  # of each package, up to the commands
-    "filelock": ["command_line.evaluate", "evaluation.api", "evaluation.runner"],
-    "jinja2": ["command_line.report", "evaluation.report"],
-    "rich": ["command_line.tables"],
-    "typer": [],
-}
+PACKAGES_OF_EXTRAS = ["filelock", "jinja2", "rich", "typer", "efficientnet_lite_pytorch", "skimage"]
 
 
-@pytest.mark.parametrize(("package", "importers"), IMPORTERS.items(), ids=IMPORTERS)
-def test_the_command_line_without_its_packages_names_the_extra(
-    package: str, importers: list[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    for module in ("command_line.commands", *importers):
-        monkeypatch.delitem(sys.modules, f"captum_scorecam.{module}")
-    monkeypatch.setitem(sys.modules, package, None)
-    with pytest.raises(SystemExit, match=rf'needs {package}: pip install "captum-scorecam\[cli\]"'):
-        cli.app()
-
-
-def test_the_demo_without_its_image_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "skimage.data", None)
-    with pytest.raises(ModuleNotFoundError, match=r'pip install "captum-scorecam\[demo\]"'):
-        demo.demo_image()
-
-
-def test_the_package_needs_none_of_the_extras(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in [name for name in sys.modules if name.split(".")[0] == "captum_scorecam"]:
-        monkeypatch.delitem(sys.modules, name)
-    for extra in ("typer", "rich", "skimage", "efficientnet_lite_pytorch"):
-        monkeypatch.setitem(sys.modules, extra, None)
-    package = importlib.import_module("captum_scorecam")
-    assert package.ScoreCAM is not captum_scorecam.ScoreCAM  # it was imported anew, without them
-    assert importlib.import_module("captum_scorecam.metrics").AverageDrop.higher_is_better is False
-    assert [name for name in sys.modules if name.startswith("captum_scorecam.command_line")] == []
+@pytest.fixture
+def not_imported_yet() -> Iterator[None]:
+    """Makes the test import captum_scorecam anew."""
+    before = {name: module for name, module in sys.modules.items() if name.split(".")[0] == "captum_scorecam"}
+    for name in before:
+        del sys.modules[name]
+    yield
     for name in [name for name in sys.modules if name.split(".")[0] == "captum_scorecam"]:
         del sys.modules[name]
+    sys.modules.update(before)
+
+
+@pytest.mark.usefixtures("not_imported_yet")
+def test_methods_metrics_models_and_data_sets_need_no_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+    for package in PACKAGES_OF_EXTRAS:
+        monkeypatch.setitem(sys.modules, package, None)
+    anew = importlib.import_module("captum_scorecam")
+    assert anew.ScoreCAM is not captum_scorecam.ScoreCAM
+    for name, member in [
+        ("metrics", "AverageDrop"),
+        ("metrics.functional", "average_drop"),
+        ("models", "load_classifier"),
+        ("datasets", "open_data"),
+    ]:
+        assert callable(getattr(importlib.import_module(f"captum_scorecam.{name}"), member))
+    assert [name for name in sys.modules if name.startswith("captum_scorecam.command_line.")] == []
+
+
+@pytest.mark.parametrize("package", ["filelock", "jinja2"])
+@pytest.mark.usefixtures("not_imported_yet")
+def test_the_evaluation_names_the_missing_extra(package: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, package, None)
+    message = rf'captum_scorecam\.evaluation needs {package}: pip install "captum-scorecam\[cli\]"\.'
+    with pytest.raises(ModuleNotFoundError, match=message):
+        importlib.import_module("captum_scorecam.evaluation")
+
+
+@pytest.mark.parametrize("package", ["filelock", "jinja2", "rich", "typer"])
+@pytest.mark.usefixtures("not_imported_yet")
+def test_the_command_line_names_the_missing_extra(package: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, package, None)
+    main = importlib.import_module("captum_scorecam.command_line").main
+    with pytest.raises(SystemExit, match=rf'captum-scorecam needs {package}: pip install "captum-scorecam\[cli\]"\.'):
+        main()
+
+
+@pytest.mark.usefixtures("not_imported_yet")
+def test_other_missing_packages_are_not_blamed_on_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "torchvision", None)
+    main = importlib.import_module("captum_scorecam.command_line").main
+    with pytest.raises(ModuleNotFoundError, match="torchvision"):
+        main()
+
+
+def test_the_demo_names_the_missing_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "skimage.data", None)
+    with pytest.raises(
+        ModuleNotFoundError, match=r'The demo needs scikit-image: pip install "captum-scorecam\[demo\]"'
+    ):
+        demo_image()

@@ -1,6 +1,8 @@
-"""One image explained: which classes, whose maps, at what cost."""
+"""The explanation of one image: its classes, their maps and what these cost."""
 
 from __future__ import annotations
+
+from typing import Any
 
 import pytest
 import torch
@@ -18,10 +20,16 @@ from tests.support import colour_classifier
 RED_SQUARE, GREEN_SQUARE = (slice(0, 16), slice(0, 16)), (slice(24, 32), slice(24, 32))
 
 
-def explained(**options: object) -> ImageExplanation:
+def explained(**options: Any) -> ImageExplanation:
     classifier = load_classifier("tests.support.colour_classifier:with_names")
     inputs = classifier.inputs(colour_classifier.red_and_green())
     return explain_image(classifier, find_layer(classifier.model, inputs), inputs, "image", **options)
+
+
+def channels_of(explanation: ImageExplanation) -> RunStatistics:
+    channels = explanation.runs["score_cam"].channels
+    assert channels is not None
+    return channels
 
 
 def energy_share(values: Tensor, box: tuple[slice, slice]) -> float:
@@ -39,7 +47,7 @@ def energy_share(values: Tensor, box: tuple[slice, slice]) -> float:
     ],
 )
 def test_the_target_and_the_most_probable_other_class_are_explained(
-    options: dict[str, object], expected: list[tuple[str, str]]
+    options: dict[str, Any], expected: list[tuple[str, str]]
 ) -> None:
     assert [(shown.name, shown.role) for shown in explained(**options).classes] == expected
 
@@ -53,13 +61,14 @@ def test_probabilities_are_the_softmax_over_the_scores() -> None:
 def test_one_set_of_forwards_serves_both_classes() -> None:
     # Blue is constant; red and green are masked once each, for two classes.
     run = explained().runs["score_cam"]
-    assert (run.channels, run.forwards) == (RunStatistics(channels=3, constant=1, shared=0, rows=2), 2)
+    assert run.channels is not None
+    assert (run.channels.channels, run.channels.constant, run.channels.shared, run.forwards) == (3, 1, 0, 2)
 
 
 def test_the_maps_are_captums_and_score_cams_upsampled_to_the_input() -> None:
     classifier = load_classifier("tests.support.colour_classifier:with_names")
     inputs = classifier.inputs(colour_classifier.red_and_green())
-    layer = classifier.model.features
+    layer = classifier.model.get_submodule("features")
     for index, shown in enumerate(explained().classes):
         for found, method in ((shown.maps["grad_cam"], LayerGradCam), (shown.maps["score_cam"], ScoreCAM)):
             expected = method(classifier.model, layer).attribute(
@@ -78,8 +87,8 @@ def test_the_maps_of_a_colour_lie_on_its_square() -> None:
     assert green.maps["score_cam"][GREEN_SQUARE].max() == green.maps["score_cam"].max()
 
 
-def test_a_class_that_is_not_there_is_told() -> None:
-    with pytest.raises(ValueError, match="'violet' fits none"):
+def test_an_unknown_class_raises() -> None:
+    with pytest.raises(ValueError, match="'violet' matches none"):
         explained(target="violet")
 
 
@@ -96,11 +105,15 @@ def test_a_vision_transformer_is_explained_by_both_methods() -> None:
     classifier = Classifier("vit", model, colour_classifier.preprocess)
     inputs = classifier.inputs(colour_classifier.red_and_green())
     explanation = explain_image(classifier, find_layer(model, inputs), inputs, "image")
-    assert explanation.runs["grad_cam"].title == "Grad-CAM of tokens"
-    assert explanation.runs["score_cam"].channels.channels == 8
-    expected = ScoreCAM(model, model.encoder.layers[1].ln_1).attribute(
-        inputs, explanation.classes[0].index, activation_transform=lambda x: x[:, 1:].mT.unflatten(2, (4, 4))
+    assert explanation.runs["grad_cam"].forwards == 2  # for the tokens and for their gradients
+    assert channels_of(explanation).channels == 8
+    score_cam = ScoreCAM(
+        model,
+        model.get_submodule("encoder.layers.encoder_layer_1.ln_1"),
+        activation_transform=lambda tokens: torch.unflatten(tokens[:, 1:].mT, 2, (4, 4)),
     )
+    expected = score_cam.attribute(inputs, explanation.classes[0].index)
+    assert isinstance(expected, Tensor)
     torch.testing.assert_close(
         explanation.classes[0].maps["score_cam"], LayerAttribution.interpolate(expected, (32, 32), "bilinear")[0, 0]
     )
@@ -112,14 +125,15 @@ def test_a_vision_transformer_is_explained_by_both_methods() -> None:
 )
 def test_the_maps_of_a_cat_in_a_corner_lie_on_the_cat(layer_name: str, channels: int) -> None:
     """The cat's face fills the upper left quarter of a picture of grass; the map must lie there, not in the grass."""
-    picture = Image.fromarray(data.grass()).convert("RGB").resize((448, 448))
-    picture.paste(Image.fromarray(data.chelsea()).resize((337, 224)).crop((56, 0, 280, 224)), (0, 0))
+    picture = Image.fromarray(data.grass()).convert("RGB").resize((448, 448))  # type: ignore[no-untyped-call]
+    cat = Image.fromarray(data.chelsea())  # type: ignore[no-untyped-call]
+    picture.paste(cat.resize((337, 224)).crop((56, 0, 280, 224)), (0, 0))
     classifier = load_classifier("efficientnet_lite0")
     inputs = classifier.inputs(picture)
     layer = find_layer(classifier.model, inputs, layer_name)
     explanation = explain_image(classifier, layer, inputs, "cat on grass", compare=False)
     (shown,) = explanation.classes
-    assert (shown.name, explanation.runs["score_cam"].channels.channels) == ("Egyptian cat", channels)
+    assert (shown.name, channels_of(explanation).channels) == ("Egyptian cat", channels)
     quarter = (slice(0, 112), slice(0, 112))  # a quarter of the area
     assert energy_share(shown.maps["score_cam"], quarter) > 0.75
     assert energy_share(shown.maps["grad_cam"], quarter) > 0.7

@@ -1,0 +1,45 @@
+"""``evaluate --dry-run``: what would run, and how many forwards it takes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.support.command_line import invoke
+from tests.support.tiny_classifier import write_folder
+
+TINY = ("--model", "tests.support.tiny_classifier:tiny", "--n-masks", "20")
+QUICK = (*TINY, "--method", "grad_cam", "--metric", "average_drop")
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The current directory, with eight images of four classes in `data`."""
+    monkeypatch.chdir(tmp_path)
+    return write_folder(tmp_path / "data", 8).parent
+
+
+def test_forwards_are_counted_and_nothing_is_written(folder: Path) -> None:
+    options = (*TINY, "--method", "score_cam", "--method", "rise", "--metric", "insertion", "--metric", "average_drop")
+    result = invoke("evaluate", "data", "--output", "run", *options, "--dry-run", "--images", "3")
+    assert result.exit_code == 0, result.output
+    assert "Data: 3 of 8 images, labels\n" in result.stdout
+    assert "Model: tests.support.tiny_classifier:tiny, 4 classes, layer features, on cpu\n" in result.stdout
+    assert "Done in run: 0 of 6 records\n" in result.stdout
+    rows = {cells[0]: cells[1:] for cells in map(str.split, result.stdout.splitlines()) if cells}
+    assert "Forwards per image, measured on the first one  Score-CAM  RISE " in result.stdout
+    # Score-CAM's map: the image, and four channels, since one of the five is constant.
+    assert (rows["map"], rows["insertion"], rows["average_drop"]) == (["5", "21"], ["102"] * 2, ["3"] * 2)
+    assert (rows["total"], rows["images"]) == (["110", "126"], ["left", "3", "3"])
+    assert "Forwards left: about 711, " in result.stdout  # 3 · (1 + 110 + 126)
+    assert not (folder / "run").exists()
+
+
+def test_finished_records_are_counted(folder: Path) -> None:
+    assert invoke("evaluate", "data", "--output", "run", *QUICK).exit_code == 0
+    lines = (folder / "run" / "records" / "rank-000.jsonl").read_bytes().splitlines(keepends=True)
+    (folder / "run" / "records" / "rank-000.jsonl").write_bytes(b"".join(lines[:5]))
+    result = invoke("evaluate", "data", "--output", "run", *QUICK, "--dry-run")
+    assert "Done in run: 5 of 8 records\n" in result.stdout
+    assert "Forwards left: about 15, " in result.stdout  # 3 · (1 + 1 + 3)

@@ -1,0 +1,212 @@
+"""The command ``explain``: its table, its picture, and how it fails."""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+from PIL import Image
+
+from tests.support import colour_classifier
+from tests.support.command_line import COLOURS, help_of, invoke, options_of, panels_of, rows_of
+
+pytestmark = pytest.mark.usefixtures("folder")
+
+
+def test_the_table_lists_classes_probabilities_and_costs(folder: Path) -> None:
+    result = invoke("explain", "colours.png", *COLOURS)
+    assert result.exit_code == 0, result.output
+    assert "tests.support.colour_classifier:with_names, weights DEFAULT, layer features" in result.output
+    assert "Picture: scorecam.png" in result.output
+    table = [row[:-1] for row in rows_of(result.output)]  # without the seconds
+    assert table == [
+        ["colours.png", "red (0)", "Grad-CAM", "1"],
+        ["predicted, 93.6%", "Score-CAM", "2", "1 + 0 of 3"],
+        ["green (1)", "Grad-CAM", "same"],
+        ["runner-up, 4.7%", "Score-CAM", "same", "same"],
+    ]
+    assert sorted(os.listdir(folder)) == ["colours.png", "scorecam.png"]
+
+
+def test_the_maps_show_where_the_colours_are(figures: list[Figure]) -> None:
+    assert invoke("explain", "colours.png", *COLOURS).exit_code == 0
+    image, red_grad_cam, red_score_cam, _, green_grad_cam, green_score_cam = panels_of(figures[0])
+    np.testing.assert_allclose(at(image, 0.14, 0.14), [255, 0, 0], atol=1)
+    np.testing.assert_allclose(at(image, 0.95, 0.95), [0, 255, 0], atol=1)
+    for red, green in ((red_grad_cam, green_grad_cam), (red_score_cam, green_score_cam)):
+        assert at(red, 0.14, 0.14).mean() > at(red, 0.95, 0.95).mean() + 100
+        assert at(green, 0.95, 0.95).mean() > at(green, 0.56, 0.28).mean() + 100
+
+
+def at(panel: NDArray[np.float64], down: float, right: float) -> NDArray[np.float64]:
+    """The pixel at a fraction of a panel's height and width."""
+    pixel: NDArray[np.float64] = panel[int(down * len(panel)), int(right * panel.shape[1])]
+    return pixel
+
+
+def test_the_table_has_a_row_for_each_class_and_method_in_the_given_order() -> None:
+    methods = options_of("rise", "grad_cam", "mask", "score_cam", "rise", "grad_cam_plus_plus")
+    result = invoke("explain", "colours.png", *COLOURS, *methods, "--n-masks", "20")
+    assert result.exit_code == 0, result.output
+    assert [row[:-1] for row in rows_of(result.output)] == [
+        ["colours.png", "red (0)", "RISE", "20"],
+        ["predicted, 93.6%", "Grad-CAM", "1"],
+        ["Mask", "300"],
+        ["Score-CAM", "2", "1 + 0 of 3"],
+        ["Grad-CAM++", "1"],
+        ["green (1)", "RISE", "same"],
+        ["runner-up, 4.7%", "Grad-CAM", "same"],
+        ["Mask", "same"],
+        ["Score-CAM", "same", "same"],
+        ["Grad-CAM++", "same"],
+    ]
+
+
+def test_the_table_of_one_method_names_class_and_probability() -> None:
+    result = invoke("explain", "colours.png", *COLOURS, *options_of("grad_cam_plus_plus"))
+    assert [row[:3] for row in rows_of(result.output)] == [
+        ["colours.png", "red (0)", "Grad-CAM++"],
+        ["predicted, 93.6%"],
+        ["green (1)", "Grad-CAM++", "same"],
+        ["runner-up, 4.7%"],
+    ]
+
+
+def test_columns_follow_the_order_of_the_methods(figures: list[Figure]) -> None:
+    def drawn(*names: str, seed: int) -> list[NDArray[np.float64]]:
+        options = [*options_of(*names), "--n-masks", "20", "--seed", str(seed)]
+        assert invoke("explain", "colours.png", *COLOURS, *options).exit_code == 0
+        return panels_of(figures[-1])
+
+    image, *of_red, _, other_score_cam, other_rise, other_plus_plus = drawn(
+        "score_cam", "rise", "grad_cam_plus_plus", seed=0
+    )
+    reordered = drawn("grad_cam_plus_plus", "score_cam", "rise", seed=0)
+    np.testing.assert_array_equal(reordered[:4], [image, of_red[2], of_red[0], of_red[1]])
+    for red, green in zip(of_red, (other_score_cam, other_rise, other_plus_plus), strict=True):
+        assert np.abs(red - green).mean() > 5
+    reseeded = drawn("score_cam", "rise", seed=1)
+    np.testing.assert_array_equal(reseeded[1], of_red[0])
+    assert np.abs(reseeded[2] - of_red[1]).mean() > 5
+
+
+def test_rise_and_mask_need_no_layer(figures: list[Figure]) -> None:
+    command = ["explain", "colours.png", "--model", "tests.support.colour_classifier:without_maps", "--n-masks", "20"]
+    result = invoke(*command, *options_of("rise"))
+    assert result.exit_code == 0, result.output
+    assert "layer none" in result.output
+    assert len(panels_of(figures[0])) == 4
+    result = invoke(*command, *options_of("rise", "score_cam"))
+    assert (result.exit_code, result.output.startswith("Error: Expected a model with a layer")) == (2, True)
+
+
+def test_every_image_has_its_row(folder: Path, figures: list[Figure]) -> None:
+    Image.new("RGB", (10, 10), "blue").save(folder / "[blue] \x1b.png")
+    result = invoke("explain", "colours.png", "[blue] \x1b.png", *COLOURS, "--no-compare", "--output", "both.png")
+    assert result.exit_code == 0, result.output
+    assert [row[:2] for row in rows_of(result.output)[::2]] == [
+        ["colours.png", "red (0)"],
+        ["[blue] ?.png", "blue (2)"],
+    ]
+    blue = panels_of(figures[0])[3]
+    np.testing.assert_allclose(blue, np.broadcast_to([0.0, 0.0, 255.0], blue.shape), atol=1)
+    assert (folder / "both.png").exists()
+
+
+def test_a_constant_map_gives_a_warning_and_is_drawn(folder: Path) -> None:
+    Image.new("RGB", (10, 10), "blue").save(folder / "blue.png")
+    result = invoke("explain", "blue.png", *COLOURS)
+    assert result.exit_code == 0
+    assert len(re.findall("^Warning: .*constant", result.output, re.MULTILINE)) == 1
+    assert rows_of(result.output)[1][:-1] == ["predicted, 100.0%", "Score-CAM", "0", "3 + 0 of 3"]
+    assert (folder / "scorecam.png").exists()
+
+
+@pytest.mark.parametrize("mode", ["RGB", "RGBA", "L", "P", "CMYK", "I;16"])
+def test_every_kind_of_image_is_explained(mode: str, folder: Path) -> None:
+    picture = colour_classifier.red_and_green()
+    if mode == "I;16":
+        grey = Image.fromarray(np.asarray(picture.convert("L")).astype(np.uint16) * 257)
+    else:
+        grey = picture.convert(mode)
+    name = f"image.{'tiff' if mode in ('CMYK', 'I;16') else 'png'}"
+    grey.save(folder / name)
+    result = invoke("explain", name, *COLOURS, "--target", "red", "--no-compare")
+    assert result.exit_code == 0, result.output
+    assert rows_of(result.output)[0][:2] == [name, "red (0)"]
+
+
+def test_target_layer_weights_and_chunk_size_are_used(folder: Path) -> None:
+    torch.save({"score.weight": torch.eye(3).flip(0) * 16}, folder / "weights.pt")  # red and blue change places
+    options = ["--weights", "weights.pt", "--layer", "features", "--perturbations-per-eval", "1", "--device", "cpu"]
+    result = invoke("explain", "colours.png", *COLOURS, "--target", "GREEN", *options)
+    assert result.exit_code == 0, result.output
+    assert "weights weights.pt, layer features" in result.output
+    rows = rows_of(result.output)
+    assert rows[0][:2] == ["colours.png", "green (1)"]
+    assert [row[0] for row in rows[1:]] == ["chosen, 4.7%", "blue (2)", "predicted, 93.6%"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["none.png"], "there is no file 'none.png'"),
+        (["text.png"], "'text.png' can't be read as one"),
+        (["colours.png", "none.png"], "there is no file 'none.png'"),
+        (["colours.png"] * 51, "at most 50 images for one picture, but got 51"),
+        (["colours.png", "--model", "vgg17"], "or package.module:factory, but got 'vgg17'. Nearest: vgg1"),
+        (["colours.png", "--model", "nowhere:factory"], "No module named 'nowhere'"),
+        (
+            ["colours.png", "--weights", "none.pt"],
+            "`--weights` to be DEFAULT, none or a file, but there is no file 'none.pt'",
+        ),
+        (["colours.png", "--weights", "text.png"], "'text.png' can't be read as one"),
+        (
+            ["colours.png", "--layer", "feature"],
+            "`--layer` to name a module of the model, but got 'feature'. Nearest: features",
+        ),
+        (["colours.png", "--layer", "score"], "Expected `--layer` to have N×K×h×w maps, but 'score' has shape (1, 3)"),
+        (["colours.png", "--target", "3"], "Expected `--target` in 0..2, but got 3"),
+        (["colours.png", "--target", "-1"], "Expected `--target` in 0..2, but got -1"),
+        (["colours.png", "--target", "violet"], "Expected `--target` to name a class, but 'violet' matches none"),
+        (
+            ["colours.png", "--target", "re"],
+            "`--target` to name one class, but 're' matches 2: red (0), green (1)",
+        ),
+        (
+            ["colours.png", "--method", "rise", "--method", "smooth_grad"],
+            "of `--method` to be one of grad_cam, grad_cam_plus_plus, score_cam, rise, mask, but got 'smooth_grad'",
+        ),
+        (
+            ["colours.png", "--device", "cuda"],
+            "`--device` to be cpu or auto, since PyTorch finds no CUDA device",
+        ),
+        (["colours.png", "--output", "nowhere/out.png"], "Expected `--output` to be in a folder that exists"),
+        (["colours.png", "--output", "colours.png"], "Expected `--output` to be another file than the images"),
+        (["colours.png", "--output", "out.pdf"], "Expected `--output` to end in .png"),
+    ],
+)
+def test_bad_input_is_one_line_and_status_2(
+    arguments: list[str], message: str, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (folder / "text.png").write_text("no image")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    before = (folder / "colours.png").read_bytes()
+    result = invoke("explain", *COLOURS, *arguments)
+    assert result.exit_code == 2
+    assert message in result.output
+    assert re.fullmatch(r"Error: [^\n]+\n", result.output)
+    assert sorted(os.listdir(folder)) == ["colours.png", "text.png"]
+    assert (folder / "colours.png").read_bytes() == before
+
+
+def test_help_names_every_option() -> None:
+    text = help_of("explain", columns=200)
+    options = "model weights layer target compare no-compare method n-masks seed output perturbations-per-eval device"
+    assert [option for option in options.split() if f"--{option}" not in text] == []

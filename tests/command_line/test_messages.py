@@ -1,0 +1,131 @@
+"""Errors and warnings: one line each, which names options."""
+
+from __future__ import annotations
+
+import re
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated
+
+import pytest
+import typer
+from typer.testing import CliRunner, Result
+
+from captum_scorecam.command_line.messages import plain_messages
+from tests.support.command_line import COLOURS, invoke
+from tests.support.evaluation_run import write_run
+from tests.support.tiny_classifier import write_folder
+
+TINY = ("--output", "run", "--model", "tests.support.tiny_classifier:tiny")
+
+
+def run(body: Callable[[], None], if_interrupted: str = "Interrupted.") -> Result:
+    """Runs a command with an argument and options of several kinds."""
+    app = typer.Typer()
+
+    @app.command()
+    def command(
+        context: typer.Context,
+        data: Annotated[str, typer.Argument(metavar="DATA")],  # noqa: ARG001 (the command's parameters matter)
+        method: str = "",  # noqa: ARG001
+        n_masks: Annotated[int, typer.Option("--n-masks", "-n")] = 1,  # noqa: ARG001
+    ) -> None:
+        with plain_messages(context, if_interrupted):
+            body()
+
+    return CliRunner().invoke(app, ["here"])
+
+
+def raising(error: BaseException) -> Callable[[], None]:
+    def body() -> None:
+        raise error
+
+    return body
+
+
+@pytest.mark.parametrize(
+    ("text", "line"),
+    [
+        ("Expected `n_masks` to be positive.", "Expected `--n-masks` to be positive."),
+        ("Expected `data` to be a folder.", "Expected `DATA` to be a folder."),
+        ("Expected `path` to be a folder.", "Expected `DATA` to be a folder."),
+        ("Expected each of `methods` to be one of a, b.", "Expected each of `--method` to be one of a, b."),
+        ("`metrics` and `activation_transform` stay.", "`metrics` and `activation_transform` stay."),
+        ("two\n  lines, and n_masks", "two lines, and n_masks"),
+    ],
+)
+def test_parameters_become_options_in_errors_and_warnings(text: str, line: str) -> None:
+    result = run(raising(ValueError(text)))
+    assert (result.exit_code, result.stdout, result.stderr) == (2, "", f"Error: {line}\n")
+    result = run(lambda: warnings.warn(text, stacklevel=1))
+    assert (result.exit_code, result.stdout, result.stderr) == (0, "", f"Warning: {line}\n")
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "line"),
+    [
+        (TypeError("bad"), 2, "Error: bad"),
+        (FileNotFoundError(2, "No such file"), 2, "Error: [Errno 2] No such file"),
+        (ModuleNotFoundError("no module"), 2, "Error: no module"),
+        (RuntimeError("broken"), 1, "Error: RuntimeError: broken"),
+        (KeyError("two\nlines"), 1, "Error: KeyError: 'two\\nlines'"),
+        (KeyboardInterrupt(), 130, "Start again."),
+    ],
+    ids=lambda value: type(value).__name__,
+)
+def test_the_exit_status_tells_bad_input_from_other_errors(error: BaseException, status: int, line: str) -> None:
+    result = run(raising(error), "Start again.")
+    assert (result.exit_code, result.stdout, result.stderr) == (status, "", f"{line}\n")
+
+
+def test_a_repeated_warning_is_printed_once() -> None:
+    def body() -> None:
+        for text in ("one", "two", "one"):
+            warnings.warn(text, stacklevel=1)
+        warnings.warn("not for users", DeprecationWarning, stacklevel=1)
+
+    assert run(body).stderr == "Warning: one\nWarning: two\n"
+
+
+def test_filters_and_showwarning_are_restored() -> None:
+    filters, show = list(warnings.filters), warnings.showwarning
+    run(raising(ValueError("bad")))
+    assert (list(warnings.filters), warnings.showwarning) == (filters, show)
+
+
+@pytest.mark.parametrize(
+    ("command", "line"),
+    [
+        (
+            ["explain", "colours.png", *COLOURS, "--layer", "feature"],
+            "Expected `--layer` to name a module",
+        ),
+        (["explain", "colours.png", "--model", "resnet81"], "Expected `--model` to be a classifier of torchvision"),
+        (
+            ["explain", "colours.png", *COLOURS, "--weights", "x.pt"],
+            "Expected `--weights` to be DEFAULT",
+        ),
+        (["demo", "--output", "picture.pdf"], "Expected `--output` to end in .png"),
+        (["evaluate", "nowhere", *TINY], "Expected `DATA` to be a folder or file, but 'nowhere' does not exist"),
+        (["evaluate", "data", *TINY, "--metric", "magic"], "Expected each of `--metric` to be one of average_drop"),
+        (
+            ["evaluate", "data", *TINY, "--output", "data"],
+            "Expected `--output` to be new, empty",
+        ),
+        (
+            ["evaluate", "mixed", *TINY],
+            "Expected images either in 'mixed' or in its subfolders, but found both. Set `--data-format` to folder",
+        ),
+        (["report", "run", "--output", "page.txt"], "Expected `--output` to end in .html"),
+        (["report", "run", "--reference", "magic"], "Expected `--reference` to be one of grad_cam"),
+    ],
+)
+def test_errors_of_the_library_name_options(command: list[str], line: str, folder: Path) -> None:
+    write_folder(folder / "data", 4)
+    write_folder(folder / "mixed", 4)
+    (folder / "mixed" / "red" / "000.png").rename(folder / "mixed" / "000.png")
+    write_run(folder / "run")
+    result = invoke(*command)
+    assert result.exit_code == 2
+    assert re.fullmatch(rf"Error: {re.escape(line)}[^\n]*\n", result.stderr)
