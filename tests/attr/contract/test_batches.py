@@ -100,7 +100,7 @@ def test_inputs_of_any_strides(method: Method, strides: str) -> None:
 
 
 class Viewing(nn.Module):
-    """Its `view` takes contiguous maps only, which a convolution gives for contiguous inputs only."""
+    """Views inputs and maps as rows, for which both must be contiguous; so a convolution's are for such inputs only."""
 
     def __init__(self, rank: int) -> None:
         super().__init__()
@@ -113,7 +113,7 @@ class Viewing(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         z = self.conv(x)
         scores: Tensor = self.fc(z.view(len(z), -1))
-        return scores
+        return scores + 0 * x.view(len(x), -1)[:, :1]
 
 
 @each(METHODS)
