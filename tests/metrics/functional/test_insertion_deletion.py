@@ -239,7 +239,7 @@ def test_attributions_must_be_finite(metric: Any) -> None:
 
 
 def curves() -> dict[str, PerturbationCurve]:
-    options = {"step": 0.25, "baselines": 0, "score": "output"}
+    options: dict[str, Any] = {"step": 0.25, "baselines": 0, "score": "output"}
     return {
         "perfect": insertion(EvidenceModel(), ones(2), perfect(2), 0, **options),
         "worst": insertion(EvidenceModel(), ones(), worst(), 0, **options),
@@ -247,7 +247,7 @@ def curves() -> dict[str, PerturbationCurve]:
 
 
 def test_the_plot_shows_the_mean_curves_and_their_areas() -> None:
-    axes = plot_curves(curves(), xlabel="share inserted").axes[0]
+    axes: Any = plot_curves(curves(), xlabel="share inserted").axes[0]
     assert [text.get_text() for text in axes.get_legend().get_texts()] == ["perfect (AUC 0.875)", "worst (AUC 0.125)"]
     assert [line.get_ydata().tolist() for line in axes.lines] == [PERFECT_INSERTION, WORST_INSERTION]
     assert axes.lines[0].get_xdata().tolist() == [0, 0.25, 0.5, 0.75, 1]
