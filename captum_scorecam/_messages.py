@@ -1,4 +1,4 @@
-"""What callers are told: errors in one form for options that do not fit, and warnings that point at their own line."""
+"""Errors for invalid options in one form, and warnings that point at the caller's line."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _Result = TypeVar("_Result")
 
 
 def warn_caller(message: str, category: type[Warning] = UserWarning) -> None:
-    """Gives a warning that points at the line that called this package, also through Captum's own tools.
+    """Issues a warning that points at the line that called this package, also through Captum's own tools.
 
     ``skip_file_prefixes`` of ``warnings.warn`` does the same from Python 3.12 on.
 
@@ -46,9 +46,9 @@ def check_choice(name: str, value: object, choices: Any, otherwise: str = "") ->
 
     Args:
         name (str): The parameter.
-        value: What was given.
+        value: The value.
         choices (Literal): The type that lists the values.
-        otherwise (str): What else the parameter takes, for the message. Default: nothing.
+        otherwise (str): Other accepted values, for the message. Default: none.
 
     Raises:
         ValueError: If `value` is none of them.

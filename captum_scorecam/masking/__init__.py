@@ -1,1 +1,1 @@
-"""Masks in [0, 1] from activation maps, random grids or attributions, and what a masked-out pixel becomes."""
+"""Masks in [0, 1] from activation maps, random grids or attributions, and baselines that replace masked-out pixels."""

@@ -55,7 +55,7 @@ def swin_activation_maps(tokens: Tensor, grid_size: tuple[int, int] | None = Non
 
 
 def check_activation_transform(transform: object) -> None:
-    """Raises TypeError where an ``activation_transform`` is given that is not callable."""
+    """Raises TypeError if an ``activation_transform`` is not callable."""
     if transform is not None and not callable(transform):
         raise TypeError(f"Expected `activation_transform` to be callable, but got {transform!r}.")
 

@@ -20,9 +20,9 @@ class GridMasks:
     Attributes:
         grids (Tensor): M×cells, bool: the cells that are kept.
         shifts (Tensor): M×spatial dimensions, in [0, 1): each mask's shift, in cells.
-        examples (Tensor): M·N: the example that each row masks; a mask's rows follow one another.
+        examples (Tensor): M·N: the example that each row masks; the rows of one mask are consecutive.
         sizes (tuple): The spatial size of each input tensor.
-        dtype (torch.dtype): Of the masks.
+        dtype (torch.dtype): The masks' dtype.
     """
 
     grids: Tensor
@@ -48,11 +48,11 @@ def draw_grids(
     """Draws the grids and the shifts of all masks at once, so that the chunk size cannot change them.
 
     Args:
-        inputs (tuple of Tensor): What the masks are for, each N×C×spatial.
+        inputs (tuple of Tensor): The inputs to mask, each N×C×spatial.
         n_masks (int): M.
         grid_size (int or sequence of int): s, the cells of a grid along each spatial dimension.
         keep_probability (float): p, the probability that a cell is kept.
-        generator (torch.Generator, optional): None is PyTorch's global generator on the CPU.
+        generator (torch.Generator, optional): Default: None, PyTorch's global CPU generator.
 
     Raises:
         ValueError: If the inputs or `grid_size` differ in their number of spatial dimensions.
@@ -85,7 +85,7 @@ def cells_per_dimension(grid_size: int | Sequence[int], sizes: tuple[tuple[int, 
     """Returns the number of cells along each spatial dimension of inputs of the given sizes.
 
     Raises:
-        ValueError: If the inputs have different numbers of spatial dimensions, or `grid_size` is of another length.
+        ValueError: If the inputs have different numbers of spatial dimensions, or `grid_size` has the wrong length.
     """
     ranks = {len(size) for size in sizes}
     if len(ranks) > 1:
@@ -98,7 +98,7 @@ def cells_per_dimension(grid_size: int | Sequence[int], sizes: tuple[tuple[int, 
 
 
 def upsample_grids(grids: Tensor, shifts: Tensor, size: Sequence[int]) -> Tensor:
-    """Upsamples each grid of s cells to s + 1 cells of ⌈H/s⌉ pixels, and crops H pixels from its shift on.
+    """Upsamples each grid of s cells to s + 1 cells of ⌈H/s⌉ pixels, and crops H pixels, starting at its shift.
 
     Linear interpolation along each dimension (``align_corners=False``). As in the authors' code, a cell has ⌈H/s⌉
     pixels (the paper writes ⌊H/s⌋) and the shift is one of 0, …, ⌈H/s⌉ − 1. Every pixel is a convex combination of
@@ -113,7 +113,7 @@ def upsample_grids(grids: Tensor, shifts: Tensor, size: Sequence[int]) -> Tensor
         Tensor: R×1×size, of the grids' dtype.
     """
     masks = grids
-    # Autocast would interpolate, by matrix products, in half precision.
+    # Autocast would run these matrix products in half precision.
     with torch.autocast(grids.device.type, enabled=False):
         for dimension, pixels in enumerate(size):
             cells = grids.shape[1 + dimension]

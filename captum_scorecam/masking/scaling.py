@@ -29,7 +29,7 @@ def resize(maps: Tensor, size: Sequence[int]) -> Tensor:
 def min_max_normalize(maps: Tensor) -> Tensor:
     """Scales each example's and channel's map to [0, 1]: s(A) = (A − min A) / (max A − min A).
 
-    A map that is constant up to rounding (see `varies`) has no such scaling (0/0) and becomes zero.
+    A map that is constant up to rounding (see `varies`) cannot be scaled (0/0) and becomes zero.
 
     Args:
         maps (Tensor): Shape N×K×spatial, floating point.
@@ -59,5 +59,5 @@ def varies(maps: Tensor) -> Tensor:
 
 
 def working_dtype(dtype: torch.dtype) -> torch.dtype:
-    """The dtype in which masks, scores and weights are computed: float64 for float64, else float32."""
+    """Returns the dtype in which masks, scores and weights are computed: float64 for float64, else float32."""
     return torch.float64 if dtype == torch.float64 else torch.float32

@@ -24,9 +24,9 @@ WORTHWHILE_GAIN = 1.08
 class ChunkSize:
     """The number of rows in a masked forward: fixed, or tuned while it runs.
 
-    A tuned size starts small and doubles until rows per second rise by less than `WORTHWHILE_GAIN`, since memory
+    A tuned size starts small and doubles until throughput rises by less than `WORTHWHILE_GAIN`, since memory
     doubles too; then it stays at the fastest. At each size the first chunk is not timed (it selects kernels and
-    allocates memory), and the fastest of the next four counts.
+    allocates memory), and the fastest of the next four is used.
 
     Args:
         rows (int): The first size.
@@ -61,7 +61,7 @@ class ChunkSize:
 
     @contextmanager
     def timed(self, rows: int, device: torch.device) -> Iterator[None]:
-        """Times the body, a forward of `rows` rows, while tuning; afterwards it does nothing."""
+        """Times the body, a forward of `rows` rows, but only while the size is being tuned."""
         if not self.tuning:
             yield
             return

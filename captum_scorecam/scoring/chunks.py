@@ -16,7 +16,7 @@ from captum_scorecam.masking.channel_masks import ChannelMasks
 from captum_scorecam.scoring.chunk_size import ChunkSize
 from captum_scorecam.scoring.freed_memory import freed_memory_kept
 from captum_scorecam.scoring.masked_forward import MaskedForward as MaskedForward
-from captum_scorecam.scoring.process_group import gathered, rows_of_rank
+from captum_scorecam.scoring.process_group import gather_rows, rows_of_rank
 
 
 class Masks(Protocol):
@@ -84,7 +84,7 @@ def score_masked_inputs(
     if process_group is None:
         return scores_of(masks)
     share = MaskRows(masks, rows_of_rank(len(masks), process_group, forward.device))
-    return gathered(lambda: scores_of(share), len(masks), process_group, like=empty)
+    return gather_rows(lambda: scores_of(share), len(masks), process_group, like=empty)
 
 
 def score_baselines(forward: MaskedForward, chunk_size: ChunkSize) -> Tensor:

@@ -82,7 +82,7 @@ class MaskedForward:
         """Runs one forward.
 
         Args:
-            masks (tuple of Tensor): For each input one, R×1×spatial.
+            masks (tuple of Tensor): One per input, R×1×spatial.
             examples (Tensor): Shape R, the example that each mask is applied to.
 
         Returns:
@@ -96,7 +96,7 @@ class MaskedForward:
         return self.class_scores.of_rows(self._forward(masked, arguments), examples)
 
     def unmasked_scores(self) -> Tensor:
-        """Returns f^c(X) of each example, N×T; shows before any mask is made whether targets and output fit.
+        """Returns f^c(X) of each example, N×T, and checks that targets and output fit before any masked forward.
 
         Raises:
             ValueError: If the output does not have one row per example, or a score is not finite.

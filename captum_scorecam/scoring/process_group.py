@@ -24,7 +24,7 @@ def rows_of_rank(n_rows: int, group: dist.ProcessGroup, device: torch.device) ->
     return torch.arange(dist.get_rank(group), n_rows, dist.get_world_size(group), device=device)
 
 
-def gathered(compute: Callable[[], Tensor], n_rows: int, group: dist.ProcessGroup, like: Tensor) -> Tensor:
+def gather_rows(compute: Callable[[], Tensor], n_rows: int, group: dist.ProcessGroup, like: Tensor) -> Tensor:
     """Computes this rank's rows and gathers the rows of all ranks.
 
     Args:
@@ -37,7 +37,7 @@ def gathered(compute: Callable[[], Tensor], n_rows: int, group: dist.ProcessGrou
         Tensor: P×T, on every rank.
 
     Raises:
-        RuntimeError: If another rank failed. A rank that failed raises its own error; no rank waits for it.
+        RuntimeError: If another rank failed. A rank that failed raises its own error; no rank hangs.
     """
     try:
         scores = compute()
