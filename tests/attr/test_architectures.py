@@ -95,7 +95,7 @@ def photographs(architecture: Architecture, number: int) -> Tensor:
 def build(architecture: Architecture) -> nn.Module:
     with torch.random.fork_rng(), torch.no_grad():
         torch.manual_seed(0)
-        model = get_model(architecture.name, weights=None, num_classes=8, **architecture.options).eval()
+        model: nn.Module = get_model(architecture.name, weights=None, num_classes=8, **architecture.options).eval()
         norms = [module for module in model.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)]
         for norm in norms:
             norm.train()
@@ -103,7 +103,7 @@ def build(architecture: Architecture) -> nn.Module:
         forward, batch = architecture.wrap(model), photographs(architecture, 6)
         forward(batch)
         model.eval()
-        head = model.get_submodule(architecture.head)
+        head: Any = model.get_submodule(architecture.head)
         head.weight.normal_()
         head.weight.div_(forward(batch).flatten(1).std(dim=0).mean())
     return model.to(architecture.dtype)

@@ -82,8 +82,8 @@ def test_spatial_ranks_that_differ_point_to_activation_transform(layer: str, mes
     forward: Any = net
     if layer == "maps":  # 2-D maps for a sequence
 
-        def forward(x: Tensor) -> Tensor:
-            return net(x.unflatten(2, (8, 10)))
+        def forward(x: Tensor) -> Any:
+            return net(x.reshape(*x.shape[:2], 8, 10))
 
         x = x.flatten(2)
     with pytest.raises(ValueError, match=message):
@@ -152,7 +152,7 @@ def test_scores_that_are_not_finite_raise(value: float, channel_weighting: Chann
 
 
 def test_score_of_the_baseline_that_is_not_finite_raises() -> None:
-    def log_of_brightness(x: Tensor) -> Tensor:
+    def log_of_brightness(x: Tensor) -> Any:
         return net(x) + x.abs().flatten(1).sum(dim=1, keepdim=True).log()
 
     net = Net()
@@ -250,7 +250,7 @@ def test_bad_perturbations_per_eval_raises_before_any_forward(
 def test_integer_inputs_point_to_additional_forward_args(dtype: torch.dtype, place: int) -> None:
     net = Net()
 
-    def embed(x: Tensor, ids: Tensor) -> Tensor:
+    def embed(x: Tensor, ids: Tensor) -> Any:
         return net(x.double() + ids.double())
 
     inputs = [images(), images()]
@@ -318,7 +318,7 @@ class SmallMemory:
     def __init__(self, net: Net, rows: int) -> None:
         self.net, self.rows, self.sizes = net, rows, list[int]()
 
-    def __call__(self, x: Tensor) -> Tensor:
+    def __call__(self, x: Tensor) -> Any:
         self.sizes.append(len(x))
         if len(x) > self.rows:
             raise torch.OutOfMemoryError(f"CUDA out of memory: {len(x)} rows")
@@ -342,7 +342,7 @@ def test_chunks_are_halved_until_the_memory_suffices(rows: int) -> None:
 def test_out_of_memory_with_one_row_is_raised_with_what_was_tried() -> None:
     net, x = Net(), images(1)
 
-    def forward(x: Tensor) -> Tensor:
+    def forward(x: Tensor) -> Any:
         sizes.append(len(x))
         if len(sizes) > 1:
             raise torch.OutOfMemoryError("CUDA out of memory")

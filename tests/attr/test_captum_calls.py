@@ -155,7 +155,7 @@ def test_targets_of_outputs_of_other_ranks(dimensions: int, target: Any) -> None
 def test_output_of_one_value_per_example_in_a_column_needs_no_target() -> None:
     net, x = sequential_net(), images()
 
-    def one_column(x: Tensor) -> Tensor:
+    def one_column(x: Tensor) -> Any:
         return net(x)[:, 4:5]
 
     actual = ScoreCAM(one_column, net[2]).attribute(x, target=0)

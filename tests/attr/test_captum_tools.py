@@ -63,7 +63,7 @@ def test_noise_tunnel_passes_keywords_baselines_and_tuples_on() -> None:
             super().__init__()
             self.net = sequential_net()
 
-        def forward(self, x: Tensor, y: Tensor) -> Tensor:
+        def forward(self, x: Tensor, y: Tensor) -> Any:
             return self.net(x + 2 * y)
 
     net, pair = Sum(), (images(seed=1), images(seed=2))
@@ -181,7 +181,7 @@ def test_sensitivity_max_with_chunks_of_examples_and_baselines() -> None:
     torch.testing.assert_close(actual, torch.zeros(3, dtype=torch.float64), atol=1e-12, rtol=0)
 
 
-def heat_map_of(layer_map: Tensor, size: tuple[int, int]) -> np.ndarray:
+def heat_map_of(layer_map: Tensor, size: tuple[int, int]) -> Any:
     upsampled = LayerAttribution.interpolate(layer_map, size, "bilinear")
     return upsampled[0].detach().permute(1, 2, 0).float().numpy()
 

@@ -41,7 +41,7 @@ def test_input_space_attribution_of_tensors_of_different_sizes() -> None:
             super().__init__()
             self.net = sequential_net()
 
-        def forward(self, x: Tensor, small: Tensor) -> Tensor:
+        def forward(self, x: Tensor, small: Tensor) -> Any:
             return self.net(x) * small.flatten(1).mean(dim=1, keepdim=True)
 
     net, x, small = TwoSizes(), images(), images(seed=2)[:, :1, :5, :4] + 3
@@ -92,7 +92,7 @@ def test_a_layer_of_several_tensors_is_an_error() -> None:
             super().__init__()
             self.net, self.halves = sequential_net(), Halves()
 
-        def forward(self, x: Tensor) -> Tensor:
+        def forward(self, x: Tensor) -> Any:
             return self.net[3:](torch.cat(self.halves(self.net[:3](x)), dim=1))
 
     net = Joined()

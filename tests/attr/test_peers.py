@@ -32,7 +32,7 @@ class OneCallEach(nn.Module):
         self.model: Any = model
         self.head_activations = nn.Identity()
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor) -> Any:
         z = self.head_activations(self.model.extract_features(x))
         return self.model._fc(self.model._avg_pooling(z).flatten(1))
 
@@ -76,7 +76,8 @@ def same_upsampling(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture(scope="module")
 def block_4_map(network: OneCallEach, cat: Tensor) -> Tensor:
     """Our map of 40×28×28 activations that run once."""
-    return ScoreCAM(network, network.model._blocks[4]).attribute(cat, EGYPTIAN_CAT, relu_attributions=False)[0]
+    maps: Tensor = ScoreCAM(network, network.model._blocks[4]).attribute(cat, EGYPTIAN_CAT, relu_attributions=False)
+    return maps[0]
 
 
 @pytest.fixture(scope="module")

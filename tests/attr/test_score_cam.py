@@ -171,7 +171,7 @@ def test_equal_maps_of_different_examples_are_masked_with_their_own_example() ->
     class PositionOnly(PlantedMaps):
         """The maps are the same for every input, so every example has the same masks, over different inputs."""
 
-        def forward(self, x: Tensor) -> Tensor:  # type: ignore[override]
+        def forward(self, x: Tensor) -> Any:  # type: ignore[override]
             maps = self.maps(self.position.expand(len(x), *self.position.shape))
             return x.flatten(2).mean(dim=2) * maps.mean() + torch.tanh(x).flatten(2).sum(dim=2)
 
@@ -191,7 +191,7 @@ def test_map_larger_than_the_input_whose_resized_mask_is_constant(small: tuple[i
             super().__init__()
             self.maps = nn.Identity()
 
-        def forward(self, x: Tensor) -> Tensor:
+        def forward(self, x: Tensor) -> Any:
             mean = x.flatten(2).mean(dim=2)
             peak = torch.zeros(len(x), 2, 9, 9, dtype=x.dtype)
             peak[:, 0, 4, 6] = 1.0  # seen by none of the samples of the grids above
@@ -245,7 +245,7 @@ def test_tuple_layer_gives_one_map_for_each_of_its_tensors() -> None:
             super().__init__()
             self.split = TwoScales()
 
-        def forward(self, x: Tensor) -> Tensor:
+        def forward(self, x: Tensor) -> Any:
             fine, coarse = self.split(torch.sin(x))
             return fine.flatten(2).mean(dim=2) + coarse.flatten(2).amax(dim=2)
 
@@ -282,13 +282,13 @@ def test_activation_transform_is_what_is_explained() -> None:
             super().__init__()
             self.tokens = nn.Identity()
 
-        def forward(self, x: Tensor) -> Tensor:
+        def forward(self, x: Tensor) -> Any:
             patches = F.avg_pool2d(x, 2).flatten(2).transpose(1, 2)
             tokens = self.tokens(torch.cat([patches.mean(dim=1, keepdim=True), patches.tanh()], dim=1))
             return tokens.mean(dim=1) * 3
 
-    def to_maps(tokens: Tensor) -> Tensor:
-        return tokens[:, 1:].transpose(1, 2).unflatten(2, (3, 4))
+    def to_maps(tokens: Tensor) -> Any:
+        return tokens[:, 1:].transpose(1, 2).reshape(len(tokens), -1, 3, 4)
 
     net, x = Tokens(), torch.randn(2, 5, 6, 8, generator=torch.Generator().manual_seed(7), dtype=torch.float64)
     expected = naive_score_cam(net, net.tokens, x, 4, activation_transform=to_maps)

@@ -25,7 +25,7 @@ class Channels(nn.Module):
         self.layer = nn.Identity()
         self.rows = 0
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor) -> Any:
         self.rows += len(x)
         maps = self.layer(torch.conv2d(x, self.kernel, stride=2).relu() - self.shift)
         return maps.mean((2, 3)) @ self.classes

@@ -32,7 +32,8 @@ class Net(nn.Module):
         if self.forwards == self.fails_at:
             raise RuntimeError("no more")
         z = self.relu(self.norm(self.conv(x)))
-        return self.fc(self.dropout(F.adaptive_avg_pool2d(z, 2).flatten(1)))
+        scores: Tensor = self.fc(self.dropout(F.adaptive_avg_pool2d(z, 2).flatten(1)))
+        return scores
 
 
 def images(batch: int = 2, dtype: torch.dtype = torch.float64, seed: int = 1) -> Tensor:
