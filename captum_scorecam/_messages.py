@@ -72,7 +72,7 @@ def check_positive(name: str, value: float) -> None:
 
 def check_whole_number(name: str, value: object, least: int) -> None:
     """Raises TypeError unless `value` is an int, and ValueError unless it is at least `least`."""
-    if not isinstance(value, int):
+    if not isinstance(value, int) or isinstance(value, bool):
         raise TypeError(f"Expected `{name}` to be an int, but got {value!r}.")
     check_at_least(name, value, least)
 

@@ -60,7 +60,7 @@ class RunStatistics:
             self.shared + masked - len(masks),
             self.omitted + len(masks) - rows,
             self.rows + rows,
-            rows_per_forward,
+            rows_per_forward if rows else self.rows_per_forward,
         )
 
 
