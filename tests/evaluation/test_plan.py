@@ -8,7 +8,16 @@ from typing import Any
 import pytest
 
 from captum_scorecam.datasets import Mosaics
-from captum_scorecam.evaluation import MethodOptions, Plan, Provenance, RunSettings, plan_evaluation
+from captum_scorecam.evaluation import (
+    MethodOptions,
+    Metric,
+    MetricResult,
+    Plan,
+    Provenance,
+    RunSettings,
+    plan_evaluation,
+    register_metric,
+)
 from captum_scorecam.models import Classifier
 from tests.support.tiny_classifier import Pictures
 
@@ -123,6 +132,12 @@ def test_a_data_set_without_what_a_metric_needs_is_refused(
 ) -> None:
     with pytest.raises(ValueError, match=message):
         plan_evaluation(classifier, Unlabelled(2, [None, None]), **(QUICK | changed))
+
+
+def test_every_metric_of_mosaics_needs_labels(classifier: Classifier) -> None:
+    register_metric(Metric("tiles", "Tiles", True, lambda _: MetricResult(0.0), on="mosaic"))
+    with pytest.raises(ValueError, match="Expected a data set with labels for the target or a metric that needs"):
+        plan_evaluation(classifier, Unlabelled(2, [None, None]), **(QUICK | {"metrics": ["tiles"]}))
 
 
 def test_a_data_set_without_images_is_refused(classifier: Classifier) -> None:
