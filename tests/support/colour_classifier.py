@@ -20,7 +20,8 @@ class ColourClassifier(nn.Module):
         self.score.weight.copy_(16 * torch.eye(3))
 
     def forward(self, inputs: Tensor) -> Tensor:
-        return self.score(self.features(inputs).mean((2, 3)))
+        scores: Tensor = self.score(self.features(inputs).mean((2, 3)))
+        return scores
 
 
 def preprocess(image: Image.Image) -> Tensor:
