@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import re
 import sys
 import warnings
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from typing import Any
+from typing import Any, cast
 
 import torch
 import torch.distributed as dist
@@ -38,13 +39,12 @@ class TrainingBuffers:
         """
         hook = register_module_forward_pre_hook(self._keep)
         try:
-            with warnings.catch_warnings(), compiled_code_run_eagerly():
-                # Harmless: the hook may fire for a compiled model and again for the original inside it.
-                warnings.filterwarnings("ignore", message="Using `torch.compile.*global hooks")
+            # Harmless: the hook may fire for a compiled model and again for the original inside it.
+            with _ignored("Using `torch.compile.*global hooks"), compiled_code_run_eagerly():
                 yield
         finally:
             hook.remove()
-            self._warn_of_training_mode()
+        self._warn_of_training_mode()
 
     def restore(self) -> None:
         """Restores every saved buffer."""
@@ -53,7 +53,7 @@ class TrainingBuffers:
             module._buffers[name] = buffer
 
     def _warn_of_training_mode(self) -> None:
-        names = [type(m).__name__ for m in self._modules if isinstance(m, (_BatchNorm, _DropoutNd))]
+        names = sorted(type(m).__name__ for m in self._modules if isinstance(m, (_BatchNorm, _DropoutNd)))
         if names:
             warn_caller(
                 f"The model is in training mode ({names[0]}): scores depend on the batch or on chance. "
@@ -64,6 +64,18 @@ class TrainingBuffers:
         if module.training and module not in self._modules:
             self._modules.add(module)
             self._kept += [(module, name, b, b.clone()) for name, b in module._buffers.items() if b is not None]
+
+
+@contextmanager
+def _ignored(message: str) -> Iterator[None]:
+    """Ignores a warning in its body. After ``catch_warnings``, Python would show again what a loop has shown before."""
+    filters, entry = cast("list[Any]", warnings.filters), ("ignore", re.compile(message), Warning, None, 0)
+    filters.insert(0, entry)
+    try:
+        yield
+    finally:
+        if entry in filters:
+            filters.remove(entry)
 
 
 @contextmanager

@@ -1,87 +1,400 @@
-"""Errors in one form, and warnings that point at the line of the user's that made the call."""
+"""Warnings point at the user's line through every public call, and errors of options have one form."""
 
 from __future__ import annotations
 
 import linecache
-import math
 import re
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
 from typing import Any, Literal
 
 import pytest
 import torch
+import torch.nn.functional as F
 from captum.attr import NoiseTunnel
 from captum.metrics import sensitivity_max
-from torch import nn
+from torch import Tensor, nn
 
-from captum_scorecam import InputSpaceAttribution, ScoreCAM
-from captum_scorecam._messages import check_at_least, check_choice, check_positive, check_whole_number
-from tests.support.sequential_net import sequential_net
-from tests.support.small_net import images
-
-Fruit = Literal["apple", "pear"]
-
-
-def test_a_choice_is_one_of_the_literals() -> None:
-    check_choice("fruit", "pear", Fruit)
-    for value in ("plum", None, 3, ["apple"]):
-        with pytest.raises(
-            ValueError, match=re.escape(f"Expected `fruit` to be 'apple' or 'pear', but got {value!r}.")
-        ):
-            check_choice("fruit", value, Fruit)
-    with pytest.raises(ValueError, match="Expected `fruit` to be 'apple', 'pear' or a callable, but got 'plum'"):
-        check_choice("fruit", "plum", Fruit, otherwise="a callable")
+from captum_scorecam import InputSpaceAttribution, LayerGradCamPlusPlus, ScoreCAM
+from captum_scorecam._messages import (
+    check_at_least,
+    check_choice,
+    check_positive,
+    check_whole_number,
+    warn_caller,
+    without_constructor_options,
+)
+from captum_scorecam.metrics import functional
+from tests.support.attributions import OURS, Method, each
+from tests.support.small_net import Net, images, nothing_changes
 
 
-def test_numbers_have_their_bounds() -> None:
-    check_at_least("beta", 1.0, 1)
-    check_positive("rate", 1e-9)
-    check_whole_number("masks", 1, least=1)
-    for value in (0.99, math.nan):
-        with pytest.raises(ValueError, match=f"Expected `beta` to be at least 1, but got {value}"):
-            check_at_least("beta", value, 1)
-    for value in (0.0, -1.0, math.nan):
-        with pytest.raises(ValueError, match=f"Expected `rate` to be positive, but got {value}"):
-            check_positive("rate", value)
-    with pytest.raises(ValueError, match="Expected `masks` to be at least 1, but got 0"):
-        check_whole_number("masks", 0, least=1)
-    with pytest.raises(TypeError, match=r"Expected `masks` to be an int, but got 2\.0"):
-        check_whole_number("masks", 2.0, least=1)
-
-
-def softmax_of_probabilities() -> None:
-    net = sequential_net()
-    ScoreCAM(net, net[2], score="probability", channel_weighting="softmax")
-
-
-def explain(call: Callable[[ScoreCAM], Any]) -> Callable[[], None]:
-    net = sequential_net()
-    score_cam = ScoreCAM(nn.Sequential(net, nn.Softmax(1)), net[2])
-    return lambda: call(score_cam)
-
-
-CALLS: dict[str, Callable[[], None]] = {
-    "constructor": softmax_of_probabilities,
-    "attribute": explain(lambda it: it.attribute(images(), 0)),
-    "attribute_targets": explain(lambda it: it.attribute_targets(images(), [0, 1])),
-    "input space": explain(lambda it: InputSpaceAttribution(it).attribute(images(), target=0)),
-    "NoiseTunnel": explain(lambda it: NoiseTunnel(it).attribute(images(), nt_samples=1, target=0)),
-    "sensitivity_max": explain(
-        lambda it: sensitivity_max(InputSpaceAttribution(it).attribute, images(), n_perturb_samples=1, target=0)
-    ),
-    "inference_mode": torch.inference_mode()(explain(lambda it: it.attribute(images(), 0))),
-}
-
-
-@pytest.mark.parametrize("name", CALLS)
-def test_warnings_point_at_the_users_line(name: str) -> None:
+@contextmanager
+def every_warning() -> Iterator[list[warnings.WarningMessage]]:
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        CALLS[name]()
+        yield caught
+
+
+def assert_point_here(caught: list[warnings.WarningMessage], message: str) -> None:
+    """All that was caught is that warning, of a line in this file that ends in `# here`."""
     assert caught
-    for each in caught:
-        assert "hardly varies over the channels" in str(each.message)
-        assert each.filename == __file__
-        line = linecache.getline(__file__, each.lineno)
-        assert "ScoreCAM(" in line if name == "constructor" else "images()" in line
+    for warning in caught:
+        assert re.search(message, str(warning.message))
+        assert warning.category is UserWarning
+        assert warning.filename == __file__
+        assert linecache.getline(__file__, warning.lineno).endswith("# here\n")
+
+
+# --- Every warning, through every call -------------------------------------------------------------------------------
+
+
+class Twice(Net):
+    def forward(self, x: Tensor) -> Tensor:
+        z = self.relu(self.norm(self.conv(x)))
+        scores: Tensor = self.fc(F.adaptive_avg_pool2d(self.relu(1 - z), 2).flatten(1))
+        return scores
+
+
+class Probabilities(Net):
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x).softmax(1)
+
+
+class Ones(nn.ReLU):
+    def forward(self, z: Tensor) -> Tensor:
+        return torch.ones_like(z)
+
+
+class Constant(Net):
+    def __init__(self) -> None:
+        super().__init__()
+        self.relu = Ones()
+
+
+# The model that causes a warning, and its text
+WARNINGS: dict[str, tuple[Callable[[], Net], str]] = {
+    "training mode": (lambda: Net().train(), r"The model is in training mode \(BatchNorm2d\)"),
+    "runs twice": (Twice, r"layer ReLU\(\) ran 2 times in one forward"),
+    "probabilities": (Probabilities, "The model's outputs are probabilities"),
+    "constant": (Constant, "All channels of the layer are constant for 2 of 2 examples"),
+}
+Explainer = Any
+
+
+def directly(attribution: Explainer, x: Tensor) -> None:
+    attribution.attribute(x, target=2)  # here
+
+
+def for_several_targets(attribution: Explainer, x: Tensor) -> None:
+    attribution.attribute_targets(x, [2, 4])  # here
+
+
+def unlogged(attribution: Explainer, x: Tensor) -> None:
+    type(attribution).attribute.__wrapped__(attribution, x, target=2)  # here
+
+
+def through_noise_tunnel(attribution: Explainer, x: Tensor) -> None:
+    NoiseTunnel(attribution).attribute(x, nt_samples=1, stdevs=0.0, target=2)  # here
+
+
+def in_input_space(attribution: Explainer, x: Tensor) -> None:
+    InputSpaceAttribution(attribution).attribute(x, target=2)  # here
+
+
+def in_input_space_through_noise_tunnel(attribution: Explainer, x: Tensor) -> None:
+    NoiseTunnel(InputSpaceAttribution(attribution)).attribute(x, nt_samples=1, target=2)  # here
+
+
+def through_captums_sensitivity(attribution: Explainer, x: Tensor) -> None:
+    explain = InputSpaceAttribution(attribution).attribute
+    sensitivity_max(explain, x, perturb_func=lambda inputs: inputs, n_perturb_samples=1, target=2)  # here
+
+
+def in_a_function_given_to_captums_sensitivity(attribution: Explainer, x: Tensor) -> None:
+    def explain(inputs: tuple[Tensor, ...]) -> Any:
+        return InputSpaceAttribution(attribution).attribute(inputs, target=2)  # here
+
+    sensitivity_max(explain, x, perturb_func=lambda inputs: inputs, n_perturb_samples=1)
+
+
+def through_infidelity(attribution: Explainer, x: Tensor) -> None:
+    functional.infidelity(attribution, x, 2, n_perturb_samples=1)  # here
+
+
+def through_sensitivity(attribution: Explainer, x: Tensor) -> None:
+    functional.sensitivity_max(attribution, x, 2, n_perturb_samples=1)  # here
+
+
+def in_a_lambda_given_to_randomization(attribution: Explainer, x: Tensor) -> None:
+    explain = lambda inputs: attribution.attribute(inputs, target=2) + varied(inputs)  # noqa: E731  # here
+    list(functional.cascading_parameter_randomization(attribution.forward_func, explain, x, layers=["fc"]))
+
+
+def in_an_object_given_to_randomization(attribution: Explainer, x: Tensor) -> None:
+    class Varied:
+        def __call__(self, inputs: Any) -> Any:
+            return attribution.attribute(inputs, target=2) + varied(inputs)  # here
+
+    records = functional.cascading_parameter_randomization(attribution.forward_func, Varied(), x, layers=["fc"])
+    assert next(records).layer == "fc"
+
+
+def varied(inputs: Tensor) -> Tensor:
+    """No map is constant, which randomisation refuses."""
+    return torch.arange(30, dtype=inputs.dtype).view(1, 1, 6, 5)
+
+
+def in_a_list_of_partials(attribution: Explainer, x: Tensor) -> None:
+    list(map(partial(attribution.attribute, target=2), [x]))  # here
+
+
+def under_a_decorator_of_torch(attribution: Explainer, x: Tensor) -> None:
+    torch.no_grad()(attribution.attribute)(x, target=2)  # here
+
+
+PATHS = [
+    directly,
+    for_several_targets,
+    unlogged,
+    through_noise_tunnel,
+    in_input_space,
+    in_input_space_through_noise_tunnel,
+    through_captums_sensitivity,
+    in_a_function_given_to_captums_sensitivity,
+    through_infidelity,
+    through_sensitivity,
+    in_a_lambda_given_to_randomization,
+    in_an_object_given_to_randomization,
+    in_a_list_of_partials,
+    under_a_decorator_of_torch,
+]
+
+
+@pytest.mark.parametrize("name", WARNINGS)
+@pytest.mark.parametrize("path", PATHS)
+def test_warning_points_at_the_users_line(path: Callable[[Explainer, Tensor], None], name: str) -> None:
+    make, message = WARNINGS[name]
+    net = make()
+    with every_warning() as caught:
+        path(ScoreCAM(net, net.relu), images())
+    assert_point_here(caught, message)
+
+
+@each(OURS)
+def test_warning_of_every_attribution_points_at_the_users_line(method: Method) -> None:
+    net, x = Net().train(), images()
+    attribution, arguments = method.made(net, net.relu), method.arguments(2)
+    with every_warning() as caught:
+        getattr(attribution, method.entry)(x, **arguments)  # here
+    assert_point_here(caught, "training mode")
+    assert len(caught) == 1
+
+
+def test_warning_of_every_metric_that_runs_a_model_points_at_the_users_line() -> None:
+    net, x = Net().train(), images()
+    with every_warning() as caught:
+        functional.masked_input_scores(net, x, x, 2)  # here
+        functional.insertion(net, x, x, 2, step=0.5)  # here
+        functional.deletion(net, x, x, 2, step=0.5)  # here
+    assert_point_here(caught, "training mode")
+    assert len(caught) == 3
+
+
+def test_warning_of_a_method_given_to_randomization_points_at_the_line_that_takes_a_record() -> None:
+    net, x = Net().train(), images()
+    explain = partial(ScoreCAM(net, net.relu).attribute, target=2, relu_attributions=False)
+    with every_warning() as caught:
+        records = functional.cascading_parameter_randomization(net, explain, x, layers=["conv", "fc"])
+        assert caught == []
+        next(records)  # here
+        assert len(caught) == 2  # the original model's maps too
+        for _ in records:  # here
+            pass
+    assert_point_here(caught, "training mode")
+    assert len(caught) == 3
+
+
+def test_warning_of_ignored_grad_kwargs_points_at_the_users_line() -> None:
+    net, x = Net(), images()
+    score_cam, options = ScoreCAM(net, net.relu), {"materialize_grads": True}
+    with every_warning() as caught:
+        score_cam.attribute(x, 2, grad_kwargs=options)  # here
+        InputSpaceAttribution(score_cam).attribute(x, 2, grad_kwargs=options)  # here
+        NoiseTunnel(score_cam).attribute(x, nt_samples=1, target=2, grad_kwargs=options)  # here
+    assert_point_here(caught, r"Score-CAM takes no gradients: `grad_kwargs` is ignored\.")
+    assert len(caught) == 3
+
+
+def test_warning_of_a_constructor_points_at_the_users_line() -> None:
+    class Mine(ScoreCAM):
+        def __init__(self, net: Net) -> None:
+            super().__init__(net, net.relu, score="probability")  # here
+
+    net = Net()
+    with every_warning() as caught:
+        ScoreCAM(net, net.relu, score="probability")  # here
+        InputSpaceAttribution(ScoreCAM(net, net.relu, score="probability"))  # here
+        [explain(net, net.relu, score="probability") for explain in (ScoreCAM,)]  # here
+        Mine(net)
+    assert_point_here(caught, "The softmax of probabilities hardly varies over the channels")
+    assert len(caught) == 4
+
+
+def test_warning_points_at_the_line_of_the_call_that_stands_in_the_users_score() -> None:
+    net, inner, x = Net(), Twice(), images()
+
+    def score(output: Tensor) -> Tensor:
+        ScoreCAM(inner, inner.relu).attribute(x, target=2)  # here
+        return output
+
+    with every_warning() as caught:
+        LayerGradCamPlusPlus(net, net.relu, score=score).attribute(x, target=2)
+    assert_point_here(caught, "ran 2 times")
+    assert len(caught) == 1
+
+
+# --- The user's filters ----------------------------------------------------------------------------------------------
+
+
+@each(OURS)
+def test_warning_made_an_error_changes_nothing(method: Method) -> None:
+    net, x = Net().train(), images()
+    with warnings.catch_warnings(), nothing_changes(net, x):
+        warnings.simplefilter("error")
+        with pytest.raises(UserWarning, match="training mode"):
+            method.explain(net, net.relu, x, 2)
+
+
+@pytest.mark.parametrize("failure", [RuntimeError, KeyboardInterrupt])
+def test_warning_made_an_error_hides_no_error_of_the_model(failure: type[BaseException]) -> None:
+    def fail(x: Tensor) -> Tensor:
+        net(x)
+        raise failure("stopped")
+
+    net, x = Net().train(), images()
+    with warnings.catch_warnings(), nothing_changes(net, x):
+        warnings.simplefilter("error")
+        with pytest.raises(failure, match="stopped"):
+            ScoreCAM(fail, net.relu).attribute(x, 2)
+
+
+def shown(action: Literal["default", "once", "always", "ignore", "module"], call: Callable[[], object]) -> int:
+    """How often a warning is shown when `call` runs three times under a filter."""
+    globals().pop("__warningregistry__", None)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter(action)
+        for _ in range(3):
+            call()
+    return len(caught)
+
+
+@each(OURS)
+def test_filters_of_the_user_count_as_usual(method: Method) -> None:
+    net, x = Net(dropout=0.5).train(), images()
+    attribution = method.made(net, net.relu)
+
+    def call() -> None:
+        getattr(attribution, method.entry)(x, **method.arguments(2))
+
+    assert shown("default", call) == 1
+    assert shown("always", call) == 3
+    assert shown("ignore", call) == 0
+
+
+def test_warning_is_shown_once_under_once() -> None:
+    net, x = Net(dropout=0.5).train(), images()
+    net.norm.eval()
+    warnings.onceregistry.clear()  # type: ignore[attr-defined]
+    first, second = (partial(ScoreCAM(net, net.relu).attribute, x, target) for target in (2, 3))
+    assert shown("once", lambda: (first(), second())) == 1
+
+
+def test_filter_by_the_users_module_applies() -> None:
+    net, x = Net().train(), images()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        warnings.filterwarnings("ignore", module=re.escape(__name__))
+        ScoreCAM(net, net.relu).attribute(x, 2)
+
+
+@each(OURS)
+def test_filters_stay_and_the_models_own_warnings_are_shown(method: Method) -> None:
+    class Outspoken(Net):
+        def forward(self, x: Tensor) -> Tensor:
+            warnings.warn("mine", FutureWarning, stacklevel=1)
+            return super().forward(x)
+
+    net, x = Outspoken(), images()
+    with every_warning() as caught:
+        before = list(warnings.filters)
+        method.explain(net, net.relu, x, 2)
+        assert list(warnings.filters) == before
+    assert {str(warning.message) for warning in caught} == {"mine"}
+    assert len(caught) == net.forwards
+
+
+# --- The pieces ------------------------------------------------------------------------------------------------------
+
+
+def test_warn_caller_outside_of_the_package_points_at_its_own_caller() -> None:
+    with pytest.warns(DeprecationWarning, match="old") as caught:
+        warn_caller("old", DeprecationWarning)  # here
+    assert linecache.getline(caught[0].filename, caught[0].lineno).endswith("# here\n")
+
+
+Colour = Literal["red", "green", "blue"]
+
+
+def test_check_choice_lists_the_choices() -> None:
+    check_choice("colour", "green", Colour)
+    for value, got in [("pink", "'pink'"), (3, "3"), (None, "None"), (["red"], r"\['red'\]")]:
+        with pytest.raises(ValueError, match=rf"^Expected `colour` to be 'red', 'green' or 'blue', but got {got}\.$"):
+            check_choice("colour", value, Colour)
+    with pytest.raises(
+        ValueError, match=r"^Expected `colour` to be 'red', 'green', 'blue' or a callable, but got 3\.$"
+    ):
+        check_choice("colour", 3, Colour, otherwise="a callable")
+
+
+@pytest.mark.parametrize("value", [-1, 0.5, float("nan"), -float("inf")])
+def test_check_at_least_refuses_what_is_less_and_nan(value: float) -> None:
+    check_at_least("n", 1, 1)
+    check_at_least("n", float("inf"), 1)
+    with pytest.raises(ValueError, match=rf"^Expected `n` to be at least 1, but got {re.escape(str(value))}\.$"):
+        check_at_least("n", value, 1)
+
+
+@pytest.mark.parametrize("value", [0, -0.5, float("nan")])
+def test_check_positive_refuses_zero_and_nan(value: float) -> None:
+    check_positive("step", 1e-9)
+    with pytest.raises(ValueError, match=rf"^Expected `step` to be positive, but got {re.escape(str(value))}\.$"):
+        check_positive("step", value)
+
+
+def test_check_whole_number_tells_types_from_values() -> None:
+    check_whole_number("n", 2, least=2)
+    for value in (2.0, "2", None, torch.tensor(2), True):
+        with pytest.raises(TypeError, match=rf"^Expected `n` to be an int, but got {re.escape(repr(value))}\.$"):
+            check_whole_number("n", value, least=2)
+    with pytest.raises(ValueError, match=r"^Expected `n` to be at least 2, but got 1\.$"):
+        check_whole_number("n", 1, least=2)
+
+
+def test_option_of_the_constructor_is_no_option_of_the_call() -> None:
+    class Explainer:
+        def __init__(self, depth: int = 1) -> None:
+            self.depth = depth
+
+        @without_constructor_options
+        def attribute(self, inputs: int, *, scale: int = 1) -> int:
+            return self.depth * inputs * scale
+
+    assert Explainer(depth=2).attribute(3, scale=5) == 30
+    assert Explainer.attribute(Explainer(), inputs=4) == 4
+    with pytest.raises(TypeError, match=r"^`depth` is an option of Explainer, not of Explainer\.attribute: give it to"):
+        Explainer().attribute(3, depth=2)  # type: ignore[call-arg]
+    with pytest.raises(TypeError, match="unexpected keyword argument 'width'"):
+        Explainer().attribute(3, width=2)  # type: ignore[call-arg]

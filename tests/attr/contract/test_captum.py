@@ -196,17 +196,3 @@ def test_sensitivity_is_zero_without_a_perturbation_and_its_formula_with_one(met
     expected = (after - before).norm(dim=1) / before.norm(dim=1)
     assert float(expected.min()) > 1e-3
     torch.testing.assert_close(moved, expected)
-
-
-@each(METHODS, of_one_target, lambda method: method.of_layer and not method.in_input_space)
-@pytest.mark.parametrize("as_tuple", [False, True])
-def test_input_space_attribution_resizes_every_layer_attribution(method: Method, as_tuple: bool) -> None:
-    net, x = Net(), images()
-    attribution = InputSpaceAttribution(method.made(net, net.relu))
-    assert attribution.forward_func is net
-    actual = attribution.attribute((x,) if as_tuple else x, **method.arguments(2))
-    (layer_map,) = method.explain(net, net.relu, x, 2)
-    expected = torch.nn.functional.interpolate(layer_map, (12, 10), mode="bilinear").expand(2, 3, 12, 10)
-    assert isinstance(actual, tuple) is as_tuple
-    method.assert_close(flat(actual), (expected,))
-    assert flat(actual)[0].is_contiguous()
