@@ -33,7 +33,8 @@ class LineFile:
 
     def __init__(self, path: Path, durable: bool = True) -> None:
         self.path, self._durable = path, durable
-        self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o666)
+        as_bytes = getattr(os, "O_BINARY", 0)  # Windows would write each newline as two characters
+        self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | as_bytes, 0o666)
         os.ftruncate(self._descriptor, _length_of_whole_lines(path))
         if durable:
             sync_folder(path.parent)

@@ -15,6 +15,7 @@ from torchvision.transforms._presets import ImageClassification
 
 from captum_scorecam.datasets import ImageDataset, Mosaics, Sample, open_data
 from captum_scorecam.models import seen_region
+from tests.support.systems import needs_linux
 
 CORNERS = [(0, 0), (4, 0), (0, 4), (4, 4)]
 
@@ -157,6 +158,7 @@ def test_a_tile_shows_the_central_square_of_its_image(tmp_path: Path) -> None:
     assert mosaic.getcolors() == [(256, (0, 255, 0))]
 
 
+@needs_linux
 def test_a_file_name_that_is_not_unicode(tmp_path: Path) -> None:
     for label in "abcd":
         (tmp_path / label).mkdir()

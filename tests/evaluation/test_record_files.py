@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import os
-import resource
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -23,6 +22,7 @@ from captum_scorecam.evaluation.record_files import (
 from captum_scorecam.evaluation.records import to_json
 from captum_scorecam.evaluation.settings import write_configuration
 from tests.support.run_records import SETTINGS, failure, record
+from tests.support.systems import needs_posix
 
 RECORDS = [
     replace(record(index, method, {"insertion": value}), image=f"{name}.jpg")
@@ -50,6 +50,8 @@ def append(run: Path, records: Sequence[Record], rank: int = 0) -> Path:
 @contextmanager
 def files_of_at_most(size: int) -> Iterator[None]:
     """What a full disk does, without one: a write stops in the middle, the next raises OSError."""
+    import resource  # Windows has none
+
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
     try:
@@ -129,6 +131,7 @@ def test_a_damaged_line_is_refused_with_its_place(run: Path, damage: bytes, mess
             reader(run)
 
 
+@needs_posix
 def test_a_line_that_does_not_fit_on_the_disk_leaves_none_of_itself(run: Path) -> None:
     path = append(run, RECORDS[:1])
     before = path.read_bytes()

@@ -1,0 +1,11 @@
+"""Marks for tests of what only some operating systems have."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+import pytest
+
+needs_posix = pytest.mark.skipif(os.name != "posix", reason="needs limits, links and file names of a POSIX system")
+needs_linux = pytest.mark.skipif(sys.platform != "linux", reason="file names that are not text exist on Linux only")
