@@ -151,8 +151,8 @@ def in_a_list_of_partials(attribution: Explainer, x: Tensor) -> None:
     list(map(partial(attribution.attribute, target=2), [x]))  # here
 
 
-def under_a_decorator_of_torch(attribution: Explainer, x: Tensor) -> None:
-    torch.no_grad()(attribution.attribute)(x, target=2)  # here
+def under_decorators_of_torch(attribution: Explainer, x: Tensor) -> None:
+    torch.inference_mode()(torch.no_grad()(attribution.attribute))(x, target=2)  # here
 
 
 PATHS = [
@@ -169,7 +169,7 @@ PATHS = [
     in_a_lambda_given_to_randomization,
     in_an_object_given_to_randomization,
     in_a_list_of_partials,
-    under_a_decorator_of_torch,
+    under_decorators_of_torch,
 ]
 
 
@@ -262,9 +262,9 @@ def test_warning_points_at_the_line_of_the_call_that_stands_in_the_users_score()
 @each(OURS)
 def test_warning_made_an_error_changes_nothing(method: Method) -> None:
     net, x = Net().train(), images()
-    with warnings.catch_warnings(), nothing_changes(net, x):
+    with warnings.catch_warnings():
         warnings.simplefilter("error")
-        with pytest.raises(UserWarning, match="training mode"):
+        with nothing_changes(net, x), pytest.raises(UserWarning, match="training mode"):
             method.explain(net, net.relu, x, 2)
 
 
@@ -275,9 +275,9 @@ def test_warning_made_an_error_hides_no_error_of_the_model(failure: type[BaseExc
         raise failure("stopped")
 
     net, x = Net().train(), images()
-    with warnings.catch_warnings(), nothing_changes(net, x):
+    with warnings.catch_warnings():
         warnings.simplefilter("error")
-        with pytest.raises(failure, match="stopped"):
+        with nothing_changes(net, x), pytest.raises(failure, match="stopped"):
             ScoreCAM(fail, net.relu).attribute(x, 2)
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import random
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -59,8 +61,12 @@ def state_of(net: nn.Module) -> dict[str, Any]:
         "inplace": {name: getattr(module, "inplace", None) for name, module in modules.items()},
         "attributes": {name: set(vars(module)) for name, module in modules.items()},
         "hooks": {(name, table): list(getattr(m, table)) for name, m in modules.items() for table in hook_tables},
+        "global hooks": {name: len(table) for name, table in vars(nn.modules.module).items() if "_hooks" in name},
         "grad mode": (torch.is_grad_enabled(), torch.is_inference_mode_enabled()),
+        "autocast": torch.is_autocast_enabled("cpu"),
         "default dtype": torch.get_default_dtype(),
+        "warning filters": list(warnings.filters),
+        "random": random.getstate(),
         "backends": (torch.backends.cudnn.benchmark, torch.get_num_threads()),
     }
 
