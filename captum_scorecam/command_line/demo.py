@@ -43,4 +43,4 @@ def demo_image() -> Image.Image:
         import skimage.data
     except ModuleNotFoundError as error:
         raise ModuleNotFoundError('The demo needs scikit-image: pip install "captum-scorecam[demo]".') from error
-    return Image.fromarray(skimage.data.chelsea())  # type: ignore[no-untyped-call]
+    return Image.fromarray(skimage.data.chelsea())

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 
-from rich import box
-from rich.console import Console
-from rich.table import Table
 from rich.text import Text
 
+from captum_scorecam.command_line.tables import plain_table, stdout_console
 from captum_scorecam.evaluation import Plan, measure_forwards
 from captum_scorecam.evaluation.presentation import method_title
 from captum_scorecam.evaluation.run import left_to_do
@@ -25,13 +22,13 @@ def print_plan(plan: Plan, folder: Path) -> None:
         folder (Path): The run's folder; it need not exist.
     """
     todo = left_to_do(plan, folder)
-    console = Console(width=None if sys.stdout.isatty() else _WIDTH, highlight=False)
+    console = stdout_console(_WIDTH)
     for line in _lines(plan, folder, sum(map(len, todo.values()))):
         console.print(Text(line))
     forwards = measure_forwards(plan)
     per_image = {method: sum(parts.values()) for method, parts in forwards.items()}
     left = {method: sum(method in methods for methods in todo.values()) for method in plan.methods}
-    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), show_edge=False)
+    table = plain_table()
     table.add_column("Forwards per image, measured on the first one")
     for method in plan.methods:
         table.add_column(method_title(method), justify="right")

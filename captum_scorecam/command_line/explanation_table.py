@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator, Sequence
 from typing import Literal
 
-from rich import box
-from rich.console import Console
-from rich.table import Table
 from rich.text import Text
 
 from captum_scorecam.command_line.explanation import ClassExplanation, ImageExplanation
+from captum_scorecam.command_line.tables import plain_table, stdout_console
 from captum_scorecam.evaluation import MethodRun
 from captum_scorecam.evaluation.presentation import method_title
 
@@ -29,7 +26,7 @@ def print_explanations(explanations: Sequence[ImageExplanation], heading: str) -
         explanations (sequence of ImageExplanation): The images.
         heading (str): The line above the table.
     """
-    table = Table(title=Text(heading), title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), show_edge=False)
+    table = plain_table()
     for column in _COLUMNS:
         justify: Literal["left", "right"] = "right" if column in _RIGHT else "left"
         table.add_column(column, justify=justify, overflow="fold", no_wrap=column not in _WRAPPED)
@@ -38,7 +35,9 @@ def print_explanations(explanations: Sequence[ImageExplanation], heading: str) -
             for row in _rows(explanation, shown, first=position == 0):
                 table.add_row(*(Text(cell) for cell in row))
         table.add_section()
-    Console(width=None if sys.stdout.isatty() else _WIDTH).print(table)
+    console = stdout_console(_WIDTH)
+    console.print(Text(heading))
+    console.print(table)
 
 
 def _rows(explanation: ImageExplanation, shown: ClassExplanation, first: bool) -> Iterator[tuple[str, ...]]:

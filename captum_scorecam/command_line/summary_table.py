@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-import sys
-
-from rich import box
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from captum_scorecam.command_line.tables import plain_table, stdout_console
 from captum_scorecam.evaluation import Summary
 from captum_scorecam.evaluation.presentation import (
     best_methods,
     decimals,
     higher_is_better,
     interval_text,
-    measure_title,
     method_title,
+    metric_title,
     number_text,
     verdict,
 )
@@ -28,18 +25,21 @@ _ARROWS = {True: " ↑", False: " ↓", None: ""}
 
 def print_summary(summary: Summary) -> None:
     """Prints the means over all images with their intervals, then the differences from the reference method."""
-    console = Console(width=None if sys.stdout.isatty() else _WIDTH)
+    console = stdout_console(_WIDTH)
     overall = summary.overall
-    title = f"Means over {overall.images} images with 95 % bootstrap intervals; ↑ higher is better, the best in bold"
-    console.print(_filled(_table(summary, title), summary, overall.means))
+    heading = f"Means over {overall.images} images with 95 % bootstrap intervals; ↑ higher is better, the best in bold"
+    console.print(Text(heading))
+    console.print(_table(summary, overall.means))
     if overall.differences:
-        title = f"Differences from {method_title(summary.reference)} on the same images; * the interval excludes 0"
-        console.print(_filled(_table(summary, title), summary, overall.differences, signed=True))
+        reference = method_title(summary.reference)
+        console.print(Text(f"Differences from {reference} on the same images; * the interval excludes 0"))
+        console.print(_table(summary, overall.differences, signed=True))
     if summary.errors:
         console.print(Text(f"Failed: {len(summary.errors)}. See the report or the records for the errors."))
 
 
-def _filled(table: Table, summary: Summary, rows: Estimates, *, signed: bool = False) -> Table:
+def _table(summary: Summary, rows: Estimates, *, signed: bool = False) -> Table:
+    table = _empty_table(summary)
     means = summary.overall.means
     places = {m: decimals(of_metric[m].mean for of_metric in means.values()) for m in summary.metrics}
     best = {} if signed else {metric: best_methods(summary.overall, metric) for metric in summary.metrics}
@@ -54,12 +54,12 @@ def _filled(table: Table, summary: Summary, rows: Estimates, *, signed: bool = F
     return table
 
 
-def _table(summary: Summary, title: str) -> Table:
-    table = Table(title=Text(title), title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), show_edge=False)
+def _empty_table(summary: Summary) -> Table:
+    table = plain_table()
     table.add_column("Method", no_wrap=True)
     for metric in summary.metrics:
         counts = {of_metric[metric].n for of_metric in summary.overall.means.values()}
         n = "–".join(str(count) for count in sorted({min(counts), max(counts)}))
-        heading = Text(f"{measure_title(metric)}{_ARROWS[higher_is_better(metric)]}\nn {n}")
+        heading = Text(f"{metric_title(metric)}{_ARROWS[higher_is_better(metric)]}\nn {n}")
         table.add_column(heading, justify="right")
     return table

@@ -125,8 +125,8 @@ def test_a_vision_transformer_is_explained_by_both_methods() -> None:
 )
 def test_the_maps_of_a_cat_in_a_corner_lie_on_the_cat(layer_name: str, channels: int) -> None:
     """The cat's face fills the upper left quarter of a picture of grass; the map must lie there, not in the grass."""
-    picture = Image.fromarray(data.grass()).convert("RGB").resize((448, 448))  # type: ignore[no-untyped-call]
-    cat = Image.fromarray(data.chelsea())  # type: ignore[no-untyped-call]
+    picture = Image.fromarray(data.grass()).convert("RGB").resize((448, 448))
+    cat = Image.fromarray(data.chelsea())
     picture.paste(cat.resize((337, 224)).crop((56, 0, 280, 224)), (0, 0))
     classifier = load_classifier("efficientnet_lite0")
     inputs = classifier.inputs(picture)

@@ -13,16 +13,18 @@ from captum_scorecam.models import find_layer
 
 @pytest.fixture(scope="module")
 def tiny_vit() -> nn.Module:
-    return VisionTransformer(
+    model: nn.Module = VisionTransformer(
         image_size=32, patch_size=8, num_layers=2, num_heads=2, hidden_dim=8, mlp_dim=16, num_classes=3
-    ).eval()
+    )
+    return model.eval()
 
 
 @pytest.fixture(scope="module")
 def tiny_swin() -> nn.Module:
-    return SwinTransformer(
+    model: nn.Module = SwinTransformer(
         patch_size=[4, 4], embed_dim=8, depths=[1, 1], num_heads=[2, 2], window_size=[4, 4], num_classes=3
-    ).eval()
+    )
+    return model.eval()
 
 
 @pytest.mark.parametrize(
@@ -91,7 +93,8 @@ class Branches(nn.Module):
     def forward(self, inputs: Tensor) -> Tensor:
         maps = self.single(self.relu(self.relu(self.stem(inputs))))
         self.pair(maps.flatten(1)[:, :1])
-        return self.pool(maps).flatten(1)
+        pooled: Tensor = self.pool(maps)
+        return pooled.flatten(1)
 
 
 def test_auto_skips_layers_that_run_twice_and_single_or_1x1_maps() -> None:

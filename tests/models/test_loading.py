@@ -21,7 +21,8 @@ RED_AND_GREEN = [0.93624, 0.04661, 0.01715]  # softmax of 4, 1, 0
 
 @pytest.fixture(scope="module")
 def resnet18_of_7_classes() -> nn.Module:
-    return get_model("resnet18", weights=None, num_classes=7).eval()
+    model: nn.Module = get_model("resnet18", weights=None, num_classes=7).eval()
+    return model
 
 
 def test_a_torchvision_model_has_its_weights_preprocessing_and_class_names() -> None:
