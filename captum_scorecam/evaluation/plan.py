@@ -24,7 +24,13 @@ from captum_scorecam.scoring.chunk_size import FIXED_ROWS
 
 
 class Provenance(TypedDict, total=False):
-    """Where a run's data and weights come from; the keys of `RunSettings` that only the caller knows."""
+    """Where a run's data and weights come from; the keys of `RunSettings` that only the caller knows. All are optional.
+
+    Attributes:
+        data (str): Path of the data set.
+        data_format (str): Its format, as `open_data` takes it.
+        weights (str): Where the weights come from, as `load_classifier` takes it.
+    """
 
     data: str
     data_format: str

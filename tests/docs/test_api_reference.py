@@ -10,7 +10,7 @@ import re
 import textwrap
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, is_typeddict
 
 import pytest
 
@@ -89,6 +89,8 @@ def expected_arguments(thing: Callable[..., Any]) -> list[str]:
 
 
 def fields(thing: Callable[..., Any]) -> list[str] | None:
+    if is_typeddict(thing):
+        return list(thing.__annotations__)
     if dataclasses.is_dataclass(thing):
         return [field.name for field in dataclasses.fields(thing)]
     return list(getattr(thing, "_fields", ())) or None
