@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-_MOST_NAMES = 20  # under an axis
+_MOST_NAMES, _LONGEST_NAME = 20, 24  # under an axis
 
 
 class CurvePoints(Protocol):
@@ -32,7 +32,7 @@ def plot_curves(
     *,
     xlabel: str = "share of pixels",
     ylabel: str = "class score",
-    styles: Sequence[Mapping[str, Any]] | None = None,
+    styles: Mapping[str, Mapping[str, Any]] | None = None,
     axes: Axes | None = None,
 ) -> Figure:
     """Plots a curve for each method, with a legend above the axes.
@@ -44,8 +44,8 @@ def plot_curves(
             plotted, and the legend shows the mean AUC. Or any object with points ``x`` and ``y``.
         xlabel (str): The label of the horizontal axis, such as "share of pixels inserted".
         ylabel (str): The label of the vertical axis.
-        styles (sequence of mapping, optional): Properties of each curve's ``Line2D``. Default: None, the colours that
-            all pictures of this package share.
+        styles (mapping of str to mapping, optional): Properties of curves' ``Line2D``, by method. Default: None, the
+            colours that all pictures of this package share.
         axes (Axes, optional): Where to plot. Default: None, a new figure, unknown to pyplot.
 
     Returns:
@@ -56,26 +56,24 @@ def plot_curves(
     """
     if not curves:
         raise ValueError("Expected at least one curve, but got none.")
-    axes = _new_axes() if axes is None else axes
+    axes = _new_axes(len(curves)) if axes is None else axes
     points = [_points(curve) for curve in curves.values()]
     names = _names([x for x, _ in points])
     place: dict[float | str, int] = {name: number for number, name in enumerate(names)}
-    styles = [curve_style(number) for number in range(len(curves))] if styles is None else styles
-    lines = [
-        axes.plot([place[name] for name in x] if names else x, y, **style)[0]
-        for (x, y), style in zip(points, styles, strict=True)
-    ]
+    lines = []
+    for number, (name, (x, y)) in enumerate(zip(curves, points, strict=True)):
+        style = curve_style(number) | dict((styles or {}).get(name, {}))
+        lines += axes.plot([place[point] for point in x] if names else x, y, **style)
     if names:
         every = -(-len(names) // _MOST_NAMES)
-        ticks = range(0, len(names), every)
-        axes.set_xticks(ticks, names[::every], rotation=45, ha="right", rotation_mode="anchor")
+        shown = [name if len(name) <= _LONGEST_NAME else f"…{name[1 - _LONGEST_NAME :]}" for name in names[::every]]
+        axes.set_xticks(range(0, len(names), every), shown, rotation=45, ha="right", rotation_mode="anchor")
     axes.margins(x=0)
     axes.set(xlabel=xlabel, ylabel=ylabel)
-    axes.grid(axis="y", alpha=0.4)
+    axes.grid(axis="y", alpha=0.3)
     axes.spines[["top", "right"]].set_visible(False)
     labels = [_label(name, curve) for name, curve in curves.items()]
-    columns = 1 if len(curves) <= 4 else 2
-    axes.legend(lines, labels, ncols=columns, loc="lower left", bbox_to_anchor=(0, 1), borderpad=0, frameon=False)
+    axes.legend(lines, labels, loc="lower left", bbox_to_anchor=(0, 1), borderpad=0, frameon=False)
     figure = axes.get_figure(root=True)
     if figure is None:
         raise ValueError("Expected `axes` to belong to a figure, but got axes without one.")
@@ -101,10 +99,10 @@ def _label(name: str, curve: PerturbationCurve | CurvePoints) -> str:
     return f"{name} (AUC {float(curve.auc.mean()):.3f})" if isinstance(curve, PerturbationCurve) else name
 
 
-def _new_axes() -> Axes:
+def _new_axes(n_curves: int) -> Axes:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    figure = Figure(layout="constrained")
+    figure = Figure(figsize=(6.4, 4.2 + 0.2 * n_curves), layout="constrained")
     FigureCanvasAgg(figure)
     return figure.subplots()

@@ -1,45 +1,57 @@
-"""Mean curves of a run, laid out for the report's charts."""
+"""Mean curves of a run, and the report's charts of them."""
 
 from __future__ import annotations
 
-import math
+import io
+import re
+import textwrap
+import warnings
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from xml.etree import ElementTree
 
-from captum_scorecam.evaluation.presentation import measure_title, method_title
-from captum_scorecam.evaluation.records import Record
+from markupsafe import Markup
 
-WIDTH, HEIGHT = 420, 270
-LEFT, RIGHT, TOP, BOTTOM = 38, 300, 12, 226  # of the plot; the labels stand to the right of it
-_LABEL_GAP = 18
+from captum_scorecam._palette import curve_style
+from captum_scorecam.evaluation.presentation import method_title, metric_title
+from captum_scorecam.evaluation.records import Curve, Record
+from captum_scorecam.metrics import plot_curves
+
 _AXES = {
-    "insertion": ("Share of the pixels inserted", "Score of the class"),
-    "deletion": ("Share of the pixels deleted", "Score of the class"),
-    "sanity_check": (
-        "Layers randomised, from the last to the first",
-        "Rank correlation with the trained model's map",
-    ),
+    "insertion": ("Share of pixels inserted", "Class score"),
+    "deletion": ("Share of pixels deleted", "Class score"),
+    "sanity_check": ("Randomised layers, from the last to the first", "Rank correlation"),
+}
+_METADATA = ("Creator", "Date", "Format", "Type")
+_LONGEST_TEXT, _LONGEST_LINE = 48, 24
+_NO_XML = re.compile("[^\t\n\r -\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
+_STYLE = {
+    "font.size": 11,
+    "lines.linewidth": 2,
+    "svg.fonttype": "none",
+    "path.simplify": False,
+    "text.parse_math": False,
 }
 
 
 @dataclass
 class MeanCurve:
-    """The mean of curves over the same points.
+    """The mean of curves with the same points on the x axis.
 
     Attributes:
         x (tuple): The points, numbers or names.
-        total (list of float): The sums at each of them.
-        n (int): How many curves there are.
+        total (list of float): The sums of the curves' values.
+        n (int): The number of curves.
     """
 
     x: tuple[float | str, ...]
     total: list[float]
     n: int = 0
 
-    def add(self, x: Sequence[float | str], y: Sequence[float]) -> None:
-        """Adds a curve; one over other points is left out of the mean and of n."""
-        if tuple(x) == self.x:
-            self.total = [total + value for total, value in zip(self.total, y, strict=True)]
+    def add(self, curve: Curve) -> None:
+        """Adds a curve; one with other points is left out of the mean and of n."""
+        if tuple(curve.x) == self.x:
+            self.total = [total + value for total, value in zip(self.total, curve.y, strict=True)]
             self.n += 1
 
     @property
@@ -49,119 +61,94 @@ class MeanCurve:
 
 
 @dataclass(frozen=True)
-class Line:
-    """A method's curve, in the coordinates of its chart."""
-
-    series: int
-    title: str
-    points: str
-    end: float
-    label: float
-
-
-@dataclass(frozen=True)
 class Chart:
-    """The curves of a measure, in the coordinates of an SVG of `WIDTH` × `HEIGHT`."""
+    """The mean curves of a metric.
+
+    Attributes:
+        title (str): The metric's title, without its unit.
+        n (str): The number of images, or its range over the methods.
+        svg (Markup): An ``<svg>`` element.
+    """
 
     title: str
-    x_title: str
-    y_title: str
     n: str
-    lines: list[Line]
-    x_ticks: list[tuple[float, str, str]] = field(default_factory=list)
-    y_ticks: list[tuple[float, str]] = field(default_factory=list)
+    svg: Markup
 
 
 def mean_curves(records: Iterable[Record]) -> dict[str, dict[str, MeanCurve]]:
-    """Averages the curves of records, which may be read one at a time.
+    """Averages the curves of records, of which only one needs to be in memory.
 
     Returns:
-        dict: A mean curve by measure and method.
+        dict: A mean curve by metric and method.
     """
     curves: dict[str, dict[str, MeanCurve]] = {}
     for record in records:
-        for measure, curve in (record.get("curves") or {}).items():
-            of_measure = curves.setdefault(measure, {})
-            empty = MeanCurve(tuple(curve["x"]), [0.0] * len(curve["x"]))
-            of_measure.setdefault(record["method"], empty).add(curve["x"], curve["y"])
+        for metric, curve in record.curves.items():
+            if record.method is not None:
+                empty = MeanCurve(tuple(curve.x), [0.0] * len(curve.x))
+                curves.setdefault(metric, {}).setdefault(record.method, empty).add(curve)
     return curves
 
 
 def make_charts(
-    curves: Mapping[str, Mapping[str, MeanCurve]], methods: Sequence[str], measures: Sequence[str]
+    curves: Mapping[str, Mapping[str, MeanCurve]], methods: Sequence[str], metrics: Sequence[str]
 ) -> list[Chart]:
-    """Lays out a chart for each measure that has curves, in the order of the measures."""
-    return [_chart(measure, curves[measure], methods) for measure in measures if curves.get(measure)]
+    """Draws a chart for each metric that has curves, in the order of the metrics."""
+    return [_chart(metric, curves[metric], methods) for metric in metrics if curves.get(metric)]
 
 
-def _chart(measure: str, curves: Mapping[str, MeanCurve], methods: Sequence[str]) -> Chart:
-    x_title, y_title = _AXES.get(measure, ("", ""))
-    shown = {method: curves[method] for method in methods if method in curves}
-    values = [value for curve in shown.values() for value in curve.y]
-    ticks = _ticks(min([0.0, *values]), max([0.0, *values]))
-    counts = sorted({curve.n for curve in shown.values()})
-    first = next(iter(shown.values()))
-    return Chart(
-        title=measure_title(measure).split(",")[0],
-        x_title=x_title,
-        y_title=y_title,
-        n=f"{counts[0]}" if len(counts) == 1 else f"{counts[0]} to {counts[-1]}",
-        lines=_lines(shown, methods, (ticks[0], ticks[-1])),
-        x_ticks=_x_ticks(first.x),
-        y_ticks=[(_y(tick, (ticks[0], ticks[-1])), f"{tick:g}".replace("-", "−")) for tick in ticks],
-    )
+def _chart(metric: str, curves: Mapping[str, MeanCurve], methods: Sequence[str]) -> Chart:
+    counts = sorted({curve.n for curve in curves.values()})
+    n = f"{counts[0]}" if len(counts) == 1 else f"{counts[0]} to {counts[-1]}"
+    title, svg = metric_title(metric).split(",")[0], _plot(curves, methods, *_AXES.get(metric, ("", "")))
+    titles = ", ".join(_plain_text(method_title(method)) for method in methods if method in curves)
+    return Chart(title, n, _for_page(svg, f"{title}: mean curves of {titles}"))
 
 
-def _lines(curves: Mapping[str, MeanCurve], methods: Sequence[str], span: tuple[float, float]) -> list[Line]:
-    ends = {method: _y(curve.y[-1], span) for method, curve in curves.items()}
-    labels = _spread_labels(ends, {method: sum(curve.y) for method, curve in curves.items()})
-    lines = []
-    for method, curve in curves.items():
-        points = " ".join(f"{x:.1f},{_y(y, span):.1f}" for x, y in zip(_positions(curve.x), curve.y, strict=True))
-        lines.append(Line(methods.index(method), method_title(method), points, round(ends[method], 1), labels[method]))
-    return lines
+def _plot(curves: Mapping[str, MeanCurve], methods: Sequence[str], xlabel: str, ylabel: str) -> str:
+    """Plots curves in their methods' colours, as an SVG that does not depend on the settings of matplotlib."""
+    from matplotlib import style
+    from matplotlib.figure import Figure
+
+    shown = {method: _plain(curves[method]) for method in methods if method in curves}
+    styles = {method: curve_style(methods.index(method)) for method in shown}
+    with style.context(["default", _STYLE]), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph .* missing")  # the browser has the glyphs
+        figure = Figure(figsize=(5, 3.2 + 0.2 * len(shown)), layout="constrained")
+        axes = figure.subplots()
+        plot_curves(shown, xlabel=xlabel, ylabel=ylabel, styles=styles, axes=axes)
+        legend = axes.get_legend()
+        for text in legend.get_texts() if legend else ():
+            text.set_text(textwrap.fill(_plain_text(method_title(text.get_text())), _LONGEST_LINE))
+        axes.tick_params(length=0, pad=6)
+        axes.set_ylim(bottom=min(0.0, *(min(curve.y) for curve in shown.values())))
+        svg = io.StringIO()
+        figure.savefig(svg, format="svg", transparent=True, metadata=dict.fromkeys(_METADATA))
+    return svg.getvalue()
 
 
-def _spread_labels(ends: Mapping[str, float], sums: Mapping[str, float]) -> dict[str, float]:
-    """Places labels near the ends of their curves, one below the other; where ends meet, the higher curve is above."""
-    order = sorted(ends, key=lambda method: (round(ends[method] / _LABEL_GAP), -sums[method]))
-    places: list[float] = []
-    for method in order:
-        places.append(max(ends[method], places[-1] + _LABEL_GAP) if places else ends[method])
-    middle = sum(places) / len(places) - sum(ends.values()) / len(ends)
-    highest, lowest = TOP - places[0], BOTTOM - places[-1]
-    shift = max(highest, min(lowest, -middle))
-    return {method: round(place + shift, 1) for method, place in zip(order, places, strict=True)}
+def _plain(curve: MeanCurve) -> Curve:
+    return Curve([_plain_text(x) if isinstance(x, str) else x for x in curve.x], curve.y)
 
 
-def _positions(x: Sequence[float | str]) -> list[float]:
-    """Returns where points stand horizontally: numbers to scale, names evenly."""
-    numbers = [value for value in x if not isinstance(value, str)]
-    if len(numbers) < len(x):
-        numbers = [float(number) for number in range(len(x))]
-    low, width = min(numbers), (max(numbers) - min(numbers)) or 1.0
-    return [LEFT + (RIGHT - LEFT) * (number - low) / width for number in numbers]
+def _plain_text(text: str) -> str:
+    """Shortens a text and replaces the characters that no XML can have."""
+    return _NO_XML.sub("\ufffd", text if len(text) <= _LONGEST_TEXT else f"{text[: _LONGEST_TEXT - 1]}…")
 
 
-def _x_ticks(x: Sequence[float | str]) -> list[tuple[float, str, str]]:
-    """Returns ticks as position, text and anchor: of names, the first and the last."""
-    positions = _positions(x)
-    if any(isinstance(value, str) for value in x):
-        ends = {0: "start", len(x) - 1: "end"}
-        return [(positions[place], str(x[place]), anchor) for place, anchor in ends.items()]
-    low, high = (float(value) for value in (x[0], x[-1]))
-    steps = [low + (high - low) * quarter / 4 for quarter in range(5)]
-    return [(LEFT + (RIGHT - LEFT) * quarter / 4, f"{step:g}", "middle") for quarter, step in enumerate(steps)]
-
-
-def _y(value: float, span: tuple[float, float]) -> float:
-    return BOTTOM - (BOTTOM - TOP) * (value - span[0]) / (span[1] - span[0])
-
-
-def _ticks(low: float, high: float) -> list[float]:
-    """Returns three to six round numbers that cover a range."""
-    width = (high - low) or 1.0
-    power = 10.0 ** math.floor(math.log10(width))
-    step = next(factor * power for factor in (0.2, 0.25, 0.5, 1.0, 2.0) if width / (factor * power) <= 5)
-    first, last = math.floor(low / step + 1e-9), math.ceil(high / step - 1e-9)
-    return [round(number * step, 10) for number in range(first, max(last, first + 1) + 1)]
+def _for_page(svg: str, label: str) -> Markup:
+    """Turns a figure into a page's element: it inherits font and text colour, and has no ids, which could repeat."""
+    root = ElementTree.fromstring(svg)
+    for definitions in root.findall("{*}defs"):
+        root.remove(definitions)
+    for element in root.iter():
+        element.tag = element.tag.rpartition("}")[2]
+        element.attrib.pop("clip-path", None)
+        if "id" in element.attrib:
+            element.set("class", element.attrib.pop("id"))
+        if "style" in element.attrib:
+            without_font = re.sub(r"font-family: [^;]*; ", "", element.attrib["style"])
+            element.set("style", without_font.replace("#000000", "currentColor"))
+    viewport = root.attrib["viewBox"]
+    root.attrib = {"viewBox": viewport, "fill": "currentColor", "role": "img", "aria-label": label}
+    return Markup(ElementTree.tostring(root, encoding="unicode"))

@@ -1,4 +1,4 @@
-"""The gallery of the report: pictures small enough to stand in one file, and how much the methods' maps disagree."""
+"""The gallery of the report: pictures small enough for one file, and how much the methods' maps disagree."""
 
 from __future__ import annotations
 
@@ -8,16 +8,16 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+import torch
 from PIL import Image
 
 from captum_scorecam.evaluation.pictures import GALLERY, picture_name
 from captum_scorecam.evaluation.presentation import best_of, method_title
 from captum_scorecam.evaluation.records import Record
 from captum_scorecam.evaluation.summary import class_names, class_title
+from captum_scorecam.metrics.functional.map_similarity import rank_correlation
 
 PICTURE_SIZE, MAP_SIZE, COMPARED_SIZE = 320, 112, 56  # the longer side, in pixels
 _QUALITY = 85
@@ -25,7 +25,16 @@ _QUALITY = 85
 
 @dataclass(frozen=True)
 class Tile:
-    """A method's map of one image, or why there is none."""
+    """A method's map of one image, or why there is none.
+
+    Attributes:
+        method (str): The method's name.
+        title (str): Its title.
+        series (int): The number of its colour.
+        source (str, optional): The map, as a data URI.
+        error (str, optional): Why there is no map.
+        values (mapping of str to float): The map's values by metric.
+    """
 
     method: str
     title: str
@@ -40,16 +49,16 @@ class GalleryImage:
     """One image of the gallery.
 
     Attributes:
-        index (int): Its place in the data set.
+        index (int): Its position in the data set.
         name (str): Its name.
         picture (str): What the model saw, as a data URI.
         ratio (float): Its width over its height.
-        target (str): The class that was explained.
-        label (str, optional): Its labelled class.
-        correct (bool, optional): Whether that is the predicted class.
-        probability (float): The target's.
+        target (str): The explained class.
+        label (str, optional): The class of its label.
+        correct (bool, optional): Whether that class was predicted.
+        probability (float): The target's probability.
         disagreement (float, optional): How much the methods' maps disagree, see `disagreement`.
-        tiles (list of Tile): The methods, in the order of the configuration.
+        tiles (list of Tile): One per method, in the order of the run's settings.
     """
 
     index: int
@@ -65,12 +74,12 @@ class GalleryImage:
 
     @property
     def group(self) -> str:
-        """The class that it is filtered by."""
+        """The class that the gallery filters by."""
         return self.label or self.target
 
-    def best(self, measure: str) -> set[str]:
+    def best(self, metric: str) -> set[str]:
         """Returns the methods with the best value on this image."""
-        return best_of({tile.method: tile.values.get(measure) for tile in self.tiles}, measure)
+        return best_of({tile.method: tile.values.get(metric) for tile in self.tiles}, metric)
 
 
 def make_gallery(run: Path, records: Sequence[Record], methods: Sequence[str]) -> list[GalleryImage]:
@@ -78,14 +87,14 @@ def make_gallery(run: Path, records: Sequence[Record], methods: Sequence[str]) -
 
     Args:
         run (Path): The run's folder.
-        records (sequence of dict): Its records, in the order of the images.
+        records (sequence of Record): Its records, sorted by image.
         methods (sequence of str): Its methods.
 
     Returns:
-        list of GalleryImage: The images that have a picture and the map of at least one method.
+        list of GalleryImage: The images that have a picture and the result of at least one method.
     """
     names = class_names(records)
-    by_image = groupby(records, key=lambda record: record["index"])
+    by_image = groupby(records, key=lambda record: record.index)
     images = (_gallery_image(run / GALLERY, list(of_image), methods, names) for _, of_image in by_image)
     return [image for image in images if image is not None]
 
@@ -93,32 +102,34 @@ def make_gallery(run: Path, records: Sequence[Record], methods: Sequence[str]) -
 def _gallery_image(
     folder: Path, records: Sequence[Record], methods: Sequence[str], names: Mapping[int, str]
 ) -> GalleryImage | None:
-    first = next((record for record in records if not record["error"]), None)
-    if first is None or not (folder / picture_name(first["index"])).is_file():
+    first = next((record for record in records if record.error is None), None)
+    if first is None or first.target is None or first.probability is None:
         return None
-    of_method = {record["method"]: record for record in records}
-    maps = {method: _map(folder, first["index"], method) for method in methods}
-    label, seen = first.get("label"), _open(folder / picture_name(first["index"]), "RGB")
+    picture = folder / picture_name(first.index)
+    if not picture.is_file():
+        return None
+    seen, by_method = _open(picture, "RGB"), {record.method: record for record in records}
+    maps = {method: _map(folder, first.index, method) for method in methods}
     return GalleryImage(
-        index=first["index"],
-        name=first["image"],
+        index=first.index,
+        name=first.image,
         picture=_data_uri(seen, PICTURE_SIZE),
         ratio=round(seen.width / seen.height, 4),
-        target=class_title(first["target"], names),
-        label=None if label is None else class_title(label, names),
-        correct=first.get("correct"),
-        probability=first["probability"],
+        target=class_title(first.target, names),
+        label=None if first.label is None else class_title(first.label, names),
+        correct=first.correct,
+        probability=first.probability,
         disagreement=disagreement([found for found in maps.values() if found is not None]),
-        tiles=[_tile(method, number, of_method.get(method), maps[method]) for number, method in enumerate(methods)],
+        tiles=[_tile(method, number, by_method.get(method), maps[method]) for number, method in enumerate(methods)],
     )
 
 
 def _tile(method: str, series: int, record: Record | None, found: Image.Image | None) -> Tile:
-    error: dict[str, Any] | None = None if record is None else record["error"]
-    values = {} if record is None or error else record["values"]
-    source = None if found is None or error else _data_uri(found, MAP_SIZE)
-    message = None if source else "not run" if record is None else error["message"] if error else "no map was kept"
-    return Tile(method, method_title(method), series, source, message, values)
+    error = "not run" if record is None else record.error.message if record.error else None
+    if error is None and found is None:
+        error = "no map was saved"
+    source = None if error or found is None else _data_uri(found, MAP_SIZE)
+    return Tile(method, method_title(method), series, source, error, {} if record is None else record.values)
 
 
 def _map(folder: Path, index: int, method: str) -> Image.Image | None:
@@ -143,27 +154,21 @@ def _data_uri(image: Image.Image, longest: int) -> str:
 
 
 def disagreement(maps: Sequence[Image.Image]) -> float | None:
-    """Returns how much maps of one image disagree: 1 less the mean of Spearman's correlation over all pairs of them.
+    """Returns how much maps of one image disagree: 1 minus the mean of Spearman's correlation over all pairs of maps.
 
-    0: all order the pixels alike. 1: they have nothing to do with each other. Up to 2: they are opposed. The maps are
-    compared at 56 pixels; a constant one, which orders nothing, is left out.
+    0: all maps rank the pixels identically. 1: their rankings are unrelated. Up to 2: they are opposite. The maps are
+    compared at 56 pixels; constant maps, which rank nothing, are left out.
 
     Args:
         maps (sequence of PIL.Image.Image): Mode L, of one size.
 
     Returns:
-        float or None: None where fewer than two maps are left.
+        float or None: None if fewer than two maps are left.
     """
-    small = [np.asarray(_smaller(image, COMPARED_SIZE)).ravel() for image in maps]
-    ranks = [_ranks(values) for values in small if values.min() < values.max()]
-    if len(ranks) < 2:
+    flat = [torch.from_numpy(np.array(_smaller(image, COMPARED_SIZE))).flatten().float() for image in maps]
+    varying = [values for values in flat if values.min() < values.max()]
+    if len(varying) < 2:
         return None
-    correlations = np.atleast_2d(np.corrcoef(ranks))[np.triu_indices(len(ranks), 1)]
-    return float(f"{1 - correlations.mean():.6g}")
-
-
-def _ranks(values: NDArray[np.uint8]) -> NDArray[np.float64]:
-    """Ranks from 1; equal values share the mean of theirs."""
-    _, place, counts = np.unique(values, return_inverse=True, return_counts=True)
-    ranks: NDArray[np.float64] = np.cumsum(counts) - (counts - 1) / 2
-    return ranks[place]
+    first, second = torch.combinations(torch.arange(len(varying))).T
+    stacked = torch.stack(varying)
+    return round(1 - float(rank_correlation(stacked[first], stacked[second]).mean()), 6)

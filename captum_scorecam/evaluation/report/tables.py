@@ -10,8 +10,8 @@ from captum_scorecam.evaluation.presentation import (
     decimals,
     higher_is_better,
     interval_text,
-    measure_title,
     method_title,
+    metric_title,
     number_text,
     verdict,
 )
@@ -26,12 +26,12 @@ class Cell:
     """A mean or a difference.
 
     Attributes:
-        value (float, optional): To sort by.
-        text (str): The value as it is shown.
-        interval (str): Its interval as it is shown.
+        value (float, optional): The value to sort by.
+        text (str): The value as text.
+        interval (str): Its interval as text.
         n (int): The number of images or pairs.
         mark (str): ``best``, ``better``, ``worse`` or nothing.
-        bar (tuple, optional): Where the interval begins, ends and has its mean, in percent of the column's range.
+        bar (tuple, optional): Start and end of the interval and position of the mean, in percent of the column's range.
     """
 
     value: float | None
@@ -44,7 +44,15 @@ class Cell:
 
 @dataclass(frozen=True)
 class Column:
-    """A measure: ``n`` is the largest of its cells, ``zero`` the place of 0 in percent, where it is marked."""
+    """A metric.
+
+    Attributes:
+        title (str): Its title without the unit.
+        unit (str): Its unit, if it has one.
+        higher_is_better (bool, optional): Its direction; None if unknown.
+        n (int): The largest n of its cells.
+        zero (float, optional): The position of 0 in percent of the column's range, if it is marked.
+    """
 
     title: str
     unit: str
@@ -55,7 +63,13 @@ class Column:
 
 @dataclass(frozen=True)
 class Row:
-    """A method; ``series`` is the number of its colour."""
+    """A method.
+
+    Attributes:
+        title (str): Its title.
+        series (int): The number of its colour.
+        cells (list of Cell): One per metric.
+    """
 
     title: str
     series: int
@@ -64,7 +78,14 @@ class Row:
 
 @dataclass(frozen=True)
 class ReportTable:
-    """Methods × measures."""
+    """Methods × metrics of a group of images.
+
+    Attributes:
+        name (str): The group's name.
+        images (int): The number of its images.
+        columns (list of Column): The metrics.
+        rows (list of Row): The methods.
+    """
 
     name: str
     images: int
@@ -73,23 +94,23 @@ class ReportTable:
 
 
 def means_table(summary: Summary, group: Group) -> ReportTable:
-    """Lays out the means of a group."""
-    marks = {measure: dict.fromkeys(best_methods(group, measure), "best") for measure in summary.measures}
+    """Returns the table of a group's means."""
+    marks = {metric: dict.fromkeys(best_methods(group, metric), "best") for metric in summary.metrics}
     return _table(summary, group, group.means, marks, signed=False)
 
 
 def differences_table(summary: Summary) -> ReportTable:
-    """Lays out the differences of all images to the reference."""
+    """Returns the table of differences to the reference, over all images."""
     differences = summary.overall.differences
-    marks = {
-        measure: {method: verdict(differences[method][measure], measure) or "" for method in differences}
-        for measure in summary.measures
+    marks: dict[str, dict[str, str]] = {
+        metric: {method: verdict(differences[method][metric], metric) or "" for method in differences}
+        for metric in summary.metrics
     }
     return _table(summary, summary.overall, differences, marks, signed=True)
 
 
 def class_tables(summary: Summary) -> list[ReportTable]:
-    """Lays out the means of the classes with the most images, at most `MOST_CLASSES`."""
+    """Returns the tables of means of the `MOST_CLASSES` classes with the most images."""
     largest = sorted(summary.classes, key=lambda group: -group.images)[:MOST_CLASSES]
     return [means_table(summary, group) for group in largest]
 
@@ -98,28 +119,24 @@ def _table(
     summary: Summary, group: Group, rows: Estimates, marks: dict[str, dict[str, str]], *, signed: bool
 ) -> ReportTable:
     columns, cells = [], []
-    for measure in summary.measures:
-        estimates = {method: of_measure[measure] for method, of_measure in rows.items()}
-        places = decimals(of_measure[measure].mean for of_measure in summary.overall.means.values())
-        span = _span(list(estimates.values()), with_zero=signed)
-        columns.append(_column(measure, list(estimates.values()), span if signed else None))
-        cells.append([_cell(e, places, marks[measure].get(m, ""), span, signed) for m, e in estimates.items()])
+    for metric in summary.metrics:
+        column = {method: estimates[metric] for method, estimates in rows.items()}
+        places = decimals(estimates[metric].mean for estimates in summary.overall.means.values())
+        span = _span(list(column.values()), with_zero=signed)
+        columns.append(_column(metric, list(column.values()), span if signed else None))
+        cells.append([_cell(e, places, marks[metric].get(method, ""), span, signed) for method, e in column.items()])
     by_method = [
-        Row(
-            title=method_title(method),
-            series=summary.methods.index(method),
-            cells=[column[number] for column in cells],
-        )
+        Row(method_title(method), summary.methods.index(method), [column_cells[number] for column_cells in cells])
         for number, method in enumerate(rows)
     ]
     return ReportTable(group.name, group.images, columns, by_method)
 
 
-def _column(measure: str, estimates: Sequence[Estimate], span: tuple[float, float] | None) -> Column:
-    title, _, unit = measure_title(measure).rpartition(", ")
+def _column(metric: str, estimates: Sequence[Estimate], span: tuple[float, float] | None) -> Column:
+    title, _, unit = metric_title(metric).rpartition(", ")
     zero = None if span is None else _percent(0.0, span)
     n = max((estimate.n for estimate in estimates), default=0)
-    return Column(title or unit, unit if title else "", higher_is_better(measure), n, zero)
+    return Column(title or unit, unit if title else "", higher_is_better(metric), n, zero)
 
 
 def _cell(estimate: Estimate, places: int, mark: str, span: tuple[float, float], signed: bool) -> Cell:

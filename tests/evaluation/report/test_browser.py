@@ -6,17 +6,20 @@ import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Literal, TypeAlias
 
 import pytest
-from playwright.sync_api import Browser, Locator, Page, expect, sync_playwright
+from playwright.sync_api import Browser, Locator, Page, ViewportSize, expect, sync_playwright
 
-from captum_scorecam.evaluation.report.page import write_report
+from captum_scorecam.evaluation.report import write_report
 from tests.support.evaluation_run import HOSTILE, N_IMAGES, make_records, write_run
+
+Scheme: TypeAlias = Literal["light", "dark"]
 
 REQUIRED = "CAPTUM_SCORECAM_REQUIRE_BROWSER"
 FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking"]
 FLAGS += ["--disable-component-update", "--disable-sync"]
-DESK, PHONE = {"width": 1280, "height": 900}, {"width": 390, "height": 844}
+DESK, PHONE = ViewportSize(width=1280, height=900), ViewportSize(width=390, height=844)
 
 
 @pytest.fixture(scope="module")
@@ -44,7 +47,7 @@ class Visit:
         self.browser = browser
         self.complaints: list[str] = []
 
-    def __call__(self, report: Path, viewport: dict[str, int] = DESK, scheme: str = "light") -> Page:
+    def __call__(self, report: Path, viewport: ViewportSize = DESK, scheme: Scheme = "light") -> Page:
         context = self.browser.new_context(viewport=viewport, color_scheme=scheme)
         context.set_default_timeout(15_000)
         page = context.new_page()
@@ -74,9 +77,9 @@ def shown_items(page: Page) -> list[int]:
     return [int(item.get_attribute("data-item") or "") for item in page.locator(".item:visible").all()]
 
 
-def values(measure: str, method: str) -> dict[int, float]:
-    records = [record for record in make_records() if record["method"] == method and not record["error"]]
-    return {r["index"]: r["values"][measure] for r in records if r["values"][measure] is not None}
+def values(metric: str, method: str) -> dict[int, float]:
+    found = {record.index: record.values.get(metric) for record in make_records() if record.method == method}
+    return {index: value for index, value in found.items() if value is not None}
 
 
 def focused(page: Page) -> Locator:
@@ -93,7 +96,7 @@ def numbers(table: Locator) -> list[float]:
     return [float(cell.get_attribute("data-value") or "nan") for cell in table.locator("td:nth-child(5)").all()]
 
 
-def test_images_are_sorted_by_any_measure_of_any_method(visit: Visit, reports: dict[bool, Path]) -> None:
+def test_images_are_sorted_by_any_metric_of_any_method(visit: Visit, reports: dict[bool, Path]) -> None:
     page = visit(reports[False])
     assert shown_items(page) == list(range(N_IMAGES))
     page.select_option("#sort-key", "insertion")
@@ -107,7 +110,7 @@ def test_images_are_sorted_by_any_measure_of_any_method(visit: Visit, reports: d
     assert shown_items(page) == list(range(N_IMAGES))
 
 
-def test_images_are_sorted_by_disagreement_and_by_the_difference_in_a_measure(
+def test_images_are_sorted_by_disagreement_and_by_the_difference_in_a_metric(
     visit: Visit, reports: dict[bool, Path]
 ) -> None:
     page = visit(reports[False])
@@ -126,7 +129,7 @@ def test_images_are_sorted_by_disagreement_and_by_the_difference_in_a_measure(
     assert shown_items(page) == sorted(ranges, key=lambda index: ranges[index])
 
 
-def test_images_are_filtered_by_class_and_by_right_and_wrong(visit: Visit, reports: dict[bool, Path]) -> None:
+def test_images_are_filtered_by_class_and_by_correct_and_wrong(visit: Visit, reports: dict[bool, Path]) -> None:
     page = visit(reports[False])
     page.select_option("#filter-correct", "false")
     assert shown_items(page) == [0, 5, 10]
@@ -218,12 +221,12 @@ def test_maps_are_coloured_and_their_opacity_follows_the_slider(visit: Visit, re
 
 @pytest.mark.parametrize("scheme", ["light", pytest.param("dark", marks=pytest.mark.slow)])
 def test_colours_follow_the_system_and_the_toggle_and_can_be_read(
-    visit: Visit, reports: dict[bool, Path], scheme: str
+    visit: Visit, reports: dict[bool, Path], scheme: Scheme
 ) -> None:
     page = visit(reports[False], scheme=scheme)
     system = page.evaluate("getComputedStyle(document.body).backgroundColor")
     assert (brightness(system) > 0.5) == (scheme == "light")
-    for selector in ("h1", ".lead", ".note", ".interval", ".worse .mark", ".best .mark", ".chart .series text", "a"):
+    for selector in ("h1", ".lead", ".note", ".interval", ".worse .mark", ".best .mark", ".chart svg text", "a"):
         assert page.evaluate(CONTRAST, selector) >= 4.5, selector
     other = "dark" if scheme == "light" else "light"
     while page.inner_text("#theme") != f"Theme: {other}":

@@ -4,22 +4,37 @@ from __future__ import annotations
 
 import json
 import re
+import warnings
+from dataclasses import replace
 from html.parser import HTMLParser
-from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from xml.etree import ElementTree
 
+import matplotlib as mpl
 import numpy as np
 import pytest
+from matplotlib import pyplot as plt
 from PIL import Image
-from typer import Typer
-from typer.testing import CliRunner
 
-from captum_scorecam.command_line.report import report
-from captum_scorecam.evaluation.report.curves import HEIGHT, make_charts, mean_curves
+from captum_scorecam._palette import CURVE_COLORS, curve_style
+from captum_scorecam.evaluation import METHODS as REGISTERED
+from captum_scorecam.evaluation import Curve, Record
+from captum_scorecam.evaluation.report import write_report
+from captum_scorecam.evaluation.report.curves import make_charts, mean_curves
 from captum_scorecam.evaluation.report.gallery import disagreement
-from captum_scorecam.evaluation.report.page import write_report
-from tests.support.evaluation_run import HOSTILE, METHODS, N_IMAGES, write_run
+from captum_scorecam.evaluation.settings import write_configuration
+from tests.support.evaluation_run import (
+    HOSTILE,
+    LAYERS,
+    METHODS,
+    N_IMAGES,
+    RUN_SETTINGS,
+    VERSIONS,
+    make_records,
+    write_records,
+    write_run,
+)
+from tests.support.run_records import record
 
 VOID = {"meta", "link", "img", "input", "br"}
 
@@ -69,7 +84,7 @@ def page(html: str) -> Page:
 def test_the_heading_says_what_was_run(page: Page) -> None:
     assert page.texts["h1"] == ["efficientnet_lite0 on pictures"]
     facts = " ".join(page.texts["header"][0].split())
-    for fact in ("Images12", "Grad-CAM, Score-CAM, RISE", "_avg_pooling:input", "as predicted", "9 of 12"):
+    for fact in ("Images12", "Grad-CAM, Score-CAM, RISE", "_avg_pooling:input", "predicted class", "9 of 12"):
         assert fact in facts
     assert "2.14.1" in page.texts["details"][0]
 
@@ -88,14 +103,16 @@ def test_differences_are_to_the_chosen_method(tmp_path: Path) -> None:
     assert "Differences to RISE" in page.texts["h2"]
     methods = [row["data-method"] for row in page.of("figure") if "data-method" in row][:3]
     assert methods == METHODS
-    with pytest.raises(ValueError, match="Expected `--reference` to be one of"):
+    with pytest.raises(ValueError, match="Expected `reference` to be one of grad_cam, score_cam, rise, but got 'mask'"):
         write_report(run, tmp_path / "page.html", "mask")
 
 
-def test_curves_are_drawn_for_each_measure_that_has_them(page: Page) -> None:
+def test_each_metric_with_curves_has_a_chart(page: Page) -> None:
     assert page.texts["h3"][:3] == ["Insertion", "Deletion", "Similarity after randomisation"]
     assert page.texts["figcaption"][0] == "Insertionmean of 11 to 12 images"
-    assert len(page.of("polyline")) == 9
+    labels = [svg["aria-label"] for svg in page.of("svg", role="img")]
+    assert labels[0] == "Insertion: mean curves of Grad-CAM, Score-CAM, RISE"
+    assert len(labels) == 3
 
 
 def test_every_image_is_in_the_gallery_with_its_maps(page: Page) -> None:
@@ -117,7 +134,7 @@ def test_more_images_than_have_pictures_are_in_the_tables_only(tmp_path: Path) -
         for path in (run / "gallery").glob(f"{index:06d}*.png"):
             path.unlink()
     html = write_report(run).read_text(encoding="utf-8")
-    assert "5 of the 12 images; the tables count all of them." in html
+    assert "5 of 12 images have pictures; the tables include all of them." in html
     assert len(Page(html).of("article")) == 5
 
 
@@ -125,36 +142,29 @@ def test_a_run_without_pictures_curves_or_other_methods_has_a_report(tmp_path: P
     run = write_run(tmp_path / "run")
     for path in (run / "gallery").iterdir():
         path.unlink()
-    configuration = json.loads((run / "configuration.json").read_text())
-    configuration["asked"].update(methods=["score_cam"], measures=["pointing_game"])
-    del configuration["asked"]["data"]
-    (run / "configuration.json").write_text(json.dumps(configuration))
-    keep_lines(run, lambda record: record["method"] == "score_cam", drop=("curves",))
+    write_configuration(
+        run, replace(RUN_SETTINGS, methods=("score_cam",), metrics=("pointing_game",), data=None), VERSIONS
+    )
+    records = [replace(record, curves={}) for record in make_records() if record.method in ("score_cam", None)]
+    write_records(run, records)
     page = Page(write_report(run).read_text(encoding="utf-8"))
     assert page.texts["h1"] == ["efficientnet_lite0 on a data set"]
-    assert page.texts["h2"] == ["Means"]
+    assert page.texts["h2"] == ["Means", "Failures"]
 
 
 def test_a_run_in_which_everything_failed_has_a_report(tmp_path: Path) -> None:
     run = write_run(tmp_path / "run")
-    keep_lines(run, lambda record: record["error"] is not None)
+    write_records(run, [record for record in make_records() if record.error is not None])
     page = Page(write_report(run).read_text(encoding="utf-8"))
     assert page.texts["h2"] == ["Means", "Differences to Score-CAM", "Failures"]
     assert page.of("article") == []
-
-
-def keep_lines(run: Path, keep: Any, drop: tuple[str, ...] = ()) -> None:
-    for path in (run / "records").iterdir():
-        records = [record for record in map(json.loads, path.read_text().splitlines()) if keep(record)]
-        lines = [json.dumps({key: value for key, value in record.items() if key not in drop}) for record in records]
-        path.write_text("".join(f"{line}\n" for line in lines))
 
 
 def test_a_run_without_records_is_an_error_and_leaves_no_page(tmp_path: Path) -> None:
     run = write_run(tmp_path / "run")
     for path in (run / "records").iterdir():
         path.unlink()
-    with pytest.raises(ValueError, match="Expected a run with records"):
+    with pytest.raises(ValueError, match="Expected a run with records, but"):
         write_report(run)
     assert not (run / "report.html").exists()
 
@@ -166,7 +176,7 @@ def test_hostile_names_stay_text_in_elements_attributes_and_data(tmp_path: Path)
     assert HOSTILE not in html
     assert any(HOSTILE in text for text in page.texts["h3"])
     assert any(HOSTILE in (button.get("aria-label") or "") for button in page.of("button"))
-    assert any(option.get("value", "").startswith(HOSTILE) for option in page.of("option"))
+    assert any((option.get("value") or "").startswith(HOSTILE) for option in page.of("option"))
     assert [attributes for tag, attributes in page.elements if any(name.startswith("on") for name in attributes)] == []
     assert len(page.of("script")) == 2
     data = json.loads(page.texts["script"][0])
@@ -183,15 +193,21 @@ def test_a_name_that_is_no_text_is_shown_as_far_as_it_is(tmp_path: Path) -> None
 def test_a_run_that_is_not_finished_says_so(tmp_path: Path, html: str) -> None:
     assert "Not finished" not in html
     run = write_run(tmp_path / "run")
-    keep_lines(run, lambda record: record["index"] < 6 or record["method"] == "grad_cam")
-    assert "Not finished: 7 of 13 images" in write_report(run).read_text(encoding="utf-8")
+    write_records(run, [record for record in make_records() if record.index < 6 or record.method == "grad_cam"])
+    assert "Not finished: 7 of 13 images still have to run." in write_report(run).read_text(encoding="utf-8")
 
 
-@pytest.mark.parametrize("output", ["configuration.json", "missing/page.html"])
-def test_only_a_page_in_a_folder_that_exists_is_written(output: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("output", "message"),
+    [
+        ("configuration.json", "Expected `output` to end in .html, but got"),
+        ("missing/page.html", "Expected `output` to be in a folder that exists, but there is no"),
+    ],
+)
+def test_only_a_page_in_a_folder_that_exists_is_written(output: str, message: str, tmp_path: Path) -> None:
     run = write_run(tmp_path / "run")
     before = (run / "configuration.json").read_bytes()
-    with pytest.raises(ValueError, match="Expected `--output` to"):
+    with pytest.raises(ValueError, match=message):
         write_report(run, run / output)
     assert (run / "configuration.json").read_bytes() == before
 
@@ -229,8 +245,22 @@ def test_a_constant_map_has_no_part_in_disagreement() -> None:
     assert disagreement([ramp(), constant]) is None
 
 
-def curve_record(method: str, x: list[float], y: list[float]) -> dict[str, Any]:
-    return {"method": method, "error": None, "curves": {"insertion": {"x": x, "y": y}}}
+# --- Curves -----------------------------------------------------------------------------------------------------------
+
+
+def curve_record(method: str, x: list[float | str], y: list[float], index: int = 0) -> Record:
+    return record(index, method, {}, curves={"insertion": Curve(x, y)})
+
+
+def drawn_curves(svg: str) -> dict[str, list[list[float]]]:
+    """The points of each curve by its colour; lines of the legend come last and are left out."""
+    curves: dict[str, list[list[float]]] = {}
+    for path in ElementTree.fromstring(svg).iter("path"):
+        color = re.search(r"stroke: (#\w+)", path.get("style", ""))
+        if color and color[1] in CURVE_COLORS:
+            numbers = [float(number) for number in re.findall(r"[\d.]+", path.get("d", ""))]
+            curves.setdefault(color[1], [numbers[::2], numbers[1::2]])
+    return curves
 
 
 def test_mean_curves_are_over_the_same_points_only() -> None:
@@ -239,31 +269,64 @@ def test_mean_curves_are_over_the_same_points_only() -> None:
     assert (curve.y, curve.n) == ([0.25, 0.75], 2)
 
 
-def test_labels_of_curves_that_end_together_stand_apart_and_inside() -> None:
-    records = [curve_record(f"method_{number}", [0, 1], [number / 10, 0.0]) for number in range(8)]
-    methods = [f"method_{number}" for number in range(8)]
-    (chart,) = make_charts(mean_curves(records), methods, ["insertion"])
-    places = sorted(line.label for line in chart.lines)
-    assert min(below - above for above, below in pairwise(places)) >= 15
-    assert places[0] > 0
-    assert places[-1] < HEIGHT
+@pytest.mark.parametrize("metric", ["insertion", "deletion", "sanity_check"])
+def test_a_chart_shows_each_methods_mean_at_each_point(metric: str) -> None:
+    (chart,) = make_charts(mean_curves(make_records()), METHODS, [metric])
+    curves = [[r.curves[metric] for r in make_records() if r.method == name and metric in r.curves] for name in METHODS]
+    x = np.arange(len(LAYERS)) if metric == "sanity_check" else np.array(curves[0][0].x, dtype=float)
+    expected = np.stack([np.mean([curve.y for curve in of_method], axis=0) for of_method in curves])
+    drawn = drawn_curves(chart.svg)
+    assert list(drawn) == list(CURVE_COLORS[:3])
+    for horizontal, _ in drawn.values():
+        np.testing.assert_allclose(np.interp(horizontal, [horizontal[0], horizontal[-1]], [x[0], x[-1]]), x, atol=1e-4)
+    heights = np.stack([vertical for _, vertical in drawn.values()])
+    slope, offset = np.polyfit(expected.ravel(), heights.ravel(), 1)  # one scale for all curves
+    assert slope < 0  # downwards in an SVG
+    np.testing.assert_allclose((heights - offset) / slope, expected, atol=1e-5)
 
 
-def app() -> Typer:
-    commands = Typer()
-    commands.command()(report)
-    return commands
+def test_a_curve_has_its_methods_colour_also_where_another_method_has_no_curve(page: Page) -> None:
+    (chart,) = make_charts(mean_curves([curve_record("rise", [0, 1], [0.0, 0.5])]), METHODS, ["insertion"])
+    assert list(drawn_curves(chart.svg)) == [CURVE_COLORS[2]]
+    styles = page.texts["style"][0]
+    assert f".series-2 {{ --series: {CURVE_COLORS[2]}; }}" in styles
+    assert len({tuple(curve_style(number).items()) for number in range(32)}) == 32
 
 
-def test_the_command_writes_the_page_and_says_where(tmp_path: Path) -> None:
-    run, output = write_run(tmp_path / "run"), tmp_path / "page.html"
-    result = CliRunner().invoke(app(), [str(run), "--output", str(output), "--reference", "rise"])
-    assert (result.exit_code, result.output) == (0, f"Report: {output}\n")
-    assert "Differences to RISE" in output.read_text(encoding="utf-8")
+def test_text_of_a_chart_is_text_in_the_pages_colour_and_font_and_has_no_ids() -> None:
+    (chart,) = make_charts(mean_curves(make_records()), METHODS, ["sanity_check"])
+    svg = ElementTree.fromstring(chart.svg)
+    texts = ["".join(text.itertext()) for text in svg.iter("text")]
+    assert [text for text in texts if text in {*LAYERS, "Grad-CAM", "Score-CAM", "RISE"}] == [
+        *LAYERS,
+        *("Grad-CAM", "Score-CAM", "RISE"),
+    ]
+    assert "Rank correlation" in texts
+    assert svg.get("fill") == "currentColor"
+    assert not re.search("font-family|#000000| id=|clip-path|<style|<metadata", chart.svg)
 
 
-def test_the_command_says_what_is_wrong_in_a_line(tmp_path: Path) -> None:
-    result = CliRunner().invoke(app(), [str(tmp_path)])
-    assert result.exit_code == 2
-    assert result.output.startswith("Error: Expected the folder of a run")
-    assert result.output.count("\n") == 1
+@pytest.mark.parametrize("title", [HOSTILE, "$\\frac{", "_private", "W" * 300, "bell \a", "half \udcff", "灰度"])
+def test_any_title_is_drawn_as_text(title: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(REGISTERED, "rise", REGISTERED["rise"]._replace(title=title))
+    (chart,) = make_charts(mean_curves([curve_record("rise", [0, 1], [0.0, 0.5])]), ["rise"], ["insertion"])
+    text = "".join(ElementTree.fromstring(chart.svg).itertext())
+    shown = re.sub("[\a\udcff]", "\ufffd", title)
+    shown = shown if len(shown) <= 48 else f"{shown[:47]}…"
+    assert re.sub(r"\s", "", shown) in re.sub(r"\s", "", text)  # it may have several lines
+
+
+def test_methods_with_one_title_have_a_curve_each(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(REGISTERED, "rise", REGISTERED["rise"]._replace(title="Mask"))
+    records = [curve_record(method, [0, 1], [0.0, 0.5]) for method in ("rise", "mask")]
+    (chart,) = make_charts(mean_curves(records), ["rise", "mask"], ["insertion"])
+    assert len(drawn_curves(chart.svg)) == 2
+
+
+def test_charts_do_not_depend_on_the_users_matplotlib_and_leave_it_as_it_is(tmp_path: Path) -> None:
+    run = write_run(tmp_path / "run")
+    expected = write_report(run).read_bytes()
+    with mpl.rc_context({"font.size": 30, "axes.facecolor": "red", "svg.fonttype": "path", "axes.grid": True}):
+        parameters, filters, numbers = mpl.rcParams.copy(), list(warnings.filters), plt.get_fignums()
+        assert write_report(run).read_bytes() == expected
+        assert (mpl.rcParams.copy(), list(warnings.filters), plt.get_fignums()) == (parameters, filters, numbers)

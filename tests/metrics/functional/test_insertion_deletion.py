@@ -4,14 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
-import matplotlib.pyplot as plt
 import pytest
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import softmax
 
 from captum_scorecam.masking.baselines import gaussian_blur
-from captum_scorecam.metrics import plot_curves
 from captum_scorecam.metrics.functional import PerturbationCurve, deletion, insertion
 from tests.support.evidence_model import EvidenceModel, ones, perfect, worst
 
@@ -233,35 +231,3 @@ def test_one_row_per_example_and_step(metric: Any) -> None:
 def test_attributions_must_be_finite(metric: Any) -> None:
     with pytest.raises(ValueError, match="NaN or Inf for 1 of 2 examples, the first of them example 1"):
         metric(EvidenceModel(), ones(2), torch.cat([perfect(), perfect() / 0]), 0)
-
-
-# --- The picture ------------------------------------------------------------------------------------------------------
-
-
-def curves() -> dict[str, PerturbationCurve]:
-    options: dict[str, Any] = {"step": 0.25, "baselines": 0, "score": "output"}
-    return {
-        "perfect": insertion(EvidenceModel(), ones(2), perfect(2), 0, **options),
-        "worst": insertion(EvidenceModel(), ones(), worst(), 0, **options),
-    }
-
-
-def test_the_plot_shows_the_mean_curves_and_their_areas() -> None:
-    axes: Any = plot_curves(curves(), xlabel="share inserted").axes[0]
-    assert [text.get_text() for text in axes.get_legend().get_texts()] == ["perfect (AUC 0.875)", "worst (AUC 0.125)"]
-    assert [line.get_ydata().tolist() for line in axes.lines] == [PERFECT_INSERTION, WORST_INSERTION]
-    assert axes.lines[0].get_xdata().tolist() == [0, 0.25, 0.5, 0.75, 1]
-    assert axes.get_xlabel() == "share inserted"
-    assert plt.get_fignums() == []
-
-
-def test_the_plot_goes_where_it_is_told() -> None:
-    figure, both = plt.subplots(1, 2)
-    assert plot_curves(curves(), axes=both[1]) is figure
-    assert (len(both[0].lines), len(both[1].lines)) == (0, 2)
-    plt.close(figure)
-
-
-def test_a_plot_of_nothing_is_an_error() -> None:
-    with pytest.raises(ValueError, match="Expected at least one curve"):
-        plot_curves({})

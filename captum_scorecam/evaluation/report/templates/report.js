@@ -3,11 +3,11 @@
   const byId = (id) => document.getElementById(id);
   document.documentElement.classList.add("js");
 
-  // Theme: as the system, light, dark. Storage may be closed to a file.
+  // Theme: system, light or dark. Browsers may deny storage to a local file.
   const themes = ["auto", "light", "dark"];
   const store = {
     get() { try { return localStorage.getItem("captum-scorecam-theme"); } catch { return null; } },
-    set(theme) { try { localStorage.setItem("captum-scorecam-theme", theme); } catch { /* forgotten, then */ } },
+    set(theme) { try { localStorage.setItem("captum-scorecam-theme", theme); } catch { /* not saved */ } },
   };
   function setTheme(theme) {
     const root = document.documentElement;
@@ -24,7 +24,7 @@
     store.set(theme);
   });
 
-  // Missing numbers come last in either direction; equal ones keep the order of the data.
+  // Missing numbers come last in either direction; the sort is stable.
   function compare(a, b, sign) {
     if (a === null || b === null) return (a === null) - (b === null);
     return sign * (a - b);
@@ -62,7 +62,7 @@
   const data = JSON.parse(byId("gallery-data").textContent);
   const list = byId("items");
   const items = [...list.children];
-  const of = (item) => data.images[Number(item.dataset.item)];
+  const entry = (item) => data.images[Number(item.dataset.item)];
   let shown = items;
 
   function range(values) {
@@ -71,27 +71,27 @@
   }
   function sortValue(item, key, method) {
     if (key === "order") return Number(item.dataset.item);
-    if (key === "disagreement") return of(item).disagreement;
-    if (method === "") return range(data.methods.map((name) => of(item).values[name]?.[key]));
-    return of(item).values[method]?.[key] ?? null;
+    if (key === "disagreement") return entry(item).disagreement;
+    if (method === "") return range(data.methods.map((name) => entry(item).values[name]?.[key]));
+    return entry(item).values[method]?.[key] ?? null;
   }
   function update() {
     const key = byId("sort-key").value;
     const method = byId("sort-method").value;
-    const ofMeasure = data.measures.includes(key);
+    const ofMetric = data.metrics.includes(key);
     const sign = byId("sort-direction").dataset.direction === "descending" ? -1 : 1;
     const group = byId("filter-class").value;
     const correct = byId("filter-correct").value;
-    byId("sort-method").disabled = !ofMeasure;
-    const fits = (item) => (group === "" || of(item).group === group)
-      && (correct === "" || String(of(item).correct) === correct);
+    byId("sort-method").disabled = !ofMetric;
+    const fits = (item) => (group === "" || entry(item).group === group)
+      && (correct === "" || String(entry(item).correct) === correct);
     const sorted = [...items].sort((a, b) => compare(sortValue(a, key, method), sortValue(b, key, method), sign));
     shown = sorted.filter(fits);
     for (const item of items) item.hidden = !fits(item);
     list.append(...sorted);
     for (const row of list.querySelectorAll(".sorted")) row.classList.remove("sorted");
-    if (ofMeasure) {
-      for (const row of list.querySelectorAll(`[data-measure="${CSS.escape(key)}"]`)) {
+    if (ofMetric) {
+      for (const row of list.querySelectorAll(`[data-metric="${CSS.escape(key)}"]`)) {
         const owner = row.closest(".tile").dataset.method;
         row.classList.toggle("sorted", method === "" || method === owner);
       }
@@ -105,7 +105,7 @@
     byId(id).addEventListener("change", update);
   }
   byId("sort-key").addEventListener("change", () => {
-    // Where methods disagree most is what one looks for first.
+    // Images on which methods disagree most are looked at first.
     setDirection(byId("sort-key").value === "disagreement" ? "descending" : "ascending");
     update();
   });
@@ -123,7 +123,7 @@
     byId("opacity").setAttribute("aria-valuetext", `${byId("opacity").value} %`);
   });
 
-  // One stop of the Tab key for the whole gallery; arrow keys move within it.
+  // The gallery is a single tab stop; arrow keys move within it.
   function shots(item) { return item ? [...item.querySelectorAll("button.shot")] : []; }
   function makeReachable(button) {
     for (const other of list.querySelectorAll("button.shot")) other.tabIndex = -1;
@@ -194,7 +194,7 @@
   for (const button of viewer.querySelectorAll("[data-key]")) {
     button.addEventListener("click", () => step(button.dataset.key));
   }
-  // Not at the event "close": it comes late, and would take the focus back from where keys have moved it since.
+  // Not on the event "close": it fires late, when keys may have moved the focus already.
   function close() {
     viewer.close();
     current.focus();
