@@ -90,5 +90,5 @@ def _torch_device(device: Device, gpu: int) -> torch.device:
     if device == "cpu" or not available:
         return torch.device("cpu")
     if gpu >= torch.cuda.device_count():
-        raise ValueError(f"Expected a GPU for each process, but process {gpu} finds {torch.cuda.device_count()}.")
+        raise ValueError(f"Expected one GPU per process, but process {gpu + 1} found only {torch.cuda.device_count()}.")
     return torch.device("cuda", gpu)
