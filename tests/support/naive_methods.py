@@ -7,7 +7,7 @@ worked out in float64 with a forward for each example and mask.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from functools import partial
+from functools import cache, partial
 from itertools import product
 from typing import Any
 
@@ -109,7 +109,7 @@ def naive_meaningful_perturbation(
             score_after_deletion,
             forward_func=lambda *tensors, others=arguments: forward_func(*tensors, *others),
             example=example,
-            perturbed=partial(perturbed_inputs, perturbation, example, blank, draws),
+            perturbed=perturbed_inputs(perturbation, example, blank, draws),
             mask_blur=mask_blur,
             select=partial(score_of, score=score, index=target_of_example(target, n, batch)),
         )
@@ -151,8 +151,16 @@ def descended(
     return mask
 
 
-def perturbed_inputs(kind: str, example: Tensors, blank: Sequence[Any], draws: Generator) -> list[Tensor]:
-    return [perturbed_input(kind, x, b, draws) for x, b in zip(example, blank, strict=True)]
+def perturbed_inputs(kind: str, example: Tensors, blank: Sequence[Any], draws: Generator) -> Callable[[], list[Tensor]]:
+    """B of each input, as a function: only noise is new each time."""
+
+    def drawn() -> list[Tensor]:
+        return [perturbed_input(kind, x, b, draws) for x, b in zip(example, blank, strict=True)]
+
+    if kind == "noise":
+        return drawn
+    once = drawn()
+    return lambda: once
 
 
 def perturbed_input(kind: str, x: Tensor, baseline: Any, draws: Generator) -> Tensor:
@@ -173,16 +181,21 @@ def upsampled(mask: Tensor, size: Sequence[int], sigma: float) -> Tensor:
     """U: interpolated, then blurred along each dimension by the matrix that blurs its unit vectors."""
     mask = F.interpolate(mask, tuple(size), mode=UPSAMPLING[len(size)], align_corners=False)
     for dimension, pixels in enumerate(size, start=2):
-        blur = gaussian_filter1d(np.eye(pixels), sigma, axis=0, mode="nearest", truncate=3.0)
-        mask = (mask.movedim(dimension, -1) @ torch.from_numpy(blur).T.to(mask)).movedim(-1, dimension)
+        mask = (mask.movedim(dimension, -1) @ blur_matrix(pixels, sigma).T.to(mask)).movedim(-1, dimension)
     return mask
+
+
+@cache
+def blur_matrix(pixels: int, sigma: float) -> Tensor:
+    return torch.from_numpy(gaussian_filter1d(np.eye(pixels), sigma, axis=0, mode="nearest", truncate=3.0))
 
 
 def moved(x: Tensor, offset: Sequence[int]) -> Tensor:
     """Position i shows what was at i + offset, or the edge's value."""
     for dimension, (step, pixels) in enumerate(zip(offset, x.shape[2:], strict=True), start=2):
-        shown = [min(max(i + step, 0), pixels - 1) for i in range(pixels)]
-        x = torch.stack([x.select(dimension, i) for i in shown], dimension)
+        if step != 0:
+            shown = [min(max(i + step, 0), pixels - 1) for i in range(pixels)]
+            x = torch.stack([x.select(dimension, i) for i in shown], dimension)
     return x
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from dataclasses import replace
+from itertools import product
 from typing import Any
 
 import pytest
@@ -216,23 +217,27 @@ def all_values(method: Method) -> dict[str, Any]:
 # --- Grad modes ------------------------------------------------------------------------------------------------------
 
 
+class Scaled(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.net = Net()
+
+    def forward(self, x: Tensor, scale: Tensor) -> Any:
+        return self.net(x * scale.view(-1, 1, 1, 1))
+
+
 @each(OURS)
 @pytest.mark.parametrize("context", [torch.no_grad, torch.inference_mode, torch.enable_grad])
-@pytest.mark.parametrize("made_inside", [False, True])
-@pytest.mark.parametrize("frozen", [False, True])
-def test_every_grad_mode(method: Method, context: Any, made_inside: bool, frozen: bool) -> None:
-    class Scaled(Net):
-        def forward(self, x: Tensor, scale: Tensor | None = None) -> Tensor:
-            assert scale is not None
-            return super().forward(x * scale.view(-1, 1, 1, 1))
-
-    net, x, scale = Scaled().requires_grad_(not frozen), images(), torch.tensor([1.0, 2.0], dtype=torch.float64)
-    expected = method.expected(net, net.relu, x, 2, additional_forward_args=scale)
-    with context():
-        inputs, own = (images(), scale.clone()) if made_inside else (x, scale)
-        actual = method.explain(net, net.relu, inputs, 2, additional_forward_args=own)
-    method.assert_close(actual, expected)
-    assert not any(tensor.requires_grad for tensor in actual)
+def test_every_grad_mode(method: Method, context: Any) -> None:
+    model, x, scale = Scaled(), images(), torch.tensor([1.0, 2.0], dtype=torch.float64)
+    expected = method.expected(model, model.net.relu, x, 2, additional_forward_args=scale)
+    for made_inside, frozen in product([False, True], repeat=2):
+        model.requires_grad_(not frozen)
+        with context():
+            inputs, own = (images(), scale.clone()) if made_inside else (x, scale)
+            actual = method.explain(model, model.net.relu, inputs, 2, additional_forward_args=own)
+        method.assert_close(actual, expected)
+        assert not any(tensor.requires_grad for tensor in actual)
 
 
 @each(OURS)
