@@ -19,7 +19,6 @@ OF_METHODS = "Methods"
 ModelName = Annotated[
     str,
     typer.Option(
-        "--model",
         help="A torchvision classifier, efficientnet_lite0 to efficientnet_lite2, or your own PACKAGE.MODULE:FACTORY.",
         metavar="NAME",
         rich_help_panel=OF_MODEL,
@@ -28,7 +27,6 @@ ModelName = Annotated[
 WeightsName = Annotated[
     str,
     typer.Option(
-        "--weights",
         help="DEFAULT (pretrained), none (random), or a file with a state dict.",
         metavar="FILE",
         rich_help_panel=OF_MODEL,
@@ -37,26 +35,24 @@ WeightsName = Annotated[
 LayerName = Annotated[
     str,
     typer.Option(
-        "--layer",
         help="The layer to explain: its dotted path, NAME:input for its input, or auto for the last feature maps.",
         metavar="NAME",
         rich_help_panel=OF_MODEL,
     ),
 ]
-ChosenDevice = Annotated[Device, typer.Option("--device", help="Where the model runs.", rich_help_panel=OF_MODEL)]
+ChosenDevice = Annotated[Device, typer.Option(help="Where the model runs.", rich_help_panel=OF_MODEL)]
 NMasks = Annotated[
     int,
-    typer.Option("--n-masks", help="Random masks of rise.", min=1, metavar="N", rich_help_panel=OF_METHODS),
+    typer.Option(help="Random masks of rise.", min=1, metavar="N", rich_help_panel=OF_METHODS),
 ]
 Plugins = Annotated[
     list[str] | None,
     typer.Option(
-        "--plugin",
         help="A module that registers your own methods or metrics. Can be repeated.",
         metavar="PACKAGE.MODULE",
     ),
 ]
-PictureOutput = Annotated[Path, typer.Option("--output", help="The picture to write, a .png file.", metavar="FILE")]
+PictureOutput = Annotated[Path, typer.Option(help="The picture to write, a .png file.", metavar="FILE")]
 
 
 def load_on_device(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import re
 import subprocess
@@ -12,6 +13,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 from matplotlib.figure import Figure
+from numpy.typing import NDArray
+from PIL import Image
 
 import captum_scorecam
 from captum_scorecam.command_line import demo
@@ -26,7 +29,10 @@ def test_the_demo_explains_the_cat(folder: Path) -> None:
     done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=300, check=False)
     assert (done.returncode, done.stderr) == (0, "")
     check_table(done.stdout, channels=1280)
-    assert (folder / "demo.png").exists()
+    with Image.open(folder / "demo.png") as picture:
+        pixels = np.asarray(picture.convert("RGB")).astype(float)
+    rows, columns = len(pixels) // 2, pixels.shape[1] // 3
+    check_all_differ([pixels[i * rows :][:rows, j * columns :][:, :columns] for i in range(2) for j in range(3)])
 
 
 def test_the_demo_explains_the_cat_at_a_smaller_layer(
@@ -39,9 +45,13 @@ def test_the_demo_explains_the_cat_at_a_smaller_layer(
     assert (folder / "demo.png").exists()
     drawn = panels_of(figures[0])
     np.testing.assert_array_equal(drawn[0], drawn[3])  # the image
-    for first in range(6):
-        for second in set(range(first + 1, 6)) - {first + 3 if first == 0 else -1}:
-            assert np.abs(drawn[first] - drawn[second]).mean() > 1, (first, second)
+    check_all_differ(drawn)
+
+
+def check_all_differ(panels: list[NDArray[np.float64]]) -> None:
+    """Checks two rows of three panels: all differ, except the image, which is in both rows."""
+    for first, second in itertools.combinations(range(6), 2):
+        assert (first, second) == (0, 3) or np.abs(panels[first] - panels[second]).mean() > 1, (first, second)
 
 
 def check_table(output: str, channels: int) -> None:
