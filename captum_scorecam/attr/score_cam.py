@@ -135,7 +135,7 @@ class ScoreCAM(LayerAttribution, PerturbationAttribution):
 
     @property
     def multiplies_by_inputs(self) -> bool:
-        """False, as for LayerGradCam: the map weighs activations, not differences of inputs from a baseline."""
+        """False, as for LayerGradCam, since the map weighs activations, not differences of inputs from a baseline."""
         return False
 
     @log_usage()

@@ -18,14 +18,17 @@ from captum_scorecam.evaluation.report.page import write_report
 from captum_scorecam.evaluation.request import ExplanationRequest, MethodOptions, MethodRun
 from captum_scorecam.evaluation.run import run_evaluation
 from captum_scorecam.evaluation.settings import read_settings
-from captum_scorecam.evaluation.summary import Summary, summarize
+from captum_scorecam.evaluation.statistics import Estimate
+from captum_scorecam.evaluation.summary import Group, Summary, summarize
 
 __all__ = [
     "METHODS",
     "METRICS",
     "Curve",
+    "Estimate",
     "ExplanationRequest",
     "Failure",
+    "Group",
     "Method",
     "MethodOptions",
     "MethodRun",

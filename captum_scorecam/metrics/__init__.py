@@ -3,12 +3,13 @@
 from captum_scorecam.metrics.average_drop import AverageDrop, AverageGain, AverageIncrease
 from captum_scorecam.metrics.energy_pointing_game import EnergyPointingGame, PointingGame
 from captum_scorecam.metrics.insertion_deletion import DeletionAUC, InsertionAUC
-from captum_scorecam.metrics.plot import plot_curves
+from captum_scorecam.metrics.plot import CurvePoints, plot_curves
 
 __all__ = [
     "AverageDrop",
     "AverageGain",
     "AverageIncrease",
+    "CurvePoints",
     "DeletionAUC",
     "EnergyPointingGame",
     "InsertionAUC",

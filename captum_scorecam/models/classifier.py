@@ -32,7 +32,7 @@ class Prediction:
 
     @property
     def probabilities(self) -> Tensor:
-        """One probability per class: the softmax of the scores, or the scores if they are probabilities already."""
+        """The softmax of the scores, or the scores themselves if they are probabilities."""
         return self.scores if self.score == "output" else self.scores.softmax(0)
 
 
