@@ -25,8 +25,8 @@ from captum_scorecam.command_line.progress import shown_progress
 from captum_scorecam.command_line.summary_table import print_summary
 from captum_scorecam.datasets import DATA_FORMATS, DataFormat, open_data, read_label_table
 from captum_scorecam.evaluation import METHODS, METRICS, MethodOptions, plan_evaluation, run_evaluation
-from captum_scorecam.evaluation.methods import DEFAULT_METHODS
-from captum_scorecam.evaluation.metrics.registry import DEFAULT_METRICS
+from captum_scorecam.evaluation.methods import DEFAULT_METHODS, check_methods
+from captum_scorecam.evaluation.metrics.registry import DEFAULT_METRICS, check_metrics
 from captum_scorecam.evaluation.plan import Provenance
 from captum_scorecam.evaluation.ranks import is_first_rank, local_rank
 from captum_scorecam.evaluation.records import Target
@@ -144,13 +144,14 @@ def evaluate(
     """
     with plain_messages(context, _INTERRUPTED):
         import_plugins(plugin or [])
+        methods, metrics = check_methods(method), check_metrics(metric)  # before the model is loaded
         check_model_name(model)
         dataset = open_data(data, data_format)
         plan = plan_evaluation(
             load_on_device(model, weights, device, gpu=local_rank(), seed=seed),
             dataset,
-            methods=method,
-            metrics=metric,
+            methods=methods,
+            metrics=metrics,
             layer=layer,
             target=target,
             images=images,

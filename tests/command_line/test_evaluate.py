@@ -104,6 +104,14 @@ def test_bad_input_is_one_line_and_status_2(
     assert sorted(folder.rglob("*")) == before
 
 
+@pytest.mark.usefixtures("folder")
+@pytest.mark.parametrize("option", ["--method", "--metric"])
+def test_a_misspelled_name_is_reported_before_the_model_is_loaded(option: str) -> None:
+    failing = ("--model", "tests.support.colour_classifier:failing")
+    result = evaluate("data", "--output", "run", *failing, option, "magic")
+    assert result.output.startswith(f"Error: Expected each of `{option}` to be one of ")
+
+
 def test_an_interrupted_run_says_how_to_resume(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def interrupt(*_: object) -> None:
         raise KeyboardInterrupt
