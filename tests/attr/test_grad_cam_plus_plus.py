@@ -215,7 +215,18 @@ def test_token_ids_may_be_the_input() -> None:
     assert_close(LayerGradCamPlusPlus(net, net.conv).attribute(ids, 2), naive_grad_cam_plus_plus(net, net.conv, ids, 2))
 
 
-# --- Compiled models and bad gradients -------------------------------------------------------------------------------
+# --- Training mode, compiled models, bad gradients -------------------------------------------------------------------
+
+
+def test_map_in_training_mode_has_the_statistics_of_the_batch() -> None:
+    net, other, x = Net().train(), Net().train(), images()
+    activations = other.relu(other.norm(other.conv(x)))
+    output = other.fc(F.adaptive_avg_pool2d(activations, 2).flatten(1))
+    (gradients,) = torch.autograd.grad(output[:, 2].sum(), activations)
+    weights = equation_19(activations.detach(), gradients)
+    with pytest.warns(UserWarning, match="training mode"):
+        actual = LayerGradCamPlusPlus(net, net.relu).attribute(x, 2)
+    assert_close(actual, torch.einsum("nk,nkhw->nhw", weights, activations.detach()).unsqueeze(1))
 
 
 @pytest.mark.usefixtures("fresh_compiler")
