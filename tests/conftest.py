@@ -46,7 +46,7 @@ def cat() -> Tensor:
 
 def photograph(size: int) -> Tensor:
     """The square in the middle of chelsea, resized, 1×3×size×size in [-1, 1]."""
-    pixels = torch.from_numpy(skimage.data.chelsea()).permute(2, 0, 1)[None].float()  # type: ignore[no-untyped-call]
+    pixels = torch.from_numpy(skimage.data.chelsea()).permute(2, 0, 1)[None].float()
     rows, columns = pixels.shape[2:]
     left = (columns - rows) // 2
     square = pixels[..., left : left + rows]

@@ -31,7 +31,7 @@ def test_upsampled_grids_are_skimages() -> None:
     grids, shifts = torch.rand(5, 3, 4, generator=seeded()).round().double(), torch.rand(5, 2, generator=seeded(1))
     masks = upsample_grids(grids, shifts, (13, 9))  # cells of 5×3 pixels
     for grid, shift, mask in zip(grids, shifts, masks, strict=True):
-        whole = resize(grid.numpy(), (20, 15), order=1, mode="edge", anti_aliasing=False)  # type: ignore[no-untyped-call]
+        whole = resize(grid.numpy(), (20, 15), order=1, mode="edge", anti_aliasing=False)
         top, left = int(shift[0] * 5), int(shift[1] * 3)
         torch.testing.assert_close(mask[0], torch.from_numpy(whole[top : top + 13, left : left + 9]))
 
