@@ -28,7 +28,7 @@ from captum_scorecam._messages import (
 )
 from captum_scorecam.metrics import functional
 from tests.support.attributions import OURS, Method, each
-from tests.support.small_net import Net, images, nothing_changes
+from tests.support.small_net import Net, images
 
 
 @contextmanager
@@ -254,86 +254,6 @@ def test_warning_points_at_the_line_of_the_call_that_stands_in_the_users_score()
         LayerGradCamPlusPlus(net, net.relu, score=score).attribute(x, target=2)
     assert_point_here(caught, "ran 2 times")
     assert len(caught) == 1
-
-
-# --- The user's filters ----------------------------------------------------------------------------------------------
-
-
-@each(OURS)
-def test_warning_made_an_error_changes_nothing(method: Method) -> None:
-    net, x = Net().train(), images()
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        with nothing_changes(net, x), pytest.raises(UserWarning, match="training mode"):
-            method.explain(net, net.relu, x, 2)
-
-
-@pytest.mark.parametrize("failure", [RuntimeError, KeyboardInterrupt])
-def test_warning_made_an_error_hides_no_error_of_the_model(failure: type[BaseException]) -> None:
-    def fail(x: Tensor) -> Tensor:
-        net(x)
-        raise failure("stopped")
-
-    net, x = Net().train(), images()
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        with nothing_changes(net, x), pytest.raises(failure, match="stopped"):
-            ScoreCAM(fail, net.relu).attribute(x, 2)
-
-
-def shown(action: Literal["default", "once", "always", "ignore", "module"], call: Callable[[], object]) -> int:
-    """How often a warning is shown when `call` runs three times under a filter."""
-    globals().pop("__warningregistry__", None)
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter(action)
-        for _ in range(3):
-            call()
-    return len(caught)
-
-
-@each(OURS)
-def test_filters_of_the_user_count_as_usual(method: Method) -> None:
-    net, x = Net(dropout=0.5).train(), images()
-    attribution = method.made(net, net.relu)
-
-    def call() -> None:
-        getattr(attribution, method.entry)(x, **method.arguments(2))
-
-    assert shown("default", call) == 1
-    assert shown("always", call) == 3
-    assert shown("ignore", call) == 0
-
-
-def test_warning_is_shown_once_under_once() -> None:
-    net, x = Net(dropout=0.5).train(), images()
-    net.norm.eval()
-    warnings.onceregistry.clear()  # type: ignore[attr-defined]
-    first, second = (partial(ScoreCAM(net, net.relu).attribute, x, target) for target in (2, 3))
-    assert shown("once", lambda: (first(), second())) == 1
-
-
-def test_filter_by_the_users_module_applies() -> None:
-    net, x = Net().train(), images()
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        warnings.filterwarnings("ignore", module=re.escape(__name__))
-        ScoreCAM(net, net.relu).attribute(x, 2)
-
-
-@each(OURS)
-def test_filters_stay_and_the_models_own_warnings_are_shown(method: Method) -> None:
-    class Outspoken(Net):
-        def forward(self, x: Tensor) -> Tensor:
-            warnings.warn("mine", FutureWarning, stacklevel=1)
-            return super().forward(x)
-
-    net, x = Outspoken(), images()
-    with every_warning() as caught:
-        before = list(warnings.filters)
-        method.explain(net, net.relu, x, 2)
-        assert list(warnings.filters) == before
-    assert {str(warning.message) for warning in caught} == {"mine"}
-    assert len(caught) == net.forwards
 
 
 # --- The pieces ------------------------------------------------------------------------------------------------------

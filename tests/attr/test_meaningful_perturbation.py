@@ -21,7 +21,7 @@ from captum_scorecam.attr.deletion_game import (
 )
 from captum_scorecam.masking.scaling import resize
 from captum_scorecam.scoring.masked_forward import MaskedForward
-from tests.support.naive_methods import naive_meaningful_perturbation
+from tests.support.naive_meaningful_perturbation import naive_meaningful_perturbation
 from tests.support.small_net import Net, assert_close, images, nothing_changes
 
 # A mask of the input's own size that nothing blurs or moves: each cell is one pixel.

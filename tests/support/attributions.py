@@ -14,13 +14,13 @@ from torch import Generator, Tensor, nn
 
 from captum_scorecam import RISE, InputSpaceAttribution, LayerGradCamPlusPlus, MeaningfulPerturbation, ScoreCAM
 from tests.naive_reference import naive_score_cam
+from tests.support.naive_meaningful_perturbation import naive_meaningful_perturbation
 from tests.support.naive_methods import (
     Forward,
     Tensors,
     as_tuple,
     in_input_space,
     naive_grad_cam_plus_plus,
-    naive_meaningful_perturbation,
     naive_rise_terms,
 )
 from tests.support.small_net import assert_close
@@ -83,6 +83,11 @@ class Method:
     def takes(self, name: str) -> bool:
         """Whether the call has a parameter of that name."""
         return name in signature(getattr(self.over or self.attribution, self.entry)).parameters
+
+    @property
+    def one_row_each(self) -> dict[str, Any]:
+        """The option of the call that makes the smallest chunks, where the method has chunks."""
+        return {"perturbations_per_eval": 1} if self.takes("perturbations_per_eval") else {}
 
     def made(self, forward_func: Forward, layer: nn.Module, **options: Any) -> Any:
         """The attribution, with `options` in addition to the configuration's."""
@@ -210,6 +215,7 @@ def grad_cam_plus_plus_reference(
 
 FEW_MASKS: dict[str, Any] = {"n_masks": 9}
 FEW_STEPS: dict[str, Any] = {"n_iterations": 4, "grid_size": 4, "mask_blur": 1.0}
+OF_MASK: dict[str, Any] = {"gradients": True, "rounding": 1e-6}  # Adam divides by the gradient, which may be near zero
 PROBABILITY: dict[str, Any] = {"score": "probability", "channel_weighting": "score"}
 
 METHODS: dict[str, Method] = {
@@ -229,19 +235,16 @@ METHODS: dict[str, Method] = {
     "RISE": Method(RISE, rise_reference, FEW_MASKS),
     "RISE, output": Method(RISE, rise_reference, {**FEW_MASKS, "score": "output"}, {"baselines": -0.5}),
     "RISE, several targets": Method(RISE, several_targets(rise_reference), FEW_MASKS, entry="attribute_targets"),
-    "RISE, with error": Method(RISE, rise_reference_with_error, FEW_MASKS, entry="attribute_with_error", rounding=1e-6),
-    "Mask": Method(MeaningfulPerturbation, mask_reference, FEW_STEPS, rounding=1e-6, gradients=True),
+    "RISE, with error": Method(RISE, rise_reference_with_error, FEW_MASKS, entry="attribute_with_error"),
+    "Mask": Method(MeaningfulPerturbation, mask_reference, FEW_STEPS, **OF_MASK),
     "Mask, baseline": Method(
         MeaningfulPerturbation,
         mask_reference,
         {**FEW_STEPS, "perturbation": "baseline", "score": "output"},
         {"baselines": 0.5},
-        rounding=1e-6,
-        gradients=True,
+        **OF_MASK,
     ),
-    "Mask, noise": Method(
-        MeaningfulPerturbation, mask_reference, {**FEW_STEPS, "perturbation": "noise"}, rounding=1e-6, gradients=True
-    ),
+    "Mask, noise": Method(MeaningfulPerturbation, mask_reference, {**FEW_STEPS, "perturbation": "noise"}, **OF_MASK),
     "Grad-CAM++": Method(LayerGradCamPlusPlus, grad_cam_plus_plus_reference, gradients=True),
     "Grad-CAM++, probability": Method(
         LayerGradCamPlusPlus,

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from captum_scorecam import LayerGradCamPlusPlus, MeaningfulPerturbation
+from captum_scorecam import MeaningfulPerturbation
 from tests.support.attributions import METHODS, OURS, Method, each, flat, seeded
 from tests.support.small_net import Net, images, nothing_changes
 
@@ -218,42 +218,3 @@ def test_data_parallel_and_device_ids(method: Method) -> None:
         attribution = method.made(nn.DataParallel(net), net.relu, device_ids=[0])
         actual = getattr(attribution, method.entry)(x, **method.arguments(2))
         method.assert_close(flat(actual), expected)
-
-
-@each(OURS, lambda method: method.of_layer)
-def test_layer_that_cannot_be_explained_is_refused(method: Method) -> None:
-    net, x = Net(), images()
-    with pytest.raises(ValueError, match=r"Expected `layer` to run in the forward of `forward_func`, but .*ReLU\(\)"):
-        method.explain(net, nn.ReLU(), x, 2)
-    with pytest.raises(ValueError, match=r"shape N×K×spatial \(1 to 3 spatial dimensions\), but got shape \(2, "):
-        method.explain(net, net.fc, x, 2)
-    with pytest.raises(ValueError, match=r"2 spatial dimensions.*but got shape \(2, 6, 30\).*activation_transform"):
-        method.explain(net, net.relu, x, 2, activation_transform=lambda maps: maps.flatten(2))
-    with pytest.raises(TypeError, match=r"the layer to return floating-point tensors, but got torch\.int64"):
-        method.explain(net, net.relu, x, 2, activation_transform=lambda maps: maps.long())
-    with pytest.raises(ValueError, match="Expected finite activations, but got NaN or Inf"):
-        method.explain(net, net.relu, x / 0, 2)
-    assert net.forwards == 5
-
-
-@each(OURS, lambda method: (method.over or method.attribution) is not LayerGradCamPlusPlus)
-def test_inputs_that_cannot_be_masked_are_refused_before_any_forward(method: Method) -> None:
-    net, x = Net(), images()
-    with pytest.raises(TypeError, match=r"Expected floating-point inputs.*torch\.int64.*`additional_forward_args`"):
-        method.explain(net, net.relu, x.long(), 2)
-    with pytest.raises(ValueError, match=r"shape N×C×spatial \(1 to 3 spatial dimensions\), but got shape \(12, 10\)"):
-        method.explain(net, net.relu, x[0, 0], 2)
-    with pytest.raises(ValueError, match=r"same number of examples, at least one, but got \[2, 1\]"):
-        method.explain(net, net.relu, (x, x[:1]), 2)
-    with pytest.raises(ValueError, match=r"same number of examples, at least one, but got \[0\]"):
-        method.explain(net, net.relu, x[:0], 2)
-    assert net.forwards == 0
-
-
-@each(OURS)
-@pytest.mark.parametrize("batch", [1, 2])
-def test_output_without_a_row_for_each_example_is_refused(method: Method, batch: int) -> None:
-    net = Net()
-    with pytest.raises(ValueError, match=rf"one row per input row, but got shape \(.*\) for {batch} input rows"):
-        method.explain(lambda x: net(x).sum(0, keepdim=True).expand(3, 7), net.relu, images(batch), 2)
-    assert net.forwards == 1

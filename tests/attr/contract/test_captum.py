@@ -80,27 +80,6 @@ def test_output_of_one_value_for_each_example_needs_no_target(method: Method) ->
     method.assert_close(actual, method.expected(model, model.net.conv, x))
 
 
-@each(METHODS)
-@pytest.mark.parametrize(
-    ("target", "error", "message"),
-    [
-        (None, AssertionError, "Target not provided when necessary, cannot"),
-        (7, IndexError, "index 7 is out of bounds for dimension 1 with size 7"),
-        ([0, 7], (IndexError, RuntimeError), "index 7 is out of bounds for dimension 1 with size 7"),
-        (torch.tensor([7, 0]), (IndexError, RuntimeError), "index 7 is out of bounds for dimension 1 with size 7"),
-        ([0, 1, 2], AssertionError, "number of targets|Target list length does not match"),
-        ("cat", AssertionError, "not valid"),
-    ],
-)
-def test_wrong_target_gets_captums_error_after_one_forward_at_most(
-    method: Method, target: Any, error: Any, message: str
-) -> None:
-    net = Net()
-    with pytest.raises(error, match=message):
-        method.explain(net, net.relu, images(), target)
-    assert net.forwards <= 1  # Captum needs an output to see what is wrong
-
-
 # --- The protocol ----------------------------------------------------------------------------------------------------
 
 NAMES = {
@@ -155,7 +134,7 @@ def in_input_space(method: Method, net: Net) -> Any:
 def test_noise_tunnel_without_noise_is_the_plain_call(method: Method) -> None:
     net, x = Net(), images()
     method = replace(method, seed=3) if method.takes("generator") else method  # the tunnel draws from the global one
-    tunnel, tolerance = NoiseTunnel(method.made(net, net.relu)), max(method.rounding, 1e-7)
+    tunnel = NoiseTunnel(method.made(net, net.relu))
     (plain,) = method.explain(net, net.relu, x, [3, 5])
     plain = plain.detach()
 
@@ -164,12 +143,12 @@ def test_noise_tunnel_without_noise_is_the_plain_call(method: Method) -> None:
         (result,) = flat(tunnel.attribute(x, **given))
         return result.detach()
 
-    method.assert_close((through_the_tunnel(),), (plain,), tolerance)
-    method.assert_close((through_the_tunnel(nt_type="smoothgrad_sq"),), (plain**2,), tolerance)
+    method.assert_close((through_the_tunnel(),), (plain,))
+    method.assert_close((through_the_tunnel(nt_type="smoothgrad_sq"),), (plain**2,))
     variance = through_the_tunnel(nt_type="vargrad")
     assert float(variance.abs().max()) <= 1e-10 * max(1, float(plain.abs().max()) ** 2)
     if method.seed is None:  # one generator would move on from batch to batch
-        method.assert_close((through_the_tunnel(nt_samples_batch_size=1),), (plain,), tolerance)
+        method.assert_close((through_the_tunnel(nt_samples_batch_size=1),), (plain,))
 
 
 @each(METHODS, of_one_target)
@@ -190,7 +169,7 @@ def test_sensitivity_is_zero_without_a_perturbation_and_its_formula_with_one(met
     net, x, step = Net(), images(3), 0.2 * images(3, seed=9)
     explain, options = in_input_space(method, net).attribute, method.arguments([3, 5, 0])
     still = sensitivity_max(explain, x, lambda inputs, _radius: inputs, n_perturb_samples=2, **options)
-    assert float(still.max()) < 1e-6
+    assert float(still.max()) < 1e-12
     moved = sensitivity_max(explain, x, lambda inputs, _radius: inputs + step, n_perturb_samples=1, **options)
     before, after = (explain(z, **options).detach().flatten(1) for z in (x, x + step))
     expected = (after - before).norm(dim=1) / before.norm(dim=1)

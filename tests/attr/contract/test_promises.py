@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 from dataclasses import replace
-from itertools import product
 from typing import Any
 
 import pytest
@@ -29,14 +28,9 @@ class FailsAt:
         return self.net(x)
 
 
-def one_row_each(method: Method) -> dict[str, Any]:
-    """The smallest chunks, where the method has chunks."""
-    return {"perturbations_per_eval": 1} if method.takes("perturbations_per_eval") else {}
-
-
 def forwards_of(method: Method) -> int:
     net = Net()
-    method.explain(net, net.relu, images(), 2, **one_row_each(method))
+    method.explain(net, net.relu, images(), 2, **method.one_row_each)
     return net.forwards
 
 
@@ -51,7 +45,7 @@ def test_nothing_of_the_users_is_changed(method: Method, layer: str, grad_mode: 
     net.relu.register_forward_hook(lambda _module, _taken, given: seen.append(len(given)))
     net.relu.register_forward_pre_hook(lambda _module, taken: seen.append(len(taken[0])))
     with torch.set_grad_enabled(grad_mode), nothing_changes(net, x):
-        method.explain(net, getattr(net, layer), x, 2, **one_row_each(method))
+        method.explain(net, getattr(net, layer), x, 2, **method.one_row_each)
     assert x.requires_grad == requires_grad  # Captum sets the flag on a tensor that is the layer's input
     assert len(seen) == 2 * net.forwards  # the user's own hooks ran in every forward
     assert seen[:2] == [2, 2]
@@ -64,7 +58,7 @@ def test_nothing_is_changed_whichever_forward_raises(method: Method, failure: ty
     for n in range(1, forwards_of(method) + 1):
         failing = FailsAt(net, n, failure)
         with nothing_changes(net, x), pytest.raises(failure, match="stopped"):
-            method.explain(failing, net.relu, x, 2, **one_row_each(method))
+            method.explain(failing, net.relu, x, 2, **method.one_row_each)
         assert failing.calls == n
     method.assert_close(method.explain(net, net.relu, x, 2), method.expected(net, net.relu, x, 2))
 
@@ -122,7 +116,7 @@ def test_training_mode_keeps_statistics_when_a_masked_forward_raises(method: Met
         pytest.warns(UserWarning, match="training mode") as caught,
         pytest.raises(RuntimeError, match="stopped"),
     ):
-        method.explain(FailsAt(net, n), net.relu, x, 2, **one_row_each(method))
+        method.explain(FailsAt(net, n), net.relu, x, 2, **method.one_row_each)
     assert len(caught) == 1
 
 
@@ -133,7 +127,7 @@ def test_map_in_training_mode_is_that_of_the_batch_that_runs(method: Method) -> 
     other = copy.deepcopy(net)
     expected = method.expected(other, other.relu, x, 2)
     with pytest.warns(UserWarning, match="training mode"):
-        actual = method.explain(net, net.relu, x, 2, **one_row_each(method))
+        actual = method.explain(net, net.relu, x, 2, **method.one_row_each)
     method.assert_close(actual, expected)
 
 
@@ -212,58 +206,3 @@ def test_in_place_layer_is_explained_at_its_input(method: Method) -> None:
 
 def all_values(method: Method) -> dict[str, Any]:
     return {"relu_attributions": False} if method.of_layer else {}
-
-
-# --- Grad modes ------------------------------------------------------------------------------------------------------
-
-
-class Scaled(nn.Module):
-    def __init__(self) -> None:
-        super().__init__()
-        self.net = Net()
-
-    def forward(self, x: Tensor, scale: Tensor) -> Any:
-        return self.net(x * scale.view(-1, 1, 1, 1))
-
-
-@each(OURS)
-@pytest.mark.parametrize("context", [torch.no_grad, torch.inference_mode, torch.enable_grad])
-def test_every_grad_mode(method: Method, context: Any) -> None:
-    model, x, scale = Scaled(), images(), torch.tensor([1.0, 2.0], dtype=torch.float64)
-    expected = method.expected(model, model.net.relu, x, 2, additional_forward_args=scale)
-    for made_inside, frozen in product([False, True], repeat=2):
-        model.requires_grad_(not frozen)
-        with context():
-            inputs, own = (images(), scale.clone()) if made_inside else (x, scale)
-            actual = method.explain(model, model.net.relu, inputs, 2, additional_forward_args=own)
-        method.assert_close(actual, expected)
-        assert not any(tensor.requires_grad for tensor in actual)
-
-
-@each(OURS)
-def test_tensor_made_in_inference_mode_is_explained_outside_of_it(method: Method) -> None:
-    net = Net()
-    with torch.inference_mode():
-        x = images()
-    method.assert_close(method.explain(net, net.relu, x, 2), method.expected(net, net.relu, images(), 2))
-
-
-@each(OURS)
-def test_result_of_inputs_that_require_gradients_is_detached(method: Method) -> None:
-    net, x = Net(), images().requires_grad_()
-    actual = method.explain(net, net.relu, x, 2)
-    assert [(tensor.requires_grad, tensor.is_leaf) for tensor in actual] == [(False, True)] * len(actual)
-
-
-@each(OURS, lambda method: not method.gradients)
-def test_no_forward_builds_a_graph(method: Method) -> None:
-    class Watching(Net):
-        def forward(self, x: Tensor) -> Tensor:
-            out = super().forward(x)
-            graphs.append(out.requires_grad)
-            return out
-
-    graphs: list[bool] = []
-    net, x = Watching(), images().requires_grad_()
-    method.explain(net, net.relu, x, 2, **one_row_each(method))
-    assert graphs == [False] * forwards_of(method)
