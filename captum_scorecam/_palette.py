@@ -6,7 +6,7 @@ MAP_COLORS = "inferno"  # a colour map of matplotlib, from the lowest to the hig
 
 # Contrast of 3 or more against white and against the report's dark background, so that one palette serves both; the
 # first five can be told apart with any colour vision.
-CURVE_COLORS = ("#306ebe", "#e9622e", "#2e9e63", "#b06df0", "#8c5a2b", "#2698c8", "#c9457f", "#8a8a8a")
+CURVE_COLORS = ("#306ebe", "#e9622e", "#2e9e63", "#b06df0", "#96612f", "#2698c8", "#c9457f", "#8a8a8a")
 _LINE_STYLES = ("-", "--", ":", "-.")
 
 

@@ -100,7 +100,7 @@ def test_the_means_are_in_the_table_with_their_intervals(page: Page) -> None:
 def test_differences_are_to_the_chosen_method(tmp_path: Path) -> None:
     run = write_run(tmp_path / "run")
     page = Page(write_report(run, tmp_path / "page.html", "rise").read_text(encoding="utf-8"))
-    assert "Differences to RISE" in page.texts["h2"]
+    assert "Differences from RISE" in page.texts["h2"]
     methods = [row["data-method"] for row in page.of("figure") if "data-method" in row][:3]
     assert methods == METHODS
     with pytest.raises(ValueError, match="Expected `reference` to be one of grad_cam, score_cam, rise, but got 'mask'"):
@@ -156,7 +156,7 @@ def test_a_run_in_which_everything_failed_has_a_report(tmp_path: Path) -> None:
     run = write_run(tmp_path / "run")
     write_records(run, [record for record in make_records() if record.error is not None])
     page = Page(write_report(run).read_text(encoding="utf-8"))
-    assert page.texts["h2"] == ["Means", "Differences to Score-CAM", "Failures"]
+    assert page.texts["h2"] == ["Means", "Differences from Score-CAM", "Failures"]
     assert page.of("article") == []
 
 
