@@ -2,20 +2,19 @@
 Beyond image classifiers
 ========================
 
-Score-CAM asks one question of a network: how much of the class is left when only the places that this channel marks
-remain visible? Nothing in it says "photograph". It needs a layer whose output has places, an input with the same kind
-of places, and a number to watch. This page takes it to four kinds of model:
+Score-CAM asks how much of a class score remains when only the places that a channel highlights stay visible. Nothing
+about that is specific to photographs. It takes a layer with spatial dimensions, an input with the same number of
+spatial dimensions, and a score. This tutorial applies it to four kinds of models:
 
-- a 1-D network that looks for a premature heartbeat in an ECG,
-- a 3-D network that looks for a nodule in a volume,
-- a segmentation network, which has an answer for every pixel,
-- a Vision Transformer, whose layers give tokens rather than maps.
+- a 1-D network that detects a premature heartbeat in an ECG,
+- a 3-D network that detects a nodule in a volume,
+- a segmentation network, which classifies every pixel,
+- a Vision Transformer, whose layers return tokens rather than maps.
 
-All data are generated and all four networks are trained on this page, in seconds. That has a reason beyond speed: we
-put the evidence there ourselves, so we know where it is and can check the maps instead of admiring them. Each section
+All data are generated and all four networks are trained by this script, in seconds. Speed is not the only reason: we
+place the evidence ourselves, so we know where it is and can evaluate the maps instead of admiring them. Each section
 ends with a number, the share of the map's energy that lies on the evidence
-(:func:`~captum_scorecam.metrics.functional.energy_pointing_game`), beside the share that a map spread evenly would
-have.
+(:func:`~captum_scorecam.metrics.functional.energy_pointing_game`), next to the share of a uniform map.
 """
 
 import math
@@ -23,6 +22,7 @@ import math
 import matplotlib.pyplot as plt
 import torch
 from captum.attr import LayerAttribution
+from matplotlib.axes import Axes
 from matplotlib.collections import PathCollection
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -31,8 +31,8 @@ from torchvision.models import VisionTransformer
 from captum_scorecam import RISE, InputSpaceAttribution, ScoreCAM, vit_activation_maps
 from captum_scorecam.metrics.functional import energy_pointing_game
 
-torch.manual_seed(0)  # the networks' first weights
-generator = torch.Generator().manual_seed(0)  # the data
+torch.manual_seed(0)  # initial weights
+generator = torch.Generator().manual_seed(0)  # data
 
 
 def uniform(*size: int, low: float = 0.0, high: float = 1.0) -> Tensor:
@@ -44,7 +44,7 @@ def noise(*size: int) -> Tensor:
 
 
 def train(model: nn.Module, inputs: Tensor, labels: Tensor, epochs: int, learning_rate: float = 3e-3) -> nn.Module:
-    """Trains with Adam in batches of 32, and returns the model in evaluation mode."""
+    """Trains with Adam and batches of 32; returns the model in evaluation mode."""
     optimizer = torch.optim.Adam(model.parameters(), learning_rate)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, learning_rate, epochs * (-(-len(inputs) // 32)))
     for _ in range(epochs):
@@ -61,21 +61,21 @@ def accuracy(model: nn.Module, inputs: Tensor, labels: Tensor) -> float:
     return float((model(inputs).argmax(1) == labels).float().mean())
 
 
-def compare_with_even_spread(maps: Tensor, evidence: Tensor) -> tuple[float, float]:
-    """Prints and returns the share of the energy on the evidence, and the share that an even map would have."""
+def compare_with_uniform_map(maps: Tensor, evidence: Tensor) -> tuple[float, float]:
+    """Prints and returns the share of the energy on the evidence, for the maps and for a uniform map."""
     energy = float(energy_pointing_game(maps, evidence))
-    even = float(evidence.float().mean())
-    print(f"energy on the evidence: {energy:.0%}, of an even map: {even:.0%} ({len(maps)} examples)")
-    return energy, even
+    uniform_energy = float(evidence.float().mean())
+    print(f"energy on the evidence: {energy:.0%}, of a uniform map: {uniform_energy:.0%} ({len(maps)} examples)")
+    return energy, uniform_energy
 
 
 # %%
-# A signal: which beat was it?
-# ----------------------------
+# A signal: which heartbeat?
+# --------------------------
 #
-# An ECG of a few heartbeats is a tensor of shape N×1×512. Each beat is a small P wave, the sharp QRS complex and a
-# broad T wave. In half of the recordings one beat comes early, without a P wave and with a wide complex: a premature
-# ventricular contraction. The label says only that there is one, never where.
+# An ECG of a few heartbeats is a tensor of shape N×1×512. Each beat consists of a small P wave, the sharp QRS complex
+# and a broad T wave. In half of the recordings one beat comes early, without a P wave and with a wide complex: a
+# premature ventricular contraction. The label only says that there is one, not where.
 
 LENGTH = 512
 
@@ -85,7 +85,7 @@ def wave(time: Tensor, centre: float, width: float, height: float) -> Tensor:
 
 
 def ecg(premature: bool) -> tuple[Tensor, Tensor]:
-    """A recording of 512 samples, and where its premature beat is."""
+    """Generates a recording of 512 samples and the mask of its premature beat."""
     time, signal, evidence = torch.arange(LENGTH).float(), torch.zeros(LENGTH), torch.zeros(LENGTH, dtype=torch.bool)
     gap = float(uniform(1, low=75, high=95))
     centres = torch.arange(gap / 2, LENGTH - 20, gap) + 3 * noise(len(torch.arange(gap / 2, LENGTH - 20, gap)))
@@ -119,29 +119,29 @@ signals, labels, evidence = ecgs(100)
 print(f"accuracy on 100 new recordings: {accuracy(ecg_net, signals, labels):.1%}")
 
 # %%
-# The call is the one that images get. The layer's maps are N×32×64 here, so they are upsampled linearly to the 512
-# samples, and each masks the signal. A masked sample becomes 0, which for an ECG is the flat line between beats: a
-# baseline that means "nothing here". Where 0 means something in your signals, give another one with ``baselines``.
+# The call is the same as for images. The layer's maps are N×32×64: each channel is upsampled linearly to 512 samples
+# and masks the signal. A masked sample becomes 0, which in an ECG is the flat line between beats: a baseline that means
+# "nothing here". If 0 means something in your signals, pass a different one as ``baselines``.
 
 with_premature = signals[labels == 1]
 maps = ScoreCAM(ecg_net, ecg_net[2]).attribute(with_premature, target=1)
 print("signals", tuple(with_premature.shape), "maps", tuple(maps.shape))
 
 maps = LayerAttribution.interpolate(maps, (LENGTH,), "linear")
-energy, even = compare_with_even_spread(maps, evidence[labels == 1])
-if energy < 3 * even:
+energy, uniform_energy = compare_with_uniform_map(maps, evidence[labels == 1])
+if energy < 3 * uniform_energy:
     raise RuntimeError("The maps are not on the premature beats.")
 
 # %%
-# Three of the recordings, each sample coloured by its importance. The grey band is where we put the premature beat;
-# the network was never told.
+# Three of the recordings, with each sample coloured by its attribution. The grey band marks the premature beat, whose
+# position the network was never given.
 
 
-def draw_signal(axis: plt.Axes, signal: Tensor, importance: Tensor, where: Tensor) -> PathCollection:
+def draw_signal(axis: Axes, signal: Tensor, attribution: Tensor, where: Tensor) -> PathCollection:
     time = torch.arange(LENGTH)
     axis.fill_between(time, -0.8, 1.5, where=where, color="0.88", linewidth=0)
     axis.plot(time, signal, color="0.7", linewidth=1)
-    points = axis.scatter(time, signal, c=importance / importance.max(), cmap="plasma_r", s=9, zorder=2)
+    points = axis.scatter(time, signal, c=attribution / attribution.max(), cmap="inferno_r", s=9, zorder=2)
     axis.set(xlim=(0, LENGTH - 1), ylim=(-0.8, 1.5), yticks=[])
     return points
 
@@ -149,24 +149,24 @@ def draw_signal(axis: plt.Axes, signal: Tensor, importance: Tensor, where: Tenso
 figure, axes = plt.subplots(3, 1, figsize=(7, 5), sharex=True, layout="constrained")
 for n, axis in enumerate(axes):
     points = draw_signal(axis, with_premature[n, 0], maps[n, 0], evidence[labels == 1][n])
-axes[0].set_title("ECG, coloured by Score-CAM for 'premature beat' (grey: where it is)")
+axes[0].set_title("ECG, coloured by Score-CAM for 'premature beat' (grey: the premature beat)")
 axes[-1].set_xlabel("sample")
-figure.colorbar(points, ax=axes, label="importance", shrink=0.6)
+figure.colorbar(points, ax=axes, label="attribution", shrink=0.6)
 plt.show()
 
 # %%
-# A volume: in which slice?
-# -------------------------
+# A volume: which slice?
+# ----------------------
 #
-# Each volume, N×1×16×32×32, is crossed by two bright vessels. Half of the volumes hold a nodule besides: a ball as
-# bright as the vessels, so brightness alone tells nothing and the network has to learn the shape.
+# Each volume, N×1×16×32×32, contains two bright vessels. Half of the volumes also contain a nodule: a ball as bright as
+# the vessels, so brightness does not give it away and the network has to learn the shape.
 
 DEPTH, SIDE = 16, 32
 z, y, x = torch.meshgrid(torch.arange(DEPTH), torch.arange(SIDE), torch.arange(SIDE), indexing="ij")
 
 
 def volumes(number: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Volumes, whether they hold a nodule, and where it is."""
+    """Generates volumes, their labels (1: with a nodule) and masks of the nodules."""
     labels = torch.arange(number) % 2
     coarse = noise(number, 1, 4, 8, 8)
     images = 0.15 * F.interpolate(coarse, (DEPTH, SIDE, SIDE), mode="trilinear")
@@ -196,26 +196,27 @@ scans, labels, evidence = volumes(40)
 print(f"accuracy on 40 new volumes: {accuracy(volume_net, scans, labels):.1%}")
 
 # %%
-# Again the call does not change. ``InputSpaceAttribution`` saves the interpolation: it wraps any layer attribution
-# and gives back maps of the input's shape, trilinear for volumes.
+# Again the call is the same. ``InputSpaceAttribution`` takes care of the interpolation: it wraps any layer attribution
+# and returns maps with the shape of the input, trilinearly interpolated for volumes.
 #
-# One choice is worth a look. The default weighting is a softmax over the channels, made for layers with hundreds of
-# them. This layer has 16, and channels that show nothing of the class still get their part of the weight. With
-# ``channel_weighting="increase"`` a channel gets what its masked input scores *above* an empty one, which may be
-# nothing or less.
+# One option is worth a look. The default weighting is a softmax over the channels, designed for layers with hundreds of
+# them. This layer has 16, and channels unrelated to the class still get their share of the weight. With
+# ``channel_weighting="increase"``, a channel is weighted by how much its masked input scores *above* an empty one,
+# which may be zero or negative.
 
 with_nodule, where = scans[labels == 1], evidence[labels == 1]
 score_cam = InputSpaceAttribution(ScoreCAM(volume_net, volume_net[1]))
 print("softmax,", end=" ")
-compare_with_even_spread(score_cam.attribute(with_nodule, target=1), where)
+compare_with_uniform_map(score_cam.attribute(with_nodule, target=1), where)
 print("increase,", end=" ")
-maps = score_cam.attribute(with_nodule, target=1, channel_weighting="increase")
-energy, even = compare_with_even_spread(maps, where)
-if energy < 3 * even:
+score_cam = InputSpaceAttribution(ScoreCAM(volume_net, volume_net[1], channel_weighting="increase"))
+maps = score_cam.attribute(with_nodule, target=1)
+energy, uniform_energy = compare_with_uniform_map(maps, where)
+if energy < 3 * uniform_energy:
     raise RuntimeError("The maps are not on the nodules.")
 
 # %%
-# One volume, every third slice: on top what the network saw, below it the map, with the nodule's outline in both.
+# One volume, every third slice: the input on top, the map below, with the nodule's outline in both.
 
 n = 0
 slices = range(1, DEPTH, 3)
@@ -232,29 +233,28 @@ figure.suptitle("A volume and its Score-CAM map for 'nodule' (cyan: the nodule)"
 plt.show()
 
 # %%
-# The profile sums the map over each slice. Put time in the place of depth, and the same profile tells *when* in a
-# video.
+# The profile sums the map over each slice. For a video, with time instead of depth, the same profile shows *when*.
 
 figure, axis = plt.subplots(figsize=(7, 2.4), layout="constrained")
 profile = maps[n, 0].sum((1, 2))
 inside = where[n].flatten(1).any(1).nonzero()[:, 0]
 axis.axvspan(int(inside[0]) - 0.5, int(inside[-1]) + 0.5, color="0.88")
-axis.bar(range(DEPTH), profile / profile.sum(), color="tab:orange")
+axis.bar(range(DEPTH), profile / profile.sum())
 axis.axhline(1 / DEPTH, color="0.4", linestyle=":", linewidth=1)
 axis.set(xlabel="slice", ylabel="share of the map")
-axis.set_title("Where in depth (grey: slices of the nodule, dotted: an even map)", fontsize=11)
+axis.set_title("Profile over depth (grey: slices of the nodule, dotted: a uniform map)", fontsize=11)
 plt.show()
 
 # %%
-# Segmentation: why is this region that class?
-# --------------------------------------------
+# Segmentation: why does this region get that class?
+# --------------------------------------------------
 #
-# A segmentation network answers N×classes×H×W: a class score for each pixel. To explain it, decide which number to
-# watch. The natural one is the mean probability of a class over a region, say over all that the network gave that
-# class.
+# A segmentation network returns N×classes×H×W: class scores for each pixel. An explanation needs a single number per
+# class. The natural one is the mean probability of the class over a region, such as all pixels that the network assigns
+# to it.
 #
-# The images here hold four cells. A dividing cell has a bright spot somewhere inside; a resting cell has none. Every
-# pixel of a dividing cell is labelled "dividing", also those far from the spot, so the network must look around.
+# The images here show four cells. A dividing cell has a bright spot somewhere inside; a resting cell has none. Every
+# pixel of a dividing cell is labelled "dividing", even far from the spot, so the network has to use context.
 
 IMAGE = 64
 row, column = torch.meshgrid(torch.arange(IMAGE), torch.arange(IMAGE), indexing="ij")
@@ -265,7 +265,7 @@ def disc(centre_row: float, centre_column: float, radius: float) -> Tensor:
 
 
 def cells(number: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Images, the class of each pixel (0: none, 1: resting, 2: dividing), and the number of its cell, 1 to 4."""
+    """Generates images, the class of each pixel (0: none, 1: resting, 2: dividing) and its cell, 1 to 4."""
     images = 0.15 * noise(number, 1, IMAGE, IMAGE)
     classes = torch.zeros(number, IMAGE, IMAGE, dtype=torch.long)
     cell_numbers = torch.zeros_like(classes)
@@ -299,17 +299,17 @@ segmenter = nn.Sequential(
 )
 train(segmenter, *cells(250)[:2], epochs=8)
 images, classes, cell_numbers = cells(24)
-print(f"pixels labelled right in 24 new images: {accuracy(segmenter, images, classes):.1%}")
+print(f"pixel accuracy on 24 new images: {accuracy(segmenter, images, classes):.1%}")
 
 # %%
 # The wrapper below turns the network into what attribution methods expect, one row of class scores per example. Two
-# details matter. The region is an *argument*: it goes into ``additional_forward_args``, so it is not masked, and each
-# example keeps its own. And it is *fixed* before anything is masked: recomputing it from each masked output would
-# change the question from channel to channel.
+# details matter. The region is an *argument*: passed as ``additional_forward_args``, it is not masked, and each example
+# keeps its own. And it is *fixed* before anything is masked: recomputing it from each masked output would explain a
+# different score for each channel.
 
 
 class RegionProbabilities(nn.Module):
-    """The mean probability of each class over a region N×1×H×W: N×classes."""
+    """Returns the mean probability of each class over a region N×1×H×W: N×classes."""
 
     def __init__(self, segmenter: nn.Module) -> None:
         super().__init__()
@@ -321,11 +321,11 @@ class RegionProbabilities(nn.Module):
 
 
 region_probabilities = RegionProbabilities(segmenter).eval()
-score_cam = InputSpaceAttribution(ScoreCAM(region_probabilities, segmenter[4]))
+score_cam = InputSpaceAttribution(ScoreCAM(region_probabilities, segmenter[4], channel_weighting="increase"))
 
 # %%
-# First question: why is all that is labelled "dividing" labelled so, and why all that is labelled "resting"? Both in
-# one batch, over the images that have cells of both kinds.
+# First question: why does the network label some cells "dividing" and others "resting"? One batch per class, over the
+# images that contain both kinds.
 
 RESTING, DIVIDING = 1, 2
 with torch.no_grad():
@@ -335,27 +335,22 @@ mixed = (pixels > 100).all(0)
 
 for kind, other, name in [(RESTING, DIVIDING, "resting"), (DIVIDING, RESTING, "dividing")]:
     regions = predicted[mixed] == kind
-    maps = score_cam.attribute(
-        images[mixed],
-        target=kind,
-        additional_forward_args=regions.unsqueeze(1).float(),
-        channel_weighting="increase",
-    )
+    maps = score_cam.attribute(images[mixed], target=kind, additional_forward_args=regions.unsqueeze(1).float())
     print(f"why {name}:", end=" ")
-    energy, even = compare_with_even_spread(maps, regions)
+    energy, uniform_energy = compare_with_uniform_map(maps, regions)
     elsewhere = float(energy_pointing_game(maps, predicted[mixed] == other))
     print(f"    on the cells of the other kind: {elsewhere:.0%}")
-    if energy < max(1.5 * even, elsewhere):
-        raise RuntimeError(f"The maps for '{name}' are not where they should be.")
+    if energy < max(1.5 * uniform_energy, elsewhere):
+        raise RuntimeError(f"The maps for '{name}' are not on the cells of that kind.")
 
 # %%
-# The maps tell the two kinds of cells apart. Second question, a finer one: why is *this* cell dividing, and not that
-# one? The same image twice in a batch, with one cell's region each.
+# The maps distinguish the two kinds of cells. Second question, a finer one: why is *this* cell dividing, as opposed to
+# that one? The batch contains the same image twice, with the region of one cell each.
 #
-# Here a class activation map reaches its limit, and it is good to know why. It weighs *channels*, and a channel that
-# marks dividing cells marks all of them, so the maps of the two cells come out much the same. Where the question is
-# about one thing among several alike, take a method that masks *places*: :class:`~captum_scorecam.RISE` hides random
-# parts of the image and needs no layer at all. The correlation below is near 1 for maps that are the same.
+# Here class activation maps reach their limit, for a good reason: they weight *channels*, and a channel that highlights
+# dividing cells highlights all of them, so the maps of the two cells are much the same. If your question is about one
+# of several similar objects, use a method that masks *places*: :class:`~captum_scorecam.RISE` hides random parts of the
+# image and needs no layer. The correlation below is close to 1 if the two maps are the same.
 
 
 def dividing_cells(n: int) -> list[Tensor]:
@@ -371,53 +366,53 @@ arguments = {
     "additional_forward_args": regions.unsqueeze(1).float(),
 }
 maps = {
-    "Score-CAM": score_cam.attribute(**arguments, channel_weighting="increase"),
-    "RISE": RISE(region_probabilities).attribute(**arguments, n_masks=300, score="output", generator=generator),
+    "Score-CAM": score_cam.attribute(**arguments),
+    "RISE": RISE(region_probabilities, n_masks=300, score="output").attribute(**arguments, generator=generator),
 }
-alike = {method: float(torch.corrcoef(both.flatten(1))[0, 1]) for method, both in maps.items()}
-for method, correlation in alike.items():
-    print(f"{method}: correlation of the two cells' maps {correlation:.2f}")
-if alike["Score-CAM"] < alike["RISE"] + 0.3:
-    raise RuntimeError(f"RISE should tell the two cells apart better than Score-CAM does: {alike}.")
+correlations = {method: float(torch.corrcoef(both.flatten(1))[0, 1]) for method, both in maps.items()}
+for method, correlation in correlations.items():
+    print(f"{method}: correlation of the maps of the two cells {correlation:.2f}")
+if correlations["Score-CAM"] < correlations["RISE"] + 0.3:
+    raise RuntimeError(f"RISE should distinguish the two cells better than Score-CAM: {correlations}.")
 
 # %%
 
 
-def bare(axis: plt.Axes, title: str = "") -> None:
+def set_title(axis: Axes, title: str) -> None:
     axis.set(xticks=[], yticks=[])
     axis.set_title(title, fontsize=10)
 
 
-def draw_map(axis: plt.Axes, image: Tensor, importance: Tensor, outline: Tensor, title: str) -> None:
+def draw_map(axis: Axes, image: Tensor, attribution: Tensor, outline: Tensor, title: str) -> None:
     axis.imshow(image, cmap="gray")
-    axis.imshow(importance, cmap="inferno", alpha=0.6)
+    axis.imshow(attribution, cmap="inferno", alpha=0.6)
     axis.contour(outline, levels=[0.5], colors="cyan", linewidths=1.5)
-    bare(axis, title)
+    set_title(axis, title)
 
 
 figure, axes = plt.subplots(2, 3, figsize=(7, 4.8), layout="constrained")
 axes[0, 0].imshow(images[n, 0], cmap="gray")
-bare(axes[0, 0], "image")
+set_title(axes[0, 0], "image")
 axes[1, 0].imshow(predicted[n], cmap="viridis", vmin=0, vmax=2)
-bare(axes[1, 0], "predicted (yellow: dividing)")
+set_title(axes[1, 0], "predicted (yellow: dividing)")
 for line, (method, both) in zip(axes, maps.items(), strict=True):
-    for axis, importance, region in zip(line[1:], both, regions, strict=True):
-        draw_map(axis, images[n, 0], importance[0], region, f"{method}: why this one?")
+    for axis, attribution, region in zip(line[1:], both, regions, strict=True):
+        draw_map(axis, images[n, 0], attribution[0], region, f"{method}: why this one?")
 plt.show()
 
 # %%
 # A Vision Transformer
 # --------------------
 #
-# A Transformer's block gives tokens, N×(1 + patches)×channels, without height or width. The patches *have* places,
-# they were only laid out in a row: ``activation_transform=vit_activation_maps`` drops the class token and puts the
-# others back on their grid. Which layer? The first norm of the last block (``ln_1``): after that block's attention,
-# the patch tokens no longer reach the class token, which is all that the head reads.
+# A Transformer block returns tokens, N×(1 + patches)×channels, without height or width. The patches do have positions,
+# they are just stored in a sequence: ``activation_transform=vit_activation_maps`` drops the class token and arranges
+# the others on their grid. Which layer? The first norm of the last block (``ln_1``): after the attention of that block,
+# the patch tokens no longer affect the class token, and the head reads nothing else.
 #
-# We train a small :class:`torchvision.models.VisionTransformer` from nothing, on patches of texture hidden in noise:
+# We train a small :class:`torchvision.models.VisionTransformer` from scratch on patches of texture hidden in noise:
 # horizontal stripes, vertical stripes, a checkerboard, or nothing. The fourth class matters. Without it, a network
-# can call an image vertical because it sees neither of the other two, and then there is no place that a map could
-# point to.
+# could classify an image as vertical because it sees neither of the other two, and then there is no place for a map to
+# highlight.
 
 TEXTURES = ["horizontal", "vertical", "checkerboard", "nothing"]
 NOTHING = 3
@@ -427,15 +422,15 @@ patterns = [stripes.view(-1, 1).expand(-1, PATCH), stripes.expand(PATCH, -1), to
 
 
 def textures(classes_of_images: list[list[int]]) -> tuple[Tensor, Tensor]:
-    """Images with each of their textures in a quarter of its own, and where: N×textures×H×W."""
+    """Generates images, each texture in a different quadrant, and masks of the textures N×textures×H×W."""
     images = 0.4 * noise(len(classes_of_images), 1, FIELD, FIELD)
     where = torch.zeros(len(images), len(classes_of_images[0]), FIELD, FIELD, dtype=torch.bool)
     for image, places, found in zip(images[:, 0], where, classes_of_images, strict=True):
-        quarters = torch.randperm(4, generator=generator).tolist()
-        for place, label, quarter in zip(places, found, quarters, strict=False):
+        quadrants = torch.randperm(4, generator=generator).tolist()
+        for place, label, quadrant in zip(places, found, quadrants, strict=False):
             if label != NOTHING:
                 shift_row, shift_column = (8 * uniform(2)).int().tolist()
-                top, left = 24 * (quarter // 2) + shift_row, 24 * (quarter % 2) + shift_column
+                top, left = 24 * (quadrant // 2) + shift_row, 24 * (quadrant % 2) + shift_column
                 image[top : top + PATCH, left : left + PATCH] += patterns[label]
                 place[top : top + PATCH, left : left + PATCH] = True
     return images.expand(-1, 3, -1, -1), where
@@ -451,63 +446,67 @@ images, where = textures([[label] for label in labels.tolist()])
 print(f"accuracy on 80 new images: {accuracy(vit, images, labels):.1%}")
 
 # %%
-# Each image for its own class, all in one call:
+# One call explains each image for its own class:
 
 shown = labels != NOTHING
-score_cam = ScoreCAM(vit, vit.encoder.layers[-1].ln_1)
-maps = score_cam.attribute(images[shown], target=labels[shown], activation_transform=vit_activation_maps)
+score_cam = ScoreCAM(vit, vit.encoder.layers[-1].ln_1, activation_transform=vit_activation_maps)
+maps = score_cam.attribute(images[shown], target=labels[shown])
 print("maps", tuple(maps.shape))
 maps = LayerAttribution.interpolate(maps, (FIELD, FIELD), "bilinear")
-energy, even = compare_with_even_spread(maps, where[shown, 0])
-if energy < 2 * even:
+energy, uniform_energy = compare_with_uniform_map(maps, where[shown, 0])
+if energy < 2 * uniform_energy:
     raise RuntimeError("The Transformer's maps are not on the textures.")
 
 # %%
-# Now images that hold *two* textures, which training never showed. ``attribute_targets`` explains both classes from
-# the same masked forwards. Does each class's map lie on its own texture?
+# Now for images with *two* textures, which did not occur in training. ``attribute_targets`` explains both classes with
+# the same masked forwards. Does the map of each class lie on its own texture?
 
 pairs = [[[0, 1], [1, 2], [2, 0]][n % 3] for n in range(30)]
 images, where = textures(pairs)
-maps = score_cam.attribute_targets(images, torch.tensor(pairs), activation_transform=vit_activation_maps)
+maps = score_cam.attribute_targets(images, torch.tensor(pairs))
 maps = LayerAttribution.interpolate(maps, (FIELD, FIELD), "bilinear")
-own, other = (
-    torch.stack([energy_pointing_game(maps[:, [t]], where[:, place], reduction="none") for t, place in order], 1)
-    for order in [((0, 0), (1, 1)), ((0, 1), (1, 0))]
-)
-print(f"share of a class's map on its own texture {own.mean():.0%}, on the other {other.mean():.0%}")
-print(f"images in which both maps prefer their own: {(own > other).all(1).float().mean():.0%} of {len(images)}")
+
+
+def energy_on(order: tuple[int, int]) -> Tensor:
+    """Returns the shares of the two classes' maps on two textures, N×2."""
+    shares = [
+        energy_pointing_game(maps[:, [t]], where[:, texture], reduction="none") for t, texture in enumerate(order)
+    ]
+    return torch.stack(shares, 1)
+
+
+on_own, on_other = energy_on((0, 1)), energy_on((1, 0))
+print(f"share of a class's map on its own texture {on_own.mean():.0%}, on the other {on_other.mean():.0%}")
+print(f"images in which both maps prefer their own: {(on_own > on_other).all(1).float().mean():.0%} of {len(images)}")
 
 # %%
-# The first three of these images, not the best three. Where the two textures are not told apart, remember that the
-# network never saw two at once, and that this is its map, right or wrong.
+# These are the first three images, not the best three. Where the maps do not separate the two textures, keep in mind
+# that the network was never trained on two at once, and that a map shows what the model uses, right or wrong.
 
 figure, axes = plt.subplots(3, 3, figsize=(6.5, 6.8), layout="constrained")
 for n, line in enumerate(axes):
     line[0].imshow(images[n, 0], cmap="gray")
-    bare(line[0], "image")
+    set_title(line[0], "image")
     for t, (axis, label) in enumerate(zip(line[1:], pairs[n], strict=True)):
         draw_map(axis, images[n, 0], maps[n, t], where[n, t], f"why {TEXTURES[label]}?")
 plt.show()
 
 # %%
-# Two notes for other Transformers. Models with register tokens, or without a class token, say so by
-# ``prefix_tokens``, and grids that are not square by ``grid_size``: ``functools.partial(vit_activation_maps,
-# prefix_tokens=5)``. A Swin Transformer's blocks give N×h×w×channels; :func:`~captum_scorecam.swin_activation_maps`
-# turns those:
+# Two notes on other Transformers. For models with register tokens, or without a class token, set ``prefix_tokens``, and
+# for grids that are not square ``grid_size``: ``functools.partial(vit_activation_maps, prefix_tokens=5)``. The blocks
+# of a Swin Transformer return N×h×w×channels, which :func:`~captum_scorecam.swin_activation_maps` turns into maps:
 #
 # .. code-block:: python
 #
-#     ScoreCAM(swin, swin.features[-1]).attribute(
-#         images, target, activation_transform=swin_activation_maps
-#     )
+#     score_cam = ScoreCAM(swin, swin.features[-1], activation_transform=swin_activation_maps)
 #
-# What to take along
-# ------------------
+# Summary
+# -------
 #
-# - The layer's output needs as many spatial dimensions as the input. Where it hides them, ``activation_transform``
-#   brings them back.
-# - Ask what 0 means in your data. It is what a masked place becomes, unless ``baselines`` says otherwise.
-# - What must not be masked, such as a region or a length, goes into ``additional_forward_args``.
-# - A model without N×classes scores needs a wrapper that makes them, and the layer may lie deep inside.
+# - The layer's output needs as many spatial dimensions as the input. Where they are hidden, ``activation_transform``
+#   restores them.
+# - Ask what 0 means in your data. It replaces what is masked, unless you set ``baselines``.
+# - Pass what must not be masked, such as a region or a length, as ``additional_forward_args``.
+# - A model that does not return N×classes scores needs a wrapper that computes them; the layer may lie deep inside it.
 # - With few channels, compare ``channel_weighting="increase"`` with the default.
-# - A class activation map tells classes apart. To tell two things of the same class apart, mask places instead.
+# - A class activation map distinguishes classes. To distinguish two objects of the same class, mask places instead.

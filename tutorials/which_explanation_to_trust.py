@@ -19,6 +19,7 @@ knows nothing about the model, serves as a control: it shows how far each metric
 # would use hundreds of images at full size; its settings are noted in the comments.
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import matplotlib.pyplot as plt
@@ -304,7 +305,7 @@ def sanity(explain_inputs: Callable[[Tensor], Tensor]) -> float:
 
 
 for name, method in QUICK_METHODS.items():
-    RESULTS[name]["sanity"] = sanity(lambda x, method=method: explain(method, x))
+    RESULTS[name]["sanity"] = sanity(partial(explain, method))
 RESULTS["Blob"]["sanity"] = sanity(lambda _: maps["Blob"])
 print_table(["sanity"])
 assert RESULTS["Grad-CAM"]["sanity"] < RESULTS["Score-CAM"]["sanity"] - 0.2, "Grad-CAM should change more"
@@ -317,7 +318,7 @@ assert min(RESULTS[name]["sanity"] for name in ("Grad-CAM++", "Score-CAM", "Blob
 # cancel out. Score-CAM offers such weights as an option:
 
 signed = InputSpaceAttribution(ScoreCAM(model, layer, max_channels=32, channel_weighting="increase"))
-signed_sanity = sanity(lambda x: explain(signed, x))
+signed_sanity = sanity(partial(explain, signed))
 print(f"Score-CAM: {RESULTS['Score-CAM']['sanity']:.2f}")
 print(f"Score-CAM with channel_weighting='increase': {signed_sanity:.2f}")
 assert signed_sanity < RESULTS["Score-CAM"]["sanity"] - 0.3, "signed weights should change the map more"
