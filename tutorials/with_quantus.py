@@ -2,12 +2,15 @@
 With Quantus
 ============
 
-`Quantus <https://github.com/understandable-machine-intelligence-lab/Quantus>`_ holds more than thirty measures of
-explanations: is a map faithful to the model, stable under noise, on the object, sparse? It works with arrays and asks
-for one thing: a function that explains a batch. This page writes that function for
-:class:`~captum_scorecam.ScoreCAM`, runs five measures on it and on Captum's ``LayerGradCam``, and then goes through
-the conventions that differ, since those decide the numbers as much as the method does.
+`Quantus <https://github.com/understandable-machine-intelligence-lab/Quantus>`_ offers more than thirty metrics for
+explanations: is a map faithful to the model, stable under noise, on the object, sparse? It works on arrays and requires
+one thing: a function that explains a batch. This tutorial writes that function for :class:`~captum_scorecam.ScoreCAM`
+and Captum's ``LayerGradCam``, computes five metrics for each, and then discusses the conventions in which the two
+libraries differ, because those affect the numbers as much as the method does.
 """
+
+from functools import partial
+from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -21,94 +24,90 @@ from torch import nn
 
 from captum_scorecam import InputSpaceAttribution, ScoreCAM
 from captum_scorecam.metrics.functional import deletion, energy_pointing_game
-from captum_scorecam.models.classifiers import load_classifier
+from captum_scorecam.models import imagenet_class_names, load_classifier, seen_pixels
 
 # %%
-# Three photographs that come with scikit-image, and EfficientNet-Lite0, whose own prediction is explained in each.
-# The boxes were drawn by hand, around what the predicted word means: the localisation measures need them.
+# We use three photographs that ship with scikit-image, and EfficientNet-Lite0, whose top-1 class is explained for each.
+# The localisation metrics need boxes; these were drawn by hand around the object that the predicted class refers to.
 
 classifier = load_classifier("efficientnet_lite0")
+model, names = classifier.model, imagenet_class_names()
 photographs = [Image.fromarray(picture) for picture in (data.astronaut(), data.coffee(), data.rocket())]
 boxes = [(122, 155, 224, 224), (30, 0, 184, 183), (105, 60, 123, 224)]  # x1, y1, x2, y2: helmet, cup, rocket
 inputs = torch.cat([classifier.inputs(photograph) for photograph in photographs])
 with torch.no_grad():
-    probabilities, targets = classifier.model(inputs).softmax(1).max(1)
+    probabilities, targets = model(inputs).softmax(1).max(1)
 
 regions = np.zeros((3, 1, *inputs.shape[2:]), dtype=bool)
 for region, (x1, y1, x2, y2) in zip(regions[:, 0], boxes, strict=True):
     region[y1:y2, x1:x2] = True
 x_batch, y_batch = inputs.numpy(), targets.numpy()
 for target, probability in zip(targets, probabilities, strict=True):
-    print(f"{classifier.class_names[target]:20} {probability:.0%}")
+    print(f"{names[target]:20} {probability:.0%}")
 
 # %%
 # One function for Quantus
 # ------------------------
 #
-# Quantus calls it as ``explain(model=…, inputs=…, targets=…, method=…)`` with NumPy arrays and wants an array back.
-# ``InputSpaceAttribution`` brings a layer's map to the input's size, whichever layer attribution it wraps. Three
-# things are easy to get wrong:
+# Quantus calls ``explain(model=…, inputs=…, targets=…, method=…)`` with NumPy arrays and expects an array in return.
+# ``InputSpaceAttribution`` resizes the map of any layer attribution to the input. Three things are easy to get wrong:
 #
-# - The layer is looked up in the ``model`` that *comes in*. Quantus' randomisation tests call with altered copies of
-#   the model; a layer that was captured outside would belong to the original.
-# - It takes more keywords than it needs: some measures pass the ``device`` on.
-# - One channel is returned, N×1×H×W. The map is the same for all colour channels, the localisation measures compare
-#   it with masks N×1×H×W, and the others spread it over the channels on their own.
+# - The layer must be looked up in the ``model`` argument. Quantus' randomisation tests pass altered copies of the
+#   model; a layer captured outside of the function would belong to the original.
+# - The function must accept further keywords, as some metrics pass on the ``device``.
+# - It returns one channel, N×1×H×W. The map is the same for all colour channels, the localisation metrics compare it
+#   with masks N×1×H×W, and the other metrics broadcast it over the channels.
 
-METHODS = {
-    "ScoreCAM": (ScoreCAM, {"max_channels": 32}),
-    "LayerGradCam": (LayerGradCam, {"relu_attributions": True}),
-}
+METHODS = {"Score-CAM": partial(ScoreCAM, max_channels=32), "Grad-CAM": LayerGradCam}
 
 
-def explain(model: nn.Module, inputs: np.ndarray, targets: np.ndarray, method: str, **_: object) -> np.ndarray:
-    """Explains a batch the way Quantus wants it: arrays in, an array N×1×H×W out."""
-    attribution, options = METHODS[method]
-    layer = model.get_submodule("_avg_pooling")
-    maps = InputSpaceAttribution(attribution(model, layer)).attribute(
+def explain(
+    model: nn.Module, inputs: np.ndarray[Any, Any], targets: np.ndarray[Any, Any], method: str, **_: object
+) -> np.ndarray[Any, Any]:
+    """Explains a batch for Quantus: arrays in, an array N×1×H×W out."""
+    attribution = InputSpaceAttribution(METHODS[method](model, model.get_submodule("_avg_pooling")))
+    maps = attribution.attribute(
         torch.as_tensor(inputs, dtype=torch.float32),
         target=torch.as_tensor(targets),
         attribute_to_layer_input=True,
-        **options,
+        relu_attributions=True,
     )
     return maps[:, :1].detach().numpy()
 
 
 # %%
-# ``max_channels=32`` keeps this page short, as the sensitivity below explains every image again and again. Leave it
-# out, or take more, where the map itself is what you are after.
+# ``max_channels=32`` keeps this tutorial fast, as the sensitivity metric explains every image several times. Omit it for
+# more than a demonstration.
 
-maps = {method: explain(classifier.model, x_batch, y_batch, method) for method in METHODS}
+maps = {method: explain(model, x_batch, y_batch, method) for method in METHODS}
 
 figure, axes = plt.subplots(2, 3, figsize=(7.5, 5.3), layout="constrained")
-for line, (method, found) in zip(axes, maps.items(), strict=True):
-    for axis, image, heat, (x1, y1, x2, y2) in zip(line, inputs, found[:, 0], boxes, strict=True):
-        axis.imshow((image.permute(1, 2, 0) + 1) / 2)
-        axis.imshow(heat / heat.max(), cmap="jet", alpha=0.45, vmin=0, vmax=1)
+for row, (method, method_maps) in zip(axes, maps.items(), strict=True):
+    for axis, image, heat, (x1, y1, x2, y2) in zip(row, inputs, method_maps[:, 0], boxes, strict=True):
+        axis.imshow(seen_pixels(image[None], classifier.preprocess))
+        axis.imshow(heat / heat.max(), cmap="inferno", alpha=0.6, vmin=0, vmax=1)
         axis.add_patch(Rectangle((x1, y1), x2 - x1, y2 - y1, fill=False, edgecolor="white", linewidth=2))
         axis.set(xticks=[], yticks=[])
-    line[0].set_ylabel(method)
+    row[0].set_ylabel(method)
 for axis, target in zip(axes[0], targets, strict=True):
-    axis.set_title(classifier.class_names[target])
+    axis.set_title(names[target])
 plt.show()
 
 # %%
-# "Football helmet" is less odd a word for the astronaut once the maps show where it comes from: the helmet beside
-# her.
-
-# %%
-# Five measures, two methods
-# --------------------------
+# "Football helmet" seems less odd for the astronaut once the maps show the evidence: the helmet next to her.
 #
-# One measure of each kind. Which way is better is part of the name here:
+# Five metrics, two methods
+# -------------------------
 #
-# - *Faithfulness correlation* (up): paint random pixels over; does the score fall by as much as they held of the map?
-# - *Pixel flipping* (down): paint the highest pixels over first, in 12 steps; the mean probability along the way.
-# - *Max sensitivity* (down): how far does the map move, relative to itself, if little noise is added to the image?
-# - *Sparseness* (up, if you like it sparse): the Gini index of the map.
-# - *Relevance rank accuracy* (up): of as many highest pixels as the box has, the share inside the box.
+# One metric of each kind; the arrow shows which direction is better:
 #
-# ``softmax=True`` makes the measures look at probabilities; Quantus' default is the raw output.
+# - *Faithfulness correlation* ↑: replace random pixels; does the score fall by as much as the map attributed to them?
+# - *Pixel flipping* ↓: replace the highest pixels first, in 12 steps; the mean probability along the way.
+# - *Max sensitivity* ↓: how much does the map change, relative to itself, under small noise?
+# - *Sparseness* ↑ (if sparse maps are what you want): the Gini index of the map.
+# - *Relevance rank accuracy* ↑: if the box has n pixels, the share of the n highest pixels that lie inside.
+#
+# ``softmax=True`` computes the metrics on probabilities; Quantus' default is the raw output.
 
 SIDE = inputs.shape[-1]
 quiet = {"disable_warnings": True}
@@ -123,18 +122,18 @@ metrics = {
 }
 
 
-def per_image(scores: list[float] | list[list[float]]) -> np.ndarray:
-    """One number for each image: pixel flipping gives a curve for each, of which the mean counts."""
+def per_image(scores: list[float] | list[list[float]]) -> np.ndarray[Any, Any]:
+    """Reduces the scores to one number per image: the mean of a curve for pixel flipping."""
     return np.reshape(scores, (len(x_batch), -1)).mean(1)
 
 
-results = {}
+results: dict[str, dict[str, Any]] = {}
 for method in METHODS:
-    np.random.seed(0)  # Quantus draws from NumPy's global generator: both methods meet the same random pixels and noise
+    np.random.seed(0)  # Quantus draws from NumPy's global generator: both methods get the same random pixels and noise
     results |= quantus.evaluate(
         metrics=metrics,
         xai_methods={method: explain},
-        model=classifier.model,
+        model=model,
         x_batch=x_batch,
         y_batch=y_batch,
         s_batch=regions,
@@ -147,35 +146,37 @@ for name in metrics:
     print(f"{' '.join(name.split()):30} {means}")
 
 # %%
-# Means over three images, so this shows how it is done, not which method is better. The single images say why:
+# These are means over three images: they show how to use Quantus, not which method is better. The values of the single
+# images show why:
 
 figure, axes = plt.subplots(1, len(metrics), figsize=(9, 3.2), layout="constrained")
 for axis, name in zip(axes, metrics, strict=True):
     for n, target in enumerate(targets):
         pair = [results[method][name][n] for method in METHODS]
-        axis.plot([0, 1], pair, "o-", color=f"C{n}", label=classifier.class_names[target])
-    axis.set(xlim=(-0.4, 1.4), xticks=[0, 1], xticklabels=["Score", "Grad"])
+        axis.plot([0, 1], pair, "o-", color=f"C{n}", label=names[target])
+    axis.set(xlim=(-0.4, 1.4), xticks=[0, 1], xticklabels=[method.removesuffix("-CAM") for method in METHODS])
     axis.set_title(name, fontsize=10)
     axis.tick_params(labelsize=9)
 figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=3)
 plt.show()
 
 # %%
-# Where the three lines do not all lean to one side, the choice of images decides the mean. Where the images lie far
-# apart and each line is nearly level, the measure tells images apart, not methods. The rocket in its box is narrower
-# than one cell of the 7×7 map, so no class activation map of this layer can put most of its highest pixels inside.
-# And the faithfulness correlation of 24 random draws is itself uncertain by about 1/√24 ≈ 0.2 for each image. For a
-# comparison that means something, take many images and many runs.
+# If the three lines do not all slope the same way, the mean depends on the choice of images. If the lines are far apart
+# and nearly level, the metric distinguishes images, not methods. The rocket's box is narrower than a cell of the 7×7
+# map, so no class activation map of this layer can place most of its highest pixels inside. And a faithfulness
+# correlation from 24 random draws has a standard error of about 1/√24 ≈ 0.2 for each image. A meaningful comparison
+# takes many images and many draws.
 #
-# Conventions that decide the numbers
+# Conventions that change the numbers
 # -----------------------------------
 #
-# **Sign.** ``LayerGradCam`` gives negative values unless ``relu_attributions=True``; ScoreCAM's map has the ReLU, as
-# in the paper. Some measures of Quantus take absolute values by default, which counts evidence *against* the class as
-# evidence for it. It shows when we ask for a class that is not there: for each photograph, the class of another one.
+# **Sign.** ``LayerGradCam`` returns negative values too, unless ``relu_attributions=True``; ScoreCAM's map includes the
+# ReLU, as in the paper. Some Quantus metrics take absolute values by default, which counts evidence *against* the class
+# as evidence for it. This matters if we explain a class that is not in the image: for each photograph, the class of
+# another one.
 
 absent = targets.roll(1)
-signed = InputSpaceAttribution(LayerGradCam(classifier.model, classifier.model._avg_pooling)).attribute(
+signed = InputSpaceAttribution(LayerGradCam(model, model.get_submodule("_avg_pooling"))).attribute(
     inputs, target=absent, attribute_to_layer_input=True
 )
 signed = signed[:, :1].detach()
@@ -183,9 +184,9 @@ print(f"negative values: {(signed < 0).float().mean():.0%}")
 
 
 def share_inside(**options: bool) -> float:
-    """The share of the map that lies inside the box, as Quantus counts it."""
+    """Computes the share of the map that lies inside the box, according to Quantus."""
     metric = quantus.AttributionLocalisation(normalise=False, **options, **quiet)
-    call = {"model": classifier.model, "x_batch": x_batch, "y_batch": absent.numpy(), "s_batch": regions}
+    call = {"model": model, "x_batch": x_batch, "y_batch": absent.numpy(), "s_batch": regions}
     return float(np.mean(metric(**call, a_batch=signed.numpy(), channel_first=True)))
 
 
@@ -199,40 +200,40 @@ if abs(positive - ours) > 1e-3:
     raise RuntimeError("Quantus and energy_pointing_game should agree on positive values.")
 
 # %%
-# (The sentence about an absolute operation is Quantus' own, for ``abs=False``. Here that is what we want.) The last
-# two agree, and are the paper's energy-based pointing game: ``AttributionLocalisation`` with ``abs=False,
-# positive_attributions=True``.
+# (The message about absolute values is Quantus' warning about ``abs=False``, which is intended here.) The last two
+# agree: ``AttributionLocalisation`` with ``abs=False, positive_attributions=True`` is the paper's energy-based pointing
+# game.
 #
-# **What "painted over" means.** Quantus' default baseline ``"black"`` is the lowest value *of that image*. Ours is 0,
-# as in Captum, which for this model's preprocessing is mid-grey. Above we passed ``perturb_baseline=0.0`` to make
-# them equal.
+# **Baseline.** Quantus' default ``perturb_baseline="black"`` is the lowest value *of that image*. The default of this
+# package is 0, as in Captum, which is mid-grey after this model's preprocessing. Above we passed
+# ``perturb_baseline=0.0`` to make them equal.
 #
-# **What a step is.** Quantus counts *features*: a pixel of a colour image is three. Our
-# :func:`~captum_scorecam.metrics.functional.deletion` counts pixels and starts with the untouched image.
+# **Steps.** Quantus counts *features*: a pixel of a colour image is three.
+# :func:`~captum_scorecam.metrics.functional.deletion` counts pixels, and its curve starts at the original image.
 #
-# With these matched, pixel flipping *is* the deletion curve. The two lines below come from the two libraries.
+# With these matched, pixel flipping *is* the deletion curve. Here are the curves of both libraries:
 
-theirs = metrics["Pixel\nflipping ↓"](
-    model=classifier.model, x_batch=x_batch, y_batch=y_batch, a_batch=maps["ScoreCAM"], softmax=True, channel_first=True
+quantus_curves = metrics["Pixel\nflipping ↓"](
+    model=model, x_batch=x_batch, y_batch=y_batch, a_batch=maps["Score-CAM"], softmax=True, channel_first=True
 )
-curve = deletion(classifier.model, inputs, torch.from_numpy(maps["ScoreCAM"]), targets, step=1 / 12)
-difference = np.abs(curve.scores[:, 1:].numpy() - np.array(theirs)).max()
+curve = deletion(model, inputs, torch.from_numpy(maps["Score-CAM"]), targets, step=1 / 12)
+difference = np.abs(curve.scores[:, 1:].numpy() - np.array(quantus_curves)).max()
 print(f"largest difference between the curves: {difference:.4f}")
 
-figure, axis = plt.subplots(figsize=(6.5, 3.6), layout="constrained")
+figure, axis = plt.subplots(figsize=(6.5, 3.8), layout="constrained")
 fractions = np.linspace(0, 1, 13)
-for n, (target, ours, quantus_curve) in enumerate(zip(targets, curve.scores, theirs, strict=True)):
-    axis.plot(fractions, ours, color=f"C{n}", linewidth=5, alpha=0.35)
-    axis.plot(fractions[1:], quantus_curve, "--", color=f"C{n}", label=classifier.class_names[target])
-axis.set(xlabel="share of the image painted over", ylabel="probability", xlim=(0, 1), ylim=(0, 1))
-axis.set_title("broad: deletion, dashed: quantus.PixelFlipping")
-axis.legend()
+for n, (target, scores, quantus_curve) in enumerate(zip(targets, curve.scores, quantus_curves, strict=True)):
+    axis.plot(fractions, scores, color=f"C{n}", linewidth=5, alpha=0.35)
+    axis.plot(fractions[1:], quantus_curve, "--", color=f"C{n}", label=names[target])
+axis.set(xlabel="share of pixels replaced", ylabel="probability", xlim=(0, 1), ylim=(0, 1))
+axis.set_title("wide: deletion, dashed: quantus.PixelFlipping", fontsize=11)
+figure.legend(loc="outside lower center", ncols=3)
 plt.show()
 
 # %%
-# What is left of a difference comes from ties: the map has one value for the three colours of a pixel, and Quantus
-# orders them as three features, so the last pixel of a step can be painted over in part.
+# The remaining difference is due to ties: the map has one value for the three colours of a pixel, and Quantus ranks
+# them as three features, so a step may replace only part of its last pixel.
 #
-# The measures of the Score-CAM paper, average drop and increase, are not in Quantus: they are in
-# :mod:`captum_scorecam.metrics`, with insertion, deletion and the pointing games beside them. Take Quantus for its
-# breadth, ours for the paper's numbers, and say in either case which conventions you used.
+# Average drop and average increase, the metrics of the Score-CAM paper, are not in Quantus; they are in
+# :mod:`captum_scorecam.metrics`, with insertion, deletion and the pointing games. Use Quantus for its breadth and this
+# package for the paper's numbers, and in either case state the conventions.
