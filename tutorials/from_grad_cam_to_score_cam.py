@@ -78,7 +78,7 @@ assert score_cam_maps.shape == grad_cam_maps.shape
 # :meth:`~captum.attr.LayerAttribution.interpolate` and Captum's
 # :func:`~captum.attr.visualization.visualize_image_attr`, in a function that draws one row of panels per image.
 
-pixels = torch.cat([seen_pixels(x[None], classifier.preprocess)[None] for x in inputs])  # normalization undone
+pixels = torch.stack([seen_pixels(x[None], classifier.preprocess) for x in inputs])  # normalisation undone
 
 
 def upsampled(maps: Tensor) -> Tensor:
@@ -189,7 +189,7 @@ print(f"space shuttle: {probabilities[1, shuttle]:.3%}")
 # A class activation map is scaled to its own maximum before it is drawn. It shows *where* the evidence for a class is,
 # not *how much* there is. Print the probability next to every map that you show.
 #
-# The third row shows another limit: the model recognizes "espresso" and "cup" by the same region, and their maps hardly
+# The third row shows another limit: the model recognises "espresso" and "cup" by the same region, and their maps hardly
 # differ.
 
 similarity = correlation(maps[2, 0], maps[2, 1])

@@ -168,7 +168,7 @@ for name in ("Grad-CAM", "Grad-CAM++", "Score-CAM"):
     print(f"average drop of {name} − average drop of the blob: {RESULTS[name]['drop, full'] - blob_drop:.1f}")
 
 # %%
-# It benefits from center bias. There is a second way to achieve a low drop without explaining anything: being broad.
+# It benefits from centre bias. There is a second way to achieve a low drop without explaining anything: being broad.
 # The mean of a scaled map is the fraction of the image that it lets through:
 
 for name, values in maps.items():
@@ -297,7 +297,7 @@ print_table(["sensitivity"])
 
 
 def sanity(explain_inputs: Callable[[Tensor], Tensor]) -> float:
-    """Computes the mean rank correlation of the maps before and after randomization of ``_fc``."""
+    """Computes the mean rank correlation of the maps before and after randomisation of ``_fc``."""
     (similarity,) = cascading_parameter_randomization(
         model, explain_inputs, inputs, layers=["_fc"], generator=torch.Generator().manual_seed(0)
     )
@@ -364,7 +364,7 @@ assert wins.sum() >= 3, "the metrics should disagree about the best map"
 # are no basis for ranking *methods*: other images or full settings can change the order. What the metrics can and
 # cannot tell does not depend on them:
 #
-# - **Average drop** favors broad maps. Use it to compare maps that keep the same area.
+# - **Average drop** favours broad maps. Use it to compare maps that keep the same area.
 # - **Insertion and deletion** depend only on the order of the pixels, and show the model images far from its training
 #   data.
 # - **Infidelity** depends on the chosen perturbation, and **sensitivity** is best for a map that ignores everything.

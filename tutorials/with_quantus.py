@@ -76,8 +76,8 @@ def explain(
 
 
 # %%
-# ``max_channels=32`` keeps this tutorial fast, as the sensitivity metric explains every image several times. Omit it for
-# more than a demonstration.
+# ``max_channels=32`` keeps this tutorial fast, as the sensitivity metric explains every image several times. Omit it
+# for more than a demonstration.
 
 maps = {method: explain(model, x_batch, y_batch, method) for method in METHODS}
 
