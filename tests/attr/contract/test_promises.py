@@ -155,20 +155,31 @@ def test_model_that_draws_random_numbers_leaves_the_random_state(method: Method)
     method.assert_close(actual, method.expected(net, net.relu, x, 2))
 
 
+class Overwriting(nn.Module):
+    """Works on its input in place, or the same on a copy of it."""
+
+    def __init__(self, rank: int, in_place: bool) -> None:
+        super().__init__()
+        with torch.random.fork_rng():
+            torch.manual_seed(0)
+            self.conv = (nn.Conv1d, nn.Conv2d)[rank - 1](3, 6, 3)
+            self.fc = nn.Linear(6, 7)
+        self.in_place = in_place
+        self.double()
+
+    def forward(self, x: Tensor) -> Any:
+        x = x.sub_(0.3).mul_(2) if self.in_place else (x - 0.3) * 2
+        return self.fc(self.conv(x).tanh().flatten(2).mean(2)) * 9
+
+
 @each(OURS)
-def test_model_that_overwrites_its_input_gets_copies(method: Method) -> None:
-    class Overwriting(Net):
-        def forward(self, x: Tensor) -> Tensor:
-            return super().forward(x.sub_(0.3).mul_(2))
-
-    class Careful(Net):
-        def forward(self, x: Tensor) -> Tensor:
-            return super().forward((x - 0.3) * 2)
-
-    net, careful, x = Overwriting(), Careful(), images()
+@pytest.mark.parametrize("rank", [1, 2])  # images are copied into channels_last anyway
+def test_model_that_overwrites_its_input_gets_copies(method: Method, rank: int) -> None:
+    net, careful = Overwriting(rank, in_place=True), Overwriting(rank, in_place=False)
+    x = images()[..., 0] if rank == 1 else images()
     with nothing_changes(net, x):
-        actual = method.explain(net, net.relu, x, 2)
-    method.assert_close(actual, method.expected(careful, careful.relu, x, 2))
+        actual = method.explain(net, net.conv, x, 2)
+    method.assert_close(actual, method.expected(careful, careful.conv, x, 2))
 
 
 @each(OURS)
