@@ -149,7 +149,7 @@ def draw_signal(axis: Axes, signal: Tensor, attribution: Tensor, where: Tensor) 
 figure, axes = plt.subplots(3, 1, figsize=(7, 5), sharex=True, layout="constrained")
 for n, axis in enumerate(axes):
     points = draw_signal(axis, with_premature[n, 0], maps[n, 0], evidence[labels == 1][n])
-axes[0].set_title("ECG, coloured by Score-CAM for 'premature beat' (grey: the premature beat)")
+axes[0].set_title("Score-CAM for 'premature beat' (grey: the premature beat)")
 axes[-1].set_xlabel("sample")
 figure.colorbar(points, ax=axes, label="attribution", shrink=0.6)
 plt.show()
@@ -480,8 +480,8 @@ print(f"share of a class's map on its own texture {on_own.mean():.0%}, on the ot
 print(f"images in which both maps prefer their own: {(on_own > on_other).all(1).float().mean():.0%} of {len(images)}")
 
 # %%
-# These are the first three images, not the best three. Where the maps do not separate the two textures, keep in mind
-# that the network was never trained on two at once, and that a map shows what the model uses, right or wrong.
+# These are the first three images, not the best three. The maps do not confuse the two textures, but much of them lies
+# on noise: a map shows what the model uses, right or wrong.
 
 figure, axes = plt.subplots(3, 3, figsize=(6.5, 6.8), layout="constrained")
 for n, line in enumerate(axes):
