@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import re
 import sys
 import warnings
@@ -116,6 +117,10 @@ def compiled_code_run_eagerly() -> AbstractContextManager[object]:
     threads would outlive ``destroy_process_group`` and could abort the process at exit. So if there is a group and the
     compiler is not loaded, in which case nothing is compiled yet, the context does nothing.
     """
-    has_group = dist.is_available() and dist.is_initialized()
-    stays_unloaded = has_group and "torch._dynamo" not in sys.modules
-    return nullcontext() if stays_unloaded else torch.compiler.set_stance("force_eager")
+    if "torch._dynamo" not in sys.modules:
+        if dist.is_available() and dist.is_initialized():
+            return nullcontext()
+        with warnings.catch_warnings():  # SymPy, which the compiler loads, adds a filter of its own.
+            importlib.import_module("torch._dynamo")
+    eager: AbstractContextManager[object] = torch.compiler.set_stance("force_eager")
+    return eager

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import subprocess
+import sys
 import warnings
 from collections.abc import Callable
 from functools import partial
@@ -75,6 +77,21 @@ def test_filter_by_the_users_module_applies() -> None:
         warnings.simplefilter("error")
         warnings.filterwarnings("ignore", module=re.escape(__name__))
         ScoreCAM(net, net.relu).attribute(x, 2)
+
+
+FIRST_CALL = """
+import warnings, torch
+from captum_scorecam import ScoreCAM
+model = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3), torch.nn.Flatten(), torch.nn.Linear(144, 2))
+before = list(warnings.filters)
+ScoreCAM(model, model[0]).attribute(torch.rand(1, 3, 8, 8), target=0)
+assert warnings.filters == before
+"""
+
+
+def test_filters_stay_when_the_first_call_loads_the_compiler() -> None:
+    finished = subprocess.run([sys.executable, "-c", FIRST_CALL], capture_output=True, text=True, check=False)
+    assert finished.returncode == 0, finished.stderr
 
 
 @each(OURS)
