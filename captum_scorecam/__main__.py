@@ -1,4 +1,4 @@
-"""``python -m captum_scorecam``, the same as ``captum-scorecam``."""
+"""Entry point of ``python -m captum_scorecam``."""
 
 from captum_scorecam.command_line import main
 

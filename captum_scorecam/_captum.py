@@ -1,4 +1,4 @@
-"""Captum's private helpers, gathered in the one file that may import them."""
+"""Wrappers of Captum's private helpers, which no other file imports."""
 
 from __future__ import annotations
 
@@ -57,19 +57,19 @@ def format_inputs(inputs: Tensor | Tensors) -> Tensors:
 
 
 def format_baselines(baselines: BaselineType, inputs: Tensors) -> Baselines:
-    """Returns one baseline per input (0 where none is given), checked against the inputs as Captum does."""
+    """Returns one baseline per input (0 if none is given), validated by Captum."""
     formatted: Baselines = _format_baseline(baselines, inputs)
     _validate_input(inputs, formatted)
     return formatted
 
 
 def format_forward_args(additional_forward_args: object | None) -> tuple[Any, ...]:
-    """Returns the additional forward arguments as a tuple, empty where there are none."""
+    """Returns the additional forward arguments as a tuple, which is empty if there are none."""
     return _format_additional_forward_args(additional_forward_args) or ()
 
 
 def format_output(outputs: Tensors) -> Tensor | Tensors:
-    """Returns the tensor of a tuple of one, and a longer tuple unchanged."""
+    """Unpacks a tuple of one tensor; returns a longer tuple unchanged."""
     return outputs if len(outputs) > 1 else outputs[0]
 
 
@@ -79,13 +79,13 @@ def run_forward(forward_func: ForwardFunction, inputs: Tensors, additional_forwa
 
 
 def select_target(scores: Tensor, target: TargetType) -> Tensor:
-    """Returns the target's score of each row of `scores`, as Captum selects it."""
+    """Selects the target's score from each row of `scores`, as Captum does."""
     selected: Tensor = _select_targets(scores, target)
     return selected
 
 
 def validate_target(n_examples: int, target: TargetType) -> None:
-    """Raises Captum's error where a list or tensor of targets is not as long as the batch."""
+    """Raises Captum's error if a list or tensor of targets does not match the batch size."""
     _validate_target(n_examples, target)
 
 
@@ -97,13 +97,13 @@ def evaluate_layer(
     device_ids: list[int] | None,
     attribute_to_layer_input: bool,
 ) -> tuple[Tensors, Any]:
-    """Runs one forward and returns the layer's output (or input) and the output of `forward_func`.
+    """Runs one forward pass and returns the layer's output (or input) and the output of `forward_func`.
 
-    If the layer runs more than once, its last call counts, with a warning. A compiled `forward_func` runs eagerly here,
-    since hooks of the original modules do not fire in compiled code.
+    If the layer runs more than once, its last call is used and a warning is issued. A compiled `forward_func` runs
+    eagerly, because hooks on the original modules do not fire in compiled code.
 
     Raises:
-        ValueError: If the layer does not run in the forward.
+        ValueError: If the layer does not run during the forward pass.
     """
     with _recorded_forward(forward_func, layer) as (recorded_forward, outputs):
         activations = _forward_layer_eval(
@@ -128,13 +128,13 @@ def layer_gradients(
     grad_kwargs: dict[str, Any] | None,
     score: Callable[[Any], Tensor],
 ) -> tuple[Tensors, Tensors]:
-    """Runs one forward and returns the layer's output (or input) and the gradients of the target's score.
+    """Runs a forward and a backward pass; returns the layer's output (or input) and the target score's gradients.
 
-    The layer is read as in :func:`evaluate_layer`; `score` turns the output of `forward_func` into scores. No gradient
-    is left on the model's parameters.
+    The layer is evaluated as in :func:`evaluate_layer`; `score` converts the output of `forward_func` to scores. No
+    gradients are accumulated in the model's parameters.
 
     Raises:
-        ValueError: If the layer does not run in the forward.
+        ValueError: If the layer does not run during the forward pass.
         AssertionError, IndexError, RuntimeError: Captum's errors for a target that is missing or out of range.
     """
     with _recorded_forward(forward_func, layer) as (recorded_forward, _):
@@ -153,7 +153,7 @@ def layer_gradients(
 
 @contextmanager
 def _recorded_forward(forward_func: ForwardFunction, layer: Module) -> Iterator[tuple[ForwardFunction, list[Any]]]:
-    """Yields a forward that records its outputs, and checks how often the layer ran in it."""
+    """Yields a forward function that records its outputs, and checks how often the layer ran."""
     outputs: list[Any] = []
     calls: Counter[torch.device | None] = Counter()
     lock = threading.Lock()
@@ -163,7 +163,7 @@ def _recorded_forward(forward_func: ForwardFunction, layer: Module) -> Iterator[
         return outputs[-1]
 
     def count_call(_module: Module, _args: Any, output: Any) -> None:
-        # DataParallel runs one replica of the layer per device, each in its own thread.
+        # DataParallel runs one replica of the layer per device, each in a separate thread.
         with lock:
             calls[_device_of(output)] += 1
 

@@ -1,4 +1,4 @@
-"""Errors for invalid options in one form, and warnings that point at the caller's line."""
+"""Uniform errors for invalid options, and warnings that point at the caller's line."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ _Result = TypeVar("_Result")
 
 
 def warn_caller(message: str, category: type[Warning] = UserWarning) -> None:
-    """Issues a warning that points at the line that called this package, also through Captum's own tools.
+    """Issues a warning that points at the user's line, even if the call went through Captum.
 
-    ``skip_file_prefixes`` of ``warnings.warn`` does the same from Python 3.12 on.
+    From Python 3.12 on, ``skip_file_prefixes`` of ``warnings.warn`` does the same.
 
     Args:
-        message (str): The text.
-        category (type): Its class. Default: UserWarning.
+        message (str): The message.
+        category (type): The warning class. Default: UserWarning.
     """
     level, frame = 1, sys._getframe()
     while frame.f_back is not None and frame.f_code.co_filename.startswith(_NOT_THE_CALLERS):
@@ -42,16 +42,16 @@ def warn_caller(message: str, category: type[Warning] = UserWarning) -> None:
 
 
 def check_choice(name: str, value: object, choices: Any, otherwise: str = "") -> None:
-    """Checks an option that takes one of a few values.
+    """Checks that an option has one of its allowed values.
 
     Args:
-        name (str): The parameter.
-        value: The value.
-        choices (Literal): The type that lists the values.
-        otherwise (str): Other accepted values, for the message. Default: none.
+        name (str): The parameter's name.
+        value: The value to check.
+        choices (Literal): The type that lists the allowed values.
+        otherwise (str): Other accepted values, for the error message. Default: none.
 
     Raises:
-        ValueError: If `value` is none of them.
+        ValueError: If `value` is not allowed.
     """
     if not isinstance(value, str) or value not in get_args(choices):
         names = [*map(repr, get_args(choices)), *([otherwise] if otherwise else [])]
@@ -59,19 +59,19 @@ def check_choice(name: str, value: object, choices: Any, otherwise: str = "") ->
 
 
 def check_at_least(name: str, value: float, least: float) -> None:
-    """Raises ValueError unless `value` is at least `least`; NaN is not."""
+    """Raises ValueError if `value` is NaN or less than `least`."""
     if not value >= least:
         raise ValueError(f"Expected `{name}` to be at least {least}, but got {value}.")
 
 
 def check_positive(name: str, value: float) -> None:
-    """Raises ValueError unless `value` is above 0; NaN is not."""
+    """Raises ValueError if `value` is NaN or not positive."""
     if not value > 0:
         raise ValueError(f"Expected `{name}` to be positive, but got {value}.")
 
 
 def check_whole_number(name: str, value: object, least: int) -> None:
-    """Raises TypeError unless `value` is an int, and ValueError unless it is at least `least`."""
+    """Raises TypeError if `value` is not an int, and ValueError if it is less than `least`."""
     if not isinstance(value, int) or isinstance(value, bool):
         raise TypeError(f"Expected `{name}` to be an int, but got {value!r}.")
     check_at_least(name, value, least)
@@ -80,10 +80,10 @@ def check_whole_number(name: str, value: object, least: int) -> None:
 def without_constructor_options(
     method: Callable[Concatenate[_Self, _Parameters], _Result],
 ) -> Callable[Concatenate[_Self, _Parameters], _Result]:
-    """Makes a method say where an option belongs that was given to it instead of to the constructor.
+    """Decorates a method to raise a helpful error if a constructor option is passed to it.
 
     Raises:
-        TypeError: If an argument is a parameter of the class and not of the method.
+        TypeError: If an argument is a parameter of the constructor, not of the method.
     """
 
     @wraps(method)

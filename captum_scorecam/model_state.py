@@ -1,4 +1,4 @@
-"""Keeps the user's model, random state and grad mode unchanged."""
+"""Context managers that leave the user's model, random state and grad mode unchanged."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ from captum_scorecam._messages import warn_caller
 
 
 class TrainingBuffers:
-    """Saves the buffers of modules in training mode before they run, to restore them afterwards.
+    """Saves the buffers of modules in training mode before they run and restores them afterwards.
 
-    A forward in training mode changes buffers, such as the running statistics of BatchNorm. Modules are found as they
-    run, so any callable around them will do.
+    A forward pass in training mode changes buffers, such as BatchNorm's running statistics. Modules are found as they
+    run, so they may be wrapped in any callable.
     """
 
     def __init__(self) -> None:
@@ -34,13 +34,13 @@ class TrainingBuffers:
 
     @contextmanager
     def recorded(self) -> Iterator[None]:
-        """Saves the buffers of every module in training mode that runs in the body, and warns of training mode.
+        """Saves the buffers of modules that run in training mode in the body, and warns about BatchNorm and dropout.
 
         Compiled code runs eagerly in the body.
         """
         hook = register_module_forward_pre_hook(self._keep)
         try:
-            # Harmless: the hook may fire for a compiled model and again for the original inside it.
+            # Harmless: the hook may fire twice, for a compiled model and for the original module inside it.
             with _ignored("Using `torch.compile.*global hooks"), compiled_code_run_eagerly():
                 yield
         finally:
@@ -69,7 +69,7 @@ class TrainingBuffers:
 
 @contextmanager
 def _ignored(message: str) -> Iterator[None]:
-    """Ignores a warning in its body. After ``catch_warnings``, Python would show again what a loop has shown before."""
+    """Ignores a warning in its body. ``catch_warnings`` would make Python repeat warnings that it has already shown."""
     filters, entry = cast("list[Any]", warnings.filters), ("ignore", re.compile(message), Warning, None, 0)
     filters.insert(0, entry)
     try:
@@ -81,10 +81,10 @@ def _ignored(message: str) -> Iterator[None]:
 
 @contextmanager
 def unchanged_model_state(inputs: tuple[Tensor, ...]) -> Iterator[TrainingBuffers]:
-    """Runs its body without gradients, then restores the random states of CPU and GPUs and the recorded buffers.
+    """Disables gradients in its body, then restores the CPU and GPU random states and the recorded buffers.
 
     Args:
-        inputs (tuple of Tensor): Tensors on the CUDA devices whose random states are restored.
+        inputs (tuple of Tensor): The CUDA devices of these tensors have their random states restored.
     """
     devices = {tensor.device.index for tensor in inputs if tensor.is_cuda}
     buffers = TrainingBuffers()
@@ -97,25 +97,26 @@ def unchanged_model_state(inputs: tuple[Tensor, ...]) -> Iterator[TrainingBuffer
 
 @contextmanager
 def gradients_enabled() -> Iterator[None]:
-    """Enables gradients in its body, also inside ``no_grad`` or ``inference_mode``."""
+    """Enables gradients in its body, even within ``no_grad`` or ``inference_mode``."""
     with torch.inference_mode(False), torch.enable_grad():
         yield
 
 
 def differentiable(value: Any) -> Any:
-    """Returns a detached copy of a tensor through which gradients can flow; anything else unchanged.
+    """Returns a detached copy of a tensor for use with autograd; returns other values unchanged.
 
-    A copy, since the model may overwrite it, and gradients cannot flow through a tensor made in ``inference_mode``.
+    The copy is needed because the model may modify the tensor in place, and because autograd does not accept tensors
+    created in ``inference_mode``.
     """
     return value.detach().clone() if isinstance(value, Tensor) else value
 
 
 def compiled_code_run_eagerly() -> AbstractContextManager[object]:
-    """Returns a context in which compiled code runs eagerly, since hooks do not fire in compiled code.
+    """Returns a context in which compiled code runs eagerly, because hooks do not fire in compiled code.
 
-    This loads the compiler, and with it ``torch.distributed.nn``, which holds on to the default process group: its
-    threads would outlive ``destroy_process_group`` and could abort the process at exit. So if there is a group and the
-    compiler is not loaded, in which case nothing is compiled yet, the context does nothing.
+    The context loads the compiler and with it ``torch.distributed.nn``, which keeps a reference to the default process
+    group: the group's threads would outlive ``destroy_process_group`` and could abort the process at exit. So if there
+    is a process group and the compiler is not loaded, which means that nothing is compiled, the context does nothing.
     """
     if "torch._dynamo" not in sys.modules:
         if dist.is_available() and dist.is_initialized():

@@ -1,4 +1,4 @@
-"""Scores of the masked inputs → channel weights → map. Pure functions of tensors."""
+"""Channel weights from the scores of masked inputs, and maps from channel weights. Pure functions of tensors."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ ChannelWeighting: TypeAlias = Literal["softmax", "increase", "score"]
 def channel_weights(
     scores: Tensor, masked: Tensor, weighting: ChannelWeighting = "softmax", baseline_scores: Tensor | None = None
 ) -> Tensor:
-    """Turns the scores of the masked inputs into one weight per example, channel and target.
+    """Converts the scores of the masked inputs to one weight per example, channel and target.
 
     ``"softmax"`` is α = softmax(S − f(B)) over the channels (arXiv 1910.01279, Algorithm 1), where f(B) cancels.
     ``"increase"`` is α = S − f(B), the Increase of Confidence (ibid., Definition 2). ``"score"`` is α = S, as in the
-    code that the authors released.
+    authors' released code.
 
     Args:
         scores (Tensor): S, N×K×T; entries of channels without a mask are ignored.
-        masked (Tensor): N×K, bool: the channels that have a mask. The others get weight 0.
+        masked (Tensor): N×K, bool; True for channels that have a mask. The others get weight 0.
         weighting (str): ``"softmax"``, ``"increase"`` or ``"score"``.
         baseline_scores (Tensor, optional): f(B), N×T, for ``"increase"``.
 
@@ -47,7 +47,7 @@ def channel_weights(
 
 
 def weighted_maps(activations: Tensor, weights: Tensor, summed: bool = True) -> Tensor:
-    """The weighted channels of every target: L = Σ_k α_k A_k, before the ReLU.
+    """Computes the weighted sum of the channels for each target: L = Σ_k α_k A_k, before the ReLU.
 
     Args:
         activations (Tensor): A, N×K×spatial.
@@ -55,9 +55,9 @@ def weighted_maps(activations: Tensor, weights: Tensor, summed: bool = True) -> 
         summed (bool): Whether to sum over the channels. Default: True.
 
     Returns:
-        Tensor: N×T×spatial, or N×T×K×spatial where not summed, of the activations' dtype.
+        Tensor: N×T×spatial, or N×T×K×spatial if not summed, in the dtype of `activations`.
     """
     equation = "nk...,nkt->nt..." if summed else "nk...,nkt->ntk..."
-    # Autocast would take this sum, a matrix product, in half precision.
+    # Autocast would run this matrix product in half precision.
     with torch.autocast(weights.device.type, enabled=False):
         return torch.einsum(equation, activations.to(weights.dtype), weights).to(activations.dtype)
