@@ -1,4 +1,4 @@
-"""Activations as maps N×K×spatial: transformer tokens reshaped, everything checked."""
+"""Converts a layer's activations to maps N×K×spatial and checks them."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ from captum_scorecam._captum import Tensors
 
 
 def vit_activation_maps(tokens: Tensor, prefix_tokens: int = 1, grid_size: tuple[int, int] | None = None) -> Tensor:
-    """Reshapes the patch tokens of a Vision Transformer to maps, for ``activation_transform``.
+    """Reshapes the patch tokens of a Vision Transformer to maps, for use as ``activation_transform``.
 
     Args:
-        tokens (Tensor): N×(P + h·w)×K, the first P of them class or register tokens.
-        prefix_tokens (int): P. Default: 1, the class token.
-        grid_size (tuple of int, optional): (h, w), the patches per side. Default: None, a square grid.
+        tokens (Tensor): N×(P + h·w)×K; the first P are class or register tokens.
+        prefix_tokens (int): P, the number of tokens before the patches. Default: 1, the class token.
+        grid_size (tuple of int, optional): (h, w), the patches along each side. Default: None, a square grid.
 
     Returns:
         Tensor: N×K×h×w.
 
     Raises:
-        ValueError: If `tokens` has another rank, or the patch tokens do not fill the grid.
+        ValueError: If `tokens` is not 3-D, or the patch tokens do not fill the grid.
     """
     if tokens.dim() != 3:
         raise ValueError(f"Expected tokens of shape N×S×K, but got {tuple(tokens.shape)}.")
@@ -37,17 +37,17 @@ def vit_activation_maps(tokens: Tensor, prefix_tokens: int = 1, grid_size: tuple
 
 
 def swin_activation_maps(tokens: Tensor, grid_size: tuple[int, int] | None = None) -> Tensor:
-    """Reshapes the tokens of a Swin Transformer to maps, for ``activation_transform``.
+    """Reshapes the tokens of a Swin Transformer to maps, for use as ``activation_transform``.
 
     Args:
         tokens (Tensor): N×h×w×K (torchvision), or N×(h·w)×K.
-        grid_size (tuple of int, optional): (h, w) of flat tokens. Default: None, a square grid.
+        grid_size (tuple of int, optional): (h, w), for flat tokens. Default: None, a square grid.
 
     Returns:
         Tensor: N×K×h×w.
 
     Raises:
-        ValueError: If `tokens` has another rank, or flat tokens do not fill the grid.
+        ValueError: If `tokens` is neither 3-D nor 4-D, or flat tokens do not fill the grid.
     """
     if tokens.dim() == 4:
         return tokens.movedim(-1, 1)
@@ -55,7 +55,7 @@ def swin_activation_maps(tokens: Tensor, grid_size: tuple[int, int] | None = Non
 
 
 def check_activation_transform(transform: object) -> None:
-    """Raises TypeError if an ``activation_transform`` is not callable."""
+    """Raises TypeError if an ``activation_transform`` is neither None nor callable."""
     if transform is not None and not callable(transform):
         raise TypeError(f"Expected `activation_transform` to be callable, but got {transform!r}.")
 
@@ -63,19 +63,20 @@ def check_activation_transform(transform: object) -> None:
 def checked_activation_maps(
     activations: Tensors, inputs: Tensors, transform: Callable[[Tensor], Tensor] | None = None
 ) -> Tensors:
-    """Transforms a layer's activations and checks that they are finite maps that fit the inputs.
+    """Transforms a layer's activations and checks that the results are finite maps that match the inputs.
 
     Args:
         activations (tuple of Tensor): The layer's activation, one or more tensors.
         inputs (tuple of Tensor): N examples, each N×C×spatial.
-        transform (callable, optional): Turns an activation into maps.
+        transform (callable, optional): Converts an activation to maps.
 
     Returns:
-        tuple of Tensor: Each N×K×spatial, of the inputs' spatial rank.
+        tuple of Tensor: Each N×K×spatial, with the spatial rank of the inputs.
 
     Raises:
-        TypeError: If the layer or the transform returns anything but floating-point tensors.
-        ValueError: If an activation is not a map, has another spatial rank or number of examples, or is not finite.
+        TypeError: If the layer or the transform returns anything other than floating-point tensors.
+        ValueError: If an activation is not a map, differs from the inputs in spatial rank or number of examples, or is
+            not finite.
     """
     maps = tuple(activation if transform is None else transform(activation) for activation in activations)
     for activation in maps:

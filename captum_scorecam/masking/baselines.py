@@ -1,4 +1,4 @@
-"""Baselines, given as values, computed from the inputs or chosen by name, and inputs blended with them."""
+"""Resolves baselines given by value, by name or as a function, and blends inputs with them."""
 
 from __future__ import annotations
 
@@ -20,20 +20,20 @@ BaselineOption: TypeAlias = BaselineType | NamedBaseline | BaselineFunction
 
 
 def gaussian_blur(inputs: Tensor, kernel_size: int = 11, sigma: float = 5.0) -> Tensor:
-    """Blurs inputs along every spatial dimension; the default is the blur of RISE's insertion (arXiv 1806.07421).
+    """Blurs inputs along every spatial dimension; the defaults are those of RISE's insertion (arXiv 1806.07421).
 
-    The edges are replicated. (RISE's code pads with zeros, which darkens the rim.)
+    Edges are replicated. (RISE's code pads with zeros, which darkens the border.)
 
     Args:
         inputs (Tensor): Shape N×C×spatial.
-        kernel_size (int): Width of the truncated Gaussian in pixels, odd. Default: 11.
+        kernel_size (int): Width of the truncated Gaussian in pixels; odd. Default: 11.
         sigma (float): Standard deviation in pixels. Default: 5.
 
     Returns:
-        Tensor: The shape and dtype of `inputs`.
+        Tensor: Blurred inputs, with the shape and dtype of `inputs`.
 
     Raises:
-        ValueError: If `kernel_size` is not odd and positive, or `sigma` not positive.
+        ValueError: If `kernel_size` is not odd and positive, or `sigma` is not positive.
     """
     if kernel_size < 1 or kernel_size % 2 == 0:
         raise ValueError(f"Expected `kernel_size` to be odd and positive, but got {kernel_size}.")
@@ -50,15 +50,15 @@ def gaussian_blur(inputs: Tensor, kernel_size: int = 11, sigma: float = 5.0) -> 
 
 
 def resolve_baselines(inputs: Tensor | Tensors, baselines: BaselineOption) -> BaselineType:
-    """Turns baselines by name or by callable into values, as Captum takes them.
+    """Converts named and callable baselines to values that Captum accepts.
 
     Args:
         inputs (Tensor or tuple of Tensor): Each N×C×spatial.
         baselines: ``"blur"`` for :func:`gaussian_blur`, a callable that takes an input tensor and returns its baseline,
-            or what Captum accepts, which is returned unchanged.
+            or any form that Captum accepts, which is returned unchanged.
 
     Raises:
-        ValueError: If `baselines` is another string.
+        ValueError: If `baselines` is any other string.
     """
     if isinstance(baselines, str):
         check_choice("baselines", baselines, NamedBaseline, otherwise="a number, tensor, tuple or callable")
@@ -74,11 +74,11 @@ def blend(inputs: Tensor, masks: Tensor, baselines: Tensor) -> Tensor:
 
     Args:
         inputs (Tensor): X, shape R×C×spatial.
-        masks (Tensor): H, shape R×1×spatial, in [0, 1]: 1 keeps the input, 0 replaces it by the baseline.
-        baselines (Tensor): B, broadcastable to `inputs`, of its dtype.
+        masks (Tensor): H, shape R×1×spatial, in [0, 1]: 1 keeps the input, 0 replaces it with the baseline.
+        baselines (Tensor): B, broadcastable to `inputs`, with the same dtype.
 
     Returns:
-        Tensor: The shape and dtype of `inputs`.
+        Tensor: Masked inputs, with the shape and dtype of `inputs`.
     """
     return torch.lerp(baselines, inputs, masks.to(inputs.dtype))
 

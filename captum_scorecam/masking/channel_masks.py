@@ -1,4 +1,4 @@
-"""The channels of an activation as masks in [0, 1]. Pure functions of tensors."""
+"""Masks in [0, 1] from the channels of an activation. Pure functions of tensors."""
 
 from __future__ import annotations
 
@@ -9,18 +9,18 @@ from torch import Tensor
 
 from captum_scorecam.masking.scaling import min_max_normalize, resize, varies, working_dtype
 
-EQUAL_TO_ROUNDING = 32  # in units of the dtype's epsilon, for values in [0, 1]
+EQUAL_TO_ROUNDING = 32  # multiples of the dtype's epsilon, for values in [0, 1]
 
 
 def most_varied(maps: Tensor, max_channels: int) -> Tensor:
-    """Tells which `max_channels` channels of each example have the largest standard deviation (Faster-Score-CAM).
+    """Selects the `max_channels` channels of each example with the largest standard deviation (Faster-Score-CAM).
 
     Args:
         maps (Tensor): Shape N×K×spatial.
-        max_channels (int): How many channels to keep, at least 1.
+        max_channels (int): Number of channels to select, at least 1.
 
     Returns:
-        Tensor: N×K, bool.
+        Tensor: N×K, bool; True for the selected channels.
     """
     deviation = maps.flatten(2).to(working_dtype(maps.dtype)).std(2, correction=0)
     kept = deviation.topk(min(max_channels, maps.shape[1]), dim=1).indices
@@ -31,16 +31,16 @@ def most_varied(maps: Tensor, max_channels: int) -> Tensor:
 class ChannelMasks:
     """The masks H_k = s(U(A_k)) of a layer's channels, computed a few at a time.
 
-    A channel whose map is constant has no mask. If a map is constant at the size of only one of several inputs, its
-    mask is zero there, which leaves nothing of that input. Channels of one example whose scaled maps are equal
-    (positive affine copies of one another) share a mask.
+    A channel with a constant map has no mask. If a map is constant at the size of only one of several inputs, its mask
+    for that input is zero, which hides the input completely. Channels of the same example whose scaled maps are equal
+    (positive affine copies of each other) share a mask.
 
     Attributes:
         maps (Tensor): P×1×spatial, the distinct scaled maps at the layer's resolution.
-        examples (Tensor): P, the example that each mask belongs to, ascending.
-        index (Tensor): N×K, the mask of each channel; −1 where it has none.
+        examples (Tensor): Shape P, the example that each mask belongs to, in ascending order.
+        index (Tensor): N×K, the index of each channel's mask; −1 for none.
         sizes (tuple): The spatial size of each input tensor.
-        n_constant (int): How many of the N·K channels are constant.
+        n_constant (int): Number of constant channels among the N·K.
     """
 
     maps: Tensor
@@ -53,7 +53,7 @@ class ChannelMasks:
     def of(
         cls, activations: Tensor, sizes: tuple[tuple[int, ...], ...], max_channels: int | None = None
     ) -> ChannelMasks:
-        """Finds the distinct masks of activations N×K×spatial for inputs of the given spatial sizes."""
+        """Computes the distinct masks of activations N×K×spatial for inputs of the given spatial sizes."""
         maps = activations.to(working_dtype(activations.dtype))
         masked = torch.stack([varies(_at_most(activations, size)) for size in sizes]).any(0)
         n_constant = masked.numel() - int(masked.sum())
@@ -68,7 +68,7 @@ class ChannelMasks:
 
     @classmethod
     def of_baselines(cls, n_examples: int, sizes: tuple[tuple[int, ...], ...], like: Tensor) -> ChannelMasks:
-        """Returns one mask of zeros for each example, which leaves only the baseline."""
+        """Returns one all-zero mask per example, which leaves only the baseline."""
         examples = torch.arange(n_examples, device=like.device)
         maps = like.new_zeros(n_examples, *[1] * (1 + len(sizes[0])), dtype=working_dtype(like.dtype))
         return cls(maps, examples, examples.unsqueeze(1), sizes, 0)
@@ -77,21 +77,21 @@ class ChannelMasks:
         return len(self.maps)
 
     def __getitem__(self, rows: Tensor) -> tuple[Tensor, ...]:
-        """Returns the masks of some rows: one per input tensor, len(rows)×1×size, in [0, 1]."""
+        """Returns the masks at the given rows: one tensor per input, len(rows)×1×size, in [0, 1]."""
         return tuple(min_max_normalize(resize(self.maps[rows], size)) for size in self.sizes)
 
     def of_channels(self, scores: Tensor) -> Tensor:
-        """Returns the scores P×T of the masks by channel, N×K×T; 0 for a channel without a mask."""
+        """Maps scores of masks, P×T, to scores of channels, N×K×T; 0 for channels without a mask."""
         return torch.cat([scores, scores.new_zeros(1, scores.shape[1])])[self.index]
 
 
 def _equal_rows(rows: Tensor, examples: Tensor) -> tuple[Tensor, Tensor]:
     """Groups the rows (R×D, in [0, 1]) of each example that are equal up to rounding.
 
-    Rows are sorted by their product with a random vector, which makes equal rows neighbours.
+    Rows are sorted by their dot product with a random vector, which makes equal rows adjacent.
 
     Returns:
-        tuple: The group of each row (R), ascending with the example, and the first row of each group.
+        tuple: The group of each row (R), in ascending order of examples, and the first row of each group.
     """
     vector = torch.rand(rows.shape[1], generator=torch.Generator().manual_seed(0), dtype=rows.dtype)
     order = (rows @ vector.to(rows.device)).argsort(stable=True)
@@ -105,5 +105,5 @@ def _equal_rows(rows: Tensor, examples: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _at_most(maps: Tensor, size: tuple[int, ...]) -> Tensor:
-    # Shrinking a map can make it constant; enlarging cannot.
+    # Downsampling can make a map constant; upsampling cannot.
     return resize(maps, [min(have, wanted) for have, wanted in zip(maps.shape[2:], size, strict=True)])

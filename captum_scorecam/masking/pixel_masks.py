@@ -1,4 +1,4 @@
-"""Masks over single pixels: stored ones, and those that keep or remove the highest-ranked pixels."""
+"""Pixel masks: precomputed ones, and binary ones that keep or remove the highest-ranked pixels."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from captum_scorecam._captum import Tensors
 
 @dataclass(frozen=True)
 class StoredMasks:
-    """Masks that are all held in memory.
+    """Precomputed masks, all held in memory.
 
     Attributes:
-        values (Tensor): M×P, in [0, 1], over the P pixels of all inputs side by side.
+        values (Tensor): M×P, in [0, 1], over the concatenated P pixels of all inputs.
         examples (Tensor): Shape M, the example that each mask is applied to.
         sizes (tuple): The spatial size of each input tensor.
     """
@@ -30,18 +30,18 @@ class StoredMasks:
         return len(self.values)
 
     def __getitem__(self, rows: Tensor) -> Tensors:
-        """Returns the masks of some rows: for each input tensor one of shape len(rows)×1×size."""
+        """Returns the masks at the given rows: one tensor per input, len(rows)×1×size."""
         return _split_by_input(self.values[rows], self.sizes)
 
 
 @dataclass(frozen=True)
 class RankMasks:
-    """Binary masks that keep or remove each example's highest-ranked pixels, made a few at a time.
+    """Binary masks that keep or remove each example's highest-ranked pixels, computed a few at a time.
 
     Attributes:
         ranks (Tensor): N×P, as :func:`pixel_ranks` returns them.
-        counts (Tensor): Shape S, how many pixels to keep or remove. Each example has S masks, in this order.
-        keeps_highest (bool): Whether the highest pixels are kept (insertion) or removed (deletion).
+        counts (Tensor): Shape S, the numbers of pixels to keep or remove. Each example has S masks, in this order.
+        keeps_highest (bool): Whether to keep the highest pixels (insertion) or remove them (deletion).
         sizes (tuple): The spatial size of each input tensor.
         dtype (torch.dtype): The masks' dtype.
     """
@@ -61,18 +61,18 @@ class RankMasks:
         return len(self.ranks) * len(self.counts)
 
     def __getitem__(self, rows: Tensor) -> Tensors:
-        """Returns the masks of some rows: for each input tensor one of shape len(rows)×1×size, zeros and ones."""
+        """Returns the masks at the given rows: one tensor per input, len(rows)×1×size, of zeros and ones."""
         example, step = rows // len(self.counts), rows % len(self.counts)
         highest = self.ranks[example] < self.counts[step].unsqueeze(1)
         return _split_by_input((highest == self.keeps_highest).to(self.dtype), self.sizes)
 
 
 def pixel_ranks(values: Tensor) -> Tensor:
-    """Returns the rank of each pixel value N×P, from 0 for the highest; ties go to the earlier pixel."""
+    """Returns the rank of each pixel for values N×P; the highest has rank 0, and ties go to the earlier pixel."""
     return values.argsort(dim=1, descending=True, stable=True).argsort(dim=1)
 
 
 def _split_by_input(values: Tensor, sizes: Sequence[tuple[int, ...]]) -> Tensors:
-    """Splits flat masks R×P into one tensor R×1×size for each of the sizes."""
+    """Splits flat masks R×P into one tensor R×1×size per input."""
     parts = torch.split(values, [math.prod(size) for size in sizes], dim=1)
     return tuple(part.reshape(-1, 1, *size) for part, size in zip(parts, sizes, strict=True))

@@ -1,4 +1,4 @@
-"""RISE's random grids, drawn at once and upsampled a few at a time. Pure functions of tensors."""
+"""RISE's random grids, all drawn up front and upsampled a few at a time. Pure functions of tensors."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from captum_scorecam.masking.scaling import working_dtype
 
 @dataclass(frozen=True)
 class GridMasks:
-    """Random binary grids, upsampled and shifted (arXiv 1806.07421, section 3.2). The same masks serve every example.
+    """Random binary grids, upsampled and shifted (arXiv 1806.07421, section 3.2), the same for every example.
 
     Attributes:
-        grids (Tensor): M×cells, bool: the cells that are kept.
-        shifts (Tensor): M×spatial dimensions, in [0, 1): each mask's shift, in cells.
-        examples (Tensor): M·N: the example that each row masks; the rows of one mask are consecutive.
+        grids (Tensor): M×cells, bool; True for cells that are kept.
+        shifts (Tensor): M×spatial dimensions, in [0, 1): the shift of each mask, in cells.
+        examples (Tensor): Shape M·N, the example that each row masks; rows of the same mask are consecutive.
         sizes (tuple): The spatial size of each input tensor.
         dtype (torch.dtype): The masks' dtype.
     """
@@ -35,7 +35,7 @@ class GridMasks:
         return len(self.examples)
 
     def __getitem__(self, rows: Tensor) -> Tensors:
-        """Returns the masks of some rows: one per input tensor, len(rows)×1×size, in [0, 1]."""
+        """Returns the masks at the given rows: one tensor per input, len(rows)×1×size, in [0, 1]."""
         n_examples = len(self) // len(self.grids)
         numbers = rows // n_examples
         grids, shifts = self.grids[numbers].to(self.dtype), self.shifts[numbers]
@@ -45,17 +45,17 @@ class GridMasks:
 def draw_grids(
     inputs: Tensors, n_masks: int, grid_size: int | Sequence[int], keep_probability: float, generator: Generator | None
 ) -> GridMasks:
-    """Draws the grids and the shifts of all masks at once, so that the chunk size cannot change them.
+    """Draws the grids and shifts of all masks up front, so that they do not depend on the chunk size.
 
     Args:
         inputs (tuple of Tensor): The inputs to mask, each N×C×spatial.
-        n_masks (int): M.
-        grid_size (int or sequence of int): s, the cells of a grid along each spatial dimension.
+        n_masks (int): M, the number of masks.
+        grid_size (int or sequence of int): s, the number of grid cells along each spatial dimension.
         keep_probability (float): p, the probability that a cell is kept.
         generator (torch.Generator, optional): Default: None, PyTorch's global CPU generator.
 
     Raises:
-        ValueError: If the inputs or `grid_size` differ in their number of spatial dimensions.
+        ValueError: If the inputs or `grid_size` differ in their number of dimensions.
     """
     sizes = tuple(tuple(x.shape[2:]) for x in inputs)
     cells = cells_per_dimension(grid_size, sizes)
@@ -73,7 +73,7 @@ def draw_grids(
 
 
 def check_grid_size(grid_size: int | Sequence[int]) -> None:
-    """Raises TypeError unless a grid has whole numbers of cells, ValueError unless at least one per dimension."""
+    """Raises TypeError if `grid_size` is not an int or a sequence of ints, ValueError if empty or below 1."""
     cells = grid_size if isinstance(grid_size, Sequence) else [grid_size]
     if not all(isinstance(n, int) for n in cells):
         raise TypeError(f"Expected `grid_size` to be an int or a sequence of ints, but got {grid_size!r}.")
@@ -82,7 +82,7 @@ def check_grid_size(grid_size: int | Sequence[int]) -> None:
 
 
 def cells_per_dimension(grid_size: int | Sequence[int], sizes: tuple[tuple[int, ...], ...]) -> tuple[int, ...]:
-    """Returns the number of cells along each spatial dimension of inputs of the given sizes.
+    """Returns the number of cells along each spatial dimension, for inputs of the given sizes.
 
     Raises:
         ValueError: If the inputs have different numbers of spatial dimensions, or `grid_size` has the wrong length.
@@ -98,11 +98,11 @@ def cells_per_dimension(grid_size: int | Sequence[int], sizes: tuple[tuple[int, 
 
 
 def upsample_grids(grids: Tensor, shifts: Tensor, size: Sequence[int]) -> Tensor:
-    """Upsamples each grid of s cells to s + 1 cells of ⌈H/s⌉ pixels, and crops H pixels, starting at its shift.
+    """Upsamples each grid of s cells to s + 1 cells of ⌈H/s⌉ pixels, then crops H pixels, starting at its shift.
 
-    Linear interpolation along each dimension (``align_corners=False``). As in the authors' code, a cell has ⌈H/s⌉
-    pixels (the paper writes ⌊H/s⌋) and the shift is one of 0, …, ⌈H/s⌉ − 1. Every pixel is a convex combination of
-    cells, so its mean is the probability of a cell.
+    Interpolation is linear along each dimension (``align_corners=False``). As in the authors' code, a cell has ⌈H/s⌉
+    pixels (⌊H/s⌋ in the paper) and the shift is one of 0, …, ⌈H/s⌉ − 1. Every pixel is a convex combination of cells,
+    so its expected value is the probability of keeping a cell.
 
     Args:
         grids (Tensor): R×cells, floating point.
@@ -122,6 +122,6 @@ def upsample_grids(grids: Tensor, shifts: Tensor, size: Sequence[int]) -> Tensor
             weights = F.interpolate(one_hot, (cells + 1) * cell_pixels, mode="linear", align_corners=False)[0]
             first = (shifts[:, dimension, None] * cell_pixels).long().clamp(max=cell_pixels - 1)
             of_rows = weights.T[first + torch.arange(pixels, device=grids.device)]
-            # Takes the first cell dimension and appends it, upsampled; after all of them the order is restored.
+            # Consumes the first cell dimension and appends its upsampled version; the last step restores the order.
             masks = torch.einsum("rps,rs...->r...p", of_rows, masks)
     return masks.unsqueeze(1)

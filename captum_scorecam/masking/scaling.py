@@ -1,4 +1,4 @@
-"""Maps resized and scaled to [0, 1]. Pure functions of tensors."""
+"""Resizes maps and scales them to [0, 1]. Pure functions of tensors."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ INTERPOLATION_MODES = {1: "linear", 2: "bilinear", 3: "trilinear"}
 
 
 def resize(maps: Tensor, size: Sequence[int]) -> Tensor:
-    """Resizes maps linearly (linear, bilinear or trilinear by their rank; ``align_corners=False``).
+    """Resizes maps with linear, bilinear or trilinear interpolation, by rank (``align_corners=False``).
 
     Args:
         maps (Tensor): Shape N×K×h, N×K×h×w or N×K×d×h×w.
-        size (sequence of int): The spatial size of the result.
+        size (sequence of int): Spatial size of the result.
 
     Returns:
         Tensor: N×K×*size.
@@ -27,15 +27,15 @@ def resize(maps: Tensor, size: Sequence[int]) -> Tensor:
 
 
 def min_max_normalize(maps: Tensor) -> Tensor:
-    """Scales each example's and channel's map to [0, 1]: s(A) = (A − min A) / (max A − min A).
+    """Scales each map of each example to [0, 1]: s(A) = (A − min A) / (max A − min A).
 
-    A map that is constant up to rounding (see `varies`) cannot be scaled (0/0) and becomes zero.
+    A map that is constant up to rounding (see `varies`) becomes zero instead of 0/0.
 
     Args:
         maps (Tensor): Shape N×K×spatial, floating point.
 
     Returns:
-        Tensor: The shape of `maps`, values in [0, 1].
+        Tensor: Scaled maps with the shape of `maps`.
     """
     spatial = tuple(range(2, maps.dim()))
     low, high = maps.amin(spatial, keepdim=True), maps.amax(spatial, keepdim=True)
@@ -45,7 +45,7 @@ def min_max_normalize(maps: Tensor) -> Tensor:
 
 
 def varies(maps: Tensor) -> Tensor:
-    """Tells which maps are not constant up to rounding: max A − min A > 2 ε max |A|, ε of the maps' dtype.
+    """Checks which maps vary by more than rounding: max A − min A > 2 ε max |A|, with ε of the maps' dtype.
 
     Args:
         maps (Tensor): Shape N×K×spatial, floating point.
