@@ -13,11 +13,12 @@ from collections.abc import Callable, Iterator
 import torch
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from panels import DPI, Panel, draw_panels, write
+from panels import DPI, WIDTH, figure_of, frame, write
 from subject import HEAD, Subject, enlarged, mosaic, photograph
 from torch import Tensor
 
 from captum_scorecam import RISE, MeaningfulPerturbation, ScoreCAM
+from captum_scorecam.command_line.panels import Panel
 from captum_scorecam.masking.baselines import gaussian_blur
 from captum_scorecam.metrics import plot_curves
 from captum_scorecam.metrics.functional import (
@@ -27,7 +28,7 @@ from captum_scorecam.metrics.functional import (
     insertion,
     masked_input_scores,
 )
-from captum_scorecam.models.classifiers import Classifier, load_classifier
+from captum_scorecam.models import Classifier, load_classifier
 
 TIGER_CAT, ESPRESSO = 282, 967
 COFFEE_BOX = (112, 0, 224, 112)
@@ -45,13 +46,13 @@ def draw_layers(classifier: Classifier) -> Figure:
     cam = ScoreCAM(subject.model, subject.head)
     maps = cam.attribute(subject.x, TIGER_CAT, **HEAD)
     panels.append(subject.panel("input of _avg_pooling", f"1280×7×7, {cam.last_run.rows} forwards", maps))
-    return draw_panels(panels, 4)
+    return figure_of(panels, 4)
 
 
 def draw_pairs(classifier: Classifier) -> Figure:
     """The pairs of score and weighting on a mosaic, and how much of each map lies on the coffee."""
     subject = Subject(classifier, mosaic(), ESPRESSO)
-    maps = {"LayerGradCam": subject.grad_cam()}
+    maps = {"Grad-CAM": subject.grad_cam()}
     for score, weighting in [
         ("output", "softmax"),
         ("probability", "increase"),
@@ -59,11 +60,11 @@ def draw_pairs(classifier: Classifier) -> Figure:
         ("probability", "softmax"),
     ]:
         maps[f"{score}, {weighting}"] = subject.score_cam(score=score, channel_weighting=weighting)
-    panels = [subject.panel("Explained: espresso", f"p = {subject.probability():.3f}", box=COFFEE_BOX)]
+    panels = [subject.panel("Explained: espresso", f"p = {subject.probability():.3f}")]
     for title, of_pair in maps.items():
         share = float(energy_pointing_game(enlarged(of_pair), [torch.tensor([COFFEE_BOX])]))
-        panels.append(subject.panel(title, f"{share:.0%} of its energy in the frame", of_pair, box=COFFEE_BOX))
-    return draw_panels(panels, 3)
+        panels.append(subject.panel(title, f"{share:.0%} of its energy in the frame", of_pair))
+    return frame(figure_of(panels, 3), COFFEE_BOX)
 
 
 def draw_channel_masks(classifier: Classifier) -> Figure:
@@ -87,7 +88,7 @@ def draw_channel_masks(classifier: Classifier) -> Figure:
             Panel("mask", "enlarged, scaled to [0, 1]", masks[channel, 0]),
             Panel("masked input", f"output {scores[channel]:.1f}", subject.pixels(subject.x * masks[channel])),
         ]
-    return draw_panels(panels, 3)
+    return figure_of(panels, 3)
 
 
 def draw_baselines(classifier: Classifier) -> Figure:
@@ -104,22 +105,20 @@ def draw_baselines(classifier: Classifier) -> Figure:
     for of_baseline in maps:
         alike = float(torch.corrcoef(torch.stack([maps[0].flatten(), of_baseline.flatten()]))[0, 1])
         panels.append(subject.panel("the map of espresso", f"correlation with the first: {alike:.3f}", of_baseline))
-    return draw_panels(panels, 3)
+    return figure_of(panels, 3)
 
 
 def draw_rise(classifier: Classifier) -> Figure:
     """A masked input, the maps of few and of many masks, and the standard error."""
     subject = Subject(classifier, photograph("coffee"), ESPRESSO)
-    rise = RISE(subject.model)
-    few = rise.attribute(subject.x, ESPRESSO, n_masks=200, generator=torch.Generator().manual_seed(0))
-    many, error = rise.attribute_with_error(
-        subject.x, ESPRESSO, n_masks=2000, generator=torch.Generator().manual_seed(0)
-    )
-    spread, largest = float(many.max() - many.min()), float(error.max())
-    return draw_panels(
+    few, many = RISE(subject.model, n_masks=200), RISE(subject.model, n_masks=2000)
+    first = few.attribute(subject.x, ESPRESSO, generator=torch.Generator().manual_seed(0))
+    second, error = many.attribute_with_error(subject.x, ESPRESSO, generator=torch.Generator().manual_seed(0))
+    spread, largest = float(second.max() - second.min()), float(error.max())
+    return figure_of(
         [
-            subject.panel("200 masks", f"{float(few.min()):.2f} to {float(few.max()):.2f}", few[:, :1]),
-            subject.panel("2000 masks", f"{float(many.min()):.2f} to {float(many.max()):.2f}", many[:, :1]),
+            subject.panel("200 masks", f"{float(first.min()):.2f} to {float(first.max()):.2f}", first[:, :1]),
+            subject.panel("2000 masks", f"{float(second.min()):.2f} to {float(second.max()):.2f}", second[:, :1]),
             subject.panel("standard error", f"at most {largest:.3f} ({largest / spread:.0%} of range)", error[:, :1]),
         ],
         3,
@@ -133,7 +132,7 @@ def draw_mask(classifier: Classifier) -> Figure:
         subject.x, ESPRESSO, generator=torch.Generator().manual_seed(0)
     )
     after = subject.x + deleted * (gaussian_blur(subject.x, 61, 10.0) - subject.x)
-    return draw_panels(
+    return figure_of(
         [
             subject.panel("the input", f"p(espresso) = {subject.probability():.3f}"),
             subject.panel("1 − U(m)", f"mean {float(deleted.mean()):.3f}", deleted[:, :1]),
@@ -157,19 +156,19 @@ def draw_average_drop(classifier: Classifier) -> Figure:
     ]:
         masked = masked_input_scores(subject.model, subject.x, maps, TIGER_CAT, **options).masked
         panels.append(Panel(title, f"p = {float(masked):.3f}", subject.pixels(subject.x * mask)))
-    return draw_panels(panels, 4)
+    return figure_of(panels, 4)
 
 
 def draw_curves(classifier: Classifier) -> Figure:
     """Insertion and deletion of two methods, and of a map that knows nothing."""
     subject = Subject(classifier, photograph("coffee"), ESPRESSO)
     noise = torch.rand(1, 1, 7, 7, generator=torch.Generator().manual_seed(0))
-    maps = {"ScoreCAM": subject.score_cam(), "LayerGradCam": subject.grad_cam(), "random 7×7 map": noise}
-    figure = Figure(figsize=(8, 3.1), dpi=DPI, layout="constrained")
+    maps = {"Score-CAM": subject.score_cam(), "Grad-CAM": subject.grad_cam(), "random 7×7 map": noise}
+    figure = Figure(figsize=(WIDTH, 3.8), dpi=DPI, layout="constrained")
     FigureCanvasAgg(figure)
     left, right = figure.subplots(1, 2, sharey=True)
-    for ax, measure, verb in [(left, insertion, "inserted"), (right, deletion, "deleted")]:
-        curves = {name: measure(subject.model, subject.x, of_method, ESPRESSO) for name, of_method in maps.items()}
+    for ax, metric, verb in [(left, insertion, "inserted"), (right, deletion, "deleted")]:
+        curves = {name: metric(subject.model, subject.x, of_method, ESPRESSO) for name, of_method in maps.items()}
         plot_curves(curves, xlabel=f"share of pixels {verb}", ylabel="p(espresso)", axes=ax)
     return figure
 
@@ -181,14 +180,14 @@ def draw_randomization(classifier: Classifier) -> Figure:
     shown = ["_fc", "_conv_head", "_blocks.12", "_blocks.9"]
     panels = []
     for title, explain in [
-        ("ScoreCAM", lambda: subject.score_cam(max_channels=64)),
-        ("LayerGradCam", subject.grad_cam),
+        ("Score-CAM", lambda: subject.score_cam(max_channels=64)),
+        ("Grad-CAM", subject.grad_cam),
     ]:
         panels.append(subject.panel(title, "as trained", explain()))
         for layer, similarity, maps in randomized(subject, explain, layers):
             if layer in shown:
                 panels.append(subject.panel(f"… to {layer}", f"Spearman {similarity:.2f}", maps))
-    return draw_panels(panels, 5)
+    return figure_of(panels, 5)
 
 
 def randomized(
@@ -207,7 +206,6 @@ def randomized(
 
 
 PICTURES = {name.removeprefix("draw_"): draw for name, draw in globals().items() if name.startswith("draw_")}
-del PICTURES["panels"]
 
 if __name__ == "__main__":
     loaded = load_classifier("efficientnet_lite0")

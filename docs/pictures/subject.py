@@ -7,13 +7,12 @@ from typing import Any
 import skimage.data
 import torch
 from captum.attr import LayerAttribution, LayerGradCam
-from panels import Panel
 from PIL import Image, ImageOps
 from torch import Tensor
 
 from captum_scorecam import ScoreCAM
-from captum_scorecam.models.classifiers import Classifier
-from captum_scorecam.models.preprocessing import seen_pixels
+from captum_scorecam.command_line.panels import Panel
+from captum_scorecam.models import Classifier, seen_pixels
 
 HEAD = {"attribute_to_layer_input": True}
 
@@ -36,19 +35,20 @@ class Subject:
         with torch.no_grad():
             return float(self.model(self.x if x is None else x).softmax(1)[0, self.target])
 
-    def score_cam(self, **options: Any) -> Tensor:
+    def score_cam(self, baselines: float | Tensor | None = None, **options: Any) -> Tensor:
         """Score-CAM's map, 1×1×h×w."""
-        return ScoreCAM(self.model, self.head).attribute(self.x, self.target, **HEAD, **options)
+        score_cam = ScoreCAM(self.model, self.head, **options)
+        return score_cam.attribute(self.x, self.target, **HEAD, baselines=baselines)
 
     def grad_cam(self) -> Tensor:
-        """LayerGradCam's map, 1×1×h×w."""
+        """Grad-CAM's map, 1×1×h×w."""
         cam = LayerGradCam(self.model, self.head)
         return cam.attribute(self.x, self.target, relu_attributions=True, **HEAD).detach()
 
-    def panel(self, title: str, subtitle: str, maps: Tensor | None = None, **options: Any) -> Panel:
+    def panel(self, title: str, subtitle: str, maps: Tensor | None = None) -> Panel:
         """The image with a map of any size over it."""
         values = None if maps is None else enlarged(maps)[0, 0]
-        return Panel(title, subtitle, self.pixels(), values, **options)
+        return Panel(title, subtitle, self.pixels(), values)
 
 
 def enlarged(maps: Tensor) -> Tensor:
