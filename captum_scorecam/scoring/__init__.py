@@ -1,1 +1,1 @@
-"""Masked inputs through the model, chunk by chunk, to the scores of the targets."""
+"""Runs masked inputs through the model, in chunks, and returns the scores of the targets."""

@@ -1,4 +1,4 @@
-"""The number of masked inputs in a forward."""
+"""The number of masked inputs per forward pass."""
 
 from __future__ import annotations
 
@@ -22,16 +22,17 @@ WORTHWHILE_GAIN = 1.08
 
 
 class ChunkSize:
-    """The number of rows in a masked forward: fixed, or tuned while it runs.
+    """The number of rows per masked forward pass, fixed or tuned on the fly.
 
-    A tuned size starts small and doubles until throughput rises by less than `WORTHWHILE_GAIN`, since memory
-    doubles too; then it stays at the fastest. At each size the first chunk is not timed (it selects kernels and
-    allocates memory), and the fastest of the next four is used.
+    A tuned size starts small and doubles until throughput rises by a factor of less than `WORTHWHILE_GAIN`, since
+    memory use doubles too; the fastest size is then kept. At each size, the first chunk is not counted (it selects
+    kernels and allocates memory), and the fastest of the next four is used.
 
     Args:
-        rows (int): The first size.
-        most (int, optional): The largest size that tuning may try. Default: `rows`, which is then fixed.
-        pad (bool): Pad the last chunk with copies of the last row, so that all chunks have the same shape.
+        rows (int): Initial size.
+        most (int, optional): Largest size that tuning may try. Default: None, no tuning.
+        pad (bool): Whether to pad the last chunk with copies of the last row, so that all chunks have the same shape.
+            Default: False.
     """
 
     def __init__(self, rows: int, most: int | None = None, pad: bool = False) -> None:
@@ -45,23 +46,23 @@ class ChunkSize:
 
     @classmethod
     def tuned(cls, device: torch.device) -> ChunkSize:
-        """Returns a size that is tuned on a device."""
+        """Returns a size to be tuned on the given device."""
         return cls(FIRST_ROWS.get(device.type, 32), MOST_ROWS.get(device.type, 2048))
 
     @classmethod
     def compiled(cls, device: torch.device) -> ChunkSize:
-        """Returns a fixed size for a compiled forward, which would be recompiled for any other."""
+        """Returns a fixed size for a compiled model, which would be recompiled for any other size."""
         rows = max(COMPILED_ROWS["cpu"], torch.get_num_threads()) if device.type == "cpu" else COMPILED_ROWS["cuda"]
         return cls(rows, pad=True)
 
     def next_rows(self, done: int, total: int, device: torch.device) -> Tensor:
-        """Returns the row numbers of the next chunk, after `done` of `total`."""
+        """Returns the row indices of the next chunk, after `done` of `total` rows."""
         stop = done + self.rows if self._pad else min(done + self.rows, total)
         return torch.arange(done, stop, device=device).clamp_(max=total - 1)
 
     @contextmanager
     def timed(self, rows: int, device: torch.device) -> Iterator[None]:
-        """Times the body, a forward of `rows` rows, but only while the size is being tuned."""
+        """Times the body, a forward pass of `rows` rows, if the size is still being tuned."""
         if not self.tuning:
             yield
             return
@@ -75,10 +76,10 @@ class ChunkSize:
                 self._compare(rows / min(self._timed[1:]))
 
     def halve(self, error: RuntimeError) -> None:
-        """Halves the rows after an out-of-memory error.
+        """Halves the size after an out-of-memory error.
 
         Raises:
-            torch.OutOfMemoryError: If it is one row already.
+            torch.OutOfMemoryError: If the size is already one row.
         """
         if self.rows == 1:
             raise torch.OutOfMemoryError(
@@ -97,18 +98,18 @@ class ChunkSize:
 
 
 class ChunkSizes:
-    """The tuned chunk sizes of an attribution method, by compilation, shapes, dtypes, device and autocast."""
+    """The chunk sizes of an attribution method, cached by compilation, shapes, dtypes, device and autocast."""
 
     def __init__(self) -> None:
         self._tuned: dict[Hashable, ChunkSize] = {}
 
     def of(self, forward_func: ForwardFunction, inputs: Tensors, perturbations_per_eval: int | None) -> ChunkSize:
-        """Returns the chunk size for masked forwards of `inputs`.
+        """Returns the chunk size for masked forward passes of `inputs`.
 
         Args:
             forward_func (callable): The model.
             inputs (tuple of Tensor): N examples.
-            perturbations_per_eval (int, optional): At most this many × N rows in a forward. Default: None, tuned.
+            perturbations_per_eval (int, optional): At most this many × N rows per forward pass. Default: None, tuned.
 
         Raises:
             TypeError: If `perturbations_per_eval` is not an integer.
@@ -127,7 +128,7 @@ class ChunkSizes:
 
 
 def is_compiled(forward_func: ForwardFunction) -> bool:
-    """Tells whether a function, a model or a part of a model was compiled with ``torch.compile``."""
+    """Checks whether a function, a model or one of its submodules was compiled with ``torch.compile``."""
     parts = forward_func.modules() if isinstance(forward_func, Module) else [forward_func]
     return any(
         hasattr(part, "_torchdynamo_orig_callable") or getattr(part, "_compiled_call_impl", None) is not None

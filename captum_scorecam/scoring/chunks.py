@@ -1,4 +1,4 @@
-"""Masked forwards in chunks → scores. All masked forwards of all methods run here."""
+"""Scores masked inputs in chunks, for every method and metric that runs a fixed set of masks."""
 
 from __future__ import annotations
 
@@ -30,19 +30,19 @@ class Masks(Protocol):
         """Returns P, the number of masks."""
 
     def __getitem__(self, rows: Tensor) -> Tensors:
-        """Returns the masks of some rows: one per input tensor, len(rows)×1×spatial, in [0, 1]."""
+        """Returns the masks at the given rows: one tensor per input, len(rows)×1×spatial, in [0, 1]."""
 
 
 @dataclass(frozen=True)
 class MaskRows:
-    """Some rows of a sequence of masks, in a given order."""
+    """A selection of rows from a sequence of masks, in a given order."""
 
     masks: Masks
     rows: Tensor
 
     @property
     def examples(self) -> Tensor:
-        """The example that each of the rows is applied to."""
+        """The example that each mask is applied to."""
         return self.masks.examples[self.rows]
 
     def __len__(self) -> int:
@@ -59,22 +59,22 @@ def score_masked_inputs(
     progress: str | None = None,
     process_group: ProcessGroup | None = None,
 ) -> Tensor:
-    """Runs the masked forwards of all masks, chunk by chunk.
+    """Scores the inputs under all masks, chunk by chunk.
 
     Args:
-        forward (MaskedForward): The forward to run.
+        forward (MaskedForward): The forward pass to run.
         masks (Masks): P masks.
-        chunk_size (ChunkSize): The number of rows in a forward.
-        progress (str, optional): The label of a progress bar. Default: None, no bar.
-        process_group (ProcessGroup, optional): Ranks that share the masks, which must be the same on each.
-            Default: None, this process alone.
+        chunk_size (ChunkSize): The number of rows per forward pass.
+        progress (str, optional): Label of the progress bar. Default: None, no bar.
+        process_group (ProcessGroup, optional): Ranks that share the work; all must have the same masks.
+            Default: None, this process only.
 
     Returns:
         Tensor: P×T; 0×T if there are no masks.
 
     Raises:
         ValueError: If a score is NaN or infinite.
-        torch.OutOfMemoryError: If not even one row fits into memory.
+        torch.OutOfMemoryError: If a single row does not fit into memory.
     """
     empty = forward.class_scores.zeros(0, forward.inputs[0])
 
@@ -88,7 +88,7 @@ def score_masked_inputs(
 
 
 def score_baselines(forward: MaskedForward, chunk_size: ChunkSize) -> Tensor:
-    """Returns f^c(B) of each example, N×T: the scores under a mask of zeros."""
+    """Returns f^c(B) for each example, N×T: the scores under an all-zero mask."""
     masks = ChannelMasks.of_baselines(len(forward.inputs[0]), forward.sizes, forward.inputs[0])
     return score_masked_inputs(forward, masks, chunk_size)
 
@@ -96,12 +96,12 @@ def score_baselines(forward: MaskedForward, chunk_size: ChunkSize) -> Tensor:
 def scored_chunks(
     forward: MaskedForward, masks: Masks, chunk_size: ChunkSize, progress: str | None = None
 ) -> Iterator[tuple[Tensor, Tensors, Tensor]]:
-    """As :func:`score_masked_inputs`, but yields each chunk once it is scored, for methods that sum over masks.
+    """Like :func:`score_masked_inputs`, but yields each chunk once it is scored, for methods that sum over masks.
 
-    Masks and masked inputs exist one chunk at a time. A chunk that does not fit into memory is halved and retried.
+    Only one chunk of masks and masked inputs is in memory at a time. If it does not fit, it is halved and retried.
 
     Yields:
-        tuple: The numbers of the chunk's rows (R), their masks (for each input one, R×1×spatial), their scores (R×T).
+        tuple: The chunk's row indices (R), masks (one tensor per input, R×1×spatial) and scores (R×T).
     """
     scores: list[Tensor] = []
     done = 0
@@ -125,7 +125,7 @@ def scored_chunks(
 def _run_chunk(
     forward: MaskedForward, masks: Masks, rows: Tensor, chunk_size: ChunkSize
 ) -> tuple[Tensors, Tensor] | None:
-    """Returns the rows' masks and scores, or None if they did not fit into memory and the chunk size was halved."""
+    """Returns the masks and scores of the rows, or None if memory ran out and the chunk size was halved."""
     try:
         with chunk_size.timed(len(rows), forward.device):
             chunk = masks[rows]
@@ -138,7 +138,7 @@ def _run_chunk(
 
 
 def is_out_of_memory(error: RuntimeError) -> bool:
-    """Tells whether an allocation failed, on a GPU or on the CPU."""
+    """Checks whether the error is a failed allocation, on a GPU or the CPU."""
     texts = ("out of memory", "CUBLAS_STATUS_ALLOC_FAILED", "can't allocate memory")
     return isinstance(error, torch.OutOfMemoryError) or any(text in str(error) for text in texts)
 

@@ -1,4 +1,4 @@
-"""Model output → scores f^c of the targets."""
+"""Scores f^c of the targets from the model's output."""
 
 from __future__ import annotations
 
@@ -47,21 +47,21 @@ def probability_score(output: Any) -> Tensor:
 
 
 def are_probabilities(scores: Tensor) -> bool:
-    """Tells whether scores, classes in the last dimension, are non-negative and sum to 1 over two or more classes."""
+    """Checks whether scores are non-negative and sum to 1 over the last dimension, of two or more classes."""
     if scores.dim() == 0 or scores.shape[-1] < 2:
         return False
     return bool((scores >= 0).all() and ((scores.sum(-1, dtype=torch.float32) - 1).abs() < 1e-3).all())
 
 
 def score_function(score: Score) -> ScoreFunction:
-    """Returns f as a function of the model's output.
+    """Returns f, a function of the model's output.
 
     Args:
         score (str or callable): ``"output"``, ``"probability"``, or a callable that takes the model's output and
-            returns a tensor of scores with one row per input row, from which the target is selected.
+            returns a tensor of scores, one row per input row, from which the target is selected.
 
     Raises:
-        ValueError: If `score` is neither.
+        ValueError: If `score` is none of these.
     """
     if callable(score):
         return score
@@ -70,7 +70,7 @@ def score_function(score: Score) -> ScoreFunction:
 
 
 def row_scores(score: ScoreFunction, output: Any, n_rows: int) -> Tensor:
-    """Returns the scores from a forward of `n_rows` rows.
+    """Returns the scores of a forward pass with `n_rows` rows.
 
     Raises:
         ValueError: If the output does not have one row per input row.
@@ -85,16 +85,16 @@ def row_scores(score: ScoreFunction, output: Any, n_rows: int) -> Tensor:
 
 
 class ClassScores:
-    """f^c for several targets c: selects one score per row and target from the model's output.
+    """Selects f^c, one score per row and target c, from the model's output.
 
     Args:
-        score (callable): f as a function of the model's output.
+        score (callable): f, a function of the model's output.
         targets (sequence): T targets, each in any form that Captum accepts.
         n_examples (int): N, the number of examples.
         device (torch.device): The device of the model's output.
 
     Raises:
-        AssertionError: If a list or tensor of targets is not as long as the batch (Captum's error).
+        AssertionError: If a list or tensor of targets does not match the batch size (Captum's error).
     """
 
     def __init__(
@@ -108,10 +108,10 @@ class ClassScores:
         self._n_examples = n_examples
 
     def of_examples(self, output: Any) -> Tensor:
-        """Returns the scores N×T from a forward of the examples themselves.
+        """Returns the scores N×T of a forward pass of the unmasked examples.
 
         Raises:
-            AssertionError: If a target is missing or of the wrong form (Captum's error).
+            AssertionError: If a target is missing or malformed (Captum's error).
             IndexError, RuntimeError: If a target is out of range (Captum's error).
             ValueError: If the output does not have one row per example, or a score is not finite.
         """
@@ -122,23 +122,23 @@ class ClassScores:
         return selected
 
     def of_rows(self, output: Any, examples: Tensor) -> Tensor:
-        """Returns the scores R×T from a forward whose row r is a version of example ``examples[r]``."""
+        """Returns the scores R×T of a forward pass in which row r is a masked copy of example ``examples[r]``."""
         scores = row_scores(self._score, output, len(examples))
         rows = torch.arange(len(examples), device=scores.device)
         columns = [
-            # Captum's selection of a target per example would wait for the device.
+            # Captum's selection of one target per example would synchronise with the device.
             _captum.select_target(scores, target) if positions is None else scores[(rows, *positions[examples].T)]
             for target, positions in zip(self._targets, self._positions, strict=True)
         ]
         return _side_by_side(columns, scores)
 
     def zeros(self, n_rows: int, inputs: Tensor) -> Tensor:
-        """Returns zeros n_rows×T with the device and dtype of the scores of `inputs`."""
+        """Returns zeros of shape n_rows×T on the device and with the dtype of the scores of `inputs`."""
         return inputs.new_zeros(n_rows, len(self._targets), dtype=working_dtype(inputs.dtype))
 
 
 def _side_by_side(columns: Sequence[Tensor], scores: Tensor) -> Tensor:
-    """Stacks the targets' columns to R×T; each must hold one score per row of `scores`."""
+    """Stacks one column per target to R×T; each column must hold one score per row of `scores`."""
     if any(column.numel() != len(scores) for column in columns):
         raise AssertionError(
             "Target not provided when necessary, cannot explain multiple outputs: "
@@ -154,7 +154,7 @@ def _on_device(target: TargetType, device: torch.device) -> TargetType:
 
 
 def _positions(target: TargetType, device: torch.device) -> Tensor | None:
-    """Returns the index of each example's target in the output, N×D; None for a shared target or no target."""
+    """Returns the index of each example's target in the output, N×D, or None if the target is shared or missing."""
     if isinstance(target, Tensor):
         return target.unsqueeze(1) if target.dim() == 1 and not target.is_floating_point() else None
     if not isinstance(target, list):

@@ -1,4 +1,4 @@
-"""Memory freed by a forward on the CPU, kept by the C library for the next one."""
+"""Keeps memory freed by a forward pass on the CPU for the next one."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from functools import cache
 
 import torch
 
-# The parameters of mallopt(3), and what glibc's own adaptation reaches at most on a 64-bit machine.
+# Parameters of mallopt(3), and the maxima of glibc's dynamic thresholds on 64-bit machines.
 TRIM_THRESHOLD, MMAP_THRESHOLD, MMAP_MAX = -1, -3, -4
 USUAL = {MMAP_MAX: 65536, MMAP_THRESHOLD: 32 * 2**20, TRIM_THRESHOLD: 64 * 2**20}
 KEEPING = {MMAP_MAX: 0, TRIM_THRESHOLD: 2**31 - 1}
@@ -19,14 +19,14 @@ KEEPING = {MMAP_MAX: 0, TRIM_THRESHOLD: 2**31 - 1}
 
 @contextmanager
 def freed_memory_kept(device: torch.device) -> Iterator[None]:
-    """Makes the C library keep memory that is freed in the body, for reuse by later tensors.
+    """Makes the C library keep memory freed in the body for reuse by later tensors.
 
-    glibc returns large blocks to the system as soon as they are freed, so every layer's output is mapped and zeroed
-    page by page again in each forward, which can take longer than the layer itself. After the body, glibc trims the
-    heap as usual.
+    By default, glibc returns large blocks to the system as soon as they are freed, so in each forward pass the memory
+    of every layer's output is mapped and zeroed again, page by page, which can take longer than the layer itself.
+    After the body, glibc trims the heap as usual.
 
-    Does nothing off the CPU, with another C library, or if the environment already tunes glibc's allocation
-    (``MALLOC_MMAP_MAX_`` and the like, or ``glibc.malloc`` in ``GLIBC_TUNABLES``).
+    Does nothing on other devices, with another C library, or if the environment already tunes glibc's allocator
+    (``MALLOC_MMAP_MAX_`` etc., or ``glibc.malloc`` in ``GLIBC_TUNABLES``).
 
     Args:
         device (torch.device): The device of the tensors.

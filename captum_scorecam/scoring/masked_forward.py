@@ -1,4 +1,4 @@
-"""One forward of masked inputs: f^c(B + H ∘ (X − B))."""
+"""A forward pass of masked inputs: f^c(B + H ∘ (X − B))."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ from captum_scorecam.scoring.class_scores import ClassScores, Score, score_funct
 
 @dataclass
 class MaskedForward:
-    """f^c(B + H ∘ (X − B)): the class scores of masked inputs.
+    """Computes the class scores of masked inputs, f^c(B + H ∘ (X − B)).
 
     Attributes:
         forward_func (callable): The model, or any function of the inputs.
         inputs (tuple of Tensor): X, each N×C×spatial.
-        baselines (tuple of Tensor): B, for each input a tensor that broadcasts to it.
-        additional_forward_args (tuple): Arguments after the inputs. Tensors with N rows follow their example.
-        class_scores (ClassScores): f^c, as a function of the output of `forward_func`.
-        channels_last (bool): Whether 4-D inputs are passed to the model in that memory format.
+        baselines (tuple of Tensor): B, one tensor per input, broadcastable to it.
+        additional_forward_args (tuple): Arguments after the inputs. Tensors with N rows are indexed by example.
+        class_scores (ClassScores): Computes f^c from the output of `forward_func`.
+        channels_last (bool): Whether to pass 4-D inputs to the model in channels-last memory format.
     """
 
     forward_func: ForwardFunction
@@ -52,7 +52,7 @@ class MaskedForward:
 
         Raises:
             TypeError: If an input is not a floating-point tensor.
-            ValueError: If inputs have no spatial dimension or are not N rows each, or an option is unknown.
+            ValueError: If inputs have no spatial dimension or different numbers of examples, or an option is unknown.
             AssertionError: Captum's errors for inputs, baselines and targets.
         """
         inputs = _checked_inputs(inputs)
@@ -79,14 +79,14 @@ class MaskedForward:
         return self.inputs[0].device
 
     def __call__(self, masks: Tensors, examples: Tensor) -> Tensor:
-        """Runs one forward.
+        """Runs one forward pass.
 
         Args:
             masks (tuple of Tensor): One per input, R×1×spatial.
             examples (Tensor): Shape R, the example that each mask is applied to.
 
         Returns:
-            Tensor: R×T, a column for each target, in float32 (float64 for float64).
+            Tensor: R×T, one column per target, in float32 (float64 for float64).
         """
         masked = tuple(
             blend(self._of_rows(x, examples), mask, self._of_rows(baseline, examples))
@@ -96,7 +96,7 @@ class MaskedForward:
         return self.class_scores.of_rows(self._forward(masked, arguments), examples)
 
     def unmasked_scores(self) -> Tensor:
-        """Returns f^c(X) of each example, N×T, and checks that targets and output fit before any masked forward.
+        """Returns f^c(X) for each example, N×T; validates targets and output before any masked forward pass.
 
         Raises:
             ValueError: If the output does not have one row per example, or a score is not finite.
@@ -154,7 +154,7 @@ def _as_list(targets: Sequence[TargetType] | Tensor) -> list[TargetType]:
 
 
 def _channels_last_pays(inputs: Tensor) -> bool:
-    # On a GPU it pays for the tensor cores, which work in half precision.
+    # On GPUs, channels-last pays off only on tensor cores, that is, in half precision.
     half = inputs.dtype in (torch.float16, torch.bfloat16) or torch.is_autocast_enabled(inputs.device.type)
     return inputs.device.type == "cpu" or half
 

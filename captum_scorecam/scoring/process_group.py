@@ -1,4 +1,4 @@
-"""One call's work, shared by the ranks of a torch.distributed process group."""
+"""Distributes the work of one call over the ranks of a torch.distributed process group."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from captum_scorecam._captum import Tensors
 
 
 def from_first_rank(tensors: Tensors, group: dist.ProcessGroup) -> Tensors:
-    """Returns the first rank's tensors on every rank, so that all ranks use identical values."""
+    """Broadcasts the first rank's tensors, so that all ranks use identical values."""
     shared = tuple(tensor.contiguous() for tensor in tensors)
     for tensor in shared:
         dist.broadcast(tensor, dist.get_global_rank(group, 0), group)
@@ -20,24 +20,24 @@ def from_first_rank(tensors: Tensors, group: dist.ProcessGroup) -> Tensors:
 
 
 def rows_of_rank(n_rows: int, group: dist.ProcessGroup, device: torch.device) -> Tensor:
-    """Returns this rank's rows: every W-th of them, where W is the number of ranks."""
+    """Returns the indices of this rank's rows: every W-th row, where W is the number of ranks."""
     return torch.arange(dist.get_rank(group), n_rows, dist.get_world_size(group), device=device)
 
 
 def gather_rows(compute: Callable[[], Tensor], n_rows: int, group: dist.ProcessGroup, like: Tensor) -> Tensor:
-    """Computes this rank's rows and gathers the rows of all ranks.
+    """Computes the scores of this rank's rows and gathers those of all ranks.
 
     Args:
         compute (callable): Returns the scores of :func:`rows_of_rank`, R×T.
-        n_rows (int): P, the number of rows of all ranks.
+        n_rows (int): P, the total number of rows.
         group (ProcessGroup): The ranks that share the rows.
-        like (Tensor): A tensor with the device, dtype and columns of the scores, and any number of rows.
+        like (Tensor): A tensor with the device, dtype and number of columns of the scores, and any number of rows.
 
     Returns:
         Tensor: P×T, on every rank.
 
     Raises:
-        RuntimeError: If another rank failed. A rank that failed raises its own error; no rank hangs.
+        RuntimeError: If another rank failed. The failing rank raises its original error; no rank hangs.
     """
     try:
         scores = compute()
@@ -56,7 +56,7 @@ def gather_rows(compute: Callable[[], Tensor], n_rows: int, group: dist.ProcessG
 
 
 def _n_failed(failed: bool, group: dist.ProcessGroup, device: torch.device) -> int:
-    """Returns how many ranks failed; every rank reports whether it did."""
+    """Returns the number of failed ranks; every rank reports its status."""
     n_failed = torch.tensor(int(failed), device=device)
     dist.all_reduce(n_failed, group=group)
     return int(n_failed)

@@ -1,4 +1,4 @@
-"""Stopping once the remaining channels cannot change the map by more than a tolerance."""
+"""Stops scoring once the remaining channels cannot change the map by more than a tolerance."""
 
 from __future__ import annotations
 
@@ -19,28 +19,30 @@ def scores_within_tolerance(
     chunk_size: ChunkSize,
     progress: str | None = None,
 ) -> tuple[Tensor, int]:
-    r"""Runs the strongest maps first and stops each example once the rest cannot change its map by more.
+    r"""Runs the strongest maps first and stops once the rest cannot change an example's map by more than `tolerance`.
 
-    Let L = ReLU(Σ α_k A_k) be the map with all weights α_k in [0, 1], L' the map in which those not run are 0, and
-    n = (L − m)/(M − m) the map scaled by its minimum m and maximum M (n' for L' alike). At each position the channels
-    not run add between −a and b to the sum, where a and b are the largest sums over them of max(−A_k, 0) and
-    max(A_k, 0). The ReLU moves no further than its argument, so L − L', m − m' and M − M' all lie in [−a, b]. Now
+    Let L = ReLU(Σ α_k A_k) be the map with all weights α_k in [0, 1], L' the map with the weights not yet run set to
+    0, and n = (L − m)/(M − m) the map scaled by its minimum m and maximum M; n' is L' scaled in the same way. At each
+    position, the channels not yet run add between −a and b to the sum, where a and b are the largest values of
+    Σ max(−A_k, 0) and Σ max(A_k, 0) over these channels. The ReLU is monotone and changes by no more than its
+    argument, so L − L', m − m' and M − M' all lie in [−a, b]. Now
 
     .. math::  (n - n')(M' - m') = (L - L') - [(1 - n)(m - m') + n (M - M')]
 
-    and the bracket, a mean of two numbers in [−a, b], lies there too. Hence \|n − n'\| ≤ (a + b)/(M' − m'), and an
-    example is done when a + b ≤ tolerance · (M' − m') for each of its targets. The same holds without the ReLU.
+    and the bracket, a weighted mean of two numbers in [−a, b], lies in [−a, b] too. Hence
+    \|n − n'\| ≤ (a + b)/(M' − m'), and an example is done once a + b ≤ tolerance · (M' − m') for all its targets. The
+    same holds without the ReLU.
 
     Args:
-        forward (MaskedForward): The forward to run. Its scores must lie in [0, 1] and be the weights.
+        forward (MaskedForward): The forward pass to run. Its scores must lie in [0, 1] and are used as weights.
         masks (ChannelMasks): P masks of the activations' channels.
         activations (Tensor): A, N×K×spatial.
-        tolerance (float): The largest allowed change of the scaled map.
-        chunk_size (ChunkSize): The number of rows in a forward; the bound is checked after each.
-        progress (str, optional): The label of each example's progress bar. Default: None, no bar.
+        tolerance (float): Largest allowed change of the scaled map.
+        chunk_size (ChunkSize): The number of rows per forward pass; the bound is checked after each pass.
+        progress (str, optional): Label of each example's progress bar. Default: None, no bar.
 
     Returns:
-        tuple: The scores P×T, 0 for masks that were not run, and the number of masks that were run.
+        tuple: The scores P×T, 0 for masks not run, and the number of masks run.
     """
     maps = _maps_of_masks(masks, activations)
     scores = forward.class_scores.zeros(len(masks), forward.inputs[0])
@@ -53,7 +55,7 @@ def scores_within_tolerance(
         for chunk, _, chunk_scores in scored_chunks(forward, MaskRows(masks, rows), chunk_size, progress):
             done = int(chunk[-1]) + 1
             scores[rows[chunk]] = chunk_scores
-            # Autocast would take this sum, a matrix product, in half precision.
+            # Autocast would run this matrix product in half precision.
             with torch.autocast(maps.device.type, enabled=False):
                 summed += chunk_scores.T.to(maps.dtype) @ maps[rows[chunk]]
             n_run += len(chunk)
@@ -63,14 +65,14 @@ def scores_within_tolerance(
 
 
 def _maps_of_masks(masks: ChannelMasks, activations: Tensor) -> Tensor:
-    """Returns the sum of the channels that share each mask, flattened: P×positions."""
+    """Returns, for each mask, the sum of the channels that share it, flattened: P×positions."""
     masked = masks.index >= 0
     maps = masks.maps.new_zeros(len(masks), activations[0, 0].numel())
     return maps.index_add_(0, masks.index[masked], activations.flatten(2)[masked].to(maps.dtype))
 
 
 def _largest_sums_of_the_rest(maps: Tensor) -> Tensor:
-    """Returns the sums a + b of the maps from each one on, and 0 after the last: P + 1 numbers for P maps."""
+    """Returns a + b of the maps from each position on, then 0: P + 1 numbers for P maps."""
     following = torch.cat([maps, maps.new_zeros(1, maps.shape[1])])
     positive, negative = (part.flip(0).cumsum(0).flip(0).amax(1) for part in (following.relu(), (-following).relu()))
     return positive + negative
