@@ -1,4 +1,4 @@
-"""The deletion game of Mask: which small smooth region must go for the class score to fall?"""
+"""The deletion game of Mask: finds a small, smooth region whose deletion lowers the class score."""
 
 from __future__ import annotations
 
@@ -22,7 +22,9 @@ SUPPRESSED = 0.01
 
 
 def total_variation(masks: Tensor, beta: float) -> Tensor:
-    """Σ_u ‖∇m(u)‖_β^β of each mask (arXiv 1704.03296, section 4): the differences of neighbours to the power β, summed.
+    """Computes the total variation Σ_u ‖∇m(u)‖_β^β of each mask (arXiv 1704.03296, section 4).
+
+    It is the sum of the absolute differences between neighbours, to the power β.
 
     Args:
         masks (Tensor): N×1×spatial.
@@ -36,7 +38,7 @@ def total_variation(masks: Tensor, beta: float) -> Tensor:
 
 
 def shifted(values: Tensor, offsets: Sequence[int]) -> Tensor:
-    """Moves values N×C×spatial so that position i shows what stood at i + offset; beyond an edge, the edge's value."""
+    """Shifts values N×C×spatial so that position i holds the value from i + offset; edges are replicated."""
     if values.dim() == 0:
         return values
     for dimension, offset in enumerate(offsets, start=2):
@@ -46,18 +48,18 @@ def shifted(values: Tensor, offsets: Sequence[int]) -> Tensor:
 
 
 def smooth(values: Tensor, sigma: float) -> Tensor:
-    """Blurs values N×C×spatial with a Gaussian of standard deviation `sigma` pixels; 0 does not."""
+    """Blurs values N×C×spatial with a Gaussian of standard deviation `sigma` in pixels; 0 disables the blur."""
     return values if sigma == 0 else gaussian_blur(values, 2 * round(3 * sigma) + 1, sigma)
 
 
 def perturbed_inputs(
     kind: PerturbationKind, inputs: Tensors, baselines: Tensors, generator: Generator | None
 ) -> Callable[[], Tensors]:
-    """What replaces the inputs where the mask is 0 (arXiv 1704.03296, section 4), as a function called every iteration.
+    """Returns a function that computes B, the replacement for the inputs where the mask is 0, in each iteration.
 
-    ``"blur"`` is the input blurred with σ = 10 pixels, ``"constant"`` the mean of each of its channels, ``"noise"``
-    Gaussian noise with each channel's mean and standard deviation, drawn anew each time, the same for all examples,
-    ``"baseline"`` the baselines.
+    B is defined by `kind` (arXiv 1704.03296, section 4): ``"blur"`` is the input blurred with σ = 10 pixels,
+    ``"constant"`` the mean of each channel, ``"noise"`` Gaussian noise with the mean and standard deviation of each
+    channel, redrawn in every call and shared by all examples, and ``"baseline"`` the baselines.
     """
     if kind == "baseline":
         return lambda: baselines
@@ -80,7 +82,7 @@ def perturbed_inputs(
 def upsampling(
     grid_size: Sequence[int], sizes: Sequence[Sequence[int]], mask_blur: float, like: Tensor
 ) -> tuple[Tensors, ...]:
-    """U for each input: linear interpolation followed by a Gaussian blur, as a matrix cells×pixels per dimension."""
+    """Returns U for each input: linear interpolation and a Gaussian blur, as one cells×pixels matrix per dimension."""
     dtype = working_dtype(like.dtype)
     one_hots = [torch.eye(cells, dtype=dtype, device=like.device).unsqueeze(0) for cells in grid_size]
     return tuple(
@@ -91,12 +93,12 @@ def upsampling(
 
 @dataclass(frozen=True)
 class DeletionGame:
-    """The loss of a mask, and the masks that minimise it, one for each example.
+    """Computes the loss of a mask for each example, and the masks that minimise it.
 
     Attributes:
-        forward (MaskedForward): f^c; its baselines are not read.
-        perturbed (callable): Returns what stands where the mask is 0.
-        upsampling (tuple): U, as :func:`upsampling` gives it.
+        forward (MaskedForward): f^c; its baselines are ignored.
+        perturbed (callable): Returns B, which replaces the inputs where the mask is 0.
+        upsampling (tuple): U, as returned by :func:`upsampling`.
         l1_weight (float): λ1.
         tv_weight (float): λ2.
         tv_beta (float): β.
@@ -111,15 +113,15 @@ class DeletionGame:
 
     @property
     def grid_size(self) -> tuple[int, ...]:
-        """The cells of a mask along each spatial dimension."""
+        """The number of mask cells along each spatial dimension."""
         return tuple(len(matrix) for matrix in self.upsampling[0])
 
     def upsampled(self, masks: Tensor) -> Tensors:
-        """U(m) of masks N×1×grid_size: for each input N×1×size."""
+        """Returns U(m) of masks N×1×grid_size: one tensor per input, N×1×size."""
         return tuple(_upsampled(masks, matrices) for matrices in self.upsampling)
 
     def scores(self, masks: Tensor, offsets: Sequence[int]) -> Tensor:
-        """f^c of the perturbed inputs, moved by the offsets; N."""
+        """Returns f^c of the perturbed inputs, shifted by the offsets; shape N."""
         x, b, m = (
             tuple(shifted(values, offsets) for values in tensors)
             for tensors in (self.forward.inputs, self.perturbed(), self.upsampled(masks))
@@ -128,7 +130,7 @@ class DeletionGame:
         return replace(self.forward, inputs=x, baselines=b)(m, examples)[:, 0]
 
     def losses(self, masks: Tensor, offsets: Sequence[int]) -> Tensor:
-        """f^c + λ1 ‖1 − m‖_1 + λ2 Σ_u ‖∇m(u)‖_β^β of each example (arXiv 1704.03296, section 4); N."""
+        """Returns f^c + λ1 ‖1 − m‖_1 + λ2 Σ_u ‖∇m(u)‖_β^β (arXiv 1704.03296, section 4); shape N."""
         scores = self.scores(masks, offsets)
         if masks.requires_grad and not scores.requires_grad:
             raise ValueError("Expected scores that are differentiable in the inputs, but they have no gradient.")
@@ -136,10 +138,10 @@ class DeletionGame:
         return scores + self.l1_weight * deleted + self.tv_weight * total_variation(masks, self.tv_beta)
 
     def circles(self) -> Tensor:
-        """The smallest centred circle of each example whose deletion makes 99 % of the score's fall, N×1×grid_size.
+        """Returns each example's smallest centred circle whose deletion causes 99 % of the score drop, N×1×grid_size.
 
-        The whole fall is that to the score of what is perturbed everywhere. This is the mask's first value (as in
-        the authors' code): from a mask that deletes nothing, a saturated score has no gradient to follow.
+        The full drop is that to the score of the input perturbed everywhere. As in the authors' code, the circle
+        initialises the mask: if the initial mask deleted nothing, a saturated score would have no gradient.
         """
         size = self.grid_size
         n_examples, dtype = len(self.forward.inputs[0]), working_dtype(self.forward.inputs[0].dtype)
@@ -156,15 +158,15 @@ class DeletionGame:
     def play(
         self, masks: Tensor, offsets: Iterable[Sequence[int]], learning_rate: float, progress: str | None = None
     ) -> Tensor:
-        """Minimises the losses with Adam, one step for each of the offsets, the masks kept in [0, 1].
+        """Minimises the losses with Adam, one step per offset, keeping the masks in [0, 1].
 
-        Each example has its own loss and Adam works element by element, so examples do not touch one another.
+        Each example has a separate loss and Adam works element by element, so examples do not affect each other.
         """
         masks = masks.detach().clone().requires_grad_()
         optimizer = torch.optim.Adam([masks], learning_rate)
         for step in _captum.progress(offsets, desc=progress, disable=progress is None):
             loss = self.losses(masks, step).sum()
-            # The gradients of what autocast ran in half precision are so by themselves; the masks' are not to be.
+            # Autocast is for the forward pass only; here it would compute the masks' gradients in half precision.
             with torch.autocast(masks.device.type, enabled=False):
                 (masks.grad,) = torch.autograd.grad(loss, masks)
             optimizer.step()
@@ -179,9 +181,9 @@ def _check_finite(values: Tensor) -> None:
 
 
 def _upsampled(masks: Tensor, matrices: Tensors) -> Tensor:
-    # Autocast would interpolate, by matrix products, in half precision.
+    # Autocast would run these matrix products in half precision.
     with torch.autocast(masks.device.type, enabled=False):
         for matrix in matrices:
-            # Takes the spatial dimension in front and puts it, upsampled, behind; after all of them they are in order.
+            # Consumes the first spatial dimension and appends its upsampled version; the last step restores the order.
             masks = torch.einsum("ncs...,sp->nc...p", masks, matrix)
     return masks

@@ -22,19 +22,19 @@ from captum_scorecam.weighting import weighted_maps
 
 
 def grad_cam_plus_plus_weights(activations: Tensor, gradients: Tensor) -> Tensor:
-    r"""The weight of each channel: w = Σ_ij α_ij ReLU(g_ij) (arXiv 1710.11063, section 3).
+    r"""Computes the weight of each channel: w = Σ_ij α_ij ReLU(g_ij) (arXiv 1710.11063, section 3).
 
     For a score that is the exponential of the target's output, whose gradient is g, the paper's closed form becomes
-    α_ij = g² / (2 g² + Σ_ab A_ab g³) = 1 / (2 + g Σ_ab A_ab). The second form has no 0/0 where a gradient vanishes
-    and no g³ that underflows. The factor exp(output), which all weights have in common, is left out.
+    α_ij = g² / (2 g² + Σ_ab A_ab g³) = 1 / (2 + g Σ_ab A_ab). The second form avoids 0/0 where the gradient
+    vanishes, and underflow of g³. The factor exp(output), common to all weights, is omitted.
 
     Args:
         activations (Tensor): A, N×K×spatial.
-        gradients (Tensor): g, of that shape.
+        gradients (Tensor): g, of the same shape.
 
     Returns:
-        Tensor: w, N×K, in float32 (float64 for float64). Finite: where 2 + g Σ A is 0 (only a negative Σ A can make
-        it so), α has a pole and is taken as 0.
+        Tensor: w, N×K, in float32 (float64 for float64). Always finite: if 2 + g Σ A is 0 (possible only for a
+        negative Σ A), α has a pole and is set to 0.
     """
     positive = gradients.to(working_dtype(activations.dtype)).flatten(2).relu()
     total = activations.to(positive.dtype).flatten(2).sum(2, keepdim=True)
@@ -43,9 +43,9 @@ def grad_cam_plus_plus_weights(activations: Tensor, gradients: Tensor) -> Tensor
 
 
 class LayerGradCamPlusPlus(LayerAttribution, GradientAttribution):
-    r"""Grad-CAM++ (`arXiv 1710.11063 <https://arxiv.org/abs/1710.11063>`_), with the call of Captum's ``LayerGradCam``.
+    r"""Grad-CAM++ (`arXiv 1710.11063 <https://arxiv.org/abs/1710.11063>`_), with Captum's ``LayerGradCam`` interface.
 
-    Grad-CAM weighs a channel by its mean gradient; Grad-CAM++ sums the positive gradients, each with a coefficient:
+    Grad-CAM weights a channel by its mean gradient; Grad-CAM++ sums the positive gradients, each with a coefficient:
 
     .. math::
 
@@ -53,20 +53,20 @@ class LayerGradCamPlusPlus(LayerAttribution, GradientAttribution):
         \alpha^k_{ij} = \frac{(g^k_{ij})^2}{2 (g^k_{ij})^2 + \sum_{ab} A^k_{ab} (g^k_{ij})^3}, \quad
         L = \sum_k w_k A_k
 
-    It costs one forward and one backward pass.
+    It runs one forward and one backward pass.
 
     Args:
         forward_func (callable): The model, or any function of its inputs.
         layer (torch.nn.Module): The layer to explain, usually the last convolutional one. Its output (or input) must
-            have shape N×K×spatial, or be given that shape by `activation_transform`.
+            have shape N×K×spatial, unless `activation_transform` converts it.
         device_ids (list of int, optional): The devices of a DataParallel model that `forward_func` wraps.
-        score (str or callable): The score whose gradient is taken, as for :class:`ScoreCAM`. Default: ``"output"``, as
-            in the paper.
-        activation_transform (callable, optional): Turns the layer's activation, and its gradient, into maps
-            N×K×spatial. It may only move and drop values (see :func:`vit_activation_maps`).
+        score (str or callable): The score to differentiate, as for :class:`ScoreCAM`. Default: ``"output"``, as in
+            the paper.
+        activation_transform (callable, optional): Converts the layer's activation, and its gradient, to maps
+            N×K×spatial. It may only rearrange and drop values, as :func:`vit_activation_maps` does. Default: None.
 
     Raises:
-        TypeError, ValueError: If an option is of the wrong type or out of its range.
+        TypeError, ValueError: If an option has the wrong type or is out of range.
 
     Example:
         >>> import torch
@@ -95,7 +95,7 @@ class LayerGradCamPlusPlus(LayerAttribution, GradientAttribution):
 
     @classmethod
     def get_name(cls) -> str:
-        """The method's name in text."""
+        """Returns the method's name."""
         return "Grad-CAM++"
 
     @log_usage()
@@ -110,17 +110,17 @@ class LayerGradCamPlusPlus(LayerAttribution, GradientAttribution):
         attr_dim_summation: bool = True,
         grad_kwargs: dict[str, Any] | None = None,
     ) -> Tensor | Tensors:
-        """Computes the map of one target for each example. The signature and the defaults are LayerGradCam's.
+        """Computes the map of one target for each example, with LayerGradCam's signature and defaults.
 
         Args:
-            grad_kwargs (dict, optional): Further arguments of ``torch.autograd.grad``. The other arguments are those of
-                :meth:`ScoreCAM.attribute`; `relu_attributions` is False by default.
+            grad_kwargs (dict, optional): Additional arguments of ``torch.autograd.grad``. The other arguments are those
+                of :meth:`ScoreCAM.attribute`, except that `relu_attributions` is False by default.
 
         Returns:
-            Tensor or tuple of Tensor: Maps as :meth:`ScoreCAM.attribute` returns them, detached.
+            Tensor or tuple of Tensor: Maps, as returned by :meth:`ScoreCAM.attribute`, detached.
 
         Raises:
-            As :meth:`ScoreCAM.attribute`.
+            Same as :meth:`ScoreCAM.attribute`.
         """
         tensors = _captum.format_inputs(inputs)
         arguments = _captum.format_forward_args(additional_forward_args)

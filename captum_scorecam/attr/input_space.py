@@ -1,4 +1,4 @@
-"""A layer's map as an attribution with the shape of the inputs."""
+"""Resizes layer attributions to the shape of the inputs."""
 
 from __future__ import annotations
 
@@ -17,16 +17,17 @@ InterpolationMode: TypeAlias = Literal["nearest", "nearest-exact", "area", "line
 
 
 class InputSpaceAttribution(Attribution):
-    """Gives a layer attribution's maps the shape of the inputs.
+    """Resizes a layer attribution's map to the shape of the inputs.
 
-    Captum's ``infidelity``, ``sensitivity_max`` and ``NoiseTunnel``, and Quantus, expect attributions of the inputs'
-    shape, a tuple for a tuple. A layer map N×1×h×w is resized to the input's spatial size and repeated over its
-    channels. It wraps any layer attribution that gives one map, Captum's ``LayerGradCam`` too.
+    Captum's ``infidelity``, ``sensitivity_max`` and ``NoiseTunnel``, as well as Quantus, expect attributions with the
+    shape of the inputs, and a tuple for a tuple. A layer map N×1×h×w is resized to the input's spatial size and
+    repeated over its channels. Any layer attribution that returns one map can be wrapped, such as Captum's
+    ``LayerGradCam``.
 
     Args:
-        attribution (LayerAttribution): What computes the map.
-        interpolate_mode (str, optional): A mode of ``torch.nn.functional.interpolate``. Default: None, linear, bilinear
-            or trilinear by the map's rank.
+        attribution (LayerAttribution): The layer attribution method.
+        interpolate_mode (str, optional): A mode of ``torch.nn.functional.interpolate``. Default: None: linear, bilinear
+            or trilinear, depending on the map's rank.
 
     Raises:
         TypeError: If `attribution` is not a layer attribution.
@@ -52,23 +53,23 @@ class InputSpaceAttribution(Attribution):
 
     @property
     def multiplies_by_inputs(self) -> bool:
-        """As the wrapped attribution."""
+        """Same as for the wrapped attribution."""
         return bool(self.attribution.multiplies_by_inputs)
 
     @log_usage()
     def attribute(self, inputs: Tensor | Tensors, *args: Any, **kwargs: Any) -> Tensor | Tensors:
-        """Computes the wrapped attribution and resizes it.
+        """Computes the wrapped attribution and resizes its map.
 
         Args:
             inputs (Tensor or tuple of Tensor): Each N×C×spatial.
-            *args, **kwargs: What the wrapped ``attribute`` takes after the inputs.
+            *args, **kwargs: Further arguments of the wrapped ``attribute``.
 
         Returns:
-            Tensor or tuple of Tensor: For each input an attribution of its shape and dtype, contiguous; a tuple for a
-                tuple.
+            Tensor or tuple of Tensor: One attribution per input, with its shape and dtype, contiguous; a tuple if
+                `inputs` is a tuple.
 
         Raises:
-            ValueError: If the wrapped attribution gives several maps, or one of another spatial rank than an input.
+            ValueError: If the wrapped attribution returns several maps, or its map and an input differ in spatial rank.
         """
         maps = self.attribution.attribute(inputs, *args, **kwargs)
         if not isinstance(maps, Tensor):
@@ -89,10 +90,11 @@ class InputSpaceAttribution(Attribution):
 
 
 def over_channels(maps: Tensors, inputs: Tensor | Tensors) -> Tensor | Tensors:
-    """Repeats maps N×1×size, one for each input of that size, over its channels.
+    """Repeats maps N×1×size, one per input, over the channels of the inputs.
 
     Returns:
-        Tensor or tuple of Tensor: For each input a tensor of its shape and dtype, contiguous; a tuple for a tuple.
+        Tensor or tuple of Tensor: One tensor per input, of its shape and dtype, contiguous; a tuple if `inputs` is a
+        tuple.
     """
     repeated = tuple(
         m.to(x.dtype).expand_as(x).contiguous() for m, x in zip(maps, _captum.format_inputs(inputs), strict=True)

@@ -1,4 +1,4 @@
-"""Mask (meaningful perturbation): the small smooth region whose deletion takes the class score away."""
+"""Mask (meaningful perturbation): a small, smooth region whose deletion lowers the class score."""
 
 from __future__ import annotations
 
@@ -27,36 +27,36 @@ from captum_scorecam.scoring.masked_forward import MaskedForward
 
 
 class MeaningfulPerturbation(PerturbationAttribution):
-    r"""Mask (`arXiv 1704.03296 <https://arxiv.org/abs/1704.03296>`_): the deletion game, won by gradient descent.
+    r"""Mask (`arXiv 1704.03296 <https://arxiv.org/abs/1704.03296>`_): the deletion game, played by gradient descent.
 
-    A coarse mask m, upsampled, keeps the input where it is 1 and puts a perturbed input where it is 0. It is optimised
-    so that the class score falls, while it deletes little and stays smooth:
+    A coarse mask m, upsampled, keeps the input where it is 1 and replaces it with a perturbed input where it is 0. It
+    is optimised to lower the class score while deleting little and staying smooth:
 
     .. math::
 
         m = \operatorname{argmin}_m f^c(B + U(m) \circ (X - B)) + \lambda_1 \|1 - m\|_1
             + \lambda_2 \sum_u \|\nabla m(u)\|_\beta^\beta
 
-    The attribution is 1 − U(m): what had to go. It costs one forward and one backward pass per iteration. The defaults
-    are those that the authors released, for images of 224×224 pixels and scores that are probabilities.
+    The attribution is 1 − U(m), the deleted region. Each iteration runs one forward and one backward pass. The defaults
+    are those of the authors' released code, for images of 224×224 pixels and probabilities as scores.
 
     Args:
         forward_func (callable): The model, or any function of its inputs through which gradients can flow.
         perturbation (str): B: ``"blur"`` (σ = 10 pixels, default), ``"constant"`` (the mean of each channel),
-            ``"noise"`` (anew in each iteration), or ``"baseline"``, the `baselines` of the call.
-        n_iterations (int): Steps of Adam. Default: 300.
-        learning_rate (float): Of Adam. Default: 0.1.
+            ``"noise"`` (redrawn in each iteration) or ``"baseline"`` (the `baselines` passed to :meth:`attribute`).
+        n_iterations (int): Number of Adam steps. Default: 300.
+        learning_rate (float): Learning rate of Adam. Default: 0.1.
         l1_weight (float): λ1. Default: 1e-4.
         tv_weight (float): λ2. Default: 1e-2.
         tv_beta (float): β, at least 1. Default: 3.
-        grid_size (int or sequence of int): Cells of m along each spatial dimension. Default: 28.
-        mask_blur (float): Standard deviation, in pixels, of the blur that follows the upsampling. Default: 5.
-        jitter (int): Each iteration shifts the perturbed input by one of this many offsets around 0, per dimension.
-            Default: 4; 0 does not shift it.
+        grid_size (int or sequence of int): Number of cells of m along each spatial dimension. Default: 28.
+        mask_blur (float): Standard deviation, in pixels, of the blur after upsampling. Default: 5.
+        jitter (int): Number of offsets around 0, per dimension, from which each iteration draws a shift of the
+            perturbed input. Default: 4; 0 disables the shift.
         score (str or callable): f, as for :class:`ScoreCAM`. Default: ``"probability"``.
 
     Raises:
-        TypeError, ValueError: If an option is of the wrong type or out of its range.
+        TypeError, ValueError: If an option has the wrong type or is out of range.
 
     Example:
         >>> import torch
@@ -106,7 +106,7 @@ class MeaningfulPerturbation(PerturbationAttribution):
 
     @classmethod
     def get_name(cls) -> str:
-        """The method's name as papers that compare with it write it."""
+        """Returns the method's name, as used by papers that compare with it."""
         return "Mask"
 
     @log_usage()
@@ -121,22 +121,22 @@ class MeaningfulPerturbation(PerturbationAttribution):
         generator: Generator | None = None,
         show_progress: bool = False,
     ) -> Tensor | Tensors:
-        """Computes what must be deleted for the score of one target to fall, for each example.
+        """Computes, for each example, the region whose deletion lowers the score of one target.
 
         Args:
-            inputs (Tensor or tuple of Tensor): N examples, each tensor N×C×spatial (1-D to 3-D). All are perturbed,
-                each at its own size by the same mask.
-            baselines: What replaces the input, with perturbation="baseline" only. Default: None, zeros.
+            inputs (Tensor or tuple of Tensor): N examples, each tensor N×C×spatial (1-D to 3-D). All inputs are
+                perturbed by the same mask, upsampled to each input's size.
+            baselines: B, only for perturbation="baseline". Default: None, zeros.
             generator (torch.Generator, optional): Draws jitter and noise. Default: None, PyTorch's global generator,
                 whose state is left unchanged. The other arguments are those of :meth:`ScoreCAM.attribute`.
 
         Returns:
-            Tensor or tuple of Tensor: For each input 1 − U(m), in [0, 1], of its shape and dtype, contiguous, the same
-            for all channels; a tuple for a tuple.
+            Tensor or tuple of Tensor: 1 − U(m) for each input, in [0, 1], with its shape and dtype, contiguous, the
+            same for all channels; a tuple if `inputs` is a tuple.
 
         Raises:
-            As :meth:`ScoreCAM.attribute`, and ValueError if a score has no gradient or the perturbation takes no
-            `baselines`.
+            Same as :meth:`ScoreCAM.attribute`, and ValueError if a score has no gradient, or `baselines` are given for
+            another perturbation.
         """
         if baselines is not None and self.perturbation != "baseline":
             raise ValueError(
@@ -162,7 +162,7 @@ class MeaningfulPerturbation(PerturbationAttribution):
 
 def _mask_size(grid_size: int | Sequence[int], sizes: tuple[tuple[int, ...], ...]) -> tuple[int, ...]:
     cells = cells_per_dimension(grid_size, sizes)
-    # More cells than pixels would be cells that no pixel shows.
+    # With more cells than pixels, some cells would affect no pixel.
     return tuple(min(n, max(pixels)) for n, pixels in zip(cells, zip(*sizes, strict=True), strict=True))
 
 

@@ -1,4 +1,4 @@
-"""RISE: random masks, averaged with the class scores of the inputs that they mask."""
+"""RISE: the average of random masks, weighted by the class scores of the masked inputs."""
 
 from __future__ import annotations
 
@@ -23,27 +23,27 @@ from captum_scorecam.scoring.masked_forward import MaskedForward
 
 
 class RISE(PerturbationAttribution):
-    r"""RISE (`arXiv 1806.07421 <https://arxiv.org/abs/1806.07421>`_): what was kept when the class score was high.
+    r"""RISE (`arXiv 1806.07421 <https://arxiv.org/abs/1806.07421>`_): the mean of random masks, weighted by score.
 
-    Random masks :math:`M_m` (coarse binary grids, upsampled and shifted) leave parts of the input; the map is their
-    mean, weighted by the class scores of the masked inputs:
+    Random masks :math:`M_m` (coarse binary grids, upsampled and shifted) hide parts of the input; each is weighted by
+    the class score of the input it masks:
 
     .. math::
 
         S = \frac{1}{p M} \sum_m f^c(B + M_m \circ (X - B)) \, M_m
 
-    It needs no layer and no gradients, and one forward pass for each mask. It estimates E[f M] / p, so it has a
-    standard error, which falls with the square root of the number of masks: see :meth:`attribute_with_error`.
+    RISE needs neither a layer nor gradients and runs one forward pass per mask. The map is an estimate of E[f M] / p;
+    its standard error falls with the square root of the number of masks (see :meth:`attribute_with_error`).
 
     Args:
         forward_func (callable): The model, or any function of its inputs.
-        n_masks (int): M; all examples share the masks. Default: 4000.
-        grid_size (int or sequence of int): Cells of a grid along each spatial dimension. Default: 7.
+        n_masks (int): M, the number of masks; all examples share them. Default: 4000.
+        grid_size (int or sequence of int): Number of grid cells along each spatial dimension. Default: 7.
         keep_probability (float): p, the probability that a cell is kept, in (0, 1). Default: 0.5.
         score (str or callable): f, as for :class:`ScoreCAM`. Default: ``"probability"``.
 
     Raises:
-        TypeError, ValueError: If an option is of the wrong type or out of its range.
+        TypeError, ValueError: If an option has the wrong type or is out of range.
 
     Example:
         >>> import torch
@@ -78,7 +78,7 @@ class RISE(PerturbationAttribution):
 
     @classmethod
     def get_name(cls) -> str:
-        """The method's name in text."""
+        """Returns the method's name."""
         return "RISE"
 
     @log_usage()
@@ -97,19 +97,19 @@ class RISE(PerturbationAttribution):
         """Computes the map of one target for each example.
 
         Args:
-            inputs (Tensor or tuple of Tensor): N examples, each tensor N×C×spatial (1-D to 3-D). All are masked, each
-                at its own size by the same grids.
-            generator (torch.Generator, optional): Draws the masks; its state determines the map, whatever the chunk
+            inputs (Tensor or tuple of Tensor): N examples, each tensor N×C×spatial (1-D to 3-D). All inputs are
+                masked by the same grids, upsampled to each input's size.
+            generator (torch.Generator, optional): Draws the masks, which depend on its state only, not on the chunk
                 size. Default: None, PyTorch's global generator, whose state is left unchanged: ``torch.manual_seed``
-                controls the masks, and consecutive calls share theirs. The other arguments are those of
+                controls the masks, and consecutive calls share them. The other arguments are those of
                 :meth:`ScoreCAM.attribute`.
 
         Returns:
-            Tensor or tuple of Tensor: For each input an attribution of its shape and dtype, contiguous, the same for
-            all channels; a tuple for a tuple.
+            Tensor or tuple of Tensor: One attribution per input, with its shape and dtype, contiguous, the same for
+            all channels; a tuple if `inputs` is a tuple.
 
         Raises:
-            As :meth:`ScoreCAM.attribute`.
+            Same as :meth:`ScoreCAM.attribute`.
         """
         scored = self._scored(
             inputs, [target], additional_forward_args, baselines, generator, perturbations_per_eval, show_progress
@@ -129,16 +129,16 @@ class RISE(PerturbationAttribution):
         perturbations_per_eval: int | None = None,
         show_progress: bool = False,
     ) -> tuple[Tensor | Tensors, Tensor | Tensors]:
-        """Computes the map and its standard error from the same forwards; the arguments are :meth:`attribute`'s.
+        """Computes the map and its standard error from the same forward passes; arguments as for :meth:`attribute`.
 
-        Neighbouring cells share masks, so their errors are correlated. The difference of two maps made with the same
-        masks has a smaller error than the two errors suggest.
+        All pixels share the masks, so their errors are correlated. The difference of two maps computed with the same
+        masks has a smaller error than their two errors suggest.
 
         Returns:
-            tuple: What :meth:`attribute` returns, and the standard error of each of its values, of the same shape.
+            tuple: The result of :meth:`attribute`, and the standard error of each value, in the same shape.
 
         Raises:
-            As :meth:`attribute`, and ValueError if `n_masks` is 1, which leaves the error unknown.
+            Same as :meth:`attribute`, and ValueError if `n_masks` is 1, since the error is then undefined.
         """
         if self.n_masks < 2:
             raise ValueError(f"Expected `n_masks` to be at least 2 for a standard error, but got {self.n_masks}.")
@@ -168,10 +168,11 @@ class RISE(PerturbationAttribution):
                 :meth:`attribute`.
 
         Returns:
-            Tensor or tuple of Tensor: For each input N×T×spatial, of its spatial size and dtype; a tuple for a tuple.
+            Tensor or tuple of Tensor: N×T×spatial for each input, with its spatial size and dtype; a tuple if `inputs`
+            is a tuple.
 
         Raises:
-            As :meth:`attribute`, and ValueError if there is no target.
+            Same as :meth:`attribute`, and ValueError if there is no target.
         """
         scored = self._scored(
             inputs, targets, additional_forward_args, baselines, generator, perturbations_per_eval, show_progress
@@ -190,7 +191,7 @@ class RISE(PerturbationAttribution):
         show_progress: bool,
         with_squares: bool = False,
     ) -> ScoredMasks:
-        """Runs the masked forwards and sums up the masks, weighted by their scores."""
+        """Runs the masked forward passes and sums the masks, weighted by their scores."""
         forward = MaskedForward.of(self.forward_func, inputs, targets, additional_forward_args, baselines, self.score)
         chunk_size = self._chunk_sizes.of(self.forward_func, forward.inputs, perturbations_per_eval)
         progress = f"{self.get_name()} attribution" if show_progress else None
@@ -206,14 +207,14 @@ class RISE(PerturbationAttribution):
 
 @dataclass
 class ScoredMasks:
-    """Sums of masks weighted by their scores, from which the map and its standard error follow.
+    """Accumulates masks weighted by their scores, and computes the map and its standard error.
 
     Attributes:
         n_masks (int): M.
         keep_probability (float): p.
-        sums (list of Tensor): For each input tensor Σ_m f_m M_m, N×T×spatial.
-        squares (list of Tensor): Σ_m f_m² M_m², of that shape, where `with_squares`; else empty.
-        with_squares (bool): Whether the standard error is wanted.
+        with_squares (bool): Whether to accumulate `squares`, needed for the standard error. Default: False.
+        sums (list of Tensor): Σ_m f_m M_m for each input tensor, N×T×spatial.
+        squares (list of Tensor): Σ_m f_m² M_m² of the same shape; empty unless `with_squares`.
     """
 
     n_masks: int
@@ -223,7 +224,7 @@ class ScoredMasks:
     squares: list[Tensor] = field(default_factory=list)
 
     def add(self, masks: Tensors, scores: Tensor, examples: Tensor, n_examples: int) -> None:
-        """Adds a chunk of R masks (R×1×spatial) with their scores (R×T) and the examples that they mask (R)."""
+        """Adds a chunk of R masks (R×1×spatial), their scores (R×T) and the examples they mask (R)."""
         of_example = examples[:, None] == torch.arange(n_examples, device=examples.device)
         weights = of_example.unsqueeze(2) * scores.unsqueeze(1).to(masks[0].dtype)
         _add_each(self.sums, [_weighted_sum(weights, mask) for mask in masks])
@@ -231,11 +232,11 @@ class ScoredMasks:
             _add_each(self.squares, [_weighted_sum(weights**2, mask**2) for mask in masks])
 
     def maps(self) -> Tensors:
-        """S = Σ_m f_m M_m / (p M), N×T×spatial for each input tensor."""
+        """Returns S = Σ_m f_m M_m / (p M), N×T×spatial for each input tensor."""
         return tuple(total / (self.keep_probability * self.n_masks) for total in self.sums)
 
     def standard_errors(self) -> Tensors:
-        """The standard deviation of f_m M_m / p over the masks, divided by √M."""
+        """Returns the standard deviation of f_m M_m / p over the masks, divided by √M."""
         n, p = self.n_masks, self.keep_probability
         variances = (
             (square - total**2 / n) / ((n - 1) * p**2) for total, square in zip(self.sums, self.squares, strict=True)
@@ -244,7 +245,7 @@ class ScoredMasks:
 
 
 def _weighted_sum(weights: Tensor, masks: Tensor) -> Tensor:
-    # Autocast would take this sum, a matrix product, in half precision.
+    # Autocast would run this matrix product in half precision.
     with torch.autocast(masks.device.type, enabled=False):
         return torch.einsum("rnt,r...->nt...", weights, masks.squeeze(1))
 

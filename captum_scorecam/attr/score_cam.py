@@ -1,4 +1,4 @@
-"""Score-CAM: a layer's activation maps, weighted by the class scores of the inputs that they mask."""
+"""Score-CAM: a layer's activation maps, weighted by the class scores of the inputs they mask."""
 
 from __future__ import annotations
 
@@ -29,16 +29,16 @@ from captum_scorecam.weighting import ChannelWeighting, channel_weights, weighte
 
 @dataclass(frozen=True)
 class RunStatistics:
-    """What the last call of :class:`ScoreCAM` ran.
+    """Statistics of the last call of :class:`ScoreCAM`.
 
     Attributes:
-        channels (int): N·K, the channels of all examples.
-        constant (int): Channels whose maps are constant, which have no mask.
-        unselected (int): Channels left out by ``max_channels``.
-        shared (int): Channels that shared another channel's mask.
-        omitted (int): Masks left out by ``tolerance``.
-        rows (int): Masked inputs run through the model, on all ranks.
-        rows_per_forward (int): Masked inputs in a full forward, as tuned or given; 0 before any has run.
+        channels (int): N·K, the number of channels over all examples.
+        constant (int): Channels with constant maps, which have no mask.
+        unselected (int): Channels excluded by ``max_channels``.
+        shared (int): Channels that reused another channel's mask.
+        omitted (int): Masks skipped by ``tolerance``.
+        rows (int): Masked inputs run through the model, over all ranks.
+        rows_per_forward (int): Masked inputs per full forward pass, tuned or given; 0 before the first pass.
     """
 
     channels: int = 0
@@ -50,7 +50,7 @@ class RunStatistics:
     rows_per_forward: int = 0
 
     def plus(self, masks: ChannelMasks, rows: int, rows_per_forward: int) -> RunStatistics:
-        """Adds the channels of one activation, `rows` of whose masks were run."""
+        """Adds the channels of one activation and the `rows` masks that were run."""
         channels = masks.index.numel()
         masked = int((masks.index >= 0).sum())
         return RunStatistics(
@@ -67,34 +67,34 @@ class RunStatistics:
 class ScoreCAM(LayerAttribution, PerturbationAttribution):
     r"""Score-CAM (`arXiv 1910.01279 <https://arxiv.org/abs/1910.01279>`_), a class activation map without gradients.
 
-    Each channel :math:`A_k` of a layer's activation, upsampled and scaled to [0, 1], masks the input; the class score
-    of the masked input becomes the channel's weight; the map is the ReLU of the weighted sum of the channels:
+    Each channel :math:`A_k` of a layer's activation, upsampled and scaled to [0, 1], masks the input. The class score
+    of the masked input determines the channel's weight, and the map is the ReLU of the weighted sum of the channels:
 
     .. math::
 
         H_k = s(U(A_k)), \quad S_k = f^c(B + H_k \circ (X - B)), \quad L = \mathrm{ReLU}\left(\sum_k \alpha_k A_k\right)
 
-    with :math:`\alpha` = softmax(S) over the channels by default. It replaces Captum's ``LayerGradCam`` without any
-    other change to the code. It costs one forward pass for each distinct map of the layer that is not constant.
+    with :math:`\alpha` = softmax(S) over the channels by default. It is a drop-in replacement for Captum's
+    ``LayerGradCam`` and runs one forward pass for each distinct, non-constant map of the layer.
 
     Args:
         forward_func (callable): The model, or any function of its inputs.
         layer (torch.nn.Module): The layer to explain, usually the last convolutional one. Its output (or input) must
-            have shape N×K×spatial, or be given that shape by `activation_transform`.
+            have shape N×K×spatial, unless `activation_transform` converts it.
         device_ids (list of int, optional): The devices of a DataParallel model that `forward_func` wraps.
         score (str or callable): f: ``"output"`` (default), ``"probability"`` (softmax over dim 1), or a callable that
-            takes the output of `forward_func` and returns scores, one row per input row.
+            converts the output of `forward_func` to scores, one row per input row.
         channel_weighting (str): α from S: ``"softmax"`` (default), ``"increase"`` (S − f(B)) or ``"score"`` (S).
-        activation_transform (callable, optional): Turns the layer's activation into maps N×K×spatial.
-        max_channels (int, optional): Use only the channels of largest standard deviation (Faster-Score-CAM).
-        tolerance (float, optional): Stop once the remaining channels cannot change the map, scaled to [0, 1], by more.
-            Requires score="probability" and channel_weighting="score". Default: None, exact.
+        activation_transform (callable, optional): Converts the layer's activation to maps N×K×spatial.
+        max_channels (int, optional): Use only the channels with the largest standard deviation (Faster-Score-CAM).
+        tolerance (float, optional): Stop once the remaining channels cannot change the map, scaled to [0, 1], by more
+            than this. Requires score="probability" and channel_weighting="score". Default: None, exact.
 
     Attributes:
-        last_run (RunStatistics or None): What the last call ran and what it could leave out.
+        last_run (RunStatistics or None): What the last call ran and skipped; None before the first call.
 
     Raises:
-        TypeError, ValueError: If an option is of the wrong type or out of its range.
+        TypeError, ValueError: If an option has the wrong type or is out of range.
 
     Example:
         >>> import torch
@@ -130,12 +130,12 @@ class ScoreCAM(LayerAttribution, PerturbationAttribution):
 
     @classmethod
     def get_name(cls) -> str:
-        """The method's name in text."""
+        """Returns the method's name."""
         return "Score-CAM"
 
     @property
     def multiplies_by_inputs(self) -> bool:
-        """False, as for LayerGradCam, since the map weighs activations, not differences of inputs from a baseline."""
+        """False, as for LayerGradCam: the map weights activations, not differences between inputs and baselines."""
         return False
 
     @log_usage()
@@ -155,28 +155,30 @@ class ScoreCAM(LayerAttribution, PerturbationAttribution):
         process_group: ProcessGroup | None = None,
         show_progress: bool = False,
     ) -> Tensor | Tensors:
-        """Computes the map of one target for each example; the first seven parameters are LayerGradCam's.
+        """Computes the map of one target for each example. The first seven parameters are LayerGradCam's.
 
         Args:
-            inputs (Tensor or tuple of Tensor): N examples, each tensor N×C×spatial (1-D to 3-D). All are masked.
+            inputs (Tensor or tuple of Tensor): N examples, each tensor N×C×spatial (1-D to 3-D). All inputs are
+                masked.
             target: The class to explain, in any form that Captum accepts. Default: None, for one output per example.
-            additional_forward_args (optional): What `forward_func` takes after the inputs; not masked.
+            additional_forward_args (optional): Arguments of `forward_func` after the inputs; not masked.
             attribute_to_layer_input (bool): Explain the layer's input instead of its output. Default: False.
-            relu_attributions (bool): Keep positive values only, as the paper does. Default: True (LayerGradCam: False).
+            relu_attributions (bool): Keep only positive values, as in the paper. Default: True (LayerGradCam: False).
             attr_dim_summation (bool): Sum over the channels. Default: True.
             grad_kwargs: Accepted for compatibility with LayerGradCam; ignored with a warning.
-            baselines: What replaces the input where a mask is 0, as in Captum. Default: None, zeros.
-            perturbations_per_eval (int, optional): At most this many × N rows in a forward. Default: None, tuned.
-            process_group (ProcessGroup, optional): Ranks that make this same call and share its forwards.
+            baselines: B, which replaces the input where a mask is 0, as in Captum. Default: None, zeros.
+            perturbations_per_eval (int, optional): At most this many × N rows per forward pass. Default: None, tuned.
+            process_group (ProcessGroup, optional): Ranks that all make this call and share its forward passes. Default:
+                None.
             show_progress (bool): Show Captum's progress bar. Default: False.
 
         Returns:
             Tensor or tuple of Tensor: Maps N×1×h×w at the layer's resolution (N×K×h×w without `attr_dim_summation`),
-            of the activation's dtype; a tuple if the layer returns several tensors.
+            in the activation's dtype; a tuple if the layer returns several tensors.
 
         Raises:
-            ValueError, TypeError: If an argument, the layer's output or its rank does not fit, a value is not finite,
-                or the output has not one row per input row. The message says what was expected.
+            ValueError, TypeError: If an argument or the layer's output is invalid, a value is not finite, or the
+                model's output does not have one row per input row. The message says what was expected.
             AssertionError, IndexError, RuntimeError: Captum's errors for a target that is missing or out of range.
         """
         if grad_kwargs is not None:
@@ -223,7 +225,7 @@ class ScoreCAM(LayerAttribution, PerturbationAttribution):
             several tensors.
 
         Raises:
-            As :meth:`attribute`, and ValueError if there is no target.
+            Same as :meth:`attribute`, and ValueError if there is no target.
         """
         _check_tolerance_of_call(self.tolerance, attr_dim_summation, process_group)
         forward = MaskedForward.of(self.forward_func, inputs, targets, additional_forward_args, baselines, self.score)
@@ -255,7 +257,7 @@ class ScoreCAM(LayerAttribution, PerturbationAttribution):
         return _captum.format_output(tuple(x.relu() if relu_attributions else x for x in maps))
 
     def _evaluated(self, forward: MaskedForward, attribute_to_layer_input: bool) -> tuple[Tensors, Any]:
-        """Runs the one unmasked forward: the layer's maps, and an output that fits the targets."""
+        """Runs the unmasked forward pass; returns the layer's maps and the output, checked against the targets."""
         activations, output = _captum.evaluate_layer(
             self.forward_func,
             self.layer,
