@@ -68,7 +68,7 @@ def test_a_map_is_scaled_from_its_own_lowest_to_its_own_highest_value() -> None:
         np.testing.assert_array_equal(panel, expected)
 
 
-def test_the_text_tells_classes_probabilities_methods_and_cost() -> None:
+def test_the_text_names_classes_probabilities_methods_and_cost() -> None:
     other = class_explanation("dog", role="runner-up", probability=0.1)
     figure = draw_explanations([image_explanation(class_explanation(), other)], "a model, a layer")
     methods = ["Grad-CAM", "1 forward, 0.05 s for both classes"]
@@ -79,7 +79,7 @@ def test_the_text_tells_classes_probabilities_methods_and_cost() -> None:
 
 
 @pytest.mark.parametrize("value", [0.0, 2.0])
-def test_a_constant_map_is_told_and_shows_the_image(value: float) -> None:
+def test_a_constant_map_is_marked_and_shows_the_image(value: float) -> None:
     constant = class_explanation(maps=MAPS | {"score_cam": torch.full((40, 40), value)})
     figure = draw_explanations([image_explanation(constant)], "heading")
     assert texts(figure)[-1].get_text() == "constant map · 6 of 10 forwards, 1.50 s"
@@ -139,7 +139,7 @@ def test_rows_may_have_fewer_panels_and_a_picture_no_heading() -> None:
     assert len(panels_of_figure(figure)) == 3
 
 
-def test_matplotlib_stays_as_it_was() -> None:
+def test_matplotlib_is_unchanged() -> None:
     before, backend, numbers = dict(mpl.rcParams), mpl.get_backend(), plt.get_fignums()
     draw_explanations([image_explanation()], "heading")
     assert (dict(mpl.rcParams), mpl.get_backend(), plt.get_fignums()) == (before, backend, numbers)
@@ -194,7 +194,7 @@ def test_a_new_file_and_an_old_picture_are_good_outputs(tmp_path: Path) -> None:
         ("link.png", "another file than the images"),
     ],
 )
-def test_a_bad_output_is_told(name: str, message: str, tmp_path: Path) -> None:
+def test_a_bad_output_is_an_error(name: str, message: str, tmp_path: Path) -> None:
     (tmp_path / "folder.png").mkdir()
     (tmp_path / "image.png").touch()
     (tmp_path / "link.png").symlink_to(tmp_path / "image.png")
@@ -203,7 +203,7 @@ def test_a_bad_output_is_told(name: str, message: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("refused", "message"), [("folder", "a writable folder"), ("out.png", "a writable file")])
-def test_what_may_not_be_written_is_told(
+def test_an_output_without_permission_is_an_error(
     refused: str, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder = tmp_path / "folder"

@@ -60,7 +60,7 @@ def test_a_curve_is_the_mean_over_its_examples() -> None:
     assert axes.get_legend().get_texts()[0].get_text() == " (AUC 0.500)"
 
 
-def test_curves_over_names_stand_at_their_names() -> None:
+def test_curves_over_names_share_an_axis_of_all_names() -> None:
     axes = axes_of({"a": Points(["fc", "conv"], [0.5, 0.25]), "b": Points(["fc", "stem"], [0.75, 0.0])}, ylabel="rank")
     assert tick_labels(axes) == ["fc", "conv", "stem"]
     assert [line.get_xdata().tolist() for line in axes.lines] == [[0, 1], [0, 2]]
@@ -74,7 +74,7 @@ def test_some_of_many_names_are_shown_by_their_ends() -> None:
     assert axes.lines[0].get_xdata().tolist() == list(range(30))
 
 
-def test_the_plot_goes_where_it_is_told() -> None:
+def test_the_plot_goes_into_the_given_axes() -> None:
     figure, both = plt.subplots(1, 2)
     assert plot_curves(curves(), axes=both[1]) is figure
     assert (len(both[0].lines), len(both[1].lines)) == (0, 2)
@@ -111,7 +111,7 @@ def test_names_and_numbers_on_one_axis_are_an_error(mixed: list[list[Any]]) -> N
         plot_curves({str(number): Points(x, [0.0] * len(x)) for number, x in enumerate(mixed)})
 
 
-def test_matplotlib_and_warnings_stay_as_they_were() -> None:
+def test_matplotlib_and_warning_filters_are_unchanged() -> None:
     before = mpl.rcParams.copy(), list(warnings.filters), plt.get_fignums(), mpl.get_backend()
     plot_curves(curves())
     assert (mpl.rcParams.copy(), list(warnings.filters), plt.get_fignums(), mpl.get_backend()) == before
@@ -126,4 +126,4 @@ def luminance(color: str) -> float:
 @pytest.mark.parametrize("color", CURVE_COLORS)
 def test_colours_of_curves_have_contrast_on_light_and_on_dark(color: str, background: str) -> None:
     dark, light = sorted((luminance(color), luminance(background)))
-    assert (light + 0.05) / (dark + 0.05) >= 3  # what WCAG 2.2 asks of graphics
+    assert (light + 0.05) / (dark + 0.05) >= 3  # WCAG 2.2, non-text contrast
