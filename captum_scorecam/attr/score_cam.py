@@ -158,8 +158,7 @@ class ScoreCAM(LayerAttribution, PerturbationAttribution):
         """Computes the map of one target for each example. The first seven parameters are LayerGradCam's.
 
         Args:
-            inputs (Tensor or tuple of Tensor): N examples, each tensor N×C×spatial (1-D to 3-D). All inputs are
-                masked.
+            inputs (Tensor or tuple of Tensor): N examples, each tensor N×C×spatial (1-D to 3-D). All inputs are masked.
             target: The class to explain, in any form that Captum accepts. Default: None, for one output per example.
             additional_forward_args (optional): Arguments of `forward_func` after the inputs; not masked.
             attribute_to_layer_input (bool): Explain the layer's input instead of its output. Default: False.

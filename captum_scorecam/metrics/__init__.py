@@ -1,4 +1,4 @@
-"""Metrics as ``torchmetrics.Metric`` classes; ``captum_scorecam.metrics.functional`` has them as functions."""
+"""Metrics as ``torchmetrics.Metric`` classes; ``captum_scorecam.metrics.functional`` has the functional versions."""
 
 from captum_scorecam.metrics.average_drop import AverageDrop, AverageGain, AverageIncrease
 from captum_scorecam.metrics.energy_pointing_game import EnergyPointingGame, PointingGame

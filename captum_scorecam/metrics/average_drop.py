@@ -18,7 +18,7 @@ class AverageDrop(ExampleMean):
     """Average drop in percent: see :func:`~captum_scorecam.metrics.functional.average_drop`.
 
     Args:
-        relative (bool): Divide the drop by the original score. Default: True.
+        relative (bool): Whether to divide the drop by the original score. Default: True.
         **kwargs: Arguments of ``torchmetrics.Metric``.
 
     Example:
@@ -38,11 +38,11 @@ class AverageDrop(ExampleMean):
         self.relative = relative
 
     def update(self, original_scores: Tensor, masked_scores: Tensor) -> None:
-        """Adds a batch of scores, as :func:`~captum_scorecam.metrics.functional.masked_input_scores` returns them.
+        """Adds a batch of scores, as returned by :func:`~captum_scorecam.metrics.functional.masked_input_scores`.
 
         Args:
             original_scores (Tensor): Y, shape N: the class scores of the inputs.
-            masked_scores (Tensor): O, shape N: the class scores of the inputs masked by their attributions.
+            masked_scores (Tensor): O, shape N: the class scores of the inputs masked with their attributions.
         """
         self._add(_average_drop_update(original_scores, masked_scores, self.relative))
 

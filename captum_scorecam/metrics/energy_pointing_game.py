@@ -28,7 +28,7 @@ class EnergyPointingGame(ExampleMean):
         super().__init__("energy_in_region", **kwargs)
 
     def update(self, attributions: Tensor, regions: Tensor | Sequence[Tensor]) -> None:
-        """Adds a batch of attributions and their objects.
+        """Adds a batch of attributions and object regions.
 
         Args:
             attributions (Tensor): N×C×spatial, summed over the channels.
@@ -41,7 +41,7 @@ class PointingGame(ExampleMean):
     """Pointing game: see :func:`~captum_scorecam.metrics.functional.pointing_game`.
 
     Args:
-        tolerance (float): The largest distance of the maximum from the object, in pixels. Default: 15.
+        tolerance (float): Largest distance between the maximum and the object, in pixels. Default: 15.
         **kwargs: Arguments of ``torchmetrics.Metric``.
 
     Raises:
@@ -52,7 +52,7 @@ class PointingGame(ExampleMean):
 
     def __init__(self, tolerance: float = 15, **kwargs: Any) -> None:
         check_tolerance(tolerance)
-        # PyTorch allows no dot in the name of a buffer, which a persistent state becomes.
+        # A persistent state becomes a buffer, whose name must not contain a dot.
         super().__init__(f"hits_within_{tolerance}".replace(".", "_"), **kwargs)
         self.tolerance = tolerance
 

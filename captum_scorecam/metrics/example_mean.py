@@ -12,11 +12,11 @@ from captum_scorecam.metrics.functional.example_mean import _mean_compute, _mean
 
 
 class ExampleMean(Metric):
-    """The mean of one value per example over all batches and processes; the ``update`` of a subclass adds the values.
+    """The mean of one value per example over all batches and processes; subclasses add values in ``update``.
 
     Args:
-        state_name (str): The prefix of the states' names, unique for each metric and its options: a
-            ``MetricCollection`` merges metrics whose states have the same names and, at first, the same values.
+        state_name (str): Prefix of the state names, unique for each metric and its options: a ``MetricCollection``
+            merges metrics whose states have the same names and the same initial values.
         **kwargs: Arguments of ``torchmetrics.Metric``.
     """
 
@@ -34,7 +34,7 @@ class ExampleMean(Metric):
         """Returns the mean over all examples so far, float32.
 
         Raises:
-            ValueError: If there is no example.
+            ValueError: If there are no examples.
         """
         return _mean_compute(getattr(self, self._total), getattr(self, self._count))
 

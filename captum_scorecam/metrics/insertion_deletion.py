@@ -31,7 +31,7 @@ class InsertionAUC(ExampleMean):
         super().__init__("insertion", **kwargs)
 
     def update(self, fractions: Tensor, scores: Tensor) -> None:
-        """Adds a batch of curves: the fields of a :class:`~captum_scorecam.metrics.functional.PerturbationCurve`.
+        """Adds a batch of curves, the fields of a :class:`~captum_scorecam.metrics.functional.PerturbationCurve`.
 
         Args:
             fractions (Tensor): Shape S, the fraction of pixels inserted or deleted, from 0 to 1.

@@ -1,4 +1,4 @@
-"""Metrics as functions: of scores, curves and maps, or of a model that they run."""
+"""Functional metrics, which take scores, curves or maps, or run the model themselves."""
 
 from captum_scorecam.metrics.functional.average_drop import (
     MaskedInputScores,

@@ -1,12 +1,12 @@
-"""Average drop, increase and gain: how the class score changes when only the explained part of an input is kept.
+"""Average drop, increase and gain: how the class score changes if only the explained part of an input is kept.
 
-Other sources use these names for variants. With the scores of :func:`masked_input_scores`:
+Other sources use these names for variants, which correspond to these options of :func:`masked_input_scores`:
 
-- Score-CAM's paper (arXiv 1910.01279): the defaults. Grad-CAM++'s (arXiv 1710.11063): ``keep_fraction=None``.
+- Score-CAM paper (arXiv 1910.01279): the defaults. Grad-CAM++ paper (arXiv 1710.11063): ``keep_fraction=None``.
 - torchcam's ``ClassificationMetric``: ``keep_fraction=None``; it returns fractions instead of percent.
 - grad-cam's ``DropInConfidence`` and ``IncreaseInConfidence``: ``keep_fraction=None, score="output"``, then
   ``average_drop(..., relative=False)``; they return fractions instead of percent.
-- Masks applied before normalisation, so that masked pixels are black instead of the mean colour:
+- Code that masks before normalisation, so that masked pixels are black, not the mean colour:
   ``baselines=lambda x: ((0 - mean) / std).expand_as(x)``.
 """
 
@@ -33,11 +33,11 @@ MaskKind: TypeAlias = Literal["soft", "binary"]
 
 
 class MaskedInputScores(NamedTuple):
-    """The class scores before and after masking, the arguments of average drop, increase and gain.
+    """The class scores before and after masking, as taken by average drop, increase and gain.
 
     Attributes:
         original (Tensor): Y, shape N: the scores of the inputs.
-        masked (Tensor): O, shape N: the scores of the inputs masked by their attributions.
+        masked (Tensor): O, shape N: the scores of the inputs masked with their attributions.
     """
 
     original: Tensor
@@ -57,39 +57,40 @@ def masked_input_scores(
     additional_forward_args: object | None = None,
     perturbations_per_eval: int | None = None,
 ) -> MaskedInputScores:
-    """Scores inputs before and after masking them by their attributions: f^c(X) and f^c(B + M ∘ (X − B)).
+    """Scores inputs before and after masking them with their attributions: f^c(X) and f^c(B + M ∘ (X − B)).
 
     By default, as in the Score-CAM paper (arXiv 1910.01279, section 4.2), M is the map scaled to [0, 1], with the
-    lower half of its pixels set to 0. A constant map ranks no pixel above another and keeps none.
+    lower half of its pixels set to 0. A constant map does not rank pixels, so none are kept.
 
     Args:
         forward_func (callable): The model, or any function of its inputs.
         inputs (Tensor or tuple of Tensor): N examples, each tensor N×C×spatial.
-        attributions (Tensor or tuple of Tensor): One for each input tensor, N×1×spatial or N×C×spatial (summed over the
-            channels). A map smaller than the input, such as a layer's, is resized linearly. The pixels of several
+        attributions (Tensor or tuple of Tensor): One per input tensor, N×1×spatial or N×C×spatial (summed over the
+            channels). Maps smaller than the input, such as layer maps, are resized linearly. The pixels of several
             inputs are scaled and ranked together.
         target: The class, in any form that Captum accepts. Default: None, for one output per example.
-        keep_fraction (float, optional): The fraction of pixels to keep, highest attributions first, in (0, 1]; at least
-            one pixel is kept, and ties go to the earlier pixel. None keeps all (Grad-CAM++). Default: 0.5.
-        mask (str): M on the kept pixels: ``"soft"`` (default), the map scaled to [0, 1], also where it has negative
-            values, or ``"binary"``, ones.
-        baselines: B, as in Captum, or ``"blur"``, or a callable of an input tensor. Default: None, zeros.
+        keep_fraction (float, optional): Fraction of pixels to keep, highest attributions first, in (0, 1]. At least one
+            pixel is kept, and ties go to the earlier pixel. None keeps all pixels (Grad-CAM++). Default: 0.5.
+        mask (str): M on the kept pixels: ``"soft"`` (default), the map scaled to [0, 1], including negative values, or
+            ``"binary"``, ones.
+        baselines: B, as in Captum, ``"blur"``, or a callable that takes an input tensor. Default: None, zeros.
         score (str or callable): f: ``"probability"`` (default), ``"output"`` or a callable, as for
             :class:`~captum_scorecam.ScoreCAM`.
-        additional_forward_args (optional): What `forward_func` takes after the inputs; not masked.
-        perturbations_per_eval (int, optional): At most this many × N rows in a forward. Default: None, tuned.
+        additional_forward_args (optional): Arguments of `forward_func` after the inputs; not masked.
+        perturbations_per_eval (int, optional): At most this many × N rows per forward pass. Default: None, tuned.
 
     Returns:
         MaskedInputScores: `original` and `masked`, shape N each.
 
     Raises:
-        ValueError: If an option or attribution does not fit, or an attribution or score is not finite.
+        ValueError: If an option is invalid, an attribution does not match its input, or an attribution or score is not
+            finite.
     """
     _check_options(keep_fraction, mask)
     resolved = resolve_baselines(inputs, baselines)
     forward = MaskedForward.of(forward_func, inputs, [target], additional_forward_args, resolved, score)
     masks = _masks(pixel_values(attributions, forward.inputs), keep_fraction, mask)
-    # Both rows of an example go through the same kernels, so that equal inputs get equal scores.
+    # Both versions of an example run through the same kernels, so that equal inputs get equal scores.
     pairs = torch.stack([torch.ones_like(masks), masks], 1).flatten(0, 1)
     examples = torch.arange(len(masks), device=forward.device).repeat_interleave(2)
     scores = score_pixel_masks(forward, StoredMasks(pairs, examples, forward.sizes), perturbations_per_eval)
@@ -99,20 +100,20 @@ def masked_input_scores(
 def average_drop(
     original_scores: Tensor, masked_scores: Tensor, *, relative: bool = True, reduction: Reduction = "mean"
 ) -> Tensor:
-    """Average drop: the mean of max(0, Y − O) / Y, in percent; lower is better (arXiv 1710.11063).
+    """Computes the average drop, the mean of max(0, Y − O) / Y, in percent; lower is better (arXiv 1710.11063).
 
     Args:
-        original_scores (Tensor): Y, one for each example, of any shape; non-negative if `relative`.
+        original_scores (Tensor): Y, one per example, of any shape; non-negative if `relative`.
         masked_scores (Tensor): O, of the same shape.
-        relative (bool): Divide by Y. Default: True. False returns the absolute drop, the mean of max(0, Y − O).
+        relative (bool): Whether to divide by Y. Default: True. If False, returns the mean of max(0, Y − O).
         reduction (str): ``"mean"`` over the examples (default), or ``"none"`` for one value per example.
 
     Returns:
-        Tensor: In percent, from 0 to 100 for probabilities. Where Y is 0 and O is not negative, nothing can drop: 0.
+        Tensor: In percent, from 0 to 100 for probabilities. The drop is 0 if Y is 0 and O is not negative.
 
     Raises:
-        ValueError: If shapes differ, there is no example, a score is not finite, or a relative drop is undefined
-            (Y negative, or 0 with a negative O).
+        ValueError: If the shapes differ, there are no examples, a score is not finite, or a relative drop is undefined
+            (Y is negative, or Y is 0 and O is negative).
 
     Example:
         >>> import torch
@@ -124,9 +125,9 @@ def average_drop(
 
 
 def average_increase(original_scores: Tensor, masked_scores: Tensor, *, reduction: Reduction = "mean") -> Tensor:
-    """Average increase: the share of examples with Y < O, in percent; higher is better (arXiv 1910.01279, section 4.2).
+    """Computes the average increase, the percentage of examples with Y < O; higher is better (arXiv 1910.01279).
 
-    Arguments and errors are those of :func:`average_drop`; scores may be negative.
+    Defined in section 4.2 of the paper. Arguments and errors are those of :func:`average_drop`; scores may be negative.
 
     Example:
         >>> import torch
@@ -138,10 +139,10 @@ def average_increase(original_scores: Tensor, masked_scores: Tensor, *, reductio
 
 
 def average_gain(original_scores: Tensor, masked_scores: Tensor, *, reduction: Reduction = "mean") -> Tensor:
-    """Average gain: the mean of max(0, O − Y) / (1 − Y), in percent; higher is better (Opti-CAM, arXiv 2301.07002).
+    """Computes the average gain, the mean of max(0, O − Y) / (1 − Y), in percent; higher is better (arXiv 2301.07002).
 
-    Arguments and errors are those of :func:`average_drop`; scores must be probabilities. Where Y is 1, nothing can be
-    gained: 0.
+    The metric is from Opti-CAM. Arguments and errors are those of :func:`average_drop`; scores must be probabilities.
+    The gain is 0 if Y is 1.
 
     Example:
         >>> import torch
@@ -195,7 +196,7 @@ def _masks(values: Tensor, keep_fraction: float | None, mask: MaskKind) -> Tenso
     """Returns the masks N×P of pixel values N×P."""
     masks = min_max_normalize(values.unsqueeze(1)).squeeze(1) if mask == "soft" else torch.ones_like(values)
     if keep_fraction is not None:
-        # The small number is for products such as 0.29 · 100, which is 28.999…
+        # The offset corrects rounding errors: 0.29 · 100 is 28.999…
         n_kept = max(1, math.floor(keep_fraction * values.shape[1] + 1e-6))
         masks = masks * (pixel_ranks(values) < n_kept)
     return masks * varies(values.unsqueeze(1))

@@ -1,4 +1,4 @@
-"""Captum's infidelity and sensitivity of any attribution in one call, layer attributions included."""
+"""Captum's infidelity and sensitivity in one call, for any attribution, including layer attributions."""
 
 from __future__ import annotations
 
@@ -37,21 +37,22 @@ def infidelity(
     generator: torch.Generator | None = None,
     **attribute_options: Any,
 ) -> Tensor:
-    """Captum's ``infidelity`` (arXiv 1901.09392), with a layer attribution's maps resized to the inputs.
+    """Computes Captum's ``infidelity`` (arXiv 1901.09392); layer maps are resized to the inputs.
 
-    It is the mean square of Iᵀ Φ(X) − (f(X) − f(X − I)) over perturbations I; lower is better.
+    Infidelity is the mean square of Iᵀ Φ(X) − (f(X) − f(X − I)) over perturbations I; lower is better.
 
     Args:
-        attribution (Attribution): The configured method, of this package or Captum's; its ``forward_func`` is f.
+        attribution (Attribution): The configured method, from this package or Captum; its ``forward_func`` is f.
         inputs (Tensor or tuple of Tensor): N examples.
         target: The class, in any form that Captum accepts.
-        additional_forward_args (optional): What ``forward_func`` takes after the inputs.
-        perturb_func (callable, optional): As in Captum: takes inputs, returns I and X − I. Default: None, normal noise.
-        noise_std (float): The noise's standard deviation, in the inputs' unit. Default: 0.1.
-        n_perturb_samples (int): Perturbations per example. Default: 10.
-        max_examples_per_batch (int, optional): At most this many rows in a forward, at least N. Default: None, all.
-        normalize (bool): Scale Φ to the best fit first, as class activation maps have no unit. Default: True (Captum:
-            False).
+        additional_forward_args (optional): Arguments of ``forward_func`` after the inputs.
+        perturb_func (callable, optional): As in Captum, takes the inputs and returns I and X − I. Default: None, normal
+            noise.
+        noise_std (float): Standard deviation of the noise, in the units of the inputs. Default: 0.1.
+        n_perturb_samples (int): Number of perturbations per example. Default: 10.
+        max_examples_per_batch (int, optional): Maximum number of rows per forward pass, at least N. Default: None, all.
+        normalize (bool): Whether to rescale Φ to the best fit first, since class activation maps have no unit. Default:
+            True (Captum: False).
         generator (torch.Generator, optional): Draws the noise. Default: None, a copy of PyTorch's global generator,
             whose state is left unchanged.
         **attribute_options: Further arguments of ``attribution.attribute``.
@@ -60,7 +61,8 @@ def infidelity(
         Tensor: Shape N.
 
     Raises:
-        TypeError, ValueError: If an option does not fit, before any forward; or as ``attribution.attribute`` does.
+        TypeError, ValueError: If an option is invalid (before any forward pass); also the errors of
+            ``attribution.attribute``.
     """
     check_positive("noise_std", noise_std)
     rows = _checked_rows(inputs, n_perturb_samples, max_examples_per_batch)
@@ -92,26 +94,27 @@ def sensitivity_max(
     generator: torch.Generator | None = None,
     **attribute_options: Any,
 ) -> Tensor:
-    """Captum's ``sensitivity_max`` (arXiv 1901.09392), with a layer attribution's maps resized to the inputs.
+    """Computes Captum's ``sensitivity_max`` (arXiv 1901.09392); layer maps are resized to the inputs.
 
-    It is the largest ‖Φ(X + ε) − Φ(X)‖ / ‖Φ(X)‖ over uniform noise ε; lower is better. A sample costs an attribution.
-    The noise does not advance the global random state, so RISE and Mask draw the same masks and jitter for each sample.
+    Sensitivity is the largest ‖Φ(X + ε) − Φ(X)‖ / ‖Φ(X)‖ over uniform noise ε; lower is better. Each sample costs one
+    attribution. The noise does not advance the global random state, so RISE and Mask draw the same masks and jitter for
+    each sample.
 
     Args:
-        perturb_radius (float): The largest change of a value, in the inputs' unit. Default: 0.02.
-        max_examples_per_batch (int, optional): At most this many examples explained at once, at least N. Default: None,
+        perturb_radius (float): Largest change of an input value, in the units of the inputs. Default: 0.02.
+        max_examples_per_batch (int, optional): Maximum number of examples explained at once, at least N. Default: None,
             all.
-        attribution, inputs, target, additional_forward_args, n_perturb_samples, generator, attribute_options: As for
-            :func:`infidelity`, as are the errors.
+        attribution, inputs, target, additional_forward_args, n_perturb_samples, generator, attribute_options: Same as
+            for :func:`infidelity`, including the errors.
 
     Returns:
-        Tensor: Shape N. For a zero map it is the largest ‖Φ(X + ε)‖, as in Captum.
+        Tensor: Shape N. For a zero map, the largest ‖Φ(X + ε)‖, as in Captum.
     """
     check_positive("perturb_radius", perturb_radius)
     rows = _checked_rows(inputs, n_perturb_samples, max_examples_per_batch)
     arguments = _forward_arguments(target, additional_forward_args)
     if "baselines" in attribute_options:
-        arguments["baselines"] = attribute_options["baselines"]  # Captum repeats them for each sample
+        arguments["baselines"] = attribute_options["baselines"]  # Captum repeats baselines for each sample.
     explain = _explanation_function(attribution, attribute_options)
     with _unchanged_model(attribution, inputs, additional_forward_args):
         values: Tensor = captum_sensitivity_max(
@@ -126,7 +129,7 @@ def sensitivity_max(
 
 
 def _checked_rows(inputs: Tensor | Tensors, n_perturb_samples: int, max_examples_per_batch: int | None) -> int | None:
-    """Checks the numbers of samples and rows, and returns no more rows than there are, which Captum would warn of."""
+    """Checks the numbers of samples and rows, and caps the rows at their total, beyond which Captum would warn."""
     check_whole_number("n_perturb_samples", n_perturb_samples, least=1)
     if max_examples_per_batch is None:
         return None
@@ -136,7 +139,7 @@ def _checked_rows(inputs: Tensor | Tensors, n_perturb_samples: int, max_examples
 
 
 def _explanation_function(attribution: Attribution, options: dict[str, Any]) -> Callable[..., Tensor | Tensors]:
-    """Returns ``attribution.attribute`` with its options set, for attributions of the inputs' shape.
+    """Returns ``attribution.attribute`` with options bound and maps resized to the inputs.
 
     Raises:
         TypeError: If `attribution` is not an Attribution, or an option is not an argument of its ``attribute``.
@@ -165,7 +168,7 @@ def _forward_arguments(target: TargetType, additional_forward_args: object | Non
 def _unchanged_model(
     attribution: Attribution, inputs: Tensor | Tensors, additional_forward_args: object | None
 ) -> Iterator[None]:
-    """Leaves the model unchanged by its body. One forward before shows which modules are in training mode."""
+    """Leaves the model unchanged. A forward pass before the body finds the modules in training mode."""
     tensors = _captum.format_inputs(inputs)
     arguments = _captum.format_forward_args(additional_forward_args)
     with unchanged_model_state(tensors) as state:
@@ -175,7 +178,7 @@ def _unchanged_model(
 
 
 def _noise_generator(generator: torch.Generator | None) -> torch.Generator:
-    # Noise from the global generator itself would change the masks that a random method draws next.
+    # Drawing noise from the global generator would change the masks that a random method draws next.
     return torch.default_generator.clone_state() if generator is None else generator
 
 
@@ -197,5 +200,5 @@ def _uniform_noise(radius: float, generator: torch.Generator) -> Callable[[Tenso
 
 
 def _draw(distribution: Callable[..., Tensor], like: Tensor, generator: torch.Generator) -> Tensor:
-    # On the generator's device, so that a seed means the same noise on every device.
+    # Drawn on the generator's device, so that a seed gives the same noise whatever the inputs' device.
     return distribution(like.shape, generator=generator, device=generator.device).to(like)

@@ -1,4 +1,4 @@
-"""The energy-based pointing game of the Score-CAM paper, and the pointing game that it extends."""
+"""The energy-based pointing game of the Score-CAM paper, and the original pointing game."""
 
 from __future__ import annotations
 
@@ -16,22 +16,22 @@ from captum_scorecam.metrics.functional.pixel_values import channel_sums
 def energy_pointing_game(
     attributions: Tensor, regions: Tensor | Sequence[Tensor], *, reduction: Reduction = "mean"
 ) -> Tensor:
-    """The share of an attribution's positive energy that lies on the object (arXiv 1910.01279, section 4.3).
+    """Computes the share of an attribution's positive energy on the object (arXiv 1910.01279, section 4.3).
 
     Args:
         attributions (Tensor): N×1×spatial or N×C×spatial (summed over the channels), at the image's size. Negative
             values count as 0.
-        regions (sequence of Tensor or Tensor): The object in each image. Either N tensors M×4 of boxes x1, y1, x2, y2
-            in pixels, right and bottom edges exclusive, whose union counts (M may differ; a pixel is in a box if its
-            centre is; parts outside the image are ignored), or one boolean tensor N×spatial.
+        regions (sequence of Tensor or Tensor): The object in each image: a boolean tensor N×spatial, or N tensors M×4
+            of boxes x1, y1, x2, y2 in pixels, with exclusive right and bottom edges. The number of boxes M may vary,
+            and the object is their union. A pixel is in a box if its centre is; parts outside the image are ignored.
         reduction (str): ``"mean"`` over the examples (default), or ``"none"`` for one value per example.
 
     Returns:
-        Tensor: In [0, 1], higher is better; 0 for an attribution without positive values.
+        Tensor: In [0, 1]; higher is better. 0 for attributions without positive values.
 
     Raises:
-        ValueError: If shapes do not fit, a value is not finite, a box's edges are swapped, or a region has no pixel in
-            its image (no boxes, empty boxes, boxes outside the image), where the share is undefined.
+        ValueError: If shapes do not match, a value is not finite, a box's edges are swapped, or a region has no pixel
+            in its image (no boxes, empty boxes or boxes outside the image), which leaves the share undefined.
         TypeError: If `regions` are not tensors.
 
     Example:
@@ -47,20 +47,20 @@ def energy_pointing_game(
 def pointing_game(
     attributions: Tensor, regions: Tensor | Sequence[Tensor], *, tolerance: float = 15, reduction: Reduction = "mean"
 ) -> Tensor:
-    """The share of attributions whose maximum lies on the object (Zhang et al., IJCV 2018, arXiv 1608.00507).
+    """Computes the share of attributions whose maximum is on the object (Zhang et al., IJCV 2018, arXiv 1608.00507).
 
-    The mean is over examples; some papers average within each class first.
+    The mean is taken over examples; some papers average within each class first.
 
     Args:
-        attributions, regions, reduction: As for :func:`energy_pointing_game`. Of equal maxima the first pixel counts.
-        tolerance (float): The largest distance of the maximum from the object that is still a hit, in pixels between
-            centres. Default: 15, as in the paper, for images of a few hundred pixels; 0 requires a hit on the object.
+        attributions, regions, reduction: As for :func:`energy_pointing_game`. The first of equal maxima counts.
+        tolerance (float): Largest distance between the maximum and the object that counts as a hit, in pixels between
+            centres. Default: 15, as in the paper, for images of a few hundred pixels. 0 requires a hit on the object.
 
     Returns:
-        Tensor: In [0, 1], higher is better. A constant map is a miss.
+        Tensor: In [0, 1]; higher is better. Constant maps count as misses.
 
     Raises:
-        ValueError, TypeError: As :func:`energy_pointing_game`, and if `tolerance` is negative or not finite.
+        ValueError, TypeError: Same as :func:`energy_pointing_game`, and if `tolerance` is negative or not finite.
 
     Example:
         >>> import torch
@@ -73,7 +73,7 @@ def pointing_game(
 
 
 def check_tolerance(tolerance: float) -> None:
-    """Raises ValueError unless a tolerance is at least 0 and finite."""
+    """Raises ValueError if a tolerance is negative or not finite."""
     if not 0 <= tolerance < math.inf:
         raise ValueError(f"Expected `tolerance` to be finite and at least 0, but got {tolerance}.")
 
@@ -98,7 +98,7 @@ def _pointing_game_update(attributions: Tensor, regions: Tensor | Sequence[Tenso
 
 
 def _maps(attributions: Tensor) -> Tensor:
-    """Returns attributions as maps N×spatial."""
+    """Converts attributions to maps N×spatial."""
     if attributions.dim() not in (3, 4, 5) or attributions.numel() == 0:
         raise ValueError(
             "Expected attributions of shape N×C×spatial (1 to 3 spatial dimensions), at least one, "
@@ -108,7 +108,7 @@ def _maps(attributions: Tensor) -> Tensor:
 
 
 def _region_masks(regions: Tensor | Sequence[Tensor], maps: Tensor) -> Tensor:
-    """Returns the regions as boolean masks of the shape of `maps`, N×spatial."""
+    """Converts the regions to boolean masks with the shape of `maps`, N×spatial."""
     if isinstance(regions, Tensor) and regions.dtype == torch.bool:
         masks = regions.to(maps.device)
     else:
@@ -148,7 +148,7 @@ def _checked_boxes(regions: Tensor | Sequence[Tensor]) -> list[Tensor]:
 
 
 def _box_mask(boxes: Tensor, size: Sequence[int]) -> Tensor:
-    """Returns the pixels H×W whose centre is in one of the boxes M×4."""
+    """Returns a mask H×W of the pixels whose centre is in one of the boxes M×4."""
     if len(size) != 2:
         raise ValueError(f"Expected boolean masks for attributions of {len(size)} spatial dimensions, but got boxes.")
     height, width = size

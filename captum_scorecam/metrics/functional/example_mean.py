@@ -1,4 +1,4 @@
-"""The last step of every metric: the mean of one value per example."""
+"""Reduces one value per example to the mean, the last step of every metric."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ Reduction: TypeAlias = Literal["mean", "none"]
 
 
 def reduce_examples(values: Tensor, reduction: Reduction) -> Tensor:
-    """Returns the mean of the examples' values, or with ``"none"`` the values; float32.
+    """Returns the mean over the examples, or the values for ``"none"``; float32.
 
     Raises:
-        ValueError: If `reduction` is unknown, or there is no example.
+        ValueError: If `reduction` is unknown, or there are no examples.
     """
     check_choice("reduction", reduction, Reduction)
     return values.float() if reduction == "none" else _mean_compute(*_mean_update(values))
 
 
 def _mean_update(values: Tensor) -> tuple[Tensor, Tensor]:
-    """Returns the sum and the number of values. The sum is float64, so that the order of batches hardly matters."""
+    """Returns the sum and the number of values; the sum is float64, so that the order of batches hardly matters."""
     return values.double().sum(), torch.tensor(values.numel(), device=values.device)
 
 
@@ -31,7 +31,7 @@ def _mean_compute(total: Tensor, count: Tensor) -> Tensor:
     """Returns the mean, float32.
 
     Raises:
-        ValueError: If there is no example.
+        ValueError: If there are no examples.
     """
     if count == 0:
         raise ValueError("Expected at least one example, but got none.")

@@ -1,4 +1,4 @@
-"""Insertion and deletion (RISE, arXiv 1806.07421): the class score as the highest pixels appear, or disappear."""
+"""Insertion and deletion (RISE, arXiv 1806.07421): the class score as the highest pixels are inserted or deleted."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class PerturbationCurve(NamedTuple):
     Attributes:
         fractions (Tensor): Shape S, the fraction of pixels inserted or deleted, from 0 to 1.
         scores (Tensor): N×S, the class score of each example at each fraction.
-        auc (Tensor): Shape N, the area under each example's curve, by the trapezoidal rule.
+        auc (Tensor): Shape N, the area under each example's curve (trapezoidal rule).
     """
 
     fractions: Tensor
@@ -43,31 +43,32 @@ def insertion(
     additional_forward_args: object | None = None,
     perturbations_per_eval: int | None = None,
 ) -> PerturbationCurve:
-    """Inserts the input's pixels into the baseline, highest attribution first; a high AUC is good.
+    """Inserts the input's pixels into the baseline, highest attribution first; a higher AUC is better.
 
-    It runs one row per example and step, both ends included. Ties go to the earlier pixel, so a constant map inserts
+    It runs one row per example and step, including both ends. Ties go to the earlier pixel, so a constant map inserts
     the image line by line.
 
     Args:
         forward_func (callable): The model, or any function of its inputs.
-        inputs (Tensor or tuple of Tensor): N examples, each tensor N×C×spatial. A pixel is inserted in all channels.
-        attributions (Tensor or tuple of Tensor): One for each input tensor, N×1×spatial or N×C×spatial (summed over the
-            channels). A map smaller than the input, such as a layer's, is resized linearly. The pixels of several
+        inputs (Tensor or tuple of Tensor): N examples, each tensor N×C×spatial. Pixels are inserted in all channels.
+        attributions (Tensor or tuple of Tensor): One per input tensor, N×1×spatial or N×C×spatial (summed over the
+            channels). Maps smaller than the input, such as layer maps, are resized linearly. The pixels of several
             inputs are ranked together.
         target: The class, in any form that Captum accepts. Default: None, for one output per example.
-        step (float): The fraction of pixels per step, in (0, 1]; at least one pixel. Default: 0.01.
-        baselines: The starting point: as in Captum, ``"blur"`` (a Gaussian of 11 pixels, σ 5, as in RISE), or a
-            callable of an input tensor. Default: ``"blur"``.
+        step (float): Fraction of pixels per step, in (0, 1]; at least one pixel. Default: 0.01.
+        baselines: The starting point: as in Captum, ``"blur"`` (a Gaussian of 11 pixels with σ = 5, as in RISE), or a
+            callable that takes an input tensor. Default: ``"blur"``.
         score (str or callable): ``"probability"`` (default), ``"output"`` or a callable, as for
             :class:`~captum_scorecam.ScoreCAM`.
-        additional_forward_args (optional): What `forward_func` takes after the inputs; never changed.
-        perturbations_per_eval (int, optional): At most this many × N rows in a forward. Default: None, tuned.
+        additional_forward_args (optional): Arguments of `forward_func` after the inputs; never changed.
+        perturbations_per_eval (int, optional): At most this many × N rows per forward pass. Default: None, tuned.
 
     Returns:
         PerturbationCurve: `fractions` S, `scores` N×S and `auc` N.
 
     Raises:
-        ValueError: If an option or attribution does not fit, or an attribution or score is not finite.
+        ValueError: If an option is invalid, an attribution does not match its input, or an attribution or score is not
+            finite.
     """
     resolved = resolve_baselines(inputs, baselines)
     forward = MaskedForward.of(forward_func, inputs, [target], additional_forward_args, resolved, score)
@@ -86,12 +87,12 @@ def deletion(
     additional_forward_args: object | None = None,
     perturbations_per_eval: int | None = None,
 ) -> PerturbationCurve:
-    """Replaces the input's pixels by the baseline, highest attribution first; a low AUC is good.
+    """Replaces the input's pixels with the baseline, highest attribution first; a lower AUC is better.
 
     Args:
         baselines: The end point, as for :func:`insertion`. Default: None, zeros.
-        forward_func, inputs, attributions, target, step, score, additional_forward_args, perturbations_per_eval: As for
-            :func:`insertion`, as are the errors.
+        forward_func, inputs, attributions, target, step, score, additional_forward_args, perturbations_per_eval: Same
+            as for :func:`insertion`, including the errors.
 
     Returns:
         PerturbationCurve: `fractions` S, `scores` N×S and `auc` N.
@@ -117,12 +118,12 @@ def _curve(
 
 
 def _pixel_counts(n_pixels: int, step: float) -> Tensor:
-    """Returns how many of `n_pixels` pixels are changed at each step, strictly ascending from 0 to all."""
+    """Returns the number of pixels changed at each step, strictly ascending from 0 to `n_pixels`."""
     if not 0 < step <= 1:
         raise ValueError(f"Expected `step` in (0, 1], but got {step}.")
     step = max(step, 1 / n_pixels)
     fractions = (torch.arange(math.ceil(1 / step) + 1, dtype=torch.float64) * step).clamp(max=1)
-    # The small number is for halves of a pixel, such as 3 · 0.1 · 35, which are rounded up.
+    # The offset rounds halves of a pixel, such as 3 · 0.1 · 35, up despite rounding errors.
     counts: Tensor = torch.unique((fractions * n_pixels + 0.5 + 1e-6).floor().long())
     return counts
 
@@ -131,7 +132,7 @@ def _auc_update(fractions: Tensor, scores: Tensor) -> Tensor:
     """Returns the area under each example's curve, shape N.
 
     Raises:
-        ValueError: If the shapes do not fit, the fractions do not rise from 0 to 1, or a score is not finite.
+        ValueError: If the shapes do not match, the fractions do not rise from 0 to 1, or a score is not finite.
     """
     if fractions.dim() != 1 or scores.dim() != 2 or scores.shape[1] != len(fractions):
         raise ValueError(

@@ -1,4 +1,4 @@
-"""How similar two attribution maps are: rank correlation, structural similarity, cosine. Pure functions of tensors."""
+"""Similarity of attribution maps: rank correlation, structural similarity and cosine. Pure functions of tensors."""
 
 from __future__ import annotations
 
@@ -13,25 +13,26 @@ SSIM_WINDOW = 7
 
 
 def rank_correlation(maps: Tensor, others: Tensor) -> Tensor:
-    """Returns Spearman's correlation of maps N×P, shape N: the cosine of their centred ranks; 0 if one is constant.
+    """Returns Spearman's rank correlation of maps N×P, shape N; 0 if one of two maps is constant.
 
-    torchmetrics' own sums ranks in int32, which overflows for 65536 equal pixels, as after a ReLU.
+    It is the cosine of the centred ranks. torchmetrics sums ranks in int32, which overflows for 65536 equal pixels, as
+    may occur after a ReLU.
     """
     return cosine(_centred_ranks(maps), _centred_ranks(others))
 
 
 def cosine(maps: Tensor, others: Tensor) -> Tensor:
-    """Returns the cosine of maps N×P, shape N; 0 if one is zero. In float64, as float32 norms of many pixels drift."""
+    """Returns the cosine of maps N×P, shape N; 0 if one is zero. Uses float64: float32 norms of many pixels drift."""
     return F.cosine_similarity(_scaled_to_one(maps), _scaled_to_one(others), dim=1).float()
 
 
 def structural_similarity(maps: Tensor, others: Tensor) -> Tensor:
-    """Returns SSIM (Wang et al., 2004) of maps N×1×spatial, shape N, each scaled to [0, 1].
+    """Returns the SSIM (Wang et al., 2004) of maps N×1×spatial, shape N, each map scaled to [0, 1].
 
-    The windows are uniform and 7 pixels wide, fewer where the map is smaller.
+    The windows are uniform and 7 pixels wide, or narrower for smaller maps.
     """
     maps, others = min_max_normalize(maps), min_max_normalize(others)
-    if maps.dim() == 3:  # torchmetrics takes 2-D and 3-D maps only
+    if maps.dim() == 3:  # torchmetrics supports 2-D and 3-D maps only
         maps, others = maps.unsqueeze(2), others.unsqueeze(2)
     window = [min(SSIM_WINDOW, size - 1 + size % 2) for size in maps.shape[2:]]
     similarity = structural_similarity_index_measure(
@@ -53,6 +54,6 @@ def _ranks(values: Tensor) -> Tensor:
 
 
 def _scaled_to_one(maps: Tensor) -> Tensor:
-    # A randomised model's maps may be so small that their norm counts as 0.
+    # The maps of a randomised model may be so small that their norm counts as 0.
     largest = maps.double().abs().amax(1, keepdim=True)
     return maps / torch.where(largest > 0, largest, 1.0)

@@ -1,4 +1,4 @@
-"""A model's parameters and buffers: re-initialised, and restored to the bit."""
+"""Re-initialises a model's parameters, and restores its parameters and buffers bit for bit."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from torch.nn import Module
 
 
 class ModelTensors:
-    """The tensors that are a model's parameters and buffers when this object is made.
+    """The tensors that are a model's parameters and buffers at construction.
 
     Args:
         model (nn.Module): The model.
@@ -40,7 +40,7 @@ class ModelTensors:
 
     @contextmanager
     def unchanged(self) -> Iterator[None]:
-        """Restores the parameters, the buffers and the random states of CPU and GPUs after the body."""
+        """Restores the parameters, the buffers and the CPU and GPU random states after the body."""
         contents = self.copies()
         with torch.random.fork_rng(self._cuda_devices):
             try:
@@ -50,18 +50,18 @@ class ModelTensors:
 
 
 def own_parameters(module: Module) -> list[Tensor]:
-    """Returns a module's parameters without those of its submodules."""
+    """Returns a module's parameters, excluding those of its submodules."""
     return [parameter for parameter in module._parameters.values() if parameter is not None]
 
 
 def reinitialize(modules: Sequence[Module], seed: int) -> None:
-    """Re-initialises modules by their ``reset_parameters``, or by shuffling the values of each of their parameters.
+    """Re-initialises modules with ``reset_parameters`` or, if there is none, by shuffling each parameter's values.
 
-    The random states of CPU and GPUs are left unchanged.
+    The CPU and GPU random states are left unchanged.
 
     Args:
         modules (sequence of nn.Module): The modules; their submodules are not touched.
-        seed (int): Seeds the random states.
+        seed (int): Random seed.
     """
     devices = {
         parameter.device.index for module in modules for parameter in own_parameters(module) if parameter.is_cuda

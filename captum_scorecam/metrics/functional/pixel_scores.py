@@ -1,4 +1,4 @@
-"""The forwards of average drop, insertion and deletion: the scores of inputs that are masked pixel by pixel."""
+"""Scores inputs masked pixel by pixel, for average drop, insertion and deletion."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from captum_scorecam.scoring.masked_forward import MaskedForward
 
 
 def score_pixel_masks(forward: MaskedForward, masks: Masks, perturbations_per_eval: int | None) -> Tensor:
-    """Runs the masked forwards of all masks and leaves the model unchanged.
+    """Scores the inputs under all masks and leaves the model unchanged.
 
     Args:
-        forward (MaskedForward): What to run, with one target.
+        forward (MaskedForward): The forward pass to run, with one target.
         masks (Masks): M masks.
-        perturbations_per_eval (int, optional): At most this many × N rows in a forward. Default: None, tuned.
+        perturbations_per_eval (int, optional): At most this many × N rows per forward pass. Default: None, tuned.
 
     Returns:
         Tensor: The scores, shape M.

@@ -1,4 +1,4 @@
-"""Attributions as one value per pixel, the form that every metric of a map starts from."""
+"""Converts attributions to one value per pixel, as used by all metrics of maps."""
 
 from __future__ import annotations
 
@@ -32,15 +32,15 @@ def pixel_values(attributions: Tensor | Tensors, inputs: Tensors) -> Tensor:
     """Returns the value of each pixel of the inputs, resizing smaller attributions linearly.
 
     Args:
-        attributions (Tensor or tuple of Tensor): One for each input tensor, N×1×spatial or N×C×spatial (summed over the
+        attributions (Tensor or tuple of Tensor): One per input tensor, N×1×spatial or N×C×spatial (summed over the
             channels), of the input's spatial size or smaller.
         inputs (tuple of Tensor): Each N×C×spatial.
 
     Returns:
-        Tensor: N×P, float32 (float64 for float64), the pixels of all inputs side by side.
+        Tensor: N×P, float32 (float64 for float64), with the pixels of all inputs concatenated.
 
     Raises:
-        ValueError: If an attribution does not fit its input, or is not finite.
+        ValueError: If an attribution does not match its input, or is not finite.
     """
     given = _captum.format_inputs(attributions)
     if len(given) != len(inputs):

@@ -1,4 +1,4 @@
-"""The sanity check by parameter randomisation (Adebayo et al., arXiv 1810.03292)."""
+"""The parameter randomisation test (Adebayo et al., arXiv 1810.03292)."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ RandomizationOrder: TypeAlias = Literal["top_down", "bottom_up", "independent"]
 
 @dataclass(frozen=True)
 class LayerSimilarity:
-    """The similarity of the maps after a layer was randomised to the original maps; shape N each.
+    """Similarity between the original maps and those after randomising a layer; shape N each.
 
     Attributes:
-        layer (str): The layer that was randomised last, by its name in the model.
+        layer (str): Name of the last randomised layer in the model.
         spearman (Tensor): Rank correlation of the maps.
         absolute_spearman (Tensor): Rank correlation of the maps' absolute values.
-        ssim (Tensor): Structural similarity of the maps, scaled to [0, 1], in uniform windows of 7 pixels (fewer where
-            a map is smaller).
+        ssim (Tensor): Structural similarity of the maps, scaled to [0, 1], in uniform windows of 7 pixels (narrower for
+            smaller maps).
         cosine (Tensor): Cosine similarity of the maps.
     """
 
@@ -51,29 +51,29 @@ def cascading_parameter_randomization(
 ) -> Iterator[LayerSimilarity]:
     """Randomises a model layer by layer and compares its explanations with the original ones.
 
-    Explanations that depend on what the model learned become dissimilar. A layer is re-initialised by its
-    ``reset_parameters`` (which also resets BatchNorm's statistics), or, without one, by shuffling the values of each of
-    its parameters. The model is restored, bit for bit, before each record is yielded and after an error.
+    Explanations that depend on the learned parameters become dissimilar. A layer is re-initialised with
+    ``reset_parameters`` (which also resets BatchNorm's statistics) or, if it has none, by shuffling the values of each
+    parameter. The model is restored, bit for bit, before each record is yielded and after an error.
 
     Args:
         model (nn.Module): The model to randomise.
         explain (callable): Takes the inputs and returns attributions of `model`, N×C×spatial (summed over the
-            channels). Every call sees the same random state.
+            channels). Every call starts from the same random state.
         inputs (Tensor or tuple of Tensor): The argument of `explain`.
         order (str): ``"top_down"`` (default), from the last layer to the first, or ``"bottom_up"``, from the first to
-            the last, where layers stay randomised; or ``"independent"``, one layer at a time.
-        generator (torch.Generator, optional): Seeds the layers; from the same state, a layer gets the same parameters
+            the last, both cumulative; or ``"independent"``, one layer at a time.
+        generator (torch.Generator, optional): Seeds the layers. For the same state, a layer gets the same parameters
             in any order. Default: None, the global random state, which is left unchanged.
         layers (sequence of str, optional): Names of modules, from input to output, each randomised with all its
-            submodules. Default: None, every module with parameters of its own, in order of registration.
+            submodules. Default: None, every module with direct parameters, in order of registration.
 
     Yields:
-        LayerSimilarity: One for each layer. A map that is constant after randomisation has rank correlations of 0, and
-        a zero map a cosine of 0.
+        LayerSimilarity: One per layer. Rank correlations are 0 for a map that is constant after randomisation, and the
+        cosine is 0 for a zero map.
 
     Raises:
-        ValueError: If an option does not fit, a layer has no parameters, maps are not finite or change their shape, or
-            an original map is constant, to which nothing can be similar.
+        ValueError: If an option is invalid, a layer has no parameters, maps are not finite or change shape, or an
+            original map is constant, since nothing can be similar to it.
 
     Example:
         >>> import torch
@@ -119,7 +119,7 @@ def _seeds(count: int, generator: torch.Generator | None) -> list[int]:
 
 
 def _layers(model: Module, names: Sequence[str] | None) -> list[tuple[str, list[Module]]]:
-    """Returns the name of each layer to randomise, and the modules in it that have parameters of their own."""
+    """Returns the name of each layer to randomise and its modules with direct parameters."""
     if names is None:
         chosen = [(name or type(model).__name__, [m]) for name, m in model.named_modules() if own_parameters(m)]
     else:
@@ -140,7 +140,7 @@ def _parametrized(model: Module, name: str) -> list[Module]:
 
 
 def _maps(attributions: Tensor) -> Tensor:
-    """Returns what `explain` returned as maps N×1×spatial."""
+    """Converts the attributions returned by `explain` to maps N×1×spatial."""
     if not isinstance(attributions, Tensor) or attributions.dim() not in (3, 4, 5):
         got = tuple(attributions.shape) if isinstance(attributions, Tensor) else type(attributions).__name__
         raise ValueError(f"Expected `explain` to return one tensor N×C×spatial, but got {got}.")
