@@ -1,4 +1,4 @@
-"""Labelled images from folders, CSV files, VOC, COCO, ImageNet or your own data set, and mosaics of them."""
+"""Labelled images from folders, CSV files, VOC, COCO, ImageNet or custom data sets, and mosaics of them."""
 
 from captum_scorecam.datasets.dataset_of_pairs import DatasetOfPairs
 from captum_scorecam.datasets.formats import DATA_FORMATS, DataFormat, open_data

@@ -1,4 +1,4 @@
-"""COCO's detection data sets: images, and one JSON file with their boxes."""
+"""Detection data sets in COCO's format: images and one JSON file with their boxes."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from captum_scorecam.datasets.image_files import Box, ImageFile, ImageFiles, lar
 def open_coco(path: Path) -> ImageFiles:
     """Opens a detection data set in COCO's format, as torchvision's CocoDetection does.
 
-    An image's label is the category whose boxes have the largest total area, and its boxes are those of that category,
-    including crowds. An image without boxes has no label.
+    The label of an image is the category whose boxes have the largest total area; only the boxes of that category are
+    used, including crowds. An image without boxes has no label.
 
     Args:
         path (Path): The JSON file of annotations, or a folder that contains ``annotations/instances_val2017.json``
-            or another ``annotations/instances_*.json``, of which the last is used. The images of
-            ``annotations/instances_NAME.json`` are in the folder ``NAME`` next to ``annotations``; the images of any
-            other file are in its own folder.
+            or, failing that, other ``annotations/instances_*.json`` files, the last of which is used. The images of
+            ``annotations/instances_NAME.json`` are in the folder ``NAME`` next to ``annotations``; otherwise, the
+            images are in the same folder as the JSON file.
 
     Raises:
         ValueError: If there is no such data set, or the JSON file can't be read.
@@ -40,7 +40,7 @@ def open_coco(path: Path) -> ImageFiles:
 
 
 def coco_annotations(path: Path) -> Path | None:
-    """Returns the JSON file of annotations in a folder, or None."""
+    """Returns the JSON file of annotations in a folder, or None if there is none."""
     preferred = path / "annotations" / "instances_val2017.json"
     others = sorted(path.glob("annotations/instances_*.json"))
     return preferred if preferred.is_file() else next(reversed(others), None)

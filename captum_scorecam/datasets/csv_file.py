@@ -15,13 +15,13 @@ _EDGES = ("xmin", "ymin", "xmax", "ymax")
 
 
 def open_csv(path: Path) -> ImageFiles:
-    """Opens the images that a CSV file lists.
+    """Opens the images listed in a CSV file.
 
     The first line names the columns. ``file`` is a path, absolute or relative to the CSV file's folder. The label is
-    the first non-empty one of ``class_index`` (a number), ``label``, ``class_name`` and ``wnid``. ``xmin``, ``ymin``,
-    ``xmax`` and ``ymax`` are a box in pixels of the upright image, counted from 0, the last two exclusive. Other
-    columns are ignored. A file may have several rows if each has a box; its label is then the one whose boxes have the
-    largest total area.
+    the first non-empty value of ``class_index`` (a number), ``label``, ``class_name`` and ``wnid``. ``xmin``, ``ymin``,
+    ``xmax`` and ``ymax`` define a box in pixels of the upright image, counted from 0; the maxima are exclusive. Other
+    columns are ignored. An image may have several rows if each has a box; its label is then the one whose boxes have
+    the largest total area.
 
     Raises:
         ValueError: If the file is malformed; the message names the line.

@@ -1,4 +1,4 @@
-"""The rows of a CSV file; errors name the line."""
+"""Reads the rows of a CSV file, with errors that name the line."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ class Row:
     """A row of a CSV file.
 
     Attributes:
-        place (str): Where it is, for error messages: ``line 3 of 'labels.csv'``.
-        fields (dict of str to str): Its fields by column, stripped of surrounding whitespace.
+        place (str): Location for error messages, such as ``line 3 of 'labels.csv'``.
+        fields (dict of str to str): The fields by column, stripped of surrounding whitespace.
     """
 
     place: str
@@ -27,7 +27,7 @@ class Row:
         return self.fields[column]
 
     def whole_number(self, column: str) -> int:
-        """Returns a field as an integer; raises ValueError if it isn't one of at least 0."""
+        """Returns a field as an integer; raises ValueError if it isn't a non-negative integer."""
         text = self.text(column)
         if not text.isdecimal():
             raise ValueError(f"Expected `{column}` to be a non-negative integer in {self.place}, but got {text!r}.")
@@ -35,11 +35,11 @@ class Row:
 
 
 def read_rows(path: Path, required: Sequence[str]) -> list[Row]:
-    """Reads a UTF-8 CSV file whose fields are separated by commas, semicolons or tabs, skipping empty lines.
+    """Reads a UTF-8 CSV file with fields separated by commas, semicolons or tabs, skipping empty lines.
 
     Args:
         path (Path): The file. Its first line names the columns.
-        required (sequence of str): The columns that it must have.
+        required (sequence of str): The required columns.
 
     Raises:
         ValueError: If the file can't be read, a required column is missing, a row has a different number of fields

@@ -13,17 +13,17 @@ from captum_scorecam.datasets.sample import Label, Sample
 
 
 class DatasetOfPairs:
-    """Turns a data set of (image, label) pairs, such as torchvision's, into an `ImageDataset`.
+    """Wraps a data set of (image, label) pairs, such as torchvision's, as an `ImageDataset`.
 
     Args:
-        dataset (torch.utils.data.Dataset): Returns (PIL image, label) for an index, so it must have no transform that
-            turns images into tensors. A label is a class index or a string.
-        labels (sequence, optional): The labels, such as the ``targets`` of many torchvision data sets.
+        dataset (torch.utils.data.Dataset): Returns (PIL image, label) for an index. It must not have a transform that
+            converts images to tensors. A label is a class index or a string.
+        labels (sequence, optional): The labels, such as the ``targets`` attribute of many torchvision data sets.
             Default: None, labels are read together with their images.
-        names (sequence of str, optional): A unique name for each image. Default: None, its index.
+        names (sequence of str, optional): A unique name for each image. Default: None, the index.
 
     Raises:
-        ValueError: If the number of labels or names differs from the number of images, or names repeat.
+        ValueError: If the number of labels or names differs from the number of images, or names are not unique.
 
     Example:
         >>> from PIL import Image

@@ -1,4 +1,4 @@
-"""Folders of images: one folder per class, or all images together."""
+"""Folders of images: one subfolder per class, or unlabelled images."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from captum_scorecam.datasets.image_files import ImageFile, ImageFiles
 
 
 def open_class_folders(root: Path) -> ImageFiles:
-    """Opens a folder with one folder of images per class, as torchvision's ImageFolder does.
+    """Opens a folder with one subfolder of images per class, like torchvision's ImageFolder.
 
-    An image's label is the name of the top-level folder that contains it, at any depth. Images directly in `root` are
-    ignored.
+    The label of an image is the name of the top-level subfolder that contains it, at any depth. Images directly in
+    `root` are ignored.
 
     Raises:
         ValueError: If there are no images.
@@ -39,9 +39,9 @@ def open_flat_folder(root: Path) -> ImageFiles:
 
 
 def images_below(root: Path) -> list[str]:
-    """Lists a folder's images at any depth as sorted paths relative to it.
+    """Lists a folder's images at any depth, as sorted paths relative to the folder.
 
-    Hidden files and folders (their name starts with a dot) and files without an image suffix are ignored. Links are
+    Hidden files and folders (whose names start with a dot) and files without an image suffix are ignored. Links are
     followed, except to a folder that contains the link.
     """
     found = []
@@ -58,7 +58,7 @@ def images_below(root: Path) -> list[str]:
 
 
 def is_image(path: str) -> bool:
-    """Returns whether a file name has an image suffix and isn't hidden."""
+    """Checks whether a file name has an image suffix and isn't hidden."""
     return path.lower().endswith(IMG_EXTENSIONS) and not os.path.basename(path).startswith(".")
 
 

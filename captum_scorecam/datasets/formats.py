@@ -1,4 +1,4 @@
-"""Data sets on disk, opened by format."""
+"""Opens data sets on disk by format."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def open_data(path: Path, data_format: DataFormat = "auto") -> ImageDataset:
 
     ============  =====================================================================================
     ``folder``    one folder of images per class; the folder's name is the label
-    ``flat``      a folder of images, without labels
+    ``flat``      a folder of images without labels
     ``imagenet``  a folder with ``meta.bin`` and ``val``, as created by torchvision's ImageNet
     ``voc``       ``VOC2012`` (or another year), a folder that contains it or ``VOCdevkit``, or a split's list
     ``coco``      the JSON file of annotations, or a folder with ``annotations/instances_val2017.json``
@@ -43,8 +43,8 @@ def open_data(path: Path, data_format: DataFormat = "auto") -> ImageDataset:
 
     Args:
         path (Path): The folder or file.
-        data_format (str): One of the above, or ``auto``, which goes by the suffix of a file and by the contents of a
-            folder; a ``labels.csv`` in the folder is opened as ``csv``. Default: "auto".
+        data_format (str): One of the above, or ``auto``, which detects the format from the suffix of a file or the
+            contents of a folder; a ``labels.csv`` in the folder is opened as ``csv``. Default: "auto".
 
     Returns:
         ImageDataset: The data set.

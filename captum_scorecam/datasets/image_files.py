@@ -1,4 +1,4 @@
-"""Image files with their labels and boxes: the data set that every reader returns."""
+"""Image files with labels and boxes, the data set returned by every reader."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ Box = tuple[float, float, float, float]
 
 @dataclass(frozen=True, slots=True)
 class ImageFile:
-    """A file with its label and boxes.
+    """An image file with its label and boxes.
 
     Attributes:
-        path (str): Its path.
-        name (str): Its name in the data set.
-        label (str, int or None): Its label. Default: None.
-        boxes (tuple of Box): The boxes of the labelled object, each left, top, right, bottom in pixels of the upright
-            image, right and bottom exclusive. Default: none.
+        path (str): The file's path.
+        name (str): The file's name in the data set.
+        label (str, int or None): The label. Default: None.
+        boxes (tuple of Box): The boxes of the labelled object, each (left, top, right, bottom) in pixels of the upright
+            image, with exclusive right and bottom edges. Default: none.
         size (tuple of int, optional): The width and height that the boxes refer to. Default: None, unknown.
     """
 
@@ -37,11 +37,11 @@ class ImageFile:
 
 
 class ImageFiles:
-    """An `ImageDataset` of files.
+    """An `ImageDataset` of image files.
 
     Args:
         files (sequence of ImageFile): The files, in order.
-        classes (sequence of str, optional): All labels, in the order of their class indices. Default: None.
+        classes (sequence of str, optional): All labels, ordered by class index. Default: None.
 
     Raises:
         ValueError: If two files have the same name.
@@ -68,7 +68,7 @@ class ImageFiles:
         return self.files[index].label
 
     def __getitem__(self, index: int) -> Sample:
-        """Reads a file.
+        """Reads an image file.
 
         Raises:
             ValueError: If it isn't a readable image, or its boxes are outside the image.
@@ -80,7 +80,7 @@ class ImageFiles:
 
 
 def largest_object(objects: Iterable[tuple[Label | None, Box]]) -> tuple[Label | None, tuple[Box, ...]]:
-    """Returns the label whose boxes have the largest total area, with these boxes; the first one in a tie.
+    """Returns the label whose boxes have the largest total area, and its boxes; the first label wins ties.
 
     Boxes of zero area are ignored. Without boxes, the label is None.
     """
@@ -100,7 +100,7 @@ def _area(box: Box) -> float:
 
 
 def _region(file: ImageFile, size: tuple[int, int]) -> Image.Image:
-    """Draws a file's boxes: the pixels whose centre is in a box are white."""
+    """Draws a file's boxes: pixels whose centre is in a box are white."""
     if file.size not in (None, size):
         raise ValueError(
             f"Expected {file.name!r} to have the size in its annotation, {_by(file.size)}, "

@@ -1,4 +1,4 @@
-"""ImageNet, unpacked by torchvision."""
+"""ImageNet, as unpacked by torchvision."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from captum_scorecam.datasets.image_files import ImageFile, ImageFiles
 def open_imagenet(root: Path) -> ImageFiles:
     """Opens ImageNet's validation images, or the training images if there are no others.
 
-    An image's label is its class index among the wnids of ``meta.bin``, even if some classes have no folder.
+    The label of an image is its class index among the wnids of ``meta.bin``, even if some classes have no folder.
 
     Args:
         root (Path): A folder with ``meta.bin`` and ``val`` or ``train``, as unpacked by torchvision's ImageNet.
 
     Raises:
-        ValueError: If these are missing or invalid.
+        ValueError: If the folders or ``meta.bin`` are missing or invalid.
     """
     split = next((split for split in ("val", "train") if (root / split).is_dir()), None)
     if split is None or not (root / "meta.bin").is_file():
@@ -32,7 +32,7 @@ def open_imagenet(root: Path) -> ImageFiles:
         wnids = sorted(load_meta_file(root)[0])
         data = ImageNet(root, split, is_valid_file=is_image, allow_empty=True)
         labels = [wnids.index(wnid) for wnid in data.wnids]
-    except Exception as error:  # torch.load raises what the unpickler and the zip reader raise
+    except Exception as error:  # torch.load passes on the unpickler's and the zip reader's errors
         raise ValueError(f"Expected ImageNet's folders and meta.bin in {str(root)!r}, but got {error!r}.") from error
     if not data.samples:
         raise ValueError(f"Expected images in {str(root / split)!r}, but found none.")

@@ -1,4 +1,4 @@
-"""Image files read as upright 8-bit RGB."""
+"""Reads image files as upright 8-bit RGB."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from PIL import Image, ImageOps
 def read_image(path: Path) -> Image.Image:
     """Reads an image file as upright RGB.
 
-    The EXIF orientation is applied, transparent pixels are blended with white, and grey values of 16 or 32 bits are
-    scaled to 8 bits (Pillow's own conversion clips them). Only the first frame of an animation is read.
+    The EXIF orientation is applied, transparent pixels are blended with white, and 16-bit and 32-bit grey values are
+    scaled to 8 bits (Pillow's conversion clips them). Only the first frame of an animation is read.
 
     Args:
-        path (Path): A file in any format that Pillow reads.
+        path (Path): A file in any format supported by Pillow.
 
     Returns:
         PIL.Image.Image: The image, mode RGB.
 
     Raises:
-        ValueError: If there is no such file, or it isn't a readable image.
+        ValueError: If the file does not exist or isn't a readable image.
     """
     if not path.is_file():
         raise ValueError(f"Expected an image file, but there is no file {str(path)!r}.")
@@ -47,7 +47,7 @@ def _scaled_to_8_bits(image: Image.Image) -> Image.Image:
     values = np.asarray(image, dtype=np.float64)
     if image.mode != "F" and values.min() >= 0 and values.max() <= 65535:
         darkest, brightest = 0.0, 65535.0
-    else:  # values of 32 bits have no fixed black and white
+    else:  # 32-bit values have no fixed black and white
         darkest, brightest = values.min(), values.max()
     span = max(brightest - darkest, np.finfo(np.float64).tiny)
     return Image.fromarray(np.rint((values - darkest) / span * 255).astype(np.uint8))

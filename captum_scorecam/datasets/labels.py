@@ -1,4 +1,4 @@
-"""Which class of a model a label of a data set means."""
+"""Maps the labels of a data set to the classes of a model."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ _NO_TABLE: Mapping[str, int] = {}
 def resolve_label(
     label: Label, class_names: Sequence[str] | None, n_classes: int, table: Mapping[str, int] = _NO_TABLE
 ) -> int:
-    """Returns the class index that a label means.
+    """Returns the class index of a label.
 
     Args:
-        label (str or int): A class index, or a string. A string is looked up in `table`, then among the class names
-            (first exactly, then ignoring case), and finally read as a decimal class index.
+        label (str or int): A class index or a string. A string is looked up in `table`, then among the class names
+            (first exactly, then ignoring case), and finally parsed as a decimal class index.
         class_names (sequence of str, optional): The model's class names, or None.
         n_classes (int): The model's number of classes.
         table (mapping of str to int): Class indices of labels that are not class names. Default: empty.
@@ -27,7 +27,7 @@ def resolve_label(
         int: The class index.
 
     Raises:
-        ValueError: If there is no such class, or several classes have that name.
+        ValueError: If no class or several classes match.
     """
     text = str(label)
     if text in table:
@@ -47,16 +47,16 @@ def resolve_label(
 
 
 def label_table(classes: Sequence[str] | None, class_names: Sequence[str] | None, n_classes: int) -> dict[str, int]:
-    """Returns a table for `resolve_label` by ImageFolder's convention, in which a class's position is its index.
+    """Returns a table for `resolve_label` that follows ImageFolder: the position of a class is its index.
 
     Args:
-        classes (sequence of str, optional): The data set's `classes`, in the order of their class indices.
+        classes (sequence of str, optional): The data set's `classes`, ordered by class index.
         class_names (sequence of str, optional): The model's class names, or None.
         n_classes (int): The model's number of classes.
 
     Returns:
-        dict of str to int: The position of each class, if there are `n_classes` of them and `resolve_label` knows none
-        of their names, as with ImageNet's 1000 wnids; otherwise empty.
+        dict of str to int: The position of each class, if there are `n_classes` classes and `resolve_label` can
+        resolve none of their names, as with ImageNet's 1000 wnids; otherwise empty.
     """
     if classes is None or len(classes) != n_classes:
         return {}
@@ -86,10 +86,10 @@ def _checked(index: int, label: str, n_classes: int) -> int:
 
 
 def read_label_table(path: Path) -> dict[str, int]:
-    """Reads a table for `resolve_label` from a CSV file with the columns ``label`` and ``class_index``.
+    """Reads a table for `resolve_label` from a CSV file with columns ``label`` and ``class_index``.
 
     Raises:
-        ValueError: If it can't be read, a class index isn't a number, or a label has two different ones.
+        ValueError: If the file can't be read, a class index isn't a number, or a label has two different indices.
     """
     table: dict[str, int] = {}
     for row in read_rows(path, ["label", "class_index"]):

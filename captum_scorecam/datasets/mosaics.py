@@ -1,4 +1,4 @@
-"""Mosaics of four images, which have a known region even if the images have no boxes."""
+"""Mosaics of four images, in which the region of each image is known even without boxes."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ _Value = TypeVar("_Value")
 
 
 class Mosaics:
-    """One mosaic for each image of a data set: the image among three images of other labels, as 2×2 tiles.
+    """Combines each image of a data set with three images of other labels into a mosaic of 2×2 tiles.
 
     The idea is from Focus (arXiv 2109.15035), whose mosaics show the explained class twice; here it is shown once.
-    A mosaic has its image's name and label, and its region is that image's tile. The tile's position, the three other
-    labels and an image of each are random, seeded by `seed` and the image's name; an unreadable image is replaced by
-    the next random one. Each tile shows the central square of its image.
+    A mosaic takes its name and label from the original image, and its region is that image's tile. The tile's position,
+    the three other labels and one image of each are random, seeded by `seed` and the image's name; an unreadable image
+    is replaced with the next random one. Each tile shows the central square of its image.
 
     Args:
-        data (ImageDataset): Images with at least four different labels.
+        data (ImageDataset): Images with at least four distinct labels.
         seed (int): The random seed. Default: 0.
-        tile_size (int): The tiles' width and height in pixels. Default: 224.
+        tile_size (int): Width and height of a tile in pixels. Default: 224.
 
     Raises:
         ValueError: If there are fewer than four labels, or `tile_size` is below 1.
@@ -61,7 +61,7 @@ class Mosaics:
         return self.data.label(index)
 
     def __getitem__(self, index: int) -> Sample:
-        """Reads an image and three others and combines them.
+        """Reads an image and three others and combines them into a mosaic.
 
         Raises:
             ValueError, OSError: If the image can't be read or has no label, or fewer than three others can be read.
@@ -81,7 +81,7 @@ class Mosaics:
         return Sample(sample.name, image, sample.label, region)
 
     def _others(self, label: Label, generator: Random) -> list[Image.Image]:
-        """Reads one image of each of three other labels."""
+        """Reads one image for each of three other labels."""
         found: list[Image.Image] = []
         for other in _shuffled([other for other in self._members if other != label], generator):
             image = self._first_readable(_shuffled(self._members[other], generator))
@@ -107,5 +107,5 @@ class Mosaics:
 
 
 def _shuffled(values: Sequence[_Value], generator: Random) -> list[_Value]:
-    # Python guarantees the same `Random.random` in every version, but not the same `shuffle`.
+    # `Random.random` is stable across Python versions; `shuffle` is not guaranteed to be.
     return sorted(values, key=lambda _: generator.random())

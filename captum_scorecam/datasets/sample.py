@@ -1,4 +1,4 @@
-"""The interface of a data set of images, and one image of it."""
+"""The interface of an image data set, and its samples."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ Label = str | int
 
 @dataclass(frozen=True)
 class Sample:
-    """One image with its label and its region.
+    """An image with its label and region.
 
     Attributes:
-        name (str): Unique in the data set, and the same each time it is opened. For a file it is the path relative to
-            the data set's folder, with ``/``.
+        name (str): Unique in the data set and the same each time it is opened. For files, the path relative to the data
+            set's folder, with ``/``.
         image (PIL.Image.Image): The image, mode RGB, upright (its EXIF orientation applied).
-        label (str, int or None): A class index, or a string (the name of a folder, wnid or class) for `resolve_label`.
-            Default: None, no label.
-        region (PIL.Image.Image, optional): The labelled object's region: mode L, of the image's size, 255 in its boxes
-            and 0 elsewhere. Default: None, unknown.
+        label (str, int or None): A class index or a string (name of a folder, wnid or class), as accepted by
+            `resolve_label`. Default: None, no label.
+        region (PIL.Image.Image, optional): The labelled object's region: mode L, same size as the image, 255 inside the
+            boxes and 0 elsewhere. Default: None, unknown.
     """
 
     name: str
@@ -33,10 +33,10 @@ class Sample:
 
 @runtime_checkable
 class ImageDataset(Protocol):
-    """A map-style data set of samples, picklable for the workers of a DataLoader.
+    """A map-style data set of samples, picklable for DataLoader workers.
 
-    Any object with these members will do. `open_data` returns one for files, and `DatasetOfPairs` wraps a data set of
-    (image, label) pairs.
+    Any object with these members is accepted. `open_data` returns one for files, and `DatasetOfPairs` wraps a data set
+    of (image, label) pairs.
     """
 
     @property
@@ -51,9 +51,9 @@ class ImageDataset(Protocol):
 
     @property
     def classes(self) -> Sequence[str] | None:
-        """All labels in the order of their class indices, or None if the data set defines no order.
+        """All labels, ordered by class index, or None if the data set defines no order.
 
-        `label_table` uses it if the model's classes have other names, or none.
+        `label_table` uses them if the model's classes have other names or none.
         """
         ...
 
@@ -73,6 +73,6 @@ class ImageDataset(Protocol):
         """Reads a sample.
 
         Raises:
-            ValueError, OSError: If it can't be read; the message says which one and why.
+            ValueError, OSError: If the sample can't be read; the message says which one and why.
         """
         ...

@@ -1,4 +1,4 @@
-"""Pascal VOC's detection data sets: images, and an XML file of boxes for each."""
+"""Pascal VOC's detection data sets: images, each with an XML file of boxes."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ _SPLITS = ("val", "trainval", "test", "train")
 
 
 def open_voc(path: Path) -> ImageFiles:
-    """Opens a detection data set of Pascal VOC, in the layout of torchvision's VOCDetection.
+    """Opens a detection data set of Pascal VOC, laid out as for torchvision's VOCDetection.
 
-    An image's label is the class whose boxes have the largest total area, and its boxes are those of that class,
+    The label of an image is the class whose boxes have the largest total area; only the boxes of that class are used,
     including truncated and difficult objects.
 
     Args:
         path (Path): The list of a split, a text file in ``ImageSets/Main``; or a folder ``VOC2012`` (or another year),
-            one that contains it, or one that contains ``VOCdevkit``. A folder's latest year is opened, and the first
-            of the splits val, trainval, test and train.
+            one that contains it, or one that contains ``VOCdevkit``. For a folder, the latest year is opened, and the
+            first split among val, trainval, test and train.
 
     Raises:
         ValueError: If there is no such data set, or an annotation can't be read.
@@ -33,7 +33,7 @@ def open_voc(path: Path) -> ImageFiles:
 
 
 def voc_root(path: Path) -> Path | None:
-    """Returns the folder of the latest year in or below a folder, or None."""
+    """Returns the folder of the latest year at or below a folder, or None."""
     years = [folder for pattern in ("VOC20*", "VOCdevkit/VOC20*") for folder in sorted(path.glob(pattern))[::-1]]
     return next((folder for folder in [path, *years] if (folder / "ImageSets" / "Main").is_dir()), None)
 
