@@ -1,4 +1,4 @@
-"""Classifiers by name or file, with their preprocessing, their class names and the layer to explain."""
+"""Classifiers loaded by name or from a file, with preprocessing, class names and the layer to explain."""
 
 from captum_scorecam.models.class_names import class_name, find_class, imagenet_class_names
 from captum_scorecam.models.classifier import Classifier, Prediction, Preprocess

@@ -1,4 +1,4 @@
-"""ImageNet's class names, and classes found by name."""
+"""ImageNet's class names, and finding classes by name."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ def class_name(index: int, class_names: Sequence[str] | None) -> str:
     """Returns the name of a class.
 
     Args:
-        index (int): The class.
-        class_names (sequence of str, optional): The names of all classes; None for ``class 0``, ``class 1``, …
+        index (int): The class index.
+        class_names (sequence of str, optional): The names of all classes, or None for ``class 0``, ``class 1``, …
     """
     return f"class {index}" if class_names is None else class_names[index]
 
@@ -27,16 +27,16 @@ def find_class(target: str, n_classes: int, class_names: Sequence[str] | None = 
     """Finds a class by index or name.
 
     Args:
-        target (str): Its index, its name, or a part of its name that no other class has, ignoring case. Case matters
-            where two names differ in nothing else ("Cardigan" the dog, "cardigan" the jacket).
+        target (str): The class index, name, or a part of the name that no other class contains, ignoring case. Case
+            only matters for names that differ in nothing else ("Cardigan" the dog, "cardigan" the jacket).
         n_classes (int): The number of classes.
-        class_names (sequence of str, optional): Their names. Default: None, ``class 0``, ``class 1``, …
+        class_names (sequence of str, optional): The class names. Default: None, ``class 0``, ``class 1``, …
 
     Returns:
-        int: The class's index.
+        int: The class index.
 
     Raises:
-        ValueError: If the index is out of range, or no class matches, or more than one does.
+        ValueError: If the index is out of range, or no class or several classes match.
     """
     if target.lstrip("+-").isdecimal():
         if not 0 <= int(target) < n_classes:

@@ -1,4 +1,4 @@
-"""An image classifier with its preprocessing and its class names, and what it predicts."""
+"""An image classifier with its preprocessing and class names, and its predictions."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ class Prediction:
     """The scores of one image.
 
     Attributes:
-        scores (Tensor): The model's output for each class, float32, on the CPU.
+        scores (Tensor): The model's output per class, float32, on the CPU.
     """
 
     scores: Tensor
 
     @property
     def score(self) -> Literal["output", "probability"]:
-        """The `score` of an attribution that explains probabilities: ``output`` if the model returns them itself."""
+        """The `score` with which an attribution explains probabilities: ``output`` if the model returns them."""
         return "output" if are_probabilities(self.scores) else "probability"
 
     @property
@@ -38,14 +38,14 @@ class Prediction:
 
 @dataclass(frozen=True)
 class Classifier:
-    """An image classifier with its preprocessing and its class names.
+    """An image classifier with its preprocessing and class names.
 
     Attributes:
-        name (str): The name it was loaded by.
-        model (nn.Module): Takes N×C×H×W inputs and returns N×classes scores; in evaluation mode.
-        preprocess (callable): Turns an RGB image into a C×H×W input.
-        class_names (sequence of str, optional): One per class. Default: None, classes are known by index only.
-        layer (str, optional): The layer that ``auto`` stands for, as `find_layer` takes it. Default: "auto".
+        name (str): The name under which it was loaded.
+        model (nn.Module): The model, in evaluation mode; takes N×C×H×W inputs and returns N×classes scores.
+        preprocess (callable): Converts an RGB image to a C×H×W input.
+        class_names (sequence of str, optional): One name per class. Default: None, classes have indices only.
+        layer (str, optional): The layer that ``auto`` selects, as accepted by `find_layer`. Default: "auto".
     """
 
     name: str
@@ -63,10 +63,10 @@ class Classifier:
         return self.batch(self.preprocess(image))
 
     def batch(self, values: Tensor) -> Tensor:
-        """Turns a preprocessed image into a batch of one, on the model's device and in its dtype.
+        """Converts a preprocessed image to a batch of one, on the model's device and in its dtype.
 
         Raises:
-            ValueError: If it is not a C×H×W tensor.
+            ValueError: If `values` is not a C×H×W tensor.
         """
         if not isinstance(values, Tensor) or values.dim() != 3:
             got = tuple(values.shape) if isinstance(values, Tensor) else type(values).__name__
@@ -78,8 +78,8 @@ class Classifier:
         """Classifies a batch of one.
 
         Raises:
-            ValueError: If the model does not return 1×classes scores of at least two classes, or their number differs
-                from that of the class names.
+            ValueError: If the model does not return 1×classes scores for at least two classes, or the number of classes
+                differs from the number of class names.
         """
         with torch.no_grad():
             scores = self.model(inputs)

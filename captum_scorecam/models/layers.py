@@ -1,4 +1,4 @@
-"""The layer to explain: named by the user, or found with one forward pass."""
+"""The layer to explain, named by the user or found with one forward pass."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from captum_scorecam.masking.activation_maps import swin_activation_maps, vit_ac
 
 ActivationTransform = Callable[[Tensor], Tensor]
 _OF_INPUT = ":input"
-# Between its first convolution and its last permutation, torchvision's Swin has channels last.
+# torchvision's Swin has channels last, except at these layers before its first and after its last permutation.
 _SWIN_MAPS = (
     "features:input",
     "features.0:input",
@@ -34,7 +34,7 @@ class ExplainedLayer:
     Attributes:
         name (str): The module's dotted path, followed by ``:input`` if its input is explained.
         module (nn.Module): The module.
-        activation_transform (callable, optional): Turns the layer's tokens into maps. Default: None.
+        activation_transform (callable, optional): Converts the layer's tokens to maps. Default: None.
     """
 
     name: str
@@ -43,13 +43,13 @@ class ExplainedLayer:
 
     @property
     def of_input(self) -> bool:
-        """Captum's ``attribute_to_layer_input``."""
+        """Whether the module's input is explained: Captum's ``attribute_to_layer_input``."""
         return self.name.endswith(_OF_INPUT)
 
 
 @dataclass(frozen=True)
 class _Call:
-    """One call of a module: the shapes of its first input and of its output, None for anything but a tensor."""
+    """One call of a module: the shapes of its first input and its output, or None if not tensors."""
 
     module_name: str
     input_shape: torch.Size | None
@@ -59,13 +59,13 @@ class _Call:
 def find_layer(model: nn.Module, inputs: Tensor, layer: str = "auto") -> ExplainedLayer:
     """Finds the layer to explain.
 
-    ``auto`` selects the last module to finish that runs exactly once and returns N×K×h×w with K > 1 and h·w > 1. In
-    torchvision's VisionTransformer it selects ``ln_1`` of the last block, the last layer whose patch tokens still
-    affect the class score. Tokens of torchvision's VisionTransformer and SwinTransformer are turned into maps at any
-    layer.
+    ``auto`` selects the last module to finish that runs exactly once and returns N×K×h×w with K > 1 and h·w > 1. For
+    torchvision's VisionTransformer, it selects ``ln_1`` of the last block, the last layer whose patch tokens still
+    affect the class score. The tokens of torchvision's VisionTransformer and SwinTransformer are converted to maps at
+    any layer.
 
     Args:
-        model (nn.Module): The model, in the mode in which it will be explained.
+        model (nn.Module): The model, in the mode used for the explanation.
         inputs (Tensor): An input for one forward pass, without gradients.
         layer (str): ``auto``, a module's dotted path as in ``model.named_modules()``, or that path followed by
             ``:input`` for the module's input. Default: "auto".
@@ -74,7 +74,7 @@ def find_layer(model: nn.Module, inputs: Tensor, layer: str = "auto") -> Explain
         ExplainedLayer: The layer.
 
     Raises:
-        ValueError: If no module has that name, it does not run, it has no maps, or ``auto`` finds none.
+        ValueError: If no module has that name, the module does not run or has no maps, or ``auto`` finds no layer.
     """
     if layer != "auto":
         _check_name(model, layer)
@@ -88,7 +88,7 @@ def find_layer(model: nn.Module, inputs: Tensor, layer: str = "auto") -> Explain
 
 
 def _record_calls(model: nn.Module, inputs: Tensor) -> list[_Call]:
-    """Runs the model once and lists its modules' calls in the order in which they finish."""
+    """Runs the model once and lists the calls of its modules, in the order in which they finish."""
     calls: list[_Call] = []
 
     def recorder(name: str) -> Callable[[nn.Module, tuple[object, ...], object], None]:
@@ -138,7 +138,7 @@ def _check_name(model: nn.Module, name: str) -> None:
 
 
 def _shape_at(calls: list[_Call], name: str) -> torch.Size | None:
-    """Returns the shape at a layer in its last call, the one that is explained."""
+    """Returns the shape at a layer in its last call, which is the explained one."""
     of_module = [call for call in calls if call.module_name == name.removesuffix(_OF_INPUT)]
     if not of_module:
         raise ValueError(f"Expected `layer` to name a module that runs in the forward pass, but {name!r} does not.")

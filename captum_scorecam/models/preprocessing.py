@@ -10,20 +10,20 @@ from captum_scorecam.models.classifier import Preprocess
 
 
 def seen_region(region: Image.Image, preprocess: Preprocess) -> Tensor:
-    """Finds the pixels of a model's input that show a region of the image.
+    """Finds the pixels of a model's input that show a given region of the image.
 
-    The region is drawn white on black and preprocessed like an image, which handles any resizing and cropping. A pixel
-    belongs to the region if its value is closer to that of a white image than to that of a black one.
+    The region is drawn in white on black and preprocessed like an image, which handles any resizing and cropping. A
+    pixel belongs to the region if its value is closer to a white image's than to a black image's.
 
     Args:
-        region (PIL.Image.Image): Mode L, of the image's size, 255 in the region, else 0.
-        preprocess (callable): Turns an RGB image into a C×H×W input, deterministically.
+        region (PIL.Image.Image): Mode L, same size as the image, 255 in the region and 0 elsewhere.
+        preprocess (callable): Converts an RGB image to a C×H×W input, deterministically.
 
     Returns:
         Tensor: Boolean, H×W, on the CPU. All False if the preprocessing crops the region away.
 
     Raises:
-        ValueError: If a white and a black image come out equal, as when images are normalised by their own mean.
+        ValueError: If white and black images come out equal, for example if each image is normalised by its mean.
     """
     seen, white, black = (
         preprocess(image.convert("RGB")).float().cpu()
@@ -36,12 +36,12 @@ def seen_region(region: Image.Image, preprocess: Preprocess) -> Tensor:
 
 
 def seen_pixels(inputs: Tensor, preprocess: object) -> Tensor:
-    """Returns the pixels of a model's input, with the normalisation undone.
+    """Returns the pixels of a model's input, with normalisation undone.
 
     Args:
-        inputs (Tensor): The preprocessed image, 1×C×H×W. Unless C is 3, the first channel is shown.
-        preprocess (object): The preprocessing. The mean and standard deviation of its ``Normalize``, or of a preset of
-            torchvision, are undone; if it has none, the lowest value becomes black and the highest white.
+        inputs (Tensor): The preprocessed image, 1×C×H×W. If C is not 3, the first channel is shown.
+        preprocess (object): The preprocessing. The mean and standard deviation of its ``Normalize`` step, or of a
+            torchvision preset, are undone; without either, the lowest value becomes black and the highest white.
 
     Returns:
         Tensor: H×W×3 in [0, 1], float32, on the CPU.

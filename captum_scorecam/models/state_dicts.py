@@ -1,4 +1,4 @@
-"""Weights from a file: a state dict, on its own or inside a training checkpoint."""
+"""Reads weights from a file: a plain state dict or a training checkpoint."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ _DATA_PARALLEL_PREFIX = "module."
 def read_state_dict(path: Path) -> StateDict:
     """Reads a state dict with ``weights_only=True``, so that the file can't run code.
 
-    A checkpoint that holds it as ``state_dict`` or ``model`` is unwrapped, and the prefix ``module.`` that
-    DataParallel adds is removed.
+    A checkpoint that contains the state dict under ``state_dict`` or ``model`` is unwrapped, and DataParallel's prefix
+    ``module.`` is removed.
 
     Args:
         path (Path): A file written by ``torch.save``.
@@ -25,13 +25,13 @@ def read_state_dict(path: Path) -> StateDict:
         dict[str, Tensor]: The state dict, on the CPU.
 
     Raises:
-        ValueError: If there is no such file, or it does not hold a state dict.
+        ValueError: If the file does not exist or does not contain a state dict.
     """
     if not path.is_file():
         raise ValueError(f"Expected `weights` to be DEFAULT, none or a file, but there is no file {str(path)!r}.")
     try:
         saved = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # torch.load raises what the unpickler and the zip reader raise
+    except Exception as error:  # torch.load passes on the unpickler's and the zip reader's errors
         raise ValueError(
             f"Expected `weights` to be a state dict written by torch.save, but {str(path)!r} can't be "
             f"read as one: {str(error).splitlines()[0] if str(error) else type(error).__name__}"
@@ -47,7 +47,7 @@ def read_state_dict(path: Path) -> StateDict:
 
 
 def class_count(state: StateDict) -> int:
-    """Returns a classifier's number of classes, which is the length of its last tensor, the last layer's bias.
+    """Returns a classifier's number of classes: the length of the last tensor, the last layer's bias.
 
     Raises:
         ValueError: If the last tensor is a single number.
@@ -59,7 +59,7 @@ def class_count(state: StateDict) -> int:
 
 
 def load_state_dict(model: nn.Module, state: StateDict, model_name: str) -> None:
-    """Loads a state dict into a model; the auxiliary heads, which only run in training, may be missing from either.
+    """Loads a state dict into a model; either may lack the auxiliary heads, which only run in training.
 
     Raises:
         ValueError: If a tensor is missing, unexpected, or of a different shape.
