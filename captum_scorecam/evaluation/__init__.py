@@ -1,4 +1,4 @@
-"""Evaluations of many images, methods and metrics: plan, run, records, summary and report."""
+"""Evaluation of methods on many images: plan, run, records, summary and report."""
 
 from importlib.util import find_spec
 

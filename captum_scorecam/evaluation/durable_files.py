@@ -1,4 +1,4 @@
-"""Files that are written whole or not at all, even across a power cut."""
+"""Atomic file writes that survive a power failure."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ def write_durably(path: Path, content: bytes) -> None:
     """Writes a file under a temporary name and renames it once it is on disk.
 
     Raises:
-        OSError: If it can't be written; an existing file is unchanged.
+        OSError: If the file can't be written; an existing file is left unchanged.
     """
     unfinished = path.with_name(f".{path.name}.unfinished")
     try:
@@ -26,7 +26,7 @@ def write_durably(path: Path, content: bytes) -> None:
 
 
 def sync_folder(folder: Path) -> None:
-    """Makes the names of a folder's files durable, on systems that support it."""
+    """Flushes a folder's entries to disk, on systems that support it."""
     if os.name == "posix":
         descriptor = os.open(folder, os.O_RDONLY)
         try:

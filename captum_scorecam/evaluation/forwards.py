@@ -1,4 +1,4 @@
-"""How many forwards an evaluation takes per image, measured on one of its images."""
+"""Measures, on one image, how many forward passes an evaluation runs per image."""
 
 from __future__ import annotations
 
@@ -15,20 +15,20 @@ from captum_scorecam.evaluation.plan import Plan
 
 
 def measure_forwards(plan: Plan) -> dict[str, dict[str, int]]:
-    """Runs each method and metric once, on the first image that can be classified, and counts the rows of the forwards.
+    """Runs each method and metric once, on the first image that can be classified, and counts the rows run.
 
-    Metrics that share forwards, or the map of a mosaic, count them for the first of them. Other images can take a
-    different number: Score-CAM skips constant and duplicate masks.
+    Forward passes shared by several metrics, such as those of a mosaic's map, count for the first metric only. The
+    number can differ between images, since Score-CAM skips constant and duplicate masks.
 
     Args:
         plan (Plan): The evaluation.
 
     Returns:
-        dict: For each method, the rows that went through the model for its ``map`` and for each metric by name.
+        dict: For each method, the rows run through the model for its ``map`` and for each metric by name.
 
     Raises:
         ValueError: If no image can be classified.
-        Exception: What a method or metric raises.
+        Exception: Any error raised by a method or metric.
     """
     subject = _first_subject(plan)
     return {method: _forwards_of(plan, subject, method) for method in plan.methods}
@@ -60,7 +60,7 @@ def _forwards_of(plan: Plan, subject: Subject, method: str) -> dict[str, int]:
 
 @contextmanager
 def _counted(model: nn.Module, counts: dict[str, int], part: str) -> Iterator[None]:
-    """Adds the rows that go through the model to the count of a part."""
+    """Adds the rows run through the model to the count of a part."""
 
     def count(_: nn.Module, inputs: tuple[Any, ...]) -> None:
         counts[part] += len(inputs[0])

@@ -1,4 +1,4 @@
-"""One image: its prediction, each method's map and each metric of that map."""
+"""Evaluates one image: its prediction, the map of each method and the metrics of each map."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ class Outcome:
     """The outcome of one method on one image.
 
     Attributes:
-        record (Record): Its record.
+        record (Record): The record to write.
         seconds (dict): Wall-clock time of the ``attribution`` and of each of the ``metrics``.
-        pixels (Tensor, optional): What the model saw, H×W×3 in [0, 1]; None after a failure.
+        pixels (Tensor, optional): The image as seen by the model, H×W×3 in [0, 1]; None after a failure.
         map (Tensor, optional): The method's map, H×W; None after a failure.
     """
 
@@ -54,7 +54,7 @@ def _stage(name: Stage) -> Iterator[None]:
 
 
 class View(NamedTuple):
-    """An input of the model, and the class that is explained in it."""
+    """An input of the model and the class to explain in it."""
 
     image: Preprocessed
     target: int
@@ -66,9 +66,9 @@ class Subject:
 
     Attributes:
         views (mapping): The image, and its mosaic if there is one, by `Metric.on`.
-        pixels (Tensor): What the model saw of the image, H×W×3 in [0, 1].
+        pixels (Tensor): The image as seen by the model, H×W×3 in [0, 1].
         prediction (Prediction): The model's prediction for the image.
-        label (int, optional): The class of the image's label.
+        label (int, optional): The class index of the image's label.
     """
 
     views: Mapping[On, View]
@@ -86,7 +86,7 @@ def evaluate_image(plan: Plan, loaded: Loaded, methods: Sequence[str]) -> Iterat
         methods (sequence of str): The methods to run.
 
     Yields:
-        Outcome: One per method; a single one if the image or its label failed, so that no method can run.
+        Outcome: One per method, or a single one if the image or its label failed, so that no method could run.
     """
     try:
         subject = classify(plan, loaded)
@@ -104,7 +104,7 @@ def classify(plan: Plan, loaded: Loaded) -> Subject:
     """Classifies an image and chooses the class to explain.
 
     Raises:
-        StageError: If the image could not be read or classified, or the model lacks the class of its label.
+        StageError: If the image can't be read or classified, or the model does not have the class of its label.
     """
     if isinstance(loaded.image, Failure):
         raise StageError(loaded.image)
@@ -124,7 +124,7 @@ def classify(plan: Plan, loaded: Loaded) -> Subject:
 
 
 def _label(plan: Plan, loaded: Loaded) -> int | None:
-    """Returns the class of the image's label; None if the model lacks it and the evaluation does not need it."""
+    """Returns the class of the image's label; None if the model does not have it and it is not needed."""
     try:
         return plan.class_of(loaded.label)
     except ValueError:
@@ -192,7 +192,7 @@ def _record(
 
 
 def _checked(result: MetricResult, name: str) -> MetricResult:
-    """Checks that numbers are finite; those of a user's metric may be tensors or NumPy's, which JSON lacks."""
+    """Checks that numbers are finite; converts tensors and NumPy numbers of custom metrics to floats for JSON."""
     value = None if result.value is None else float(result.value)
     curve = None if result.curve is None else Curve(result.curve.x, [float(y) for y in result.curve.y])
     if not all(math.isfinite(number) for number in (value or 0.0, *(curve.y if curve else ()))):

@@ -1,4 +1,4 @@
-"""Images read and preprocessed, optionally by the worker processes of a DataLoader."""
+"""Reads and preprocesses images, optionally in the worker processes of a DataLoader."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from captum_scorecam.models import Preprocess, seen_region
 
 @dataclass(frozen=True)
 class Preprocessed:
-    """An image as the model takes it.
+    """A preprocessed image, ready for the model.
 
     Attributes:
         values (Tensor): C×H×W.
-        region (Tensor, optional): The pixels that show the labelled object, boolean, H×W, at least one of them True.
+        region (Tensor, optional): Mask of the labelled object, boolean, H×W, with at least one True.
     """
 
     values: Tensor
@@ -29,14 +29,14 @@ class Preprocessed:
 
 @dataclass(frozen=True)
 class Loaded:
-    """An image of the data set, or why it could not be read.
+    """An image of the data set, or the reason why it could not be read.
 
     Attributes:
-        index (int): Its position in the data set.
-        name (str): Its name.
-        image (Preprocessed or Failure): The image, or what failed.
-        label (str, int or None): Its label in the data set. Default: None.
-        mosaic (Preprocessed, optional): Its mosaic, if the run has mosaics. Default: None.
+        index (int): The image's position in the data set.
+        name (str): The image's name.
+        image (Preprocessed or Failure): The image, or the failure.
+        label (str, int or None): The label in the data set. Default: None.
+        mosaic (Preprocessed, optional): The image's mosaic, if the run has mosaics. Default: None.
     """
 
     index: int
@@ -47,13 +47,13 @@ class Loaded:
 
 
 class LoadedImages(Dataset[Loaded]):
-    """Reads and preprocesses images; an image that can't be read gives a `Loaded` with the failure.
+    """Reads and preprocesses images; if an image can't be read, returns a `Loaded` with the failure.
 
     Args:
         dataset (ImageDataset): The images.
         indices (sequence of int): The positions of the images to read.
-        mosaics (Mosaics, optional): Their mosaics.
-        preprocess (callable): Turns an RGB image into a C×H×W input.
+        mosaics (Mosaics, optional): The images' mosaics.
+        preprocess (callable): Converts an RGB image to a C×H×W input.
     """
 
     def __init__(
@@ -82,6 +82,6 @@ class LoadedImages(Dataset[Loaded]):
 
 
 def load_images(images: LoadedImages, workers: int = 0) -> Iterable[Loaded]:
-    """Reads images in their order, ahead of time if there are workers."""
-    # DataLoader draws a seed: with its own generator, the user's random state is unchanged.
+    """Loads images in order, ahead of time if there are workers."""
+    # DataLoader draws a seed; with a separate generator, the user's random state is unchanged.
     return DataLoader(images, batch_size=None, num_workers=workers, generator=torch.Generator())

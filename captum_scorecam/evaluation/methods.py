@@ -1,4 +1,4 @@
-"""The attribution methods by name: each explains several classes of one image at once."""
+"""The attribution methods by name; each explains several classes of one image at once."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ Maps = Tensor | tuple[Tensor, ...]
 
 
 class Method(NamedTuple):
-    """A method as the evaluation, its report and the command line use it.
+    """An attribution method for the evaluation, the report and the command line.
 
     Attributes:
         explain (callable): Takes an `ExplanationRequest` and returns the maps, 1×T×h×w or T×1×h×w with h×w at most the
             inputs' size, and a `MethodRun`.
-        of_layer (bool): Whether it explains a layer. Default: True.
-        title (str, optional): Its name in tables and pictures. Default: None, the name that it is registered by.
+        of_layer (bool): Whether the method explains a layer. Default: True.
+        title (str, optional): Name in tables and figures. Default: None, the registered name.
     """
 
     explain: Callable[[ExplanationRequest], tuple[Maps, MethodRun]]
@@ -36,20 +36,20 @@ class Method(NamedTuple):
 
 
 def register_method(name: str, method: Method) -> None:
-    """Adds a method to `METHODS`, where `plan_evaluation` and the command line look it up.
+    """Adds a method to `METHODS`, for use in `plan_evaluation` and on the command line.
 
     Args:
-        name (str): Letters, digits and underscores; records and file names contain it.
-        method (Method): The method. Registering it again changes nothing.
+        name (str): Letters, digits and underscores; used in records and file names.
+        method (Method): The method. Registering it again has no effect.
 
     Raises:
-        ValueError: If the name has other characters, or another method has it.
+        ValueError: If the name has other characters or belongs to another method.
     """
     register(METHODS, name, method, "method")
 
 
 def check_methods(names: Sequence[str]) -> tuple[str, ...]:
-    """Returns the methods' names without duplicates.
+    """Returns the names of methods without duplicates.
 
     Raises:
         ValueError: If a name is not in `METHODS`.
@@ -60,19 +60,19 @@ def check_methods(names: Sequence[str]) -> tuple[str, ...]:
 def layer_to_explain(
     methods: Sequence[str], classifier: Classifier, inputs: Tensor, layer: str = "auto"
 ) -> ExplainedLayer:
-    """Finds the layer that methods explain. Methods without a layer also take models that have none with maps.
+    """Finds the layer to explain. Methods that need no layer also accept models without feature maps.
 
     Args:
         methods (sequence of str): Names in `METHODS`.
         classifier (Classifier): The model.
-        inputs (Tensor): An input to run it once on, 1×C×H×W.
-        layer (str): The layer, as `find_layer` takes it. Default: "auto", the classifier's own choice.
+        inputs (Tensor): An input for one forward pass, 1×C×H×W.
+        layer (str): The layer, as accepted by `find_layer`. Default: "auto", the classifier's `layer`.
 
     Returns:
-        ExplainedLayer: The layer; named ``none`` if no method explains one.
+        ExplainedLayer: The layer; its name is ``none`` if no method explains a layer.
 
     Raises:
-        ValueError: As `find_layer`.
+        ValueError: Same as `find_layer`.
     """
     if any(METHODS[method].of_layer for method in methods):
         return find_layer(classifier.model, inputs, classifier.layer if layer == "auto" else layer)
@@ -84,10 +84,10 @@ def run_method(name: str, request: ExplanationRequest) -> tuple[Tensor, MethodRu
 
     Args:
         name (str): A name in `METHODS`.
-        request (ExplanationRequest): What is explained.
+        request (ExplanationRequest): The image and the classes to explain.
 
     Returns:
-        tuple: The maps T×H×W, upsampled to the inputs' size, float32, on the CPU, and what ran for them.
+        tuple: The maps T×H×W, upsampled to the inputs' size, float32, on the CPU, and the `MethodRun`.
 
     Raises:
         ValueError: If the layer returns several tensors.
@@ -116,9 +116,9 @@ def _grad_cam(request: ExplanationRequest) -> tuple[Maps, MethodRun]:
 
 
 def _grad_cam_of_tokens(request: ExplanationRequest, transform: Callable[[Tensor], Tensor]) -> Tensor:
-    """Applies Grad-CAM's formula to spatial maps of the tokens and of their gradients.
+    """Applies Grad-CAM's formula to spatial maps of the tokens and their gradients.
 
-    LayerGradCam averages gradients over all dimensions after the second, which for tokens are the channels.
+    LayerGradCam averages gradients over all dimensions after the second, which are the channels for tokens.
     """
     layer, inputs = request.layer, request.repeated_inputs()
     gradient = LayerGradientXActivation(request.model, layer.module, multiply_by_inputs=False)

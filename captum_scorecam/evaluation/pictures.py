@@ -1,4 +1,4 @@
-"""Pictures of a run for its report: what the model saw of an image, and each method's map."""
+"""Pictures for a run's report: each image as seen by the model, and each method's map."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ GALLERY = "gallery"
 
 
 def picture_name(index: int, method: str | None = None) -> str:
-    """Returns the file name of an image's picture in ``gallery``, or of a method's map of it."""
+    """Returns the file name in ``gallery`` of an image's picture, or of a method's map for it."""
     return f"{index:06d}.png" if method is None else f"{index:06d}-{method}.png"
 
 
 def write_pictures(run: Path, outcome: Outcome) -> None:
-    """Writes the picture of an image, unless it exists, and of a map, from black (lowest) to white (highest).
+    """Writes the picture of an image, unless it exists, and of its map, from black (lowest) to white (highest).
 
     Raises:
         OSError: If a file can't be written.
@@ -35,7 +35,7 @@ def write_pictures(run: Path, outcome: Outcome) -> None:
 
 
 def _png(values: Tensor) -> bytes:
-    """Encodes values in [0, 1], H×W or H×W×3, with 8 bits."""
+    """Encodes values in [0, 1], H×W or H×W×3, as an 8-bit PNG."""
     picture = io.BytesIO()
     Image.fromarray((values * 255).round().byte().numpy()).save(picture, format="PNG", compress_level=1)
     return picture.getvalue()

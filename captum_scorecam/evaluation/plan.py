@@ -1,4 +1,4 @@
-"""The plan of an evaluation: everything is checked before anything runs."""
+"""The plan of an evaluation, which checks all arguments before anything runs."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ from captum_scorecam.scoring.chunk_size import FIXED_ROWS
 
 
 class Provenance(TypedDict, total=False):
-    """Where a run's data and weights come from; the keys of `RunSettings` that only the caller knows. All are optional.
+    """The source of a run's data and weights: keys of `RunSettings` that only the caller knows. All are optional.
 
     Attributes:
         data (str): Path of the data set.
-        data_format (str): Its format, as `open_data` takes it.
-        weights (str): Where the weights come from, as `load_classifier` takes it.
+        data_format (str): Format of the data set, as accepted by `open_data`.
+        weights (str): Source of the weights, as accepted by `load_classifier`.
     """
 
     data: str
@@ -42,23 +42,23 @@ NO_PROVENANCE = Provenance()
 
 @dataclass(frozen=True)
 class Plan:
-    """An evaluation that is ready to run; `plan_evaluation` returns it.
+    """An evaluation ready to run, as returned by `plan_evaluation`.
 
     Attributes:
         classifier (Classifier): The model, on its device.
         dataset (ImageDataset): The images.
-        indices (tuple of int): The positions of the images to evaluate, ascending.
+        indices (tuple of int): Positions of the images to evaluate, in ascending order.
         methods (tuple of str): Names in `METHODS`.
         metrics (tuple of str): Names in `METRICS`.
         layer (ExplainedLayer): The layer to explain.
         target (str): ``predicted`` or ``label``.
         options (MethodOptions): Options of the methods, with a fixed ``perturbations_per_eval``.
-        example (Tensor): A preprocessed image that is not from the data set, 1×C×H×W.
-        n_classes (int): The number of the model's classes.
-        labels (mapping of str to int): Classes of labels that are not names of the model's classes.
+        example (Tensor): A preprocessed synthetic image, 1×C×H×W.
+        n_classes (int): The model's number of classes.
+        labels (mapping of str to int): Class indices of labels that are not class names of the model.
         mosaics (Mosaics, optional): Mosaics of the images, if a metric needs them.
-        gallery (int): How many of the first images have their pictures and maps saved.
-        provenance (Provenance): Where data and weights come from.
+        gallery (int): Number of images, from the first on, whose pictures and maps are saved.
+        provenance (Provenance): The source of data and weights.
     """
 
     classifier: Classifier
@@ -83,20 +83,20 @@ class Plan:
 
     @property
     def needs_labels(self) -> bool:
-        """Whether an image can't be evaluated without a label that is a class of the model."""
+        """Whether each image needs a label that is a class of the model."""
         needing = [metric for metric in self.chosen_metrics() if "label" in metric.needs or metric.on == "mosaic"]
         return self.target == "label" or bool(needing)
 
     def chosen_metrics(self, on: On | None = None) -> list[Metric]:
-        """Returns the metrics, or only those of the ``image`` or of the ``mosaic``."""
+        """Returns the metrics, or only those computed on the ``image`` or on the ``mosaic``."""
         chosen = [METRICS[name] for name in self.metrics]
         return [metric for metric in chosen if on is None or metric.on == on]
 
     def class_of(self, label: str | int | None) -> int:
-        """Returns the model's class of a label.
+        """Returns the model's class index for a label.
 
         Raises:
-            ValueError: If there is none.
+            ValueError: If there is no such class.
         """
         if label is None:
             raise ValueError("Expected a label, but the image has none.")
@@ -104,7 +104,7 @@ class Plan:
 
     @cached_property
     def _resolved(self) -> Callable[[str | int], int]:
-        """`resolve_label` for this model, cached: data sets have many images and few labels."""
+        """`resolve_label` for this model, cached since data sets have many images and few labels."""
 
         @cache
         def resolved(label: str | int) -> int:
@@ -123,7 +123,7 @@ class Plan:
         """Returns the settings of a run of this plan.
 
         Args:
-            threads (int): PyTorch's threads on the CPU.
+            threads (int): PyTorch's number of CPU threads.
         """
         lines = (f"{index} {self._class_or_label(index)} {self.dataset.name(index)}" for index in self.indices)
         return RunSettings(
@@ -161,29 +161,31 @@ def plan_evaluation(
     gallery: int = 100,
     provenance: Provenance = NO_PROVENANCE,
 ) -> Plan:
-    """Plans an evaluation: checks the arguments, finds the layer and the classes of the labels.
+    """Plans an evaluation: checks the arguments and finds the layer and the classes of the labels.
 
     Args:
-        classifier (Classifier): The model, on the device where it is to run, in evaluation mode.
-        dataset (ImageDataset): The images; from `open_data`, or your own object.
+        classifier (Classifier): The model, in evaluation mode, on the device to use.
+        dataset (ImageDataset): The images, from `open_data` or a custom object.
         methods (sequence of str): Names in `METHODS`. Default: grad_cam and score_cam.
-        metrics (sequence of str): Names in `METRICS`. Default: average drop and increase, insertion, deletion.
-        layer (str): The layer to explain, as `find_layer` takes it. Default: "auto".
-        target (str): The class to explain: ``predicted``, or ``label`` for that of the image's label.
+        metrics (sequence of str): Names in `METRICS`. Default: average_drop, average_increase, insertion and
+            deletion.
+        layer (str): The layer to explain, as accepted by `find_layer`. Default: "auto".
+        target (str): The class to explain: ``predicted``, or ``label`` for the class of the image's label.
             Default: "predicted".
-        images (int, optional): How many images to draw with ``options.seed``. Default: None, all.
-        options (MethodOptions): Options of the methods. Without `perturbations_per_eval`, it is 4 on a CPU and 128 on a
-            GPU: tuned by time, rounding would differ from run to run.
-        labels (mapping of str to int, optional): Classes of labels that are not names of the model's classes.
+        images (int, optional): Number of images to draw at random, with ``options.seed``. Default: None, all.
+        options (MethodOptions): Options of the methods. If `perturbations_per_eval` is None, it is set to 4 on a CPU
+            and 128 on a GPU, since a tuned value would make rounding differ between runs.
+        labels (mapping of str to int, optional): Class indices of labels that are not class names of the model.
             Default: None, `label_table` of the data set's classes.
-        gallery (int): How many of the first images have their pictures and maps saved. Default: 100.
-        provenance (Provenance): Where data and weights come from. Default: unknown.
+        gallery (int): Number of images, from the first on, whose pictures and maps are saved. Default: 100.
+        provenance (Provenance): The source of data and weights. Default: unknown.
 
     Returns:
-        Plan: For `run_evaluation`.
+        Plan: The plan for `run_evaluation`.
 
     Raises:
-        ValueError: If an argument is unknown, does not fit the model, or needs what the data set lacks.
+        ValueError: If an argument is invalid, does not match the model, or needs labels or boxes that the data set does
+            not have.
     """
     methods, metrics = check_methods(methods), check_metrics(metrics)
     check_choice("target", target, Target)
@@ -212,7 +214,7 @@ def plan_evaluation(
 
 
 def _drawn(available: int, wanted: int | None, seed: int) -> tuple[int, ...]:
-    """Returns the positions of all images, or of some drawn at random, since data sets are sorted by class."""
+    """Returns the positions of all images, or of a random sample, since data sets are sorted by class."""
     if wanted is None or wanted >= available:
         return tuple(range(available))
     check_at_least("images", wanted, 1)
@@ -239,7 +241,7 @@ def _check(plan: Plan) -> None:
 
 
 def _check_labels(plan: Plan) -> None:
-    """Checks that labels are classes of the model. A few that are not become error records if they are needed."""
+    """Checks that labels are classes of the model. If needed, a few unknown ones are recorded as errors later."""
     unknown = list(_unknown_labels(plan))
     if plan.needs_labels and len(unknown) == len(plan.indices):
         raise ValueError(f"Expected labels that are classes of the model, but none is. The first: {unknown[0]}")

@@ -1,4 +1,4 @@
-"""How methods, metrics and numbers are shown on the terminal and in the report."""
+"""Formats methods, metrics and numbers for the terminal and the report."""
 
 from __future__ import annotations
 
@@ -13,22 +13,22 @@ from captum_scorecam.evaluation.summary import Group
 
 
 def method_title(name: str) -> str:
-    """Returns a method's title; its name if it has none, or if its plugin is not imported."""
+    """Returns a method's title, or its name if it has no title or its plugin is not imported."""
     return (METHODS[name].title if name in METHODS else None) or name
 
 
 def metric_title(name: str) -> str:
-    """Returns a metric's title with its unit; its name if its plugin is not imported."""
+    """Returns a metric's title with its unit, or its name if its plugin is not imported."""
     return METRICS[name].title if name in METRICS else name
 
 
 def higher_is_better(name: str) -> bool | None:
-    """Returns whether higher values of a metric are better; None if its plugin is not imported."""
+    """Returns whether higher values of a metric are better, or None if its plugin is not imported."""
     return METRICS[name].higher_is_better if name in METRICS else None
 
 
 def best_of(values: Mapping[str, float | None], metric: str) -> set[str]:
-    """Returns the names with the best value; none if all values are equal or the metric's direction is unknown."""
+    """Returns the names with the best value, or none if all values are equal or the direction is unknown."""
     present = {name: value for name, value in values.items() if value is not None}
     higher = higher_is_better(metric)
     if higher is None or len(set(present.values())) < 2:
@@ -43,7 +43,7 @@ def best_methods(group: Group, metric: str) -> set[str]:
 
 
 def verdict(difference: Estimate, metric: str) -> Literal["better", "worse"] | None:
-    """Returns ``better`` or ``worse`` if the interval of a difference excludes 0, else None."""
+    """Returns ``better`` or ``worse`` if the interval of a difference excludes 0, otherwise None."""
     higher = higher_is_better(metric)
     if higher is None or difference.low is None or difference.high is None or difference.low <= 0 <= difference.high:
         return None
@@ -51,13 +51,13 @@ def verdict(difference: Estimate, metric: str) -> Literal["better", "worse"] | N
 
 
 def decimals(values: Iterable[float | None]) -> int:
-    """Returns the number of decimals, 1 to 6, with which the largest of some values has three significant digits."""
+    """Returns the number of decimals, from 1 to 6, that gives the largest value three significant digits."""
     largest = max((abs(value) for value in values if value is not None), default=1.0)
     return 1 if largest == 0 else min(6, max(1, 2 - math.floor(math.log10(largest))))
 
 
 def number_text(value: float | None, places: int, *, signed: bool = False) -> str:
-    """Formats a number with a true minus sign; None as a dash."""
+    """Formats a number with a true minus sign, and None as a dash."""
     if value is None:
         return "–"
     rounded = round(value, places) + 0.0  # turns −0 into 0
@@ -65,7 +65,7 @@ def number_text(value: float | None, places: int, *, signed: bool = False) -> st
 
 
 def interval_text(estimate: Estimate, places: int) -> str:
-    """Formats an interval as [low, high]; as nothing if there is none."""
+    """Formats an interval as [low, high], or as an empty string if there is none."""
     if estimate.low is None:
         return ""
     return f"[{number_text(estimate.low, places)}, {number_text(estimate.high, places)}]"

@@ -1,4 +1,4 @@
-"""The processes that ``torchrun`` starts share the images of a run."""
+"""Distributes the images of a run over the processes started by ``torchrun``."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 import torch
 import torch.distributed as dist
 
-LONGEST_WAIT = timedelta(hours=12)  # the slowest rank may be hours behind in a run of days
+LONGEST_WAIT = timedelta(hours=12)  # in a run of days, the slowest rank may be hours behind
 _RANK = "RANK"
 _SET_BY_TORCHRUN = (_RANK, "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
 
@@ -22,12 +22,12 @@ Result = TypeVar("Result")
 
 @dataclass(frozen=True)
 class Ranks:
-    """This process's place among the processes that share a run.
+    """The rank of this process among the processes of a run.
 
     Attributes:
-        rank (int): Its number, from 0. Default: 0.
-        size (int): The number of processes. Default: 1.
-        group (ProcessGroup, optional): A gloo group of all processes. Default: None, there is only this one.
+        rank (int): Rank of this process, from 0. Default: 0.
+        size (int): Number of processes. Default: 1.
+        group (ProcessGroup, optional): A gloo group of all processes. Default: None, a single process.
     """
 
     rank: int = 0
@@ -35,14 +35,14 @@ class Ranks:
     group: dist.ProcessGroup | None = None
 
     def share(self, items: Sequence[Item]) -> Sequence[Item]:
-        """Returns this rank's items: every `size`-th, starting at its own number."""
+        """Returns this rank's items: every `size`-th item, starting at `rank`."""
         return items[self.rank :: self.size]
 
     def from_first(self, compute: Callable[[], Result]) -> Result:
-        """Computes something on rank 0 and returns it on every rank.
+        """Calls `compute` on rank 0 and returns the result on every rank.
 
         Raises:
-            RuntimeError: On the other ranks, if rank 0 raised an error; rank 0 raises its own.
+            RuntimeError: On the other ranks, if rank 0 raised an error; rank 0 raises the original error.
         """
         if self.group is None:
             return compute()
@@ -61,22 +61,22 @@ class Ranks:
         return result
 
     def wait_for_all(self) -> None:
-        """Waits until every rank has called this.
+        """Waits until every rank has called this method.
 
         Raises:
-            RuntimeError: If one died, or does not call it within `LONGEST_WAIT`.
+            RuntimeError: If a rank died or does not call it within `LONGEST_WAIT`.
         """
         if self.group is not None:
             dist.monitored_barrier(self.group, timeout=LONGEST_WAIT)
 
 
 def local_rank() -> int:
-    """Returns this process's number on its machine, which is also the number of its GPU."""
+    """Returns this process's rank on its machine, which is also the index of its GPU."""
     return int(os.environ.get("LOCAL_RANK", "0"))
 
 
 def is_first_rank() -> bool:
-    """Tells whether this process is rank 0, or the only one, before it has joined the others."""
+    """Checks, before the ranks are joined, whether this process is rank 0 or the only one."""
     return os.environ.get(_RANK, "0") == "0"
 
 
@@ -85,17 +85,17 @@ def joined_ranks(device: torch.device) -> Iterator[Ranks]:
     """Joins the other processes, if ``torchrun`` started several or the caller has a default process group.
 
     Args:
-        device (torch.device): The model's device: on a GPU the default group uses nccl, else gloo.
+        device (torch.device): The model's device; the default group uses nccl on a GPU, gloo otherwise.
 
     Yields:
-        Ranks: This process's place among them. A default process group created here is destroyed at the end.
+        Ranks: The rank of this process. A default process group created here is destroyed at the end.
     """
     created_here = not dist.is_initialized() and all(name in os.environ for name in _SET_BY_TORCHRUN)
     if created_here:
         dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
     try:
         if dist.is_initialized():
-            # Ranks exchange only a few Python objects; gloo notices at once when a peer dies.
+            # Ranks exchange only a few Python objects, and gloo detects a dead peer at once.
             group: Any = dist.new_group(backend="gloo", timeout=LONGEST_WAIT)
             yield Ranks(dist.get_rank(), dist.get_world_size(), group)
         else:

@@ -1,4 +1,4 @@
-"""The files of a run's records: one line of JSON for each image and method, on disk before the next one starts."""
+"""A run's record files: one line of JSON per image and method, flushed to disk before the next one starts."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ RECORDS = "records"
 
 
 def rank_file(run: Path, folder: str, rank: int) -> Path:
-    """Returns the path of a rank's lines in ``records`` or ``times``."""
+    """Returns the path of a rank's file in ``records`` or ``times``."""
     return run / folder / f"rank-{rank:03d}.jsonl"
 
 
 class LineFile:
-    """A file of lines, open for appending. Opening it cuts off an incomplete last line, left by a killed process.
+    """A file opened for appending lines. Opening it removes an incomplete last line, left by a killed process.
 
     Args:
         path (Path): The file, created if missing.
-        durable (bool): Whether a line is on disk when `append` returns. Default: True.
+        durable (bool): Whether `append` returns only once the line is on disk. Default: True.
 
     Raises:
         OSError: If the file can't be opened.
@@ -33,17 +33,17 @@ class LineFile:
 
     def __init__(self, path: Path, durable: bool = True) -> None:
         self.path, self._durable = path, durable
-        as_bytes = getattr(os, "O_BINARY", 0)  # Windows would write each newline as two characters
+        as_bytes = getattr(os, "O_BINARY", 0)  # Windows would otherwise write each newline as two characters
         self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | as_bytes, 0o666)
         os.ftruncate(self._descriptor, _length_of_whole_lines(path))
         if durable:
             sync_folder(path.parent)
 
     def append(self, text: str) -> None:
-        """Appends one line, whole or not at all.
+        """Appends one line, completely or not at all.
 
         Raises:
-            OSError: If it can't be written.
+            OSError: If the line can't be written.
         """
         line = f"{text}\n".encode()
         before = os.fstat(self._descriptor).st_size
@@ -66,7 +66,7 @@ class LineFile:
 
 
 def _length_of_whole_lines(path: Path) -> int:
-    """Returns the length up to the last newline, reading the file backwards in blocks."""
+    """Returns the length up to and including the last newline, reading the file backwards in blocks."""
     with path.open("rb") as file:
         end = file.seek(0, os.SEEK_END)
         while end > 0:
@@ -80,9 +80,9 @@ def _length_of_whole_lines(path: Path) -> int:
 
 
 def iterate_records(run: Path, *, curves: bool = True) -> Iterator[Record]:
-    """Reads the records of a run one at a time, each rank's in the order in which it wrote them.
+    """Reads the records of a run one at a time, in the order in which each rank wrote them.
 
-    An incomplete last line and second records of an image and method are skipped.
+    Incomplete last lines and duplicate records of an image and method are skipped.
 
     Args:
         run (Path): The run's folder.
@@ -138,14 +138,14 @@ def read_records(run: Path | str, *, curves: bool = True) -> list[Record]:
 
 
 def missing_methods(records: Iterable[Record], methods: Sequence[str]) -> dict[int, tuple[str, ...]]:
-    """Returns, for each image with a record, the methods that have not run on it yet; none for a finished image.
+    """Returns the methods that have not yet run on each image with a record; none for a finished image.
 
     Args:
         records (iterable of Record): The records of a run.
         methods (sequence of str): The methods of the run.
 
     Returns:
-        dict: Names of methods by the image's position. An image on which no method can run lacks none.
+        dict: Method names by the image's position; none for an image on which no method can run.
     """
     done: dict[int, set[str | None]] = {}
     for record in records:
@@ -157,11 +157,11 @@ def missing_methods(records: Iterable[Record], methods: Sequence[str]) -> dict[i
 
 
 def remove_failures(run: Path) -> None:
-    """Removes the records with an error from a run, so that it runs them again.
+    """Removes the records with errors from a run, so that they are run again.
 
     Raises:
         ValueError: If a line is damaged.
-        OSError: If a file can't be written; its records are unchanged.
+        OSError: If a file can't be written; its records are left unchanged.
     """
     methods = {*read_settings(run).methods, None}
     for path in _record_files(run):

@@ -1,4 +1,4 @@
-"""The types of a run's records and settings, and their JSON, through which everything reads and writes them."""
+"""The types of a run's records and settings, and their conversion to and from JSON."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """Why an image or a method has no result.
+    """The reason why an image or a method has no result.
 
     Attributes:
-        type (str): The exception's class.
-        message (str): Its text, on one line of at most 1000 characters, without memory addresses.
+        type (str): Class name of the exception.
+        message (str): Message of the exception, one line of at most 1000 characters, without memory addresses.
         stage (str): What failed: reading or classifying the ``image``, finding the class of its ``label``, the
-            ``method``, or a ``metric``.
+            ``method`` or a ``metric``.
     """
 
     type: str
@@ -37,7 +37,7 @@ class Failure:
 
     @classmethod
     def from_exception(cls, error: Exception, stage: Stage) -> Failure:
-        """Describes an exception, in the same words each time it is raised."""
+        """Creates a failure from an exception; equal exceptions give equal failures."""
         message = sub(r" at 0x[0-9a-f]+", "", " ".join(str(error).split()))
         return cls(type(error).__name__, message[:_LONGEST_MESSAGE], stage)
 
@@ -57,22 +57,22 @@ class Curve:
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """The result of one method on one image. After a failure, the fields from `target` on keep their defaults.
+    """The result of one method on one image. After a failure, the fields from `target` on have their defaults.
 
     Attributes:
         image (str): The image's name.
-        index (int): Its position in the data set, from 0.
-        method (str, optional): A name in `METHODS`; None if no method could run, as the image or its label failed.
-        error (Failure, optional): None unless something failed.
-        target (int, optional): Index of the class that was explained.
-        target_name (str, optional): That class's name, ``class 3`` if the model has no names.
-        label (int, optional): Index of the class of the image's label; None if the model has no such class.
+        index (int): Position of the image in the data set, from 0.
+        method (str, optional): A name in `METHODS`; None if no method could run because the image or its label failed.
+        error (Failure, optional): The failure, or None.
+        target (int, optional): Index of the explained class.
+        target_name (str, optional): Name of the explained class; ``class 3`` if the model has no names.
+        label (int, optional): Class index of the image's label; None if the model has no such class.
         predicted (int, optional): Index of the class with the highest score.
         correct (bool, optional): Whether the label was predicted; None without a label.
         probability (float, optional): The target's probability, in [0, 1].
-        forwards (int, optional): Masked inputs that ran through the model; forward passes of a gradient method.
-        values (mapping of str to float): By metric name, in the metric's unit; None where a metric is undefined.
-        curves (mapping of str to Curve): By metric name, of the metrics that have one.
+        forwards (int, optional): Masked inputs run through the model; for gradient methods, forward passes.
+        values (mapping of str to float): Values by metric name, in the metric's unit; None if undefined.
+        curves (mapping of str to Curve): Curves by metric name, for metrics that have one.
     """
 
     image: str
@@ -92,29 +92,28 @@ class Record:
 
 @dataclass(frozen=True, slots=True)
 class RunSettings:
-    """All settings of a run. A run is resumed only with the same ones.
+    """All settings of a run. A run can only be resumed with the same settings.
 
     Attributes:
-        model (str): The name that the model was loaded by.
-        weights_digest (str): Digest of its parameters and buffers.
-        layer (str): The explained layer's path; ``none`` if no method uses a layer.
-        dtype (str): The inputs' dtype, such as ``float32``.
-        device (str): The device's type, such as ``cpu``.
-        threads (int): PyTorch's threads on the CPU, on which rounding depends.
-        images (int): How many images are evaluated.
-        images_digest (str): Digest of their positions, labels and names.
+        model (str): The name under which the model was loaded.
+        weights_digest (str): Digest of the model's parameters and buffers.
+        layer (str): Path of the explained layer; ``none`` if no method uses a layer.
+        dtype (str): Dtype of the inputs, such as ``float32``.
+        device (str): Device type, such as ``cpu``.
+        threads (int): PyTorch's number of CPU threads, which affects rounding.
+        images (int): Number of images to evaluate.
+        images_digest (str): Digest of the images' positions, labels and names.
         methods (tuple of str): Names in `METHODS`, in the order in which they run.
         metrics (tuple of str): Names in `METRICS`, in the order in which they run.
-        target (str): The class to explain: the ``predicted`` one, or that of the image's ``label``.
-        gallery (int): How many of the first images have their pictures and maps saved.
+        target (str): The class to explain: the ``predicted`` class or that of the image's ``label``.
+        gallery (int): Number of images, from the first on, whose pictures and maps are saved.
         n_masks (int): RISE's masks per image.
         mask_iterations (int): Mask's optimisation steps per image.
-        perturbations_per_eval (int): Masked inputs per forward.
-        seed (int): Seed of the drawn images, mosaics, masks and noise.
-        data (str, optional): Path of the data set; None if the caller gave none.
-        data_format (str, optional): Its format, as `open_data` takes it; None if the caller gave none.
-        weights (str, optional): Where the weights come from, as `load_classifier` takes it; None if the caller gave
-            none.
+        perturbations_per_eval (int): Masked inputs per forward pass.
+        seed (int): Seed for drawing images, mosaics, masks and noise.
+        data (str, optional): Path of the data set; None if unknown.
+        data_format (str, optional): Format of the data set, as accepted by `open_data`; None if unknown.
+        weights (str, optional): Source of the weights, as accepted by `load_classifier`; None if unknown.
     """
 
     model: str
@@ -146,7 +145,7 @@ class Configuration:
         format_version (int): `FORMAT_VERSION` of the package that wrote the run.
         settings (RunSettings): The run's settings.
         versions (mapping of str to str): Versions of packages, Python and CUDA, the device's name and the git revision
-            of the working directory; None for what was not there.
+            of the working directory; None if not available.
     """
 
     format_version: int
@@ -155,7 +154,7 @@ class Configuration:
 
 
 def to_json(value: Record | Configuration, indent: int | None = None) -> str:
-    """Returns a record or configuration as JSON with sorted keys, on one line unless there is an indent.
+    """Returns a record or configuration as JSON with sorted keys, on one line unless `indent` is given.
 
     Raises:
         ValueError: If a number is NaN or infinite.
@@ -169,16 +168,16 @@ def _members(value: Any) -> dict[str, Any]:
 
 
 def from_json(kind: type[T], text: str | bytes, place: str) -> T:
-    """Reads what `to_json` wrote.
+    """Parses the JSON written by `to_json`.
 
     Args:
         kind (type): `Record` or `Configuration`.
         text (str or bytes): The JSON.
-        place (str): Where it comes from, for messages.
+        place (str): Source of the JSON, for error messages.
 
     Raises:
-        ValueError: If it is not JSON, a key is missing or unknown, a value is of another type, or a number is NaN or
-            infinite. The message names the place and the key.
+        ValueError: If `text` is not JSON, a key is missing or unknown, a value has the wrong type, or a number is NaN
+            or infinite. The message names the place and the key.
     """
     try:
         parsed: T = _parsed(json.loads(text, parse_constant=_refuse_constant), kind, "it")
@@ -194,7 +193,7 @@ def _refuse_constant(constant: str) -> None:
 
 
 def _parsed(value: Any, kind: Any, name: str) -> Any:
-    """Checks a JSON value against a type of the dataclasses above, and builds the dataclasses in it."""
+    """Checks a JSON value against a type used by the dataclasses above, and builds nested dataclasses."""
     options = _options(kind)
     if value is None and NoneType in options:
         return None
@@ -216,7 +215,7 @@ def _options(kind: Any) -> tuple[Any, ...]:
 
 
 def _scalars(kind: Any) -> set[type]:
-    """The Python types that JSON's numbers, texts and truth values of a type have."""
+    """Returns the Python types of the JSON scalars that match a type."""
     kinds = (str,) if get_origin(kind) is Literal else _options(kind)
     return {scalar for option in kinds for scalar in _JSON_SCALARS.get(option, set())}
 

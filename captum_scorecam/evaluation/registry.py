@@ -1,4 +1,4 @@
-"""Registries of methods and metrics by name: how one is added, and how a choice of names is checked."""
+"""Registries of methods and metrics by name: adding an entry and checking names."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ Item = TypeVar("Item")
 
 
 def register(registry: dict[str, Item], name: str, item: Item, kind: str) -> None:
-    """Adds an item to a registry. Adding the same item again changes nothing.
+    """Adds an item to a registry. Adding the same item again has no effect.
 
     Args:
         registry (dict of str to item): The registry.
-        name (str): Letters, digits and underscores; records and file names contain it.
+        name (str): Letters, digits and underscores; used in records and file names.
         item: The item.
-        kind (str): What it is, for messages.
+        kind (str): Kind of the item, for error messages.
 
     Raises:
-        ValueError: If the name has other characters, or another item has it.
+        ValueError: If the name has other characters or belongs to another item.
     """
     if not re.fullmatch(r"\w+", name, re.ASCII):
         raise ValueError(f"Expected the name of a {kind} to be letters, digits and underscores, but got {name!r}.")
@@ -31,9 +31,9 @@ def check_names(registry: Mapping[str, object], names: Iterable[str], parameter:
     """Returns names without duplicates.
 
     Args:
-        registry (mapping of str): The registry that the names are from.
-        names (iterable of str): The names.
-        parameter (str): The parameter that they were given to, for messages.
+        registry (mapping of str): The registry.
+        names (iterable of str): The names to check.
+        parameter (str): The parameter's name, for error messages.
 
     Raises:
         ValueError: If a name is not in the registry.

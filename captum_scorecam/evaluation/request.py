@@ -1,4 +1,4 @@
-"""What a method is asked to explain, with which options, and what it ran."""
+"""Requests to explain an image, the options of methods, and statistics of their runs."""
 
 from __future__ import annotations
 
@@ -17,11 +17,12 @@ class MethodOptions:
     """Options of the methods.
 
     Attributes:
-        n_masks (int): RISE's masks. Default: 2000.
-        seed (int): Seed of RISE's masks and Mask's jitter. Default: 0.
-        mask_iterations (int): Mask's optimisation steps. Default: 300.
-        perturbations_per_eval (int, optional): Masked inputs per forward of Score-CAM or RISE. Default: None, tuned.
-        show_progress (bool): Show progress bars. Default: False.
+        n_masks (int): Number of RISE's masks. Default: 2000.
+        seed (int): Seed for RISE's masks and Mask's jitter. Default: 0.
+        mask_iterations (int): Number of Mask's optimisation steps. Default: 300.
+        perturbations_per_eval (int, optional): Masked inputs per forward pass of Score-CAM or RISE. Default: None,
+            tuned.
+        show_progress (bool): Whether to show progress bars. Default: False.
     """
 
     n_masks: int = 2000
@@ -31,7 +32,7 @@ class MethodOptions:
     show_progress: bool = False
 
     def generator(self) -> torch.Generator:
-        """Returns a new generator, so that no method's map depends on which others ran before it."""
+        """Returns a new generator, so that a method's map does not depend on the methods that ran before."""
         return torch.Generator().manual_seed(self.seed)
 
 
@@ -47,8 +48,8 @@ class ExplanationRequest:
         layer (ExplainedLayer): The layer to explain.
         inputs (Tensor): The preprocessed image, 1×C×H×W.
         targets (list of int): The T classes.
-        score (str): ``output`` for a model that returns probabilities, else ``probability``. Default: "probability".
-        options (MethodOptions): Options of the methods.
+        score (str): ``output`` if the model returns probabilities, otherwise ``probability``. Default: "probability".
+        options (MethodOptions): Options of the methods. Default: those of `MethodOptions`.
     """
 
     model: nn.Module
@@ -59,17 +60,17 @@ class ExplanationRequest:
     options: MethodOptions = DEFAULT_OPTIONS
 
     def repeated_inputs(self) -> Tensor:
-        """Returns the inputs once per class, with a gradient even if the model's weights are frozen."""
+        """Repeats the inputs once per class; they require gradients, in case the model's weights are frozen."""
         return self.inputs.detach().repeat_interleave(len(self.targets), 0).requires_grad_()
 
 
 @dataclass(frozen=True)
 class MethodRun:
-    """What a method ran for all classes of one image.
+    """Statistics of a method's run for all classes of one image.
 
     Attributes:
-        forwards (int): Masked inputs that ran through the model; forward passes of a gradient method.
-        channels (RunStatistics, optional): Score-CAM's channels and how many of them were skipped. Default: None.
+        forwards (int): Masked inputs run through the model; for gradient methods, forward passes.
+        channels (RunStatistics, optional): Statistics of Score-CAM's channels. Default: None.
         seconds (float): Wall-clock time. Default: 0.
     """
 

@@ -1,4 +1,4 @@
-"""Runs an evaluation: image by image, method by method, each record on disk before the next one starts."""
+"""Runs an evaluation image by image and method by method; each record is on disk before the next one starts."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ from captum_scorecam.evaluation.settings import (
 from captum_scorecam.evaluation.summary import Summary, summarize, write_summary
 
 TIMES = "times"
-LOCK_SECONDS = 10  # the workers of a killed DataLoader keep its lock until they notice
+LOCK_SECONDS = 10  # the workers of a killed DataLoader hold the lock until they notice
 OnImage = Callable[[int, int], None]
 Todo = dict[int, tuple[str, ...]]
 
@@ -51,26 +51,26 @@ def run_evaluation(
     retry_errors: bool = False,
     on_image: OnImage | None = None,
 ) -> Summary | None:
-    """Runs an evaluation, or resumes one that was interrupted, and writes its summary.
+    """Runs an evaluation, or resumes an interrupted one, and writes its summary.
 
-    Processes that ``torchrun`` started share the images.
+    Processes started by ``torchrun`` share the images.
 
     Args:
         plan (Plan): The evaluation, from `plan_evaluation`.
-        folder (Path or str): The folder for records, pictures and the summary, created if missing. A run in it is
-            resumed if it has the same settings.
-        workers (int): Processes that read images ahead of time. Default: 0, this process reads them.
-        threads (int, optional): PyTorch's threads on the CPU, on which rounding depends. Default: None, those of the
-            resumed run, or PyTorch's current number.
-        retry_errors (bool): Run again what ended with an error before. Default: False.
-        on_image (callable, optional): Called after each image with the number of finished images and of all images
-            that this process runs in this call. Default: None.
+        folder (Path or str): The folder for records, pictures and the summary, created if missing. If it contains a run
+            with the same settings, the run is resumed.
+        workers (int): Number of processes that read images ahead of time. Default: 0, this process reads them.
+        threads (int, optional): PyTorch's number of CPU threads, which affects rounding. Default: None, the number of
+            the resumed run, or PyTorch's current number.
+        retry_errors (bool): Whether to rerun images and methods that failed before. Default: False.
+        on_image (callable, optional): Called after each image with the number of finished images and the number of all
+            images that this process runs in this call. Default: None.
 
     Returns:
         Summary: The summary of the whole run; None on all ranks except the first.
 
     Raises:
-        ValueError: If the folder holds a run with different settings or other files, or another process uses it.
+        ValueError: If the folder contains a run with different settings or other files, or is used by another process.
         OSError: If a file can't be written. Finished records are kept.
     """
     folder = Path(folder)
@@ -101,7 +101,7 @@ def run_evaluation(
 
 
 def left_to_do(plan: Plan, folder: Path) -> Todo:
-    """Returns the methods that each unfinished image of a plan still lacks; all of them if the folder has no run."""
+    """Returns the methods still to run on each unfinished image of a plan; all methods if the folder has no run."""
     records = iterate_records(folder, curves=False) if (folder / CONFIGURATION).exists() else ()
     missing = missing_methods(records, plan.methods)
     todo = {index: missing.get(index, plan.methods) for index in plan.indices}
@@ -142,7 +142,7 @@ def _saying_what_is_kept(folder: Path) -> Iterator[None]:
 
 
 def _check_device(outcome: Outcome) -> None:
-    """Stops after an error that leaves the GPU unusable, since every later image would fail too."""
+    """Stops after an error that leaves the GPU unusable, since all later images would fail too."""
     failure = outcome.record.error
     if failure is not None and "CUDA error" in failure.message:
         raise RuntimeError(
@@ -174,7 +174,7 @@ def _start_or_resume(plan: Plan, folder: Path, settings: RunSettings) -> None:
 
 
 def _threads_of(folder: Path) -> int | None:
-    """Returns the number of threads of the run in a folder; None if it holds none."""
+    """Returns the number of threads of the run in a folder, or None if there is no run."""
     return read_settings(folder).threads if (folder / CONFIGURATION).exists() else None
 
 
@@ -190,7 +190,7 @@ def _torch_threads(number: int) -> Iterator[None]:
 
 @contextmanager
 def _locked(folder: Path, rank: int) -> Iterator[None]:
-    """Keeps other processes from writing a rank's files; the system releases the lock if the process dies."""
+    """Prevents other processes from writing a rank's files; the system releases the lock if the process dies."""
     lock = FileLock(rank_file(folder, RECORDS, rank).with_suffix(".lock"))
     try:
         lock.acquire(timeout=LOCK_SECONDS)

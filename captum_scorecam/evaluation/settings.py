@@ -1,4 +1,4 @@
-"""``configuration.json``, which a run is resumed from: its settings and the versions that it started with."""
+"""Reads and writes ``configuration.json``: a run's settings and the versions it was started with."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def read_configuration(run: Path) -> Configuration:
     """Reads the configuration of a run.
 
     Raises:
-        ValueError: If the folder holds no run, or one of another format version, or the file is damaged.
+        ValueError: If the folder contains no run, the format version differs, or the file is damaged.
     """
     path = run / CONFIGURATION
     try:
@@ -59,7 +59,7 @@ def read_settings(run: Path | str) -> RunSettings:
         run (Path or str): The run's folder.
 
     Raises:
-        ValueError: If the folder holds no run, or one of another format version, or the file is damaged.
+        ValueError: If the folder contains no run, the format version differs, or the file is damaged.
     """
     return read_configuration(Path(run)).settings
 
@@ -68,17 +68,17 @@ def write_configuration(run: Path, settings: RunSettings, versions: Mapping[str,
     """Writes the configuration of a new run.
 
     Raises:
-        OSError: If it can't be written.
+        OSError: If the file can't be written.
     """
     text = to_json(Configuration(FORMAT_VERSION, settings, versions), indent=2)
     write_durably(run / CONFIGURATION, f"{text}\n".encode())
 
 
 def check_same_settings(before: RunSettings, now: RunSettings) -> None:
-    """Checks that a run is resumed with the settings that it started with.
+    """Checks that a run is resumed with the settings it was started with.
 
     Raises:
-        ValueError: If they differ. The message lists what differs.
+        ValueError: If the settings differ. The message lists the differences.
     """
     changes = _changes(_members(before), _members(now))
     if changes:
@@ -89,7 +89,7 @@ def check_same_settings(before: RunSettings, now: RunSettings) -> None:
 
 
 def warn_of_other_versions(before: Mapping[str, str | None], now: Mapping[str, str | None]) -> None:
-    """Warns if a run is resumed with other versions than it started with."""
+    """Warns if a run is resumed with versions other than those it was started with."""
     changes = _changes(before, now)
     if changes:
         warn_caller(f"The run in this folder was started with other versions, so numbers may differ: {changes}.")
@@ -108,7 +108,7 @@ def _changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
 
 
 def find_versions(device: torch.device) -> dict[str, str | None]:
-    """Returns the versions of the packages that a run depends on, its device's name and the current git revision."""
+    """Returns the versions of the packages that a run depends on, the device's name and the current git revision."""
     is_cuda = device.type == "cuda"
     return {
         "captum_scorecam": captum_scorecam.__version__,
@@ -137,7 +137,7 @@ def _git_revision() -> str | None:
 
 
 def digest_of_weights(model: nn.Module) -> str:
-    """Returns the first 16 digits of the SHA-256 of all parameters and buffers."""
+    """Returns the first 16 hex digits of the SHA-256 of all parameters and buffers."""
     tensors = sorted(model.state_dict().items())
     return _digest(
         part
@@ -147,7 +147,7 @@ def digest_of_weights(model: nn.Module) -> str:
 
 
 def digest_of_lines(lines: Iterable[str]) -> str:
-    """Returns the first 16 digits of the SHA-256 of some lines of text."""
+    """Returns the first 16 hex digits of the SHA-256 of lines of text."""
     return _digest(line.encode("utf-8", "surrogateescape") + b"\n" for line in lines)
 
 

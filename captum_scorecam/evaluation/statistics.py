@@ -1,4 +1,4 @@
-"""Bootstrap intervals of means."""
+"""Means with bootstrap confidence intervals."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ from numpy.typing import NDArray
 LEVEL = 0.95
 RESAMPLES = 2000
 SEED = 0
-_MOST_DRAWS = 2**22  # at once: 32 MiB of indices
+_MOST_DRAWS = 2**22  # per batch: 32 MiB of indices
 
 Values = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """A mean over images with its interval.
+    """A mean over images with its confidence interval.
 
     Attributes:
-        mean (float, optional): The mean; None if there is no value.
-        low (float, optional): The lower end of its 95 % interval; None if there are fewer than two values.
-        high (float, optional): The upper end.
+        mean (float, optional): The mean; None if there are no values.
+        low (float, optional): Lower end of the 95 % interval; None if there are fewer than two values.
+        high (float, optional): Upper end of the interval; None if there are fewer than two values.
         n (int): The number of values.
     """
 
@@ -35,16 +35,16 @@ class Estimate:
 
 
 def estimates(values: Values) -> list[Estimate]:
-    """Estimates the mean of each column, with its percentile bootstrap interval.
+    """Estimates the mean of each column, with a percentile bootstrap interval.
 
     Rows are resampled 2000 times with a fixed seed, so the same values in the same order give the same numbers. Each
-    column is resampled among the rows in which it has a value.
+    column is resampled over the rows in which it has a value.
 
     Args:
-        values (ndarray): N×C, one row per image; NaN for a missing value.
+        values (ndarray): N×C, one row per image; NaN for missing values.
 
     Returns:
-        list of Estimate: C estimates, rounded to 10 significant digits, which hides the order of summation.
+        list of Estimate: C estimates, rounded to 10 significant digits to hide the order of summation.
     """
     found: list[Estimate] = [Estimate(None, None, None, 0)] * values.shape[1]
     present = ~np.isnan(values)
@@ -73,7 +73,7 @@ def _dense_estimates(values: Values) -> Iterator[Estimate]:
 
 
 def _resampled_means(values: Values) -> Values:
-    """Returns the means of 2000 resamples, 2000×C: how often each row was drawn, times the rows."""
+    """Returns the means of 2000 resamples, 2000×C: the count of each row times the row."""
     n = len(values)
     generator = np.random.default_rng(SEED)
     at_once = max(1, _MOST_DRAWS // n)

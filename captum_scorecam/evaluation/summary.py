@@ -1,4 +1,4 @@
-"""The results of a run: means with intervals over all images and per class, and differences to a reference."""
+"""Summarises a run: means with intervals, over all images and per class, and differences from a reference."""
 
 from __future__ import annotations
 
@@ -32,11 +32,11 @@ class Group:
     """The results of a group of images.
 
     Attributes:
-        name (str): The class's name, or ``all``.
-        images (int): The number of images with a result.
+        name (str): Name of the class, or ``all``.
+        images (int): Number of images with a result.
         means (dict): An estimate for each method and metric.
-        differences (dict): The same for the method's value minus the reference's, over the images where both have one.
-            The reference itself is left out.
+        differences (dict): The same for the method's value minus the reference's, over the images for which both have
+            values. The reference itself is omitted.
     """
 
     name: str
@@ -52,10 +52,10 @@ class Summary:
     Attributes:
         methods (tuple of str): In the order of the run's settings.
         metrics (tuple of str): In the order of the run's settings.
-        reference (str): The method that the others are compared to.
-        overall (Group): All images.
-        grouped_by (str): ``label`` if the classes are those of the labels; ``target`` if no image has a label.
-        classes (tuple of Group): The classes by ascending index.
+        reference (str): The method that the others are compared with.
+        overall (Group): Results over all images.
+        grouped_by (str): ``label`` if images are grouped by label, ``target`` if no image has a label.
+        classes (tuple of Group): Results per class, by ascending index.
         errors (tuple of Record): The records of failures.
     """
 
@@ -71,14 +71,14 @@ class Summary:
 def summarize(records: Sequence[Record], settings: RunSettings, reference: str | None = None) -> Summary:
     """Summarises the records of a run.
 
-    An image on which a metric is undefined does not count for that metric; a difference counts the images where both
-    methods have a value.
+    An image for which a metric is undefined does not count for that metric; differences count the images for which
+    both methods have a value.
 
     Args:
         records (sequence of Record): From `read_records`; curves are not needed.
         settings (RunSettings): From `read_settings`, for the names of methods and metrics.
-        reference (str, optional): The method that the others are compared to. Default: None, score_cam if it ran,
-            else the first.
+        reference (str, optional): The method that the others are compared with. Default: None, score_cam if it ran,
+            otherwise the first method.
 
     Returns:
         Summary: The means, differences and errors.
@@ -142,7 +142,7 @@ def _rows_by_class(records: Sequence[Record], grouped_by: GroupedBy, rows: Mappi
 
 
 def class_names(records: Sequence[Record]) -> dict[int, str]:
-    """Returns the names of the classes that were explained, by index."""
+    """Returns the names of the explained classes, by index."""
     return {
         record.target: record.target_name
         for record in records
@@ -151,14 +151,14 @@ def class_names(records: Sequence[Record]) -> dict[int, str]:
 
 
 def class_title(index: int, names: Mapping[int, str]) -> str:
-    """Returns a class's name and index, since two classes can have the same name."""
+    """Returns a class's name and index, since several classes can have the same name."""
     return f"{names[index]} ({index})" if index in names else f"class {index}"
 
 
 def write_summary(summary: Summary, run: Path) -> None:
     """Writes ``summary.json`` and ``summary.csv`` to a run's folder; the same records give identical files.
 
-    The CSV has a row for each class (``all`` first), method and metric.
+    The CSV file has a row for each class (``all`` first), method and metric.
 
     Args:
         summary (Summary): The summary.

@@ -1,1 +1,1 @@
-"""The metrics of an evaluation: their types in ``metric``, one family per file, and all by name in ``registry``."""
+"""The metrics of an evaluation: types in ``metric``, one family per file, all metrics by name in ``registry``."""

@@ -1,4 +1,4 @@
-"""Metrics of the class score while pixels are inserted or deleted in the order of the map."""
+"""Metrics of the class score as pixels are inserted or deleted in the order of the map."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from captum_scorecam.evaluation.metrics.metric import Metric, MetricInput, Metri
 from captum_scorecam.evaluation.records import Curve
 from captum_scorecam.metrics.functional import PerturbationCurve, deletion, insertion
 
-STEPS = 100  # each changes 1 % of the pixels
+STEPS = 100  # each step changes 1 % of the pixels
 
 
 def _area_under(function: Callable[..., PerturbationCurve]) -> Callable[[MetricInput], MetricResult]:

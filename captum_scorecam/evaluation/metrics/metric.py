@@ -1,4 +1,4 @@
-"""A metric of the evaluation: what it gets, one method's map of one image, and what it returns."""
+"""A metric of the evaluation, its input (one method's map of one image) and its result."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ class MetricInput:
 
     Attributes:
         method (str): The method, a name in `METHODS`.
-        request (ExplanationRequest): What it explained; of one class.
-        maps (Tensor): Its map, 1×1×H×W, of the inputs' size, float32, on the CPU.
-        region (Tensor, optional): The pixels that show the object of that class, boolean, H×W, at least one of them
-            True. Default: None, unknown.
+        request (ExplanationRequest): The explained request, for one class.
+        maps (Tensor): The map, 1×1×H×W, upsampled to the inputs' size, float32, on the CPU.
+        region (Tensor, optional): Mask of the object of that class, boolean, H×W, with at least one True. Default:
+            None, unknown.
     """
 
     method: str
@@ -37,22 +37,22 @@ class MetricInput:
 
     @property
     def target(self) -> int:
-        """The class that was explained."""
+        """The explained class."""
         return self.request.targets[0]
 
     @property
     def perturbations_per_eval(self) -> int | None:
-        """Masked inputs per forward."""
+        """Masked inputs per forward pass."""
         return self.request.options.perturbations_per_eval
 
     @cached_property
     def scores_of_map(self) -> MaskedInputScores:
-        """The scores of the image and of the image masked by the map; several metrics share their forwards."""
+        """The scores of the image before and after masking it with the map; shared by several metrics."""
         return self._masked_scores(None)
 
     @cached_property
     def scores_of_half(self) -> MaskedInputScores:
-        """The scores of the image and of the half of its pixels where the map is highest."""
+        """The scores of the image before and after masking it with the map's upper half."""
         return self._masked_scores(0.5)
 
     def _masked_scores(self, keep_fraction: float | None) -> MaskedInputScores:
@@ -69,10 +69,10 @@ class MetricInput:
 
 @dataclass(frozen=True)
 class MetricResult:
-    """What a metric returns for one map.
+    """The result of a metric for one map.
 
     Attributes:
-        value (float, optional): Its value; None where it is undefined.
+        value (float, optional): The value; None if undefined.
         curve (Curve, optional): The curve behind the value. Default: None.
     """
 
@@ -82,15 +82,15 @@ class MetricResult:
 
 @dataclass(frozen=True)
 class Metric:
-    """A metric as the evaluation, its report and the command line use it.
+    """A metric for the evaluation, the report and the command line.
 
     Attributes:
         name (str): Letters, digits and underscores.
         title (str): Title with the unit, for tables.
         higher_is_better (bool): Whether a higher value is better.
-        compute (callable): Takes a `MetricInput` and returns a `MetricResult`. An exception becomes a record's error.
+        compute (callable): Takes a `MetricInput` and returns a `MetricResult`. Exceptions are recorded as errors.
         on (str): ``image``, or ``mosaic`` for the map of a mosaic in which the image is one of four. Default: "image".
-        needs (frozenset of str): What the data set must have: ``label``, ``boxes``. Default: nothing.
+        needs (frozenset of str): What the data set must provide: ``label``, ``boxes``. Default: nothing.
     """
 
     name: str
@@ -102,5 +102,5 @@ class Metric:
 
 
 def as_floats(values: Tensor) -> list[float]:
-    """Returns numbers rounded to 6 significant digits, the precision of float32."""
+    """Converts values to floats rounded to 6 significant digits, the precision of float32."""
     return [float(f"{value:.6g}") for value in values.to(torch.float64).flatten().tolist()]

@@ -1,4 +1,4 @@
-"""Metrics that call the method again, on noisy images or a randomised model; and Captum's infidelity."""
+"""Metrics that rerun the method, on noisy images or a randomised model, and Captum's infidelity."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ NOISE_SAMPLES = 10  # Captum's default
 
 
 class _MethodAttribution(Attribution):
-    """A method of the evaluation in the form that Captum's metrics take."""
+    """Wraps a method of the evaluation for Captum's metrics."""
 
     def __init__(self, metric_input: MetricInput, fixed: bool) -> None:
         super().__init__(metric_input.request.model)
         self.metric_input, self.fixed = metric_input, fixed
 
     def attribute(self, inputs: Any, target: Any = None) -> Any:  # noqa: ARG002 (the request has it)
-        """Explains an image, or returns the given map if `fixed`; of the inputs' shape, a tuple for a tuple."""
+        """Explains an image, or returns the given map if `fixed`; the result has the structure of `inputs`."""
         image = inputs[0] if isinstance(inputs, tuple) else inputs
         maps = self.metric_input.maps if self.fixed else _explain_again(self.metric_input, image)
         repeated = maps.to(image).expand_as(image).contiguous()
@@ -34,7 +34,7 @@ class _MethodAttribution(Attribution):
 
 
 def _explain_again(metric_input: MetricInput, inputs: Tensor) -> Tensor:
-    """Explains another image, or the same one after the model has changed: 1×1×H×W."""
+    """Explains another image, or the same one after the model has changed; returns 1×1×H×W."""
     return run_method(metric_input.method, replace(metric_input.request, inputs=inputs))[0].unsqueeze(1)
 
 
@@ -56,14 +56,14 @@ def _sensitivity_max(metric_input: MetricInput) -> MetricResult:
         metric_input.request.inputs,
         metric_input.target,
         n_perturb_samples=NOISE_SAMPLES,
-        max_examples_per_batch=1,  # a request is about one image
+        max_examples_per_batch=1,  # a request has one image
         generator=metric_input.request.options.generator(),
     )
     return MetricResult(float(value))
 
 
 def _sanity_check(metric_input: MetricInput) -> MetricResult:
-    """Computes the rank correlation with the map while the model's children are randomised, from last to first."""
+    """Computes rank correlations with the map as the model's children are randomised, from last to first."""
     if not varies(metric_input.maps).all():
         return MetricResult(None)  # rank correlation with a constant map is undefined
     records = list(
@@ -81,7 +81,7 @@ def _sanity_check(metric_input: MetricInput) -> MetricResult:
 
 
 def _children_with_parameters(model: nn.Module) -> list[str] | None:
-    """Returns the names of the model's direct children that have parameters; None if there are none."""
+    """Returns the names of the model's direct children with parameters, or None if there are none."""
     names = [name for name, child in model.named_children() if next(child.parameters(), None) is not None]
     return names or None
 

@@ -1,4 +1,4 @@
-"""Metrics of how much of a map lies on the object: pointing games with boxes, or with a mosaic's tile."""
+"""Metrics of how well a map covers the object: pointing games with boxes or a mosaic's tile."""
 
 from __future__ import annotations
 

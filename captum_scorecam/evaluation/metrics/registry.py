@@ -22,13 +22,14 @@ METRICS = {
 
 
 def register_metric(metric: Metric) -> None:
-    """Adds a metric to `METRICS`, where `plan_evaluation` and the command line look it up.
+    """Adds a metric to `METRICS`, for use in `plan_evaluation` and on the command line.
 
     Args:
-        metric (Metric): The metric. Registering it again changes nothing.
+        metric (Metric): The metric. Registering it again has no effect.
 
     Raises:
-        ValueError: If its name is taken or not of letters, digits and underscores, or a field has an unknown value.
+        ValueError: If the name is taken or has characters other than letters, digits and underscores, or a field has an
+            unknown value.
     """
     check_choice("on", metric.on, On)
     if not metric.needs <= {*get_args(Need)}:
@@ -37,7 +38,7 @@ def register_metric(metric: Metric) -> None:
 
 
 def check_metrics(names: Sequence[str]) -> tuple[str, ...]:
-    """Returns the metrics' names without duplicates.
+    """Returns the names of metrics without duplicates.
 
     Raises:
         ValueError: If a name is not in `METRICS`.

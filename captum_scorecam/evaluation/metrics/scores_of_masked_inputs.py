@@ -1,4 +1,4 @@
-"""Metrics of the class score that is left when a map masks the image: average drop, increase and gain."""
+"""Metrics of the class score after masking the image with the map: average drop, increase and gain."""
 
 from __future__ import annotations
 
