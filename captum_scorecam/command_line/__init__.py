@@ -1,4 +1,4 @@
-"""The command line ``captum-scorecam``: one file per command."""
+"""The command line ``captum-scorecam``, one file per command."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ def main() -> None:
     """Runs the command line.
 
     Raises:
-        SystemExit: When the command ends. If a package of the extra ``cli`` is missing, with a line that says so.
+        SystemExit: When the command ends; with a message if a package of the extra ``cli`` is missing.
     """
     try:
         from captum_scorecam.command_line.app import commands

@@ -1,4 +1,4 @@
-"""The command line's commands and its ``--version``."""
+"""The commands of the command line, and ``--version``."""
 
 from __future__ import annotations
 

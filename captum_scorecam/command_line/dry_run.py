@@ -1,4 +1,4 @@
-"""What ``evaluate --dry-run`` prints: what would run, and how many forwards it takes."""
+"""The output of ``evaluate --dry-run``: the plan and the number of forward passes."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ _WIDTH = 120  # if the output is not a terminal
 
 
 def print_plan(plan: Plan, folder: Path) -> None:
-    """Prints the data set, the model, what is done already, and the forwards that each method and metric takes.
+    """Prints the data set, the model, the progress so far, and the forward passes of each method and metric.
 
     Args:
         plan (Plan): The evaluation.
-        folder (Path): The run's folder; it need not exist.
+        folder (Path): The run's folder, which need not exist.
     """
     todo = left_to_do(plan, folder)
     console = stdout_console(_WIDTH)

@@ -32,7 +32,7 @@ from captum_scorecam.evaluation.ranks import is_first_rank, local_rank
 from captum_scorecam.evaluation.records import Target
 from captum_scorecam.models import check_model_name
 
-OF_RUN = "Run"  # a panel of the help
+OF_RUN = "Run"  # a help panel
 _INTERRUPTED = "Interrupted. Finished images are kept; run the same command again to resume."
 
 

@@ -111,9 +111,9 @@ def show_explanations(explanations: Sequence[ImageExplanation], heading: str, ou
     """Prints the table of explanations and writes the picture.
 
     Args:
-        explanations (sequence of ImageExplanation): One for each image.
-        heading (str): The line above table and picture.
-        output (Path): The picture.
+        explanations (sequence of ImageExplanation): One per image.
+        heading (str): The line above the table and the picture.
+        output (Path): Path of the picture.
 
     Raises:
         OSError: If the picture can't be written.
@@ -124,7 +124,7 @@ def show_explanations(explanations: Sequence[ImageExplanation], heading: str, ou
 
 
 def _check_images(paths: Sequence[Path]) -> None:
-    """Checks, before any work, that all images can be read. They are read again later, not kept in memory."""
+    """Checks up front that all images can be read. They are read again later instead of being kept in memory."""
     if len(paths) > MOST_IMAGES:
         raise ValueError(f"Expected at most {MOST_IMAGES} images for one picture, but got {len(paths)}.")
     for path in paths:

@@ -21,11 +21,11 @@ class ClassExplanation:
     """The maps of one class.
 
     Attributes:
-        index (int): The class's index.
-        name (str): Its name.
-        probability (float): Its probability.
-        role (str): Why it is explained: ``predicted``, ``chosen`` or ``runner-up``.
-        maps (dict of str to Tensor): The map of each method, H×W, of the input's size, on the CPU.
+        index (int): The class index.
+        name (str): The class name.
+        probability (float): The class probability.
+        role (str): Why the class is explained: ``predicted``, ``chosen`` or ``runner-up``.
+        maps (dict of str to Tensor): The map of each method, H×W, at the input's size, on the CPU.
     """
 
     index: int
@@ -41,9 +41,9 @@ class ImageExplanation:
 
     Attributes:
         image_name (str): The image's name.
-        pixels (Tensor): The pixels that the model saw, H×W×3 in [0, 1].
+        pixels (Tensor): The image as seen by the model, H×W×3 in [0, 1].
         classes (tuple of ClassExplanation): The target, then the other class if there is one.
-        runs (dict of str to MethodRun): What each method ran, by name, in the order in which they are shown.
+        runs (dict of str to MethodRun): Statistics of each method's run, by name, in display order.
     """
 
     image_name: str
@@ -70,8 +70,8 @@ def explain_image(
         layer (ExplainedLayer): The layer to explain.
         inputs (Tensor): The preprocessed image, 1×C×H×W.
         image_name (str): The image's name.
-        target (str): ``predicted``, or a class as `find_class` takes it. Default: "predicted".
-        compare (bool): Also explain the most probable other class. Default: True.
+        target (str): ``predicted``, or a class as accepted by `find_class`. Default: "predicted".
+        compare (bool): Whether to also explain the most probable other class. Default: True.
         methods (sequence of str): Names in `METHODS`, without duplicates. Default: grad_cam and score_cam.
         options (MethodOptions): Options of the methods. Default: those of `MethodOptions`.
 
@@ -79,7 +79,7 @@ def explain_image(
         ImageExplanation: The maps of one or two classes.
 
     Raises:
-        ValueError: If the model has no such class, or the layer has no maps.
+        ValueError: If the model does not have the target class, or the layer has no maps.
     """
     prediction = classifier.predict(inputs)
     probabilities = prediction.probabilities

@@ -1,4 +1,4 @@
-"""The table that ``explain`` prints."""
+"""The table printed by ``explain``."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _WIDTH = 120  # if the output is not a terminal
 
 
 def print_explanations(explanations: Sequence[ImageExplanation], heading: str) -> None:
-    """Prints a row for each class and method, with its cost.
+    """Prints one row per class and method, with its cost.
 
     Args:
         explanations (sequence of ImageExplanation): The images.

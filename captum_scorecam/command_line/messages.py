@@ -1,4 +1,4 @@
-"""Errors and warnings as one line each on stderr, in the words of the command line."""
+"""Prints errors and warnings as single lines on stderr, in terms of command-line options."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from typing import Any
 import typer
 
 BAD_INPUT = (ValueError, TypeError, OSError, ImportError)
-INTERRUPTED = 130  # the status of a command that Ctrl-C ended, as in a shell
+INTERRUPTED = 130  # exit status after Ctrl-C, as in a shell
 
-# Parameters of the library whose option has another name: the first of these that the command has.
+# Options of library parameters that are named differently, for commands that have the option.
 _OPTIONS_OF = {
     "dataset": "data",
     "folder": "output",
@@ -27,10 +27,10 @@ _OPTIONS_OF = {
 
 @contextmanager
 def plain_messages(context: typer.Context, if_interrupted: str = "Interrupted.") -> Iterator[None]:
-    """Prints errors and warnings as one line each on stderr, a repeated warning only once.
+    """Prints errors and warnings as single lines on stderr, repeated warnings only once.
 
-    The library's errors name parameters in backticks, as in `layer`; here they become the command's options, as in
-    `--layer`. The exit status is 2 for bad input, 1 for any other error and 130 after Ctrl-C.
+    The library's errors name parameters in backticks, as in `layer`; these are converted to the command's options, as
+    in `--layer`. The exit status is 2 for bad input, 1 for any other error and 130 after Ctrl-C.
 
     Args:
         context (typer.Context): The running command.
@@ -66,7 +66,7 @@ def _warnings_as_lines(options: dict[str, str]) -> Iterator[None]:
 
 
 def _options_of(context: typer.Context) -> dict[str, str]:
-    """Returns what the command line calls each parameter: an option's long name, an argument's metavar."""
+    """Returns the command-line name of each parameter: an option's long name or an argument's metavar."""
     options = {}
     for parameter in context.command.params:
         is_option = parameter.param_type_name == "option"

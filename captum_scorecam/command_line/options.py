@@ -1,4 +1,4 @@
-"""Options that several commands have, and the classifier that they select."""
+"""Options shared by several commands, and the classifier they select."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from captum_scorecam.models import Classifier, load_classifier
 Device: TypeAlias = Literal["auto", "cpu", "cuda"]
 DEFAULT_MODEL = "efficientnet_lite0"
 
-OF_MODEL = "Model"  # the panels of the help
+OF_MODEL = "Model"  # help panels
 OF_METHODS = "Methods"
 
 ModelName = Annotated[
@@ -61,15 +61,16 @@ def load_on_device(
     """Loads a classifier onto a device.
 
     Args:
-        name (str): The model, as `load_classifier` takes it.
-        weights (str): The weights, as `load_classifier` takes them. Default: "DEFAULT".
-        device (str): ``auto`` is a GPU if there is one. Default: "auto".
-        gpu (int): The number of the GPU. Default: 0.
-        seed (int): Seed of random weights, so that every process of a run and a resumed run have the same. Default: 0.
+        name (str): The model, as accepted by `load_classifier`.
+        weights (str): The weights, as accepted by `load_classifier`. Default: "DEFAULT".
+        device (str): ``auto`` selects a GPU if there is one. Default: "auto".
+        gpu (int): Index of the GPU. Default: 0.
+        seed (int): Seed of random weights, so that all processes of a run, and resumed runs, use the same weights.
+            Default: 0.
 
     Raises:
         ValueError: If there is no such model, weights or GPU.
-        ModuleNotFoundError, OSError: As `load_classifier`.
+        ModuleNotFoundError, OSError: Same as `load_classifier`.
     """
     chosen = _torch_device(device, gpu)
     with torch.random.fork_rng(devices=[]):

@@ -1,4 +1,4 @@
-"""The user's modules that register methods and metrics."""
+"""User modules that register methods and metrics."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from captum_scorecam.models.loading import current_directory_on_path
 
 
 def import_plugins(names: Sequence[str]) -> None:
-    """Imports modules that call `register_method` or `register_metric`; the current directory is searched too.
+    """Imports modules that call `register_method` or `register_metric`, also from the current directory.
 
     Raises:
         ValueError: If a module can't be imported.

@@ -1,4 +1,4 @@
-"""The progress of an evaluation: a bar on a terminal, otherwise one line per minute."""
+"""Shows the progress of an evaluation: a bar on a terminal, otherwise one line per minute."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ class _Speed(ProgressColumn):
 
 @contextmanager
 def shown_progress(shown: bool) -> Iterator[Callable[[int, int], None] | None]:
-    """Shows how many images are finished, the speed, and the time left.
+    """Shows the number of finished images, the speed and the time left.
 
     Args:
-        shown (bool): Whether this process shows it.
+        shown (bool): Whether this process shows progress.
 
     Yields:
-        callable: Takes the number of finished images and of all images; None if nothing is shown.
+        callable: Takes the number of finished images and the number of all images; None if nothing is shown.
     """
     if not shown:
         yield None

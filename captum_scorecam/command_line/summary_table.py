@@ -1,4 +1,4 @@
-"""The tables that ``evaluate`` prints."""
+"""The tables printed by ``evaluate``."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _ARROWS = {True: " ↑", False: " ↓", None: ""}
 
 
 def print_summary(summary: Summary) -> None:
-    """Prints the means over all images with their intervals, then the differences from the reference method."""
+    """Prints the means over all images with intervals, then the differences from the reference method."""
     console = stdout_console(_WIDTH)
     overall = summary.overall
     heading = f"Means over {overall.images} images with 95 % bootstrap intervals; ↑ higher is better, the best in bold"
