@@ -121,7 +121,7 @@ def compiled_code_run_eagerly() -> AbstractContextManager[object]:
     if "torch._dynamo" not in sys.modules:
         if dist.is_available() and dist.is_initialized():
             return nullcontext()
-        with warnings.catch_warnings():  # SymPy, which the compiler loads, adds a filter of its own.
+        with warnings.catch_warnings():  # SymPy, which the compiler loads, adds a warning filter.
             importlib.import_module("torch._dynamo")
     eager: AbstractContextManager[object] = torch.compiler.set_stance("force_eager")
     return eager
