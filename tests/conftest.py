@@ -1,4 +1,4 @@
-"""What several test files share: the real model, a real image, and hypothesis without chance."""
+"""Shared fixtures: the real model, a real image, and deterministic hypothesis."""
 
 from __future__ import annotations
 

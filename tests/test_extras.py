@@ -1,4 +1,4 @@
-"""Without the packages of an extra: what can be imported, and what the errors say."""
+"""Imports and error messages without the packages of an extra."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ PACKAGES_OF_EXTRAS = ["filelock", "jinja2", "rich", "typer", "efficientnet_lite_
 
 @pytest.fixture
 def not_imported_yet() -> Iterator[None]:
-    """Makes the test import captum_scorecam anew."""
+    """Makes the test import captum_scorecam again."""
     before = {name: module for name, module in sys.modules.items() if name.split(".")[0] == "captum_scorecam"}
     for name in before:
         del sys.modules[name]

@@ -1,4 +1,4 @@
-"""The structure that the project promises: imports point one way, and users import from packages."""
+"""The project's structure: imports point one way, and users import from packages."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Warnings point at the user's line through every public call, and errors of options have one form."""
+"""Warnings point at the user's line for every public call, and errors for options have one form."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def every_warning() -> Iterator[list[warnings.WarningMessage]]:
 
 
 def assert_point_here(caught: list[warnings.WarningMessage], message: str) -> None:
-    """All that was caught is that warning, of a line in this file that ends in `# here`."""
+    """Checks that the only warning is the expected one, at a line of this file that ends in `# here`."""
     assert caught
     for warning in caught:
         assert re.search(message, str(warning.message))
@@ -143,7 +143,7 @@ def in_an_object_given_to_randomization(attribution: Explainer, x: Tensor) -> No
 
 
 def varied(inputs: Tensor) -> Tensor:
-    """No map is constant, which randomisation refuses."""
+    """No map is constant, which randomisation would reject."""
     return torch.arange(30, dtype=inputs.dtype).view(1, 1, 6, 5)
 
 

@@ -1,4 +1,4 @@
-"""The user's warning filters: they count for the package's warnings as for any other, and stay as they are."""
+"""The user's warning filters apply to the package's warnings and stay unchanged."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def test_warning_made_an_error_hides_no_error_of_the_model(failure: type[BaseExc
 
 
 def shown(action: Literal["default", "once", "always", "ignore", "module"], call: Callable[[], object]) -> int:
-    """How often a warning is shown when `call` runs three times under a filter."""
+    """Returns how often a warning is shown when `call` runs three times under a filter."""
     globals().pop("__warningregistry__", None)
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter(action)

@@ -1,4 +1,4 @@
-"""What the tests of attributions share."""
+"""Fixtures of the attribution tests."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import torch
 
 @pytest.fixture
 def fresh_compiler() -> Iterator[None]:
-    """Nothing is compiled yet, and nothing stays compiled."""
+    """Resets the compiler before and after the test."""
     torch.compiler.reset()
     yield
     torch.compiler.reset()

@@ -1,4 +1,4 @@
-"""What a wrong call gets: an error or a warning that says what is wrong, before masked forwards are spent on it."""
+"""Invalid calls raise a helpful error or warning before any masked forward pass."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tests.support.score_cam import last_run, naive_score_cam, run_score_cam
 
 
 class Net(nn.Module):
-    """A small classifier, N×3×H×W to N×10, that counts its forwards and lets a test spoil what goes through it."""
+    """A small classifier, N×3×H×W to N×10, that counts its forward passes and lets a test corrupt its activations."""
 
     def __init__(self, spoil_maps: Callable[[Tensor], Tensor] | None = None) -> None:
         super().__init__()
@@ -313,7 +313,7 @@ def test_right_call_warns_of_nothing(options: dict[str, Any]) -> None:
 
 
 class SmallMemory:
-    """A forward that has no memory for more than `rows` rows, and keeps the sizes that it was given."""
+    """A forward function that runs out of memory above `rows` rows and records the sizes of its calls."""
 
     def __init__(self, net: Net, rows: int) -> None:
         self.net, self.rows, self.sizes = net, rows, list[int]()

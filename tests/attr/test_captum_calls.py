@@ -1,4 +1,4 @@
-"""ScoreCAM called as LayerGradCam is: the calls of Captum's own tests, and every form of target."""
+"""ScoreCAM called like LayerGradCam: the calls of Captum's tests, and every form of target."""
 
 from __future__ import annotations
 

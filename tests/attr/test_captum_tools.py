@@ -1,4 +1,4 @@
-"""Captum's tools on ScoreCAM and what it returns, with the values that they must give."""
+"""Captum's tools applied to ScoreCAM and its maps, with expected values."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Options define a method and belong to its constructor: what bad ones and misplaced ones get."""
+"""Errors for invalid constructor options, and for options passed to `attribute`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Mask: its loss and its first steps by hand, a naive reference, and the patch that it must find."""
+"""Mask: loss and first steps by hand, a naive reference, and a known patch to find."""
 
 from __future__ import annotations
 

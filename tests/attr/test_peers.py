@@ -1,6 +1,6 @@
 """Agreement with grad-cam 1.5 and torchcam 0.5, and with the authors' released code, on a real model and a real image.
 
-The conventions in which each differs from this package stand beside its test; nothing else may differ.
+Differences in convention are documented in each test; nothing else may differ.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from tests.support.score_cam import last_run
 
 
 class OneCallEach(nn.Module):
-    """EfficientNet-Lite0 with its head's activations as a layer of their own.
+    """EfficientNet-Lite0 with the head's activations as a separate layer.
 
     The model's own `_swish` gives them in its second call of a forward; grad-cam reads the first call of a layer.
     """
@@ -129,7 +129,7 @@ def test_peers_agree_on_the_activations_of_the_head(network: OneCallEach, cat: T
 
 
 def released_code(network: nn.Module, activations: Tensor, x: Tensor, target: int) -> Tensor:
-    """What github.com/haofanwang/Score-CAM computes, in our words.
+    """Reimplements what github.com/haofanwang/Score-CAM computes.
 
     The probability of each masked image weighs the upsampled map that masked it. A map that is constant once
     upsampled is passed over. The sum is clipped at zero and brought to [0, 1].

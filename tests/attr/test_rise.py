@@ -1,4 +1,4 @@
-"""RISE against a naive reference with the same masks, its expectation in closed form, its error, and its draws."""
+"""RISE: a naive reference with the same masks, the closed-form expectation, the standard error, and the draws."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def naive_rise(
 
 
 def linear_softmax(rank: int, seed: int = 0) -> Callable[..., Tensor]:
-    """Logits of five classes from the inputs, each pixel with a weight of its own; a shift per example may follow."""
+    """Logits of five classes, with one weight per pixel and an optional shift per example."""
 
     def logits(x: Tensor, *others: Any) -> Tensor:
         total = torch.zeros(len(x), 5, dtype=x.dtype)

@@ -23,7 +23,7 @@ CLASSES = 4
 
 
 class PlantedMaps(nn.Module):
-    """A small classifier whose layer `maps` has the size, the constant channels and the affine copies that we plant."""
+    """A small classifier whose layer `maps` has a given size, constant channels and affine copies."""
 
     def __init__(
         self,
@@ -62,7 +62,7 @@ class PlantedMaps(nn.Module):
 
 @dataclass
 class Case:
-    """One drawn call: what the net is made of, what goes in, and the options of the method and of `attribute`."""
+    """One randomly drawn call: the net, the inputs, and the options of the method and of `attribute`."""
 
     net: dict[str, Any]
     inputs: Tensor | tuple[Tensor, ...]
@@ -276,7 +276,7 @@ def test_layer_input_of_every_rank(rank: int) -> None:
 
 def test_activation_transform_is_what_is_explained() -> None:
     class Tokens(nn.Module):
-        """The layer gives N×T×C tokens with one prefix token, as a ViT does."""
+        """The layer returns N×T×C tokens with one prefix token, like a ViT."""
 
         def __init__(self) -> None:
             super().__init__()

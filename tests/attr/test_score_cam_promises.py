@@ -1,4 +1,4 @@
-"""What ScoreCAM promises beyond the contract of all attributions: code compiles once, memory is one chunk's."""
+"""ScoreCAM's guarantees beyond the common contract: code compiles once, memory is that of one chunk."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def test_float16_maps_whose_range_is_beyond_float16() -> None:
 
 
 class CountingBackend:
-    """Compiles with one of torch's own debugging backends, and counts how often it is asked to."""
+    """Compiles with one of torch's debugging backends and counts the compilations."""
 
     def __init__(self, name: str = "eager") -> None:
         self.compile = torch._dynamo.lookup_backend(name)
@@ -136,7 +136,7 @@ def test_chosen_chunk_size_does_not_compile_again_in_later_calls() -> None:
 
 
 class Watcher(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Notes the largest tensor that any operation gives, and counts the values that the host waits for."""
+    """Records the largest tensor returned by any operation, and counts host synchronisations."""
 
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]

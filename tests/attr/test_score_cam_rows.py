@@ -1,4 +1,4 @@
-"""Which inputs are run: a model that keeps every row it was given, compared with the masked inputs worked out here.
+"""The rows that are run: a model that records its inputs, compared with masked inputs computed here.
 
 A plausible map hides a wrong mask, a row run twice or an argument of another example; a recorder doesn't.
 """
@@ -23,7 +23,7 @@ TOLERANCE = 1e-12
 
 
 class Recorder(nn.Module):
-    """Keeps what every forward was given. The maps of its layer are the pooled channels of its first input.
+    """Records the inputs of every forward pass. The maps of its layer are the pooled channels of its first input.
 
     `constant` lists (example, channel) pairs to blank; an example is known by the marker that `marked_images` writes,
     wherever it stands in a chunk. `copies` maps a channel to (original, scale, offset).
@@ -89,7 +89,7 @@ def expected_rows(
 
 
 def assert_same_rows(recorded: Tensor, expected: dict[tuple[int, int], Tensor]) -> list[tuple[int, int]]:
-    """One recorded row for every expected one and none besides; returns the (example, channel) of each recorded row."""
+    """Checks that exactly the expected rows were recorded; returns the (example, channel) of each recorded row."""
     assert len(recorded) == len(expected)
     names, rows = list(expected), torch.stack(list(expected.values()))
     distance = (recorded.flatten(1)[:, None] - rows.flatten(1)[None]).abs().amax(dim=2)
@@ -190,7 +190,7 @@ def test_positive_affine_copies_of_an_example_are_run_once(kind: str) -> None:
 
 
 def test_maps_of_one_peak_each_in_the_same_place_are_run_once() -> None:
-    """What a ReLU leaves of many channels: one positive value, of any size."""
+    """A map with a single positive value of any size, as a ReLU often leaves it."""
     net, x = Recorder(), marked_images(1, 6, 8)
     x[:, 1:] = 0
     for k, height in enumerate([0.3, 7.1, 0.011, 123.0], start=1):

@@ -1,4 +1,4 @@
-"""``evaluate --dry-run``: what would run, and how many forwards it takes."""
+"""``evaluate --dry-run``: the plan and the number of forward passes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The explanation of one image: its classes, their maps and what these cost."""
+"""The explanation of one image: classes, maps and costs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Formats: chosen, or found by what a path holds."""
+"""Formats: given, or detected from a path's contents."""
 
 from __future__ import annotations
 

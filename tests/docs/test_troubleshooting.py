@@ -50,7 +50,7 @@ MESSAGES = {path.relative_to(ROOT / "captum_scorecam"): messages_of(path) for pa
 
 
 def test_every_warning_goes_through_one_function() -> None:
-    """So the messages above are all of them."""
+    """Ensures that the search above finds every message."""
     assert [path.name for path in FILES if "warnings.warn(" in path.read_text()] == ["_messages.py"]
 
 

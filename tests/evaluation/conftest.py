@@ -1,4 +1,4 @@
-"""What the tests of evaluations share: the tiny classifier, and registries that a test leaves as they were."""
+"""Fixtures of the evaluation tests: the tiny classifier, and registries restored after each test."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def classifier() -> Classifier:
 
 @pytest.fixture(autouse=True)
 def registries() -> Iterator[None]:
-    """Takes what a test registers out again."""
+    """Removes what a test registers."""
     methods, metrics = dict(METHODS), dict(METRICS)
     yield
     METHODS.clear()

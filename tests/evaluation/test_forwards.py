@@ -1,4 +1,4 @@
-"""The forwards of an image: the rows that go through the model, counted by the model itself."""
+"""The forward passes of an image: the rows run through the model, counted by the model."""
 
 from __future__ import annotations
 

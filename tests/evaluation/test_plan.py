@@ -1,4 +1,4 @@
-"""The plan of an evaluation: what it holds, and what it refuses before anything runs."""
+"""The plan of an evaluation: its contents, and errors before anything runs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The files of records: durable, cut off where a line is incomplete, refused with their place where damaged."""
+"""Record files: durable, truncated at incomplete lines, with errors that locate damaged lines."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def append(run: Path, records: Sequence[Record], rank: int = 0) -> Path:
 
 @contextmanager
 def files_of_at_most(size: int) -> Iterator[None]:
-    """What a full disk does, without one: a write stops in the middle, the next raises OSError."""
+    """Simulates a full disk: a write stops in the middle, and the next one raises OSError."""
     import resource  # Windows has none
 
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)

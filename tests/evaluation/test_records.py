@@ -1,4 +1,4 @@
-"""The JSON of records and configurations: it comes back equal, and damage is described with its place."""
+"""The JSON of records and configurations: round trips, and errors that locate damage."""
 
 from __future__ import annotations
 

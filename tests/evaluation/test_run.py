@@ -1,4 +1,4 @@
-"""A run in this process: how it is resumed, what it refuses, and what it leaves unchanged."""
+"""A run in this process: resuming, errors, and side effects."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def test_images_are_drawn_by_the_seed_and_keep_their_position(classifier: Classi
 
 
 def interrupted_after(records: int) -> Any:
-    """An evaluate_image that is interrupted, as by Ctrl-C, once there are that many records."""
+    """Returns an evaluate_image that is interrupted, as by Ctrl-C, after that many records."""
     made = iter(range(records))
     original = image_evaluation.evaluate_image
 

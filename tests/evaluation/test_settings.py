@@ -1,4 +1,4 @@
-"""configuration.json: what a run is resumed from, and what is refused."""
+"""configuration.json: resuming a run, and errors."""
 
 from __future__ import annotations
 

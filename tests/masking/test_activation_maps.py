@@ -1,4 +1,4 @@
-"""Activations as maps: tokens of transformers laid out, and what is no map refused."""
+"""Activations as maps: reshaping transformer tokens, and rejecting activations that are not maps."""
 
 from __future__ import annotations
 

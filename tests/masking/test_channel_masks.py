@@ -1,4 +1,4 @@
-"""The masks of a layer's channels: which there are, which are shared, and what they look like."""
+"""The masks of a layer's channels: which exist, which are shared, and their values."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What all metric classes share: batches, copies, saved states and processes add up to what the function returns."""
+"""All metric classes: batches, copies, saved states and processes give the result of the function."""
 
 from __future__ import annotations
 

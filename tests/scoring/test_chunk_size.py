@@ -1,4 +1,4 @@
-"""How many rows a forward takes: fixed, tuned by a clock that the test sets, halved."""
+"""The number of rows per forward pass: fixed, tuned with a fake clock, halved."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ CPU = torch.device("cpu")
 
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
-    """A clock that a test sets: `clock[0]` is the time now."""
+    """A fake clock: `clock[0]` is the current time."""
     now = [0.0]
     monkeypatch.setattr(chunk_size, "perf_counter", lambda: now[0])
     return now

@@ -1,4 +1,4 @@
-"""Masked forwards in chunks: nothing lost, nothing run twice, whatever the size and the memory."""
+"""Masked forward passes in chunks: no row is lost or run twice, whatever the chunk size and memory."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tests.support.masked_forward import forward_of, random_masks
 
 
 class OutOfMemoryAbove(nn.Module):
-    """A model that has memory for `limit` rows, and keeps the number of rows of each forward."""
+    """A model with memory for `limit` rows that records the number of rows of each forward pass."""
 
     def __init__(self, limit: int, error: RuntimeError | None = None) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""Memory that a forward frees stays with the process while masked forwards run, and only then."""
+"""Memory freed by a forward pass is kept by the process only while masked forward passes run."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ LARGE = 64 * 2**20  # bytes; glibc gives blocks from 32 MiB on back to the syste
 
 
 class Mallinfo2(ctypes.Structure):
-    """What glibc's mallinfo2 returns: sizes in bytes."""
+    """The result of glibc's mallinfo2: sizes in bytes."""
 
     _fields_ = [(name, ctypes.c_size_t) for name in ("arena", "ordblks", "smblks", "hblks", "hblkhd")]
     _fields_ += [(name, ctypes.c_size_t) for name in ("usmblks", "fsmblks", "uordblks", "fordblks", "keepcost")]
@@ -32,7 +32,7 @@ needs_mallinfo = pytest.mark.skipif(
 
 @pytest.fixture
 def settings(monkeypatch: pytest.MonkeyPatch) -> list[dict[int, int]]:
-    """What the C library is told, in order, instead of telling it."""
+    """Records the calls to the C library, in order, instead of making them."""
     told: list[dict[int, int]] = []
     monkeypatch.setattr(freed_memory, "_set", told.append)
     monkeypatch.setattr(freed_memory, "_is_glibc", lambda: True)

@@ -1,4 +1,4 @@
-"""One forward of masked inputs: what the model is given, and the calls that are refused before it."""
+"""A forward pass of masked inputs: the model's inputs, and the calls that are rejected before it."""
 
 from __future__ import annotations
 

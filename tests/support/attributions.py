@@ -1,4 +1,4 @@
-"""Every attribution in the configurations that the contract suite runs, each with the naive map that it must equal."""
+"""The configurations of every attribution in the contract suite, each with its naive reference."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ class Method:
         seed: Of the generator that the call is given; None for PyTorch's global one.
         rounding: The relative difference from the reference that float64 allows.
         gradients: Whether it goes back through the model.
-        captums: Whether the work is Captum's own, whose promises are its own too.
+        captums: Whether Captum does the work, so that Captum's guarantees apply.
     """
 
     attribution: type[Attribution]

@@ -1,4 +1,4 @@
-"""One random grid as a mask, in plain steps: what the tests of RISE compare the package with."""
+"""A naive mask from one random grid, as a reference for the RISE tests."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """Runs one evaluation undisturbed, and one that is killed at random moments and resumed each time.
 
-Not a test but a process of its own, since it forks: ``python -m tests.support.killed_runs FOLDER KILLS SEED``.
+Not a test but a separate process, since it forks: ``python -m tests.support.killed_runs FOLDER KILLS SEED``.
 It prints the number of records after each kill.
 """
 
@@ -25,7 +25,7 @@ IMAGES = 12
 
 
 def start(run: Path) -> int:
-    """Starts or resumes the run in a process of its own, and returns its number."""
+    """Starts or resumes the run in a separate process and returns its process id."""
     child = os.fork()
     if child > 0:
         return child

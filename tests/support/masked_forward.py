@@ -1,4 +1,4 @@
-"""Masked forwards without a method around them: what the tests of scoring share."""
+"""Masked forward passes without a method, shared by the scoring tests."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Records and settings of a run, written down for tests: what they don't set has one value everywhere."""
+"""Records and settings of a run for tests, with common defaults."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""ScoreCAM and the naive reference, called alike: the options of constructor and call side by side."""
+"""Calls ScoreCAM and the naive reference in the same way, with constructor and call options together."""
 
 from __future__ import annotations
 
@@ -35,6 +35,6 @@ def run_score_cam(
 
 
 def last_run(score_cam: ScoreCAM) -> RunStatistics:
-    """What its last call ran; there must have been one."""
+    """Returns the statistics of the last call, which must exist."""
     assert score_cam.last_run is not None
     return score_cam.last_run

@@ -1,4 +1,4 @@
-"""Nets without a class of their own, and the layer methods that are tried on them side by side with Captum's."""
+"""Sequential nets, and the layer methods that are compared with Captum's on them."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ RELEASED_CODE: dict[str, Any] = {"score": "probability", "channel_weighting": "s
 
 
 def score_cam_of_the_released_code(net: nn.Module, layer: nn.Module) -> ScoreCAM:
-    """Options stand in the constructor, so Captum's tools need none."""
+    """Options belong to the constructor, so Captum's tools need none."""
     return ScoreCAM(net, layer, **RELEASED_CODE)
 
 

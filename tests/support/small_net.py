@@ -1,4 +1,4 @@
-"""A small network whose every trace can be looked at: what the tests of the promises share."""
+"""A small network with inspectable state, shared by the tests of side effects."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 
 class Net(nn.Module):
-    """Convolution, batch norm, ReLU, pooling, a linear head; raises in its n-th forward where a test asks for it."""
+    """Convolution, batch norm, ReLU, pooling, a linear head; raises in its n-th forward pass on request."""
 
     def __init__(self, channels: int = 6, inplace: bool = False, dropout: float = 0.0, gain: float = 20.0) -> None:
         super().__init__()
@@ -51,7 +51,7 @@ def assert_close(actual: Tensor, expected: Tensor, tolerance: float = 1e-9) -> N
 
 
 def state_of(net: nn.Module) -> dict[str, Any]:
-    """What a user could find changed, but for the values of tensors."""
+    """Returns all state that a user could find changed, except tensor values."""
     tensors = {**dict(net.named_parameters()), **dict(net.named_buffers())}
     modules = dict(net.named_modules())
     hook_tables = [table for table in vars(net) if "hooks" in table]

@@ -1,4 +1,4 @@
-"""Marks for tests of what only some operating systems have."""
+"""Marks for tests that only run on some operating systems."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What every check of the contract starts from."""
+"""Fixtures of the contract suite."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import torch
 
 @pytest.fixture(autouse=True)
 def _seeded_global_generator() -> Iterator[None]:
-    """RISE's masks and Mask's jitter come from PyTorch's global generator, which no call moves on."""
+    """Seeds PyTorch's global generator, which draws RISE's masks and Mask's jitter and is not advanced by any call."""
     with torch.random.fork_rng():
         torch.manual_seed(0)
         yield

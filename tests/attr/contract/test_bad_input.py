@@ -1,4 +1,4 @@
-"""Layers, inputs, outputs and targets that cannot be explained: errors that say so, after one forward at most."""
+"""Invalid layers, inputs, outputs and targets raise helpful errors, after one forward pass at most."""
 
 from __future__ import annotations
 

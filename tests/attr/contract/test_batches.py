@@ -1,4 +1,4 @@
-"""One map, however it is run: batches, chunks, strides, ranks, tuples of inputs and additional arguments."""
+"""The map does not depend on batches, chunks, strides or ranks; tuples of inputs and additional arguments."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def has_chunks(method: Method) -> bool:
 
 
 def replaces_inputs_by_baselines(method: Method) -> bool:
-    """Whether baselines have a meaning in this configuration."""
+    """Whether this configuration uses baselines."""
     return method.takes("baselines") and (
         method.attribution is not MeaningfulPerturbation or method.options.get("perturbation") == "baseline"
     )
@@ -100,7 +100,7 @@ def test_inputs_of_any_strides(method: Method, strides: str) -> None:
 
 
 class Viewing(nn.Module):
-    """Views inputs and maps as rows, for which both must be contiguous; so a convolution's are for such inputs only."""
+    """Flattens inputs and maps with `view`: both must be contiguous, as convolution outputs are for contiguous inputs."""
 
     def __init__(self, rank: int) -> None:
         super().__init__()
@@ -127,7 +127,7 @@ def test_every_rank_with_a_model_that_views_what_its_convolution_gives(method: M
 
 
 class TwoInputs(nn.Module):
-    """Takes a second tensor of another size and number of channels."""
+    """Takes a second tensor with a different size and number of channels."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -161,7 +161,7 @@ def test_tuple_of_one_input_gives_a_tuple_of_one_in_input_space(method: Method) 
 
 
 class WithArguments(nn.Module):
-    """A scale for each example, an offset for all, a table that is no batch, and what is no tensor."""
+    """A scale per example, an offset for all, a table that is not a batch, and a non-tensor."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""Captum's forms of targets, and Captum's tools, which take every attribution as it is."""
+"""Captum's forms of targets, and Captum's tools, which accept every attribution unchanged."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def of_one_target(method: Method) -> bool:
 
 
 def takes_plain_outputs(method: Method) -> bool:
-    """Whether its score is not the probability of a class, for which an output needs classes."""
+    """Whether the score is not a class probability, which requires an output with classes."""
     parameters = signature(method.over or method.attribution).parameters
     return "score" not in parameters or method.options.get("score", parameters["score"].default) != "probability"
 
@@ -125,7 +125,7 @@ def test_signature_begins_with_captums(attribution: type[Attribution]) -> None:
 
 
 def in_input_space(method: Method, net: Net) -> Any:
-    """The attribution, a layer's in the inputs' shape, which is what Captum's metrics compare with the inputs."""
+    """Returns the attribution, with layer maps resized to the inputs, as Captum's metrics expect."""
     attribution = method.made(net, net.relu)
     return attribution if method.in_input_space else InputSpaceAttribution(attribution)
 

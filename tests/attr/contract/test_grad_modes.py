@@ -1,4 +1,4 @@
-"""Every grad mode gives the same map, detached, and no forward builds a graph that nobody needs."""
+"""Every grad mode gives the same detached map, and no forward pass builds an unneeded graph."""
 
 from __future__ import annotations
 

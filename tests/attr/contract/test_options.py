@@ -1,4 +1,4 @@
-"""Options: refused in the constructor, public on the instance, and out of place in a call."""
+"""Options are checked in the constructor, public on the instance, and rejected in a call."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Every precision, autocast, and layers of another dtype than the input: values, and the dtype of the result."""
+"""Values and dtype of the result for every precision, autocast, and layers whose dtype differs from the input's."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def test_models_of_every_precision(method: Method, dtype: torch.dtype) -> None:
 
 
 class Mixed(Net):
-    """Float32 for what goes in and comes out, another precision at the ReLU."""
+    """Float32 inputs and outputs, with another precision at the ReLU."""
 
     def __init__(self, layer_dtype: torch.dtype) -> None:
         super().__init__(gain=4)
@@ -66,7 +66,7 @@ def test_layer_of_another_precision_than_the_input(method: Method, layer_dtype: 
 
 
 class Squares(nn.Module):
-    """Nothing in it that autocast would round: what is left of its rounding would be the method's own."""
+    """Has no operations that autocast would round, so that any rounding comes from the method."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -105,7 +105,7 @@ def test_model_under_autocast(method: Method) -> None:
 
 
 class CoarseScores(nn.Module):
-    """Float32 maps, and scores in bfloat16 that are multiples of 1/8, so exact: what is lost is lost afterwards."""
+    """Float32 maps, and bfloat16 scores that are multiples of 1/8, hence exact: any loss happens afterwards."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""Nothing of the user's changes: model, hooks, modes, inputs, random states, grad mode; also after an exception."""
+"""Model, hooks, modes, inputs, random states and grad mode are left unchanged, even after an exception."""
 
 from __future__ import annotations
 

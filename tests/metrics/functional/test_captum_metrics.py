@@ -50,7 +50,7 @@ class TwoInputs(nn.Module):
 
 
 class ConstantFactor(LayerAttribution):
-    """Its map is the input times a factor, its model the sum over the input; ``rows`` has those of each forward."""
+    """Its map is the input times a factor, its model sums the input, and ``rows`` lists the rows per forward pass."""
 
     def __init__(self, factor: float = 1.0) -> None:
         super().__init__(self.summed, nn.Identity())

@@ -1,4 +1,4 @@
-"""What every metric that runs a model does: bad options, warnings, and the state of the model."""
+"""All metrics that run a model: invalid options, warnings, and the model's state."""
 
 from __future__ import annotations
 
