@@ -100,7 +100,7 @@ def test_inputs_of_any_strides(method: Method, strides: str) -> None:
 
 
 class Viewing(nn.Module):
-    """Flattens inputs and maps with `view`: both must be contiguous, as convolution outputs are for contiguous inputs."""
+    """Flattens inputs and maps with `view`, so both must be contiguous; convolutions preserve the memory format."""
 
     def __init__(self, rank: int) -> None:
         super().__init__()
