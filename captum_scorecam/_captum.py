@@ -175,12 +175,14 @@ def _recorded_forward(forward_func: ForwardFunction, layer: Module) -> Iterator[
         if calls or not outputs:
             raise
         raise ValueError(
-            f"Expected `layer` to run in the forward of `forward_func`, but {_describe(layer)} never ran."
+            f"Expected `layer` to run in the forward pass of `forward_func`, but {_describe(layer)} did not run."
         ) from error
     finally:
         hook.remove()
     if max(calls.values()) > 1:
-        warn_caller(f"{_describe(layer)} ran {max(calls.values())} times in one forward; its last call is explained.")
+        warn_caller(
+            f"{_describe(layer)} ran {max(calls.values())} times in one forward pass; its last call is explained."
+        )
 
 
 def _device_of(output: Any) -> torch.device | None:

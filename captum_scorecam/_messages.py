@@ -93,7 +93,7 @@ def without_constructor_options(
             class_name, name = type(self).__name__, unknown[0]
             raise TypeError(
                 f"`{name}` is an option of {class_name}, not of {class_name}.{method.__name__}: "
-                f"give it to the constructor, as in {class_name}(..., {name}={kwargs[name]!r})."
+                f"pass it to the constructor, as in {class_name}(..., {name}={kwargs[name]!r})."
             )
         return method(self, *args, **kwargs)
 

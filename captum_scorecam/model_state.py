@@ -57,7 +57,7 @@ class TrainingBuffers:
         names = sorted(type(m).__name__ for m in self._modules if isinstance(m, (_BatchNorm, _DropoutNd)))
         if names:
             warn_caller(
-                f"The model is in training mode ({names[0]}): scores depend on the batch or on chance. "
+                f"The model is in training mode ({names[0]}): scores depend on the batch or are random. "
                 "Call `model.eval()` for a reproducible map."
             )
 

@@ -77,7 +77,7 @@ class Constant(Net):
 # The model that causes a warning, and its text
 WARNINGS: dict[str, tuple[Callable[[], Net], str]] = {
     "training mode": (lambda: Net().train(), r"The model is in training mode \(BatchNorm2d\)"),
-    "runs twice": (Twice, r"layer ReLU\(\) ran 2 times in one forward"),
+    "runs twice": (Twice, r"layer ReLU\(\) ran 2 times in one forward pass"),
     "probabilities": (Probabilities, "The model's outputs are probabilities"),
     "constant": (Constant, "All channels of the layer are constant for 2 of 2 examples"),
 }
@@ -224,7 +224,7 @@ def test_warning_of_ignored_grad_kwargs_points_at_the_users_line() -> None:
         score_cam.attribute(x, 2, grad_kwargs=options)  # here
         InputSpaceAttribution(score_cam).attribute(x, 2, grad_kwargs=options)  # here
         NoiseTunnel(score_cam).attribute(x, nt_samples=1, target=2, grad_kwargs=options)  # here
-    assert_point_here(caught, r"Score-CAM takes no gradients: `grad_kwargs` is ignored\.")
+    assert_point_here(caught, r"Score-CAM uses no gradients; `grad_kwargs` is ignored\.")
     assert len(caught) == 3
 
 
@@ -314,7 +314,7 @@ def test_option_of_the_constructor_is_no_option_of_the_call() -> None:
 
     assert Explainer(depth=2).attribute(3, scale=5) == 30
     assert Explainer.attribute(Explainer(), inputs=4) == 4
-    with pytest.raises(TypeError, match=r"^`depth` is an option of Explainer, not of Explainer\.attribute: give it to"):
+    with pytest.raises(TypeError, match=r"^`depth` is an option of Explainer, not of Explainer\.attribute: pass it to"):
         Explainer().attribute(3, depth=2)  # type: ignore[call-arg]
     with pytest.raises(TypeError, match="unexpected keyword argument 'width'"):
         Explainer().attribute(3, width=2)  # type: ignore[call-arg]

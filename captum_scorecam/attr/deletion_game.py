@@ -133,7 +133,9 @@ class DeletionGame:
         """Returns f^c + λ1 ‖1 − m‖_1 + λ2 Σ_u ‖∇m(u)‖_β^β (arXiv 1704.03296, section 4); shape N."""
         scores = self.scores(masks, offsets)
         if masks.requires_grad and not scores.requires_grad:
-            raise ValueError("Expected scores that are differentiable in the inputs, but they have no gradient.")
+            raise ValueError(
+                "Expected scores that are differentiable with respect to the inputs, but they have no gradient."
+            )
         deleted = (1 - masks).abs().flatten(1).sum(1)
         return scores + self.l1_weight * deleted + self.tv_weight * total_variation(masks, self.tv_beta)
 
@@ -177,7 +179,7 @@ class DeletionGame:
 
 def _check_finite(values: Tensor) -> None:
     if not values.isfinite().all():
-        raise ValueError("Expected finite scores of the perturbed inputs, and gradients, but got NaN or Inf.")
+        raise ValueError("Expected finite scores and gradients for the perturbed inputs, but got NaN or Inf.")
 
 
 def _upsampled(masks: Tensor, matrices: Tensors) -> Tensor:

@@ -181,7 +181,7 @@ class ScoreCAM(LayerAttribution, PerturbationAttribution):
             AssertionError, IndexError, RuntimeError: Captum's errors for a target that is missing or out of range.
         """
         if grad_kwargs is not None:
-            warn_caller("Score-CAM takes no gradients: `grad_kwargs` is ignored.")
+            warn_caller("Score-CAM uses no gradients; `grad_kwargs` is ignored.")
         maps = self.attribute_targets(
             inputs,
             [target],
@@ -287,7 +287,7 @@ def _check_options(
             raise ValueError(f"Expected `tolerance` in (0, 1), but got {tolerance}.")
         if score != "probability" or channel_weighting != "score":
             raise ValueError(
-                "Expected score='probability' and channel_weighting='score' with `tolerance`, whose bound needs "
+                "Expected score='probability' and channel_weighting='score' with `tolerance`, whose bound requires "
                 f"weights in [0, 1], but got {score!r} and {channel_weighting!r}."
             )
     if score == "probability" and channel_weighting == "softmax":
@@ -317,5 +317,5 @@ def _warn_of_constant_maps(masks: ChannelMasks) -> None:
     if unexplained:
         warn_caller(
             f"All channels of the layer are constant for {unexplained} of {len(masks.index)} examples, "
-            "so none can mask the input: their map is zero."
+            "so none can mask the input: their maps are zero."
         )

@@ -29,7 +29,7 @@ def _options(
         bool, typer.Option("--version", help="Show the version and exit.", callback=_print_version, is_eager=True)
     ] = False,
 ) -> None:
-    """Score-CAM: which parts of an image drive the score of a class?
+    """Score-CAM: which parts of an image drive a class score?
 
     Start with the demo, then explain your own images with your own model, or
     compare methods on a data set with evaluate and report.

@@ -81,7 +81,7 @@ def evaluate(
     ] = list(DEFAULT_METRICS),  # noqa: B006
     n_masks: NMasks = 2000,
     mask_iterations: Annotated[
-        int, typer.Option(help="Optimisation steps of mask.", min=1, metavar="N", rich_help_panel=OF_METHODS)
+        int, typer.Option(help="Number of optimisation steps of mask.", min=1, metavar="N", rich_help_panel=OF_METHODS)
     ] = 300,
     perturbations_per_eval: Annotated[
         int | None,
@@ -117,7 +117,7 @@ def evaluate(
     threads: Annotated[
         int | None,
         typer.Option(
-            help="CPU threads of PyTorch; rounding depends on their number. Default: PyTorch's.",
+            help="Number of PyTorch CPU threads, which affects rounding. Default: PyTorch's.",
             min=1,
             metavar="N",
             show_default=False,

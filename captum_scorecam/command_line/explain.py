@@ -73,11 +73,11 @@ def explain(
     layer: LayerName = "auto",
     device: ChosenDevice = "auto",
 ) -> None:
-    """Show which parts of images drive the score of a class.
+    """Show which parts of an image drive a class score.
 
     Draws each image and the map of each method side by side, one row for the
     explained class and one for the most probable other class, and prints a
-    table of the classes, their probabilities and what each map cost.
+    table of the classes, their probabilities and the cost of each map.
     """
     with plain_messages(context):
         methods = check_methods(method)

@@ -40,7 +40,7 @@ LayerName = Annotated[
         rich_help_panel=OF_MODEL,
     ),
 ]
-ChosenDevice = Annotated[Device, typer.Option(help="Where the model runs.", rich_help_panel=OF_MODEL)]
+ChosenDevice = Annotated[Device, typer.Option(help="The device to run the model on.", rich_help_panel=OF_MODEL)]
 NMasks = Annotated[
     int,
     typer.Option(help="Random masks of rise.", min=1, metavar="N", rich_help_panel=OF_METHODS),

@@ -31,9 +31,7 @@ def open_coco(path: Path) -> ImageFiles:
     try:
         files = _image_files(json.loads(annotations.read_bytes()), _image_folder(annotations))
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise ValueError(
-            f"Expected annotations of COCO, but {str(annotations)!r} can't be read as such: {error!r}."
-        ) from error
+        raise ValueError(f"Expected COCO annotations, but {str(annotations)!r} can't be read: {error!r}.") from error
     if not files:
         raise ValueError(f"Expected images in {str(annotations)!r}, but found none.")
     return ImageFiles(files)

@@ -81,7 +81,7 @@ def _format_of_file(path: Path) -> DataFormat:
     formats: dict[str, DataFormat] = {".json": "coco", ".csv": "csv", ".tsv": "csv", ".txt": "voc"}
     if path.suffix.lower() not in formats:
         raise ValueError(
-            f"Expected `path` to be a folder, a CSV file, a JSON file of COCO or a list of VOC, but got {str(path)!r}."
+            f"Expected `path` to be a folder, a CSV file, a COCO JSON file or a VOC image list, but got {str(path)!r}."
         )
     return formats[path.suffix.lower()]
 

@@ -28,7 +28,7 @@ def open_voc(path: Path) -> ImageFiles:
     root = split.absolute().parent.parent.parent
     names = [line.split()[0] for line in split.read_text(encoding="utf-8").splitlines() if line.strip()]
     if not names:
-        raise ValueError(f"Expected names of images in {str(split)!r}, but found none.")
+        raise ValueError(f"Expected image names in {str(split)!r}, but found none.")
     return ImageFiles([_image_file(root, name) for name in names])
 
 
@@ -57,9 +57,7 @@ def _image_file(root: Path, name: str) -> ImageFile:
         label, boxes = largest_object([(_text(thing, "name"), _box(thing)) for thing in tree.findall("object")])
         size = (int(_text(tree, "size/width")), int(_text(tree, "size/height")))
     except (OSError, ElementTree.ParseError, ValueError) as error:
-        raise ValueError(
-            f"Expected an annotation of VOC, but {str(annotation)!r} can't be read as one: {error}"
-        ) from error
+        raise ValueError(f"Expected a VOC annotation, but {str(annotation)!r} can't be read as one: {error}") from error
     file = f"{name}.jpg"
     return ImageFile(str(root / "JPEGImages" / file), file, label, boxes, size if all(size) else None)
 

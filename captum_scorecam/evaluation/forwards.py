@@ -42,7 +42,7 @@ def _first_subject(plan: Plan) -> Subject:
             return classify(plan, loaded)
         except StageError as error:
             failure = failure or error.failure.message
-    raise ValueError(f"Expected an image that can be evaluated, but none can. The first: {failure}")
+    raise ValueError(f"Expected at least one image that can be evaluated, but all failed. The first error: {failure}")
 
 
 def _forwards_of(plan: Plan, subject: Subject, method: str) -> dict[str, int]:

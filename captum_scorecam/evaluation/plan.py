@@ -244,7 +244,7 @@ def _check_labels(plan: Plan) -> None:
     """Checks that labels are classes of the model. If needed, a few unknown ones are recorded as errors later."""
     unknown = list(_unknown_labels(plan))
     if plan.needs_labels and len(unknown) == len(plan.indices):
-        raise ValueError(f"Expected labels that are classes of the model, but none is. The first: {unknown[0]}")
+        raise ValueError(f"Expected labels that are classes of the model, but none are. The first: {unknown[0]}")
     if unknown:
         warn_caller(
             f"{len(unknown)} of {len(plan.indices)} images have no label that is a class of the model. "

@@ -189,7 +189,7 @@ def from_json(kind: type[T], text: str | bytes, place: str) -> T:
 
 
 def _refuse_constant(constant: str) -> None:
-    raise ValueError(f"it has the number {constant}")
+    raise ValueError(f"it contains {constant}")
 
 
 def _parsed(value: Any, kind: Any, name: str) -> Any:

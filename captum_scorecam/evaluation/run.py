@@ -146,7 +146,7 @@ def _check_device(outcome: Outcome) -> None:
     failure = outcome.record.error
     if failure is not None and "CUDA error" in failure.message:
         raise RuntimeError(
-            f"The GPU failed on {outcome.record.image!r}, which is recorded: {failure.message} "
+            f"The GPU failed on {outcome.record.image!r} (the failure is recorded): {failure.message} "
             "Run the evaluation again to resume with the next image."
         )
 

@@ -84,7 +84,7 @@ def check_same_settings(before: RunSettings, now: RunSettings) -> None:
     if changes:
         raise ValueError(
             f"The run in this folder was started with different settings: {changes}. "
-            "Choose another `folder`, or the settings of that run."
+            "Choose another `folder` or use the settings of that run."
         )
 
 

@@ -31,7 +31,7 @@ def vit_activation_maps(tokens: Tensor, prefix_tokens: int = 1, grid_size: tuple
     if height * width != patches.shape[1]:
         raise ValueError(
             f"Expected {height}×{width} patch tokens, but got {patches.shape[1]} "
-            f"(after {prefix_tokens} prefix tokens); `grid_size` sets another grid."
+            f"(after {prefix_tokens} prefix tokens); set `grid_size` for a different grid."
         )
     return patches.movedim(-1, 1).reshape(len(tokens), -1, height, width)
 
@@ -98,7 +98,7 @@ def _check_map(activation: Tensor, inputs: Tensors) -> None:
     if ranks:
         raise ValueError(
             f"Expected maps with {ranks[0]} spatial dimensions, as the inputs have, but got shape {shape}; "
-            "`activation_transform` can turn activations into maps (see `vit_activation_maps`)."
+            "use `activation_transform` to convert activations to maps (see `vit_activation_maps`)."
         )
     if shape[0] != len(inputs[0]):
         raise ValueError(f"Expected activations of {len(inputs[0])} examples, but got shape {shape}.")

@@ -89,7 +89,7 @@ def cells_per_dimension(grid_size: int | Sequence[int], sizes: tuple[tuple[int, 
     """
     ranks = {len(size) for size in sizes}
     if len(ranks) > 1:
-        raise ValueError(f"Expected inputs with equally many spatial dimensions, but got {sorted(ranks)}.")
+        raise ValueError(f"Expected inputs with the same number of spatial dimensions, but got {sorted(ranks)}.")
     rank = ranks.pop()
     per_dimension = (grid_size,) * rank if isinstance(grid_size, int) else tuple(grid_size)
     if len(per_dimension) != rank:

@@ -91,7 +91,7 @@ def _names(x_of_curves: Sequence[Sequence[float | str]]) -> list[str]:
     places = dict.fromkeys(place for x in x_of_curves for place in x)
     names = [place for place in places if isinstance(place, str)]
     if names and len(names) < len(places):
-        raise ValueError("Expected all curves over numbers, or all over names, but got some of each.")
+        raise ValueError("Expected curves with either numeric or named x values, but got both.")
     return names
 
 

@@ -57,7 +57,7 @@ def find_class(target: str, n_classes: int, class_names: Sequence[str] | None = 
     close = difflib.get_close_matches(folded, [name.casefold() for name in names], n=5, cutoff=0.4)
     matches = [index for index, name in enumerate(names) if name.casefold() in close]
     raise ValueError(
-        f"Expected `target` to name a class, but {target!r} matches none. Nearest: {_listed(matches, names)}."
+        f"Expected `target` to name a class, but {target!r} matches none. Closest matches: {_listed(matches, names)}."
     )
 
 

@@ -133,7 +133,7 @@ def _check_name(model: nn.Module, name: str) -> None:
     if wanted not in names:
         nearest = difflib.get_close_matches(wanted, names, n=5, cutoff=0.3) or names[-5:]
         raise ValueError(
-            f"Expected `layer` to name a module of the model, but got {name!r}. Nearest: {', '.join(nearest)}."
+            f"Expected `layer` to name a module of the model, but got {name!r}. Closest matches: {', '.join(nearest)}."
         )
 
 

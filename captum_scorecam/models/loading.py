@@ -63,8 +63,8 @@ def check_model_name(name: str) -> None:
     if ":" not in name and name not in names:
         nearest = ", ".join(difflib.get_close_matches(name, names, n=5)) or "none"
         raise ValueError(
-            f"Expected `name` to be a classifier of torchvision, efficientnet_lite0 to efficientnet_lite2 or "
-            f"package.module:factory, but got {name!r}. Nearest: {nearest}."
+            f"Expected `name` to be a torchvision classifier, efficientnet_lite0 to efficientnet_lite2 or "
+            f"package.module:factory, but got {name!r}. Closest matches: {nearest}."
         )
 
 
@@ -163,7 +163,7 @@ def _call_factory(name: str, module_name: str, factory_name: str) -> Any:
         return factory()
     except Exception as error:  # the user's code may raise anything
         raise ValueError(
-            f"Expected `name` {name} to create a model, but it raised {type(error).__name__}: {error}."
+            f"Expected the factory {name} to create a model, but it raised {type(error).__name__}: {error}."
         ) from error
 
 

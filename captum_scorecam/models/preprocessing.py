@@ -31,7 +31,9 @@ def seen_region(region: Image.Image, preprocess: Preprocess) -> Tensor:
     )
     span = white - black
     if not span.any():
-        raise ValueError("Expected a preprocessing that tells a white image from a black one, but both come out equal.")
+        raise ValueError(
+            "Expected preprocessing that distinguishes white from black images, but both give the same result."
+        )
     return ((2 * seen - white - black) * span).sum(0) > 0
 
 

@@ -40,7 +40,7 @@ def read_state_dict(path: Path) -> StateDict:
         if isinstance(saved, dict) and isinstance(saved.get(key), dict):
             saved = saved[key]
     if not isinstance(saved, dict) or not saved or not all(isinstance(value, Tensor) for value in saved.values()):
-        raise ValueError(f"Expected `weights` to hold a state dict of tensors, but {str(path)!r} does not.")
+        raise ValueError(f"Expected `weights` to contain a state dict of tensors, but {str(path)!r} does not.")
     if all(name.startswith(_DATA_PARALLEL_PREFIX) for name in saved):
         return {name.removeprefix(_DATA_PARALLEL_PREFIX): value for name, value in saved.items()}
     return dict(saved)
@@ -73,7 +73,7 @@ def load_state_dict(model: nn.Module, state: StateDict, model_name: str) -> None
     wrong = sorted(name for name in wrong if not name.lower().startswith("aux"))
     if wrong:
         raise ValueError(
-            f"Expected `weights` to fit {model_name}, but {len(wrong)} tensors are missing, unexpected "
+            f"Expected `weights` to match {model_name}, but {len(wrong)} tensors are missing, unexpected "
             f"or of a different shape: {', '.join(wrong[:3])}{', …' if len(wrong) > 3 else ''}."
         )
     model.load_state_dict(

@@ -83,7 +83,8 @@ class ChunkSize:
         """
         if self.rows == 1:
             raise torch.OutOfMemoryError(
-                f"Out of memory with one masked input in a forward, after halving down from {self._largest} rows."
+                "Out of memory with a single masked input per forward pass, "
+                f"after halving the chunk size from {self._largest} rows."
             ) from error
         self._largest = max(self._largest, self.rows)
         self.tuning = False

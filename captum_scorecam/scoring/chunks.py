@@ -149,5 +149,5 @@ def _check_finite(scores: Tensor, masks: Masks) -> None:
         example = int(masks.examples[bad.nonzero()[0]])
         raise ValueError(
             f"Expected finite scores, but got NaN or Inf for {int(bad.sum())} of {len(masks)} masked inputs, "
-            f"the first of them of example {example}."
+            f"the first for example {example}."
         )

@@ -129,8 +129,8 @@ def _checked_inputs(inputs: Tensor | Tensors) -> Tensors:
     for x in tensors:
         if not x.is_floating_point():
             raise TypeError(
-                f"Expected floating-point inputs, which can be masked, but got {x.dtype}. "
-                "Pass what must not be masked in `additional_forward_args`."
+                f"Expected floating-point inputs, but got {x.dtype}. "
+                "Pass inputs that must not be masked in `additional_forward_args`."
             )
         if x.dim() not in (3, 4, 5):
             raise ValueError(
@@ -138,7 +138,7 @@ def _checked_inputs(inputs: Tensor | Tensors) -> Tensors:
             )
         if len(x) == 0 or len(x) != len(tensors[0]):
             raise ValueError(
-                f"Expected inputs with the same number of examples, at least one, but got {[len(t) for t in tensors]}."
+                f"Expected inputs with the same non-zero number of examples, but got {[len(t) for t in tensors]}."
             )
     # Blending runs along rows of pixels; other memory formats make it four times slower.
     return tuple(x.detach().contiguous() for x in tensors)

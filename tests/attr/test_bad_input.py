@@ -49,7 +49,7 @@ def images(batch: int = 2) -> Tensor:
 def test_layer_that_never_runs_is_named(wrapped: bool) -> None:
     net = Net()
     forward = (lambda x: net(x)) if wrapped else net
-    message = "Expected `layer` to run in the forward of `forward_func`, but layer Conv2d(3, 5, kernel_size=(3, 3)"
+    message = "Expected `layer` to run in the forward pass of `forward_func`, but layer Conv2d(3, 5, kernel_size=(3, 3)"
     with pytest.raises(ValueError, match=re.escape(message)):
         ScoreCAM(forward, net.unused_branch).attribute(images(), 0)
     assert net.forwards == 1
@@ -57,7 +57,7 @@ def test_layer_that_never_runs_is_named(wrapped: bool) -> None:
 
 def test_layer_of_another_model_never_runs() -> None:
     net, other = Net(), Net()
-    with pytest.raises(ValueError, match=r"but layer Identity\(\) never ran"):
+    with pytest.raises(ValueError, match=r"but layer Identity\(\) did not run"):
         ScoreCAM(net, other.maps).attribute(images(), 0)
     assert (net.forwards, other.forwards) == (1, 0)
 
@@ -72,8 +72,8 @@ def test_layer_output_without_spatial_dimension_shows_its_shape() -> None:
 @pytest.mark.parametrize(
     ("layer", "message"),
     [
-        ("tokens", r"maps with 2 spatial dimensions, .* got shape \(2, 20, 5\); `activation_transform` can"),
-        ("maps", r"maps with 1 spatial dimensions, .* got shape \(2, 5, 4, 5\); `activation_transform` can"),
+        ("tokens", r"maps with 2 spatial dimensions, .* got shape \(2, 20, 5\); use `activation_transform` to convert"),
+        ("maps", r"maps with 1 spatial dimensions, .* got shape \(2, 5, 4, 5\); use `activation_transform` to convert"),
     ],
 )
 def test_spatial_ranks_that_differ_point_to_activation_transform(layer: str, message: str) -> None:
@@ -255,7 +255,7 @@ def test_integer_inputs_point_to_additional_forward_args(dtype: torch.dtype, pla
 
     inputs = [images(), images()]
     inputs[place] = (10 * inputs[place]).to(dtype)
-    message = rf"Expected floating-point inputs, which can be masked, but got {dtype}\. .*`additional_forward_args`"
+    message = rf"Expected floating-point inputs, but got {dtype}\. .*`additional_forward_args`"
     with pytest.raises(TypeError, match=message):
         ScoreCAM(embed, net.maps).attribute(tuple(inputs), 0)
     with pytest.raises(TypeError, match=message):
@@ -266,7 +266,7 @@ def test_integer_inputs_point_to_additional_forward_args(dtype: torch.dtype, pla
 def test_grad_kwargs_warn_and_change_nothing() -> None:
     net, x = Net(), images()
     plain = ScoreCAM(net, net.maps).attribute(x, 0)
-    with pytest.warns(UserWarning, match="Score-CAM takes no gradients: `grad_kwargs` is ignored"):
+    with pytest.warns(UserWarning, match="Score-CAM uses no gradients; `grad_kwargs` is ignored"):
         actual = ScoreCAM(net, net.maps).attribute(x, 0, grad_kwargs={"materialize_grads": True})
     torch.testing.assert_close(actual, plain, rtol=0, atol=0)
 
@@ -350,7 +350,8 @@ def test_out_of_memory_with_one_row_is_raised_with_what_was_tried() -> None:
 
     sizes: list[int] = []
     with pytest.raises(
-        torch.OutOfMemoryError, match="with one masked input in a forward, after halving down from 4 rows"
+        torch.OutOfMemoryError,
+        match="with a single masked input per forward pass, after halving the chunk size from 4 rows",
     ):
         ScoreCAM(forward, net.maps).attribute(x, 0, perturbations_per_eval=4)
     assert sizes == [1, 4, 2, 1]

@@ -94,7 +94,7 @@ def test_unused_layer_with_grad_kwargs_warns_and_raises() -> None:
     net = BasicModel_MultiLayer(multi_input_module=True)
     score_cam, x = ScoreCAM(net, net.relu), torch.tensor([[0.0, 6.0, 0.0]], requires_grad=True)
     with (
-        pytest.warns(UserWarning, match="Score-CAM takes no gradients: `grad_kwargs` is ignored"),
+        pytest.warns(UserWarning, match="Score-CAM uses no gradients; `grad_kwargs` is ignored"),
         pytest.raises(ValueError, match=NO_SPATIAL_DIMENSION),
     ):
         score_cam.attribute(inputs=x, target=0, grad_kwargs={"materialize_grads": True})

@@ -119,7 +119,7 @@ def misplaced(method: type[Attribution], call: str, **given: Any) -> str:
     name = method.__name__
     return (
         f"`{option}` is an option of {name}, not of {name}.{call}: "
-        f"give it to the constructor, as in {name}(..., {option}={value!r})."
+        f"pass it to the constructor, as in {name}(..., {option}={value!r})."
     )
 
 

@@ -311,7 +311,7 @@ def test_compiled_model_in_training_mode_keeps_its_statistics() -> None:
 
 def test_sizes_that_do_not_fit_are_refused_before_any_forward() -> None:
     net, x = Net(), images()
-    with pytest.raises(ValueError, match=r"equally many spatial dimensions, but got \[1, 2\]"):
+    with pytest.raises(ValueError, match=r"the same number of spatial dimensions, but got \[1, 2\]"):
         MeaningfulPerturbation(net).attribute((x, x.flatten(2)), 2)
     with pytest.raises(ValueError, match=r"Expected `grid_size` to be one number or 2, but got \(3, 3, 3\)"):
         MeaningfulPerturbation(net, grid_size=(3, 3, 3)).attribute(x, 2)
@@ -327,7 +327,7 @@ def test_score_that_is_not_finite_is_refused_after_one_forward() -> None:
 
 def test_score_without_a_gradient_is_refused() -> None:
     net = Net()
-    with pytest.raises(ValueError, match="differentiable in the inputs"):
+    with pytest.raises(ValueError, match="differentiable with respect to the inputs"):
         MeaningfulPerturbation(lambda x: net(x).detach(), **QUICK).attribute(images(), 2)
 
 
@@ -335,7 +335,7 @@ def test_score_that_is_finite_for_the_input_alone_is_refused() -> None:
     def logarithm(x: Tensor) -> Tensor:
         return (x.flatten(1).amin(1) - 0.5).log()
 
-    with pytest.raises(ValueError, match="finite scores of the perturbed inputs"):
+    with pytest.raises(ValueError, match="finite scores and gradients for the perturbed inputs"):
         MeaningfulPerturbation(logarithm, perturbation="baseline", score="output").attribute(torch.ones(1, 1, 6, 6))
 
 
@@ -343,5 +343,5 @@ def test_gradient_that_is_not_finite_is_refused() -> None:
     def root(x: Tensor) -> Tensor:  # no value is NaN, but the gradient of √0 · 0 is
         return (0 * x.flatten(1).sum(1)).sqrt()
 
-    with pytest.raises(ValueError, match="gradients, but got NaN or Inf"):
+    with pytest.raises(ValueError, match="gradients for the perturbed inputs, but got NaN or Inf"):
         MeaningfulPerturbation(root, score="output", n_iterations=2).attribute(torch.ones(1, 1, 6, 6))

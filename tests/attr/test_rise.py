@@ -271,7 +271,7 @@ def test_bad_input_is_refused_before_any_forward() -> None:
         RISE(net, n_masks=1).attribute_with_error(x, 2)
     with pytest.raises(ValueError, match=r"Expected `grid_size` to be one number or 2, but got \(3, 3, 3\)"):
         RISE(net, grid_size=(3, 3, 3)).attribute(x, 2)
-    with pytest.raises(ValueError, match=r"equally many spatial dimensions, but got \[1, 2\]"):
+    with pytest.raises(ValueError, match=r"the same number of spatial dimensions, but got \[1, 2\]"):
         RISE(linear_softmax(2)).attribute((x, x.flatten(2)), 2)
     with pytest.raises(ValueError, match="at least one target, but got none"):
         RISE(net).attribute_targets(x, [])

@@ -15,10 +15,10 @@ from tests.support.command_line import help_of, invoke
 
 def test_the_help_lists_the_commands() -> None:
     text = help_of()
-    assert "Score-CAM: which parts of an image drive the score of a class?" in text
+    assert "Score-CAM: which parts of an image drive a class score?" in text
     for command, help_text in [
         ("demo", "Explain a photograph of a cat."),
-        ("explain", "Show which parts of images drive the score of a class."),
+        ("explain", "Show which parts of an image drive a class score."),
         ("evaluate", "Evaluate methods on a data set."),
         ("report", "Write a report of an evaluation."),
     ]:
@@ -43,7 +43,9 @@ def test_the_package_runs_as_a_module(
         runpy.run_module("captum_scorecam", run_name="__main__")
     printed = capsys.readouterr()
     assert (exit_.value.code, printed.out) == (2, "")
-    assert re.fullmatch(r"Error: Expected `--model` .* but got 'resnet81'\. Nearest: resnet18.*\.\n", printed.err)
+    assert re.fullmatch(
+        r"Error: Expected `--model` .* but got 'resnet81'\. Closest matches: resnet18.*\.\n", printed.err
+    )
 
 
 @pytest.mark.parametrize(

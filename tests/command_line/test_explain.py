@@ -160,7 +160,7 @@ def test_target_layer_weights_and_chunk_size_are_used(folder: Path) -> None:
         (["text.png"], "'text.png' can't be read as one"),
         (["colours.png", "none.png"], "there is no file 'none.png'"),
         (["colours.png"] * 51, "at most 50 images for one picture, but got 51"),
-        (["colours.png", "--model", "vgg17"], "or package.module:factory, but got 'vgg17'. Nearest: vgg1"),
+        (["colours.png", "--model", "vgg17"], "or package.module:factory, but got 'vgg17'. Closest matches: vgg1"),
         (["colours.png", "--model", "nowhere:factory"], "No module named 'nowhere'"),
         (
             ["colours.png", "--weights", "none.pt"],
@@ -169,7 +169,7 @@ def test_target_layer_weights_and_chunk_size_are_used(folder: Path) -> None:
         (["colours.png", "--weights", "text.png"], "'text.png' can't be read as one"),
         (
             ["colours.png", "--layer", "feature"],
-            "`--layer` to name a module of the model, but got 'feature'. Nearest: features",
+            "`--layer` to name a module of the model, but got 'feature'. Closest matches: features",
         ),
         (["colours.png", "--layer", "score"], "Expected `--layer` to have N×K×h×w maps, but 'score' has shape (1, 3)"),
         (["colours.png", "--target", "3"], "Expected `--target` in 0..2, but got 3"),

@@ -101,7 +101,7 @@ def test_filters_and_showwarning_are_restored() -> None:
             ["explain", "colours.png", *COLOURS, "--layer", "feature"],
             "Expected `--layer` to name a module",
         ),
-        (["explain", "colours.png", "--model", "resnet81"], "Expected `--model` to be a classifier of torchvision"),
+        (["explain", "colours.png", "--model", "resnet81"], "Expected `--model` to be a torchvision classifier"),
         (
             ["explain", "colours.png", *COLOURS, "--weights", "x.pt"],
             "Expected `--weights` to be DEFAULT",

@@ -74,8 +74,8 @@ def test_the_validation_split_is_preferred(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"categories": None}, "can't be read as such"),
-        ({"categories": []}, r"can't be read as such: KeyError\(18\)"),
+        ({"categories": None}, "can't be read: "),
+        ({"categories": []}, r"can't be read: KeyError\(18\)"),
         ({"images": []}, "Expected images in .*, but found none"),
         (
             {"images": COCO["images"] * 2},
@@ -92,7 +92,7 @@ def test_invalid_annotations_raise(change: dict[str, Any], message: str, tmp_pat
 def test_invalid_and_missing_json_raises(tmp_path: Path) -> None:
     path = coco(tmp_path)
     path.write_text("{")
-    with pytest.raises(ValueError, match=r"Expected annotations of COCO, but .*instances_val2017\.json' can't be read"):
+    with pytest.raises(ValueError, match=r"Expected COCO annotations, but .*instances_val2017\.json' can't be read"):
         open_data(path)
     path.unlink()
     with pytest.raises(ValueError, match=r"Expected annotations/instances_val2017\.json in"):

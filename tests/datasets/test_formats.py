@@ -58,7 +58,7 @@ def test_an_unknown_format_path_or_suffix_raises(tmp_path: Path) -> None:
         open_data(tmp_path / "none")
     with pytest.raises(
         ValueError,
-        match=r"`path` to be a folder, a CSV file, a JSON file of COCO or a list of VOC, but got .*a\.png",
+        match=r"`path` to be a folder, a CSV file, a COCO JSON file or a VOC image list, but got .*a\.png",
     ):
         open_data(tmp_path / "a.png")
     with pytest.raises(ValueError, match=r"`path` to be a folder for the format flat, but .*a\.png' is a file"):

@@ -105,14 +105,14 @@ def test_a_size_that_differs_from_the_annotation_raises_on_access(voc: Path) -> 
 def test_an_invalid_annotation_raises_with_its_file(annotation: str | None, message: str, voc: Path) -> None:
     path = voc / "Annotations" / "2007_000002.xml"
     path.unlink() if annotation is None else path.write_text(annotation)
-    with pytest.raises(ValueError, match=rf"Expected an annotation of VOC, but .*2007_000002\.xml.*{message}"):
+    with pytest.raises(ValueError, match=rf"Expected a VOC annotation, but .*2007_000002\.xml.*{message}"):
         open_data(voc)
 
 
 def test_missing_splits_and_images_raise(voc: Path) -> None:
     splits = voc / "ImageSets" / "Main"
     (splits / "val.txt").write_text("\n")
-    with pytest.raises(ValueError, match=r"Expected names of images in .*val\.txt"):
+    with pytest.raises(ValueError, match=r"Expected image names in .*val\.txt"):
         open_data(voc)
     for path in splits.iterdir():
         path.unlink()

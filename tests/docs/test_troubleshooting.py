@@ -133,7 +133,7 @@ CALLS: dict[str, Callable[[], object]] = {
     "Target not provided": lambda: attribute(target=None),
     "Expected floating-point inputs": lambda: attribute(inputs=torch.zeros(1, 3, 8, 8, dtype=torch.uint8)),
     "Expected inputs of shape": lambda: attribute(inputs=images()[0, 0]),
-    "Expected inputs with the same number": lambda: attribute(inputs=(images(), images()[:1])),
+    "Expected inputs with the same non-zero": lambda: attribute(inputs=(images(), images()[:1])),
     "Expected at least one target": lambda: ScoreCAM(Net(), nn.ReLU()).attribute_targets(images(), []),
     "Expected `forward_func` to return": of_dictionary,
     "Expected an output of shape": of_one_score,
@@ -143,12 +143,12 @@ CALLS: dict[str, Callable[[], object]] = {
     "The softmax of probabilities": lambda: attribute(score="probability"),
     "The model's outputs are probabilities": lambda: attribute(nn.Sequential(Net(), nn.Softmax(1)), "0.relu"),
     "The model is in training mode": lambda: attribute(Net().train()),
-    "Score-CAM takes no gradients": lambda: attribute(grad_kwargs={}),
+    "Score-CAM uses no gradients": lambda: attribute(grad_kwargs={}),
     "Expected score='probability'": lambda: attribute(tolerance=0.1),
     "Expected neither": lambda: attribute(
         tolerance=0.1, score="probability", channel_weighting="score", attr_dim_summation=False
     ),
-    "Expected inputs with equally many": lambda: RISE(Net()).attribute((images(), images()[..., 0]), 0),
+    "Expected inputs with the same number": lambda: RISE(Net()).attribute((images(), images()[..., 0]), 0),
     "Expected scores that are differentiable": lambda: MeaningfulPerturbation(
         lambda x: Net()(x).detach(), n_iterations=1
     ).attribute(images(), 0),
@@ -159,11 +159,11 @@ CALLS: dict[str, Callable[[], object]] = {
     "Expected a `keep_fraction`": lambda: F.masked_input_scores(
         Net(), images(), images(), 0, mask="binary", keep_fraction=None
     ),
-    "Expected regions with": lambda: F.pointing_game(torch.rand(1, 1, 4, 4), [torch.tensor([[8, 8, 9, 9]])]),
+    "Expected every region": lambda: F.pointing_game(torch.rand(1, 1, 4, 4), [torch.tensor([[8, 8, 9, 9]])]),
     "Expected boxes of shape": lambda: F.pointing_game(torch.rand(1, 1, 4, 4), [torch.tensor([0, 0, 1, 1])]),
     "Expected finite boxes": lambda: F.pointing_game(torch.rand(1, 1, 9, 9), [torch.tensor([[5, 5, 2, 2]])]),
     "Expected arguments of": lambda: F.infidelity(ScoreCAM(Net(), Net().relu), images(), 0, score="probability"),
-    "Expected all curves over": lambda: plot_curves(
+    "Expected curves with": lambda: plot_curves(
         {"insertion": SimpleNamespace(x=[0.0], y=[1.0]), "layers": SimpleNamespace(x=["fc"], y=[1.0])}
     ),
     "Expected at least one example": lambda: AverageDrop().compute(),

@@ -102,7 +102,7 @@ def test_the_first_image_that_can_be_classified_is_measured(model: CountedModel)
 
 def test_without_an_image_that_can_be_classified_there_is_an_error(model: CountedModel) -> None:
     planned = plan(model, Unreadable(2, broken=[0, 1]))
-    message = "Expected an image that can be evaluated, but none can. The first: no picture 0$"
+    message = "Expected at least one image that can be evaluated, but all failed. The first error: no picture 0$"
     with pytest.raises(ValueError, match=message):
         measure_forwards(planned)
 

@@ -101,7 +101,7 @@ def test_the_digest_of_images_sees_the_class_of_a_label_and_not_its_spelling(cla
         ({"layer": "nowhere"}, "Expected `layer` to name a module of the model, but got 'nowhere'"),
         (
             {"labels": {"violet": 9}, "target": "label"},
-            "Expected labels that are classes of the model, but none is. The first: picture 0: .*'violet'",
+            "Expected labels that are classes of the model, but none are. The first: picture 0: .*'violet'",
         ),
     ],
 )

@@ -63,8 +63,8 @@ def test_numbers_that_json_lacks_are_not_written(number: float) -> None:
         ({"error": {"type": "E", "message": "", "stage": "lunch"}}, "but `stage` is 'lunch'."),
         ({"error": "E"}, "but `error` is 'E'."),
         ({"colour": "red"}, "but it has the unknown key 'colour'."),
-        ({"values": {"insertion": float("nan")}}, "but it has the number NaN."),
-        ({"probability": float("inf")}, "but it has the number Infinity."),
+        ({"values": {"insertion": float("nan")}}, "but it contains NaN."),
+        ({"probability": float("inf")}, "but it contains Infinity."),
     ],
 )
 def test_a_damaged_record_is_refused_with_its_place_and_key(changed: dict[str, Any], message: str) -> None:

@@ -69,7 +69,7 @@ def test_maps_pass_as_they_are_and_transformed() -> None:
         ([MAPS], TypeError, "Expected the layer to return floating-point tensors, but got list"),
         (torch.rand(2, 5), ValueError, r"maps of shape N×K×spatial .* but got shape \(2, 5\)"),
         (torch.rand(2, 5, 6), ValueError, r"Expected maps with 2 spatial dimensions, as the inputs have, but got shape "
-         r"\(2, 5, 6\); `activation_transform` can"),
+         r"\(2, 5, 6\); use `activation_transform` to convert"),
         (torch.rand(3, 5, 6, 7), ValueError, r"Expected activations of 2 examples, but got shape \(3, 5, 6, 7\)"),
         (torch.full((2, 1, 2, 2), float("nan")), ValueError, "Expected finite activations, but got NaN or Inf"),
     ],

@@ -90,7 +90,9 @@ def test_one_grid_size_counts_for_every_dimension() -> None:
 
 
 def test_inputs_and_grid_of_different_ranks_are_errors() -> None:
-    with pytest.raises(ValueError, match=r"Expected inputs with equally many spatial dimensions, but got \[1, 2\]"):
+    with pytest.raises(
+        ValueError, match=r"Expected inputs with the same number of spatial dimensions, but got \[1, 2\]"
+    ):
         cells_per_dimension(7, ((4,), (4, 5)))
     with pytest.raises(ValueError, match=r"Expected `grid_size` to be one number or 2, but got \(7, 7, 7\)"):
         cells_per_dimension((7, 7, 7), ((4, 5),))

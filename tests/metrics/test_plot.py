@@ -107,7 +107,7 @@ def test_a_plot_of_nothing_is_an_error() -> None:
 
 @pytest.mark.parametrize("mixed", [[["fc"], [0.5]], [["fc", 0.5]]])
 def test_names_and_numbers_on_one_axis_are_an_error(mixed: list[list[Any]]) -> None:
-    with pytest.raises(ValueError, match="Expected all curves over numbers, or all over names, but got some of each"):
+    with pytest.raises(ValueError, match="Expected curves with either numeric or named x values, but got both"):
         plot_curves({str(number): Points(x, [0.0] * len(x)) for number, x in enumerate(mixed)})
 
 

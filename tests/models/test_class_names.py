@@ -32,7 +32,7 @@ def test_a_class_is_found_by_index_or_name(target: str, index: int) -> None:
         ("-1", r"Expected `target` in 0\.\.999, but got -1"),
         ("retriever", r"'retriever' matches 5: flat-coated retriever \(205\), .*golden retriever \(207\)"),
         ("CARDIGAN", r"'CARDIGAN' matches 2: Cardigan \(264\), cardigan \(474\)"),
-        ("egyptain catt", r"matches none\. Nearest: .*Egyptian cat \(285\)"),
+        ("egyptain catt", r"matches none\. Closest matches: .*Egyptian cat \(285\)"),
         ("", r"'' matches none"),
     ],
 )

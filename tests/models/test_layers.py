@@ -110,8 +110,11 @@ def test_the_input_of_a_layer_can_be_named() -> None:
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("stemm", r"Expected `layer` to name a module of the model, but got 'stemm'\. Nearest: stem"),
-        ("pool:output", r"Expected `layer` to name a module of the model, but got 'pool:output'\. Nearest: pool"),
+        ("stemm", r"Expected `layer` to name a module of the model, but got 'stemm'\. Closest matches: stem"),
+        (
+            "pool:output",
+            r"Expected `layer` to name a module of the model, but got 'pool:output'\. Closest matches: pool",
+        ),
         ("", "Expected `layer` to name a module of the model, but got ''"),
         ("unused", "Expected `layer` to name a module that runs in the forward pass, but 'unused' does not"),
         ("pool", r"Expected `layer` to have N×K×h×w maps, but 'pool' has shape \(1, 1, 1, 1\)"),

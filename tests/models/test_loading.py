@@ -81,7 +81,7 @@ def test_a_file_for_another_model_raises(resnet18_of_7_classes: nn.Module, tmp_p
     torch.save(resnet18_of_7_classes.state_dict(), tmp_path / "weights.pt")
     with pytest.raises(
         ValueError,
-        match="Expected `weights` to fit resnet34, but 96 tensors are missing, unexpected or of a different shape: ",
+        match="Expected `weights` to match resnet34, but 96 tensors are missing, unexpected or of a different shape: ",
     ):
         load_classifier("resnet34", str(tmp_path / "weights.pt"))
 
@@ -93,7 +93,8 @@ def test_a_missing_file_raises() -> None:
 
 def test_an_unknown_model_raises_with_the_nearest_names() -> None:
     with pytest.raises(
-        ValueError, match=r"Expected `name` to be a classifier of torchvision, .*but got 'resnet81'\. Nearest: resnet18"
+        ValueError,
+        match=r"Expected `name` to be a torchvision classifier, .*but got 'resnet81'\. Closest matches: resnet18",
     ):
         load_classifier("resnet81")
 

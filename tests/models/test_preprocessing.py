@@ -105,5 +105,5 @@ def test_normalising_by_the_images_own_mean_raises() -> None:
         pixels = to_tensor(image)
         return pixels - pixels.mean()
 
-    with pytest.raises(ValueError, match="tells a white image from a black one, but both come out equal"):
+    with pytest.raises(ValueError, match="distinguishes white from black images, but both give the same result"):
         seen_region(box((4, 4), 0, 0, 2, 2), own_mean)

@@ -21,9 +21,9 @@ class Harmful:
     ("saved", "message"),
     [
         (b"no torch file", "Expected `weights` to be a state dict written by torch.save, but .* can't be read as one"),
-        ([1, 2], "Expected `weights` to hold a state dict of tensors"),
-        ({}, "Expected `weights` to hold a state dict of tensors"),
-        ({"state_dict": {"fc.bias": 3}}, "Expected `weights` to hold a state dict of tensors"),
+        ([1, 2], "Expected `weights` to contain a state dict of tensors"),
+        ({}, "Expected `weights` to contain a state dict of tensors"),
+        ({"state_dict": {"fc.bias": 3}}, "Expected `weights` to contain a state dict of tensors"),
         (Harmful(), "Expected `weights` to be a state dict written by torch.save, but .* can't be read as one"),
     ],
     ids=["bytes", "list", "empty", "numbers", "code"],

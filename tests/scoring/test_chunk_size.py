@@ -97,7 +97,9 @@ def test_halving_ends_tuning_and_tells_what_was_tried() -> None:
     size.halve(error)
     assert (size.rows, size.tuning) == (2, False)
     size.halve(error)
-    with pytest.raises(torch.OutOfMemoryError, match="one masked input in a forward, after halving down from 5 rows"):
+    with pytest.raises(
+        torch.OutOfMemoryError, match="single masked input per forward pass, after halving the chunk size from 5 rows"
+    ):
         size.halve(error)
 
 

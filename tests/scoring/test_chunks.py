@@ -49,7 +49,7 @@ def test_out_of_memory_halves_the_chunk_and_loses_nothing(error: RuntimeError) -
 
 def test_out_of_memory_with_one_row_says_what_was_tried() -> None:
     model = OutOfMemoryAbove(0)
-    with pytest.raises(torch.OutOfMemoryError, match="after halving down from 6 rows"):
+    with pytest.raises(torch.OutOfMemoryError, match="after halving the chunk size from 6 rows"):
         score_masked_inputs(forward_of(model, torch.rand(1, 1, 4)), random_masks(1, 8, (4,)), ChunkSize(6))
     assert model.rows == [6, 3, 1]
 

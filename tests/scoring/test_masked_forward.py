@@ -98,8 +98,8 @@ def test_scores_are_float32_in_half_precision_and_float64_in_double() -> None:
         (torch.ones(2, 3, 4, dtype=torch.int64), TypeError, "got torch.int64. .*`additional_forward_args`"),
         (torch.rand(2, 3), ValueError, r"Expected inputs of shape N×C×spatial .*, but got shape \(2, 3\)"),
         (torch.rand(2, 3, 1, 1, 1, 1), ValueError, r"N×C×spatial .*, but got shape \(2, 3, 1, 1, 1, 1\)"),
-        (torch.rand(0, 3, 4), ValueError, r"at least one, but got \[0\]"),
-        ((torch.rand(2, 3, 4), torch.rand(3, 3, 4)), ValueError, r"at least one, but got \[2, 3\]"),
+        (torch.rand(0, 3, 4), ValueError, r"same non-zero number of examples, but got \[0\]"),
+        ((torch.rand(2, 3, 4), torch.rand(3, 3, 4)), ValueError, r"same non-zero number of examples, but got \[2, 3\]"),
     ],
 )
 def test_inputs_that_cannot_be_masked_are_an_error(inputs: Any, error: type[Exception], message: str) -> None:

@@ -33,7 +33,7 @@ def register_metric(metric: Metric) -> None:
     """
     check_choice("on", metric.on, On)
     if not metric.needs <= {*get_args(Need)}:
-        raise ValueError(f"Expected `needs` to hold 'label' or 'boxes' only, but got {sorted(metric.needs)}.")
+        raise ValueError(f"Expected `needs` to contain only 'label' or 'boxes', but got {sorted(metric.needs)}.")
     register(METRICS, metric.name, metric, "metric")
 
 

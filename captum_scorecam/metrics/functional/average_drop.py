@@ -184,7 +184,7 @@ def _average_gain_update(original_scores: Tensor, masked_scores: Tensor) -> Tens
 def _checked_scores(original: Tensor, masked: Tensor) -> tuple[Tensor, Tensor]:
     if original.shape != masked.shape or original.numel() == 0:
         raise ValueError(
-            "Expected original and masked scores of one shape, with at least one example, "
+            "Expected original and masked scores of the same shape with at least one example, "
             f"but got shapes {tuple(original.shape)} and {tuple(masked.shape)}."
         )
     if not (original.isfinite().all() and masked.isfinite().all()):

@@ -121,8 +121,8 @@ def _region_masks(regions: Tensor | Sequence[Tensor], maps: Tensor) -> Tensor:
     empty = ~masks.flatten(1).any(1)
     if empty.any():
         raise ValueError(
-            f"Expected regions with at least one pixel in the image, but got {int(empty.sum())} without, "
-            f"the first of them of example {int(empty.nonzero()[0])}."
+            f"Expected every region to contain at least one pixel of its image, but {int(empty.sum())} do not, "
+            f"the first for example {int(empty.nonzero()[0])}."
         )
     return masks
 
@@ -130,7 +130,7 @@ def _region_masks(regions: Tensor | Sequence[Tensor], maps: Tensor) -> Tensor:
 def _checked_boxes(regions: Tensor | Sequence[Tensor]) -> list[Tensor]:
     all_boxes = list(regions)
     if not all_boxes:
-        raise ValueError("Expected regions of at least one image, but got none.")
+        raise ValueError("Expected regions for at least one image, but got none.")
     for example, boxes in enumerate(all_boxes):
         if not isinstance(boxes, Tensor):
             raise TypeError(f"Expected `regions` to be tensors, but got {type(boxes).__name__} for example {example}.")

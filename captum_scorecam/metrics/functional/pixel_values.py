@@ -23,7 +23,7 @@ def channel_sums(attributions: Tensor) -> Tensor:
     if not finite.all():
         raise ValueError(
             f"Expected finite attributions, but got NaN or Inf for {int((~finite).sum())} of {len(finite)} examples, "
-            f"the first of them example {int((~finite).nonzero()[0])}."
+            f"the first for example {int((~finite).nonzero()[0])}."
         )
     return attributions.detach().to(working_dtype(attributions.dtype)).sum(1, keepdim=True)
 

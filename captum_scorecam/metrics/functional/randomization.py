@@ -151,8 +151,8 @@ def _check_vary(maps: Tensor) -> None:
     constant = ~varies(maps).squeeze(1)
     if constant.any():
         raise ValueError(
-            "Expected original maps that vary, since nothing can be similar to a constant one, "
-            f"but got {int(constant.sum())} constant, the first of them of example {int(constant.nonzero()[0])}."
+            "Expected original maps that are not constant, since similarity to a constant map is undefined, "
+            f"but {int(constant.sum())} are constant, the first for example {int(constant.nonzero()[0])}."
         )
 
 

@@ -16,7 +16,9 @@ from tests.support.small_net import Net, images
 @each(OURS, lambda method: method.of_layer)
 def test_layer_that_cannot_be_explained_is_refused(method: Method) -> None:
     net, x = Net(), images()
-    with pytest.raises(ValueError, match=r"Expected `layer` to run in the forward of `forward_func`, but .*ReLU\(\)"):
+    with pytest.raises(
+        ValueError, match=r"Expected `layer` to run in the forward pass of `forward_func`, but .*ReLU\(\)"
+    ):
         method.explain(net, nn.ReLU(), x, 2)
     with pytest.raises(ValueError, match=r"shape N×K×spatial \(1 to 3 spatial dimensions\), but got shape \(2, "):
         method.explain(net, net.fc, x, 2)
@@ -36,9 +38,9 @@ def test_inputs_that_cannot_be_masked_are_refused_before_any_forward(method: Met
         method.explain(net, net.relu, x.long(), 2)
     with pytest.raises(ValueError, match=r"shape N×C×spatial \(1 to 3 spatial dimensions\), but got shape \(12, 10\)"):
         method.explain(net, net.relu, x[0, 0], 2)
-    with pytest.raises(ValueError, match=r"same number of examples, at least one, but got \[2, 1\]"):
+    with pytest.raises(ValueError, match=r"same non-zero number of examples, but got \[2, 1\]"):
         method.explain(net, net.relu, (x, x[:1]), 2)
-    with pytest.raises(ValueError, match=r"same number of examples, at least one, but got \[0\]"):
+    with pytest.raises(ValueError, match=r"same non-zero number of examples, but got \[0\]"):
         method.explain(net, net.relu, x[:0], 2)
     assert net.forwards == 0
 

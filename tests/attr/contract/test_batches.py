@@ -203,7 +203,7 @@ def test_layer_that_runs_twice_is_explained_at_its_last_call_with_a_warning(meth
     net, x = Twice(), images()
     expected = method.expected(net, net.relu, x, 2, attribute_to_layer_input=at_input)
     assert method.in_input_space or tuple(expected[0].shape[2:]) == (3, 2)
-    with pytest.warns(UserWarning, match=r"layer ReLU\(\) ran 2 times in one forward; its last call is") as caught:
+    with pytest.warns(UserWarning, match=r"layer ReLU\(\) ran 2 times in one forward pass; its last call is") as caught:
         actual = method.explain(net, net.relu, x, 2, attribute_to_layer_input=at_input)
     assert len(caught) == 1
     method.assert_close(actual, expected)

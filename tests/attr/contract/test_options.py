@@ -171,7 +171,7 @@ def test_option_given_to_a_call_says_where_it_belongs(attribution: type[Attribut
     for option, value in GOOD_OPTIONS[attribution].items():
         message = (
             f"`{option}` is an option of {name}, not of {name}.{entry}: "
-            f"give it to the constructor, as in {name}(..., {option}={value!r})."
+            f"pass it to the constructor, as in {name}(..., {option}={value!r})."
         )
         with pytest.raises(TypeError, match=re.escape(message)):
             getattr(made(attribution, net), entry)(x, [2], **{option: value})

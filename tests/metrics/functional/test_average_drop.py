@@ -291,7 +291,7 @@ MISFIT = r"Expected attributions .* not larger than the input \(1, 3, 4, 6\), bu
         (torch.ones(1, 4, 6), MISFIT),
         (
             torch.tensor([[[[0.0, float("nan")]]]]),
-            "Expected finite attributions, but got NaN or Inf for 1 of 1 examples, the first of them example 0",
+            "Expected finite attributions, but got NaN or Inf for 1 of 1 examples, the first for example 0",
         ),
         ((torch.ones(1, 1, 4, 6),) * 2, "Expected an attribution for each of 1 inputs, but got 2"),
     ],

@@ -177,11 +177,11 @@ def test_tolerance_out_of_range(tolerance: float) -> None:
     [
         (
             [PATCH_BOX, torch.empty(0, 4)],
-            "Expected regions with at least one pixel in the image, but got 1 without, the first of them of example 1",
+            "Expected every region to contain at least one pixel of its image, but 1 do not, the first for example 1",
         ),
-        ([PATCH_BOX, torch.tensor([[2, 2, 2, 4]])], "but got 1 without, the first of them of example 1"),
-        ([torch.tensor([[6, 0, 9, 4]]), PATCH_BOX], "but got 1 without, the first of them of example 0"),
-        (torch.zeros(2, 4, 6, dtype=torch.bool), "but got 2 without, the first of them of example 0"),
+        ([PATCH_BOX, torch.tensor([[2, 2, 2, 4]])], "but 1 do not, the first for example 1"),
+        ([torch.tensor([[6, 0, 9, 4]]), PATCH_BOX], "but 1 do not, the first for example 0"),
+        (torch.zeros(2, 4, 6, dtype=torch.bool), "but 2 do not, the first for example 0"),
         ([PATCH_BOX], r"shape \(2, 4, 6\).*regions of shape \(1, 4, 6\)"),
         (torch.ones(2, 6, 4, dtype=torch.bool), r"regions of shape \(2, 6, 4\)"),
         ([PATCH_BOX, torch.tensor([2, 1, 5, 3])], r"got shape \(4,\) for example 1"),
@@ -191,7 +191,7 @@ def test_tolerance_out_of_range(tolerance: float) -> None:
             [PATCH_BOX, torch.tensor([[2.0, 1.0, float("nan"), 3.0]])],
             "Expected finite boxes x1, y1, x2, y2 .* for example 1",
         ),
-        ([], "Expected regions of at least one image, but got none"),
+        ([], "Expected regions for at least one image, but got none"),
     ],
 )
 def test_malformed_regions(game: Any, regions: Any, message: str) -> None:

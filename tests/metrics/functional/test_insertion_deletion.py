@@ -229,5 +229,5 @@ def test_one_row_per_example_and_step(metric: Any) -> None:
 
 @pytest.mark.parametrize("metric", METRICS)
 def test_attributions_must_be_finite(metric: Any) -> None:
-    with pytest.raises(ValueError, match="NaN or Inf for 1 of 2 examples, the first of them example 1"):
+    with pytest.raises(ValueError, match="NaN or Inf for 1 of 2 examples, the first for example 1"):
         metric(EvidenceModel(), ones(2), torch.cat([perfect(), perfect() / 0]), 0)

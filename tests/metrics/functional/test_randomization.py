@@ -366,7 +366,7 @@ def test_layer_attributions_at_their_own_resolution(method: Any) -> None:
         (lambda x: x * float("nan"), "Expected finite attributions, but got NaN or Inf for 2 of 2 examples"),
         (lambda x: x.flatten(1), r"Expected `explain` to return one tensor N×C×spatial, but got \(2, 324\)"),
         (lambda x: (x,), "Expected `explain` to return one tensor N×C×spatial, but got tuple"),
-        (lambda x: 0 * x, "nothing can be similar to a constant one, but got 2 constant"),
+        (lambda x: 0 * x, "similarity to a constant map is undefined, but 2 are constant"),
     ],
 )
 def test_malformed_explanations(explain: Any, message: str) -> None:
