@@ -135,7 +135,7 @@ class ScoreCAM(LayerAttribution, PerturbationAttribution):
 
     @property
     def multiplies_by_inputs(self) -> bool:
-        """False, as for LayerGradCam: the map weights activations, not differences between inputs and baselines."""
+        """False, as for LayerGradCam, since the map weights activations, not differences between inputs and baselines."""
         return False
 
     @log_usage()
