@@ -143,8 +143,10 @@ class MeaningfulPerturbation(PerturbationAttribution):
                 f"Expected `baselines` only with perturbation='baseline', but the perturbation is "
                 f"{self.perturbation!r}."
             )
-        forward = MaskedForward.of(self.forward_func, inputs, [target], additional_forward_args, baselines, self.score)
-        size = _mask_size(self.grid_size, forward.sizes)
+        forward = MaskedForward.from_call(
+            self.forward_func, inputs, [target], additional_forward_args, baselines, self.score
+        )
+        size = _grid_size(self.grid_size, forward.sizes)
         progress = f"{self.get_name()} attribution" if show_progress else None
         with unchanged_model_state(forward.inputs) as state:
             with state.recorded():
@@ -160,7 +162,7 @@ class MeaningfulPerturbation(PerturbationAttribution):
         return over_channels(deleted, inputs)
 
 
-def _mask_size(grid_size: int | Sequence[int], sizes: tuple[tuple[int, ...], ...]) -> tuple[int, ...]:
+def _grid_size(grid_size: int | Sequence[int], sizes: tuple[tuple[int, ...], ...]) -> tuple[int, ...]:
     cells = cells_per_dimension(grid_size, sizes)
     # With more cells than pixels, some cells would affect no pixel.
     return tuple(min(n, max(pixels)) for n, pixels in zip(cells, zip(*sizes, strict=True), strict=True))

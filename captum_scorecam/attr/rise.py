@@ -192,8 +192,10 @@ class RISE(PerturbationAttribution):
         with_squares: bool = False,
     ) -> ScoredMasks:
         """Runs the masked forward passes and sums the masks, weighted by their scores."""
-        forward = MaskedForward.of(self.forward_func, inputs, targets, additional_forward_args, baselines, self.score)
-        chunk_size = self._chunk_sizes.of(self.forward_func, forward.inputs, perturbations_per_eval)
+        forward = MaskedForward.from_call(
+            self.forward_func, inputs, targets, additional_forward_args, baselines, self.score
+        )
+        chunk_size = self._chunk_sizes.get(self.forward_func, forward.inputs, perturbations_per_eval)
         progress = f"{self.get_name()} attribution" if show_progress else None
         scored = ScoredMasks(self.n_masks, self.keep_probability, with_squares)
         with unchanged_model_state(forward.inputs) as state:

@@ -227,8 +227,10 @@ class ScoreCAM(LayerAttribution, PerturbationAttribution):
             Same as :meth:`attribute`, and ValueError if there is no target.
         """
         _check_tolerance_of_call(self.tolerance, attr_dim_summation, process_group)
-        forward = MaskedForward.of(self.forward_func, inputs, targets, additional_forward_args, baselines, self.score)
-        chunk_size = self._chunk_sizes.of(self.forward_func, forward.inputs, perturbations_per_eval)
+        forward = MaskedForward.from_call(
+            self.forward_func, inputs, targets, additional_forward_args, baselines, self.score
+        )
+        chunk_size = self._chunk_sizes.get(self.forward_func, forward.inputs, perturbations_per_eval)
         progress = f"{self.get_name()} attribution" if show_progress else None
         self.last_run = RunStatistics()
         maps = []
@@ -240,7 +242,7 @@ class ScoreCAM(LayerAttribution, PerturbationAttribution):
                 activations = from_first_rank(activations, process_group)
             baseline_scores = score_baselines(forward, chunk_size) if self.channel_weighting == "increase" else None
             for activation in activations:
-                masks = ChannelMasks.of(activation, forward.sizes, self.max_channels)
+                masks = ChannelMasks.from_activations(activation, forward.sizes, self.max_channels)
                 _warn_of_constant_maps(masks)
                 if self.tolerance is None:
                     scores = score_masked_inputs(forward, masks, chunk_size, progress, process_group)
@@ -249,7 +251,7 @@ class ScoreCAM(LayerAttribution, PerturbationAttribution):
                     bound = self.tolerance
                     scores, rows = scores_within_tolerance(forward, masks, activation, bound, chunk_size, progress)
                 weights = channel_weights(
-                    masks.of_channels(scores), masks.index >= 0, self.channel_weighting, baseline_scores
+                    masks.by_channel(scores), masks.index >= 0, self.channel_weighting, baseline_scores
                 )
                 maps.append(weighted_maps(activation, weights, attr_dim_summation))
                 self.last_run = self.last_run.plus(masks, rows, chunk_size.rows)
@@ -266,7 +268,7 @@ class ScoreCAM(LayerAttribution, PerturbationAttribution):
             attribute_to_layer_input,
         )
         maps = checked_activation_maps(activations, forward.inputs, self.activation_transform)
-        forward.class_scores.of_examples(output)
+        forward.class_scores.select_examples(output)
         return maps, output
 
 

@@ -50,7 +50,7 @@ class ChannelMasks:
     n_constant: int
 
     @classmethod
-    def of(
+    def from_activations(
         cls, activations: Tensor, sizes: tuple[tuple[int, ...], ...], max_channels: int | None = None
     ) -> ChannelMasks:
         """Computes the distinct masks of activations N×K×spatial for inputs of the given spatial sizes."""
@@ -67,7 +67,7 @@ class ChannelMasks:
         return cls(scaled[first].reshape(-1, 1, *maps.shape[2:]), examples[first], index, sizes, n_constant)
 
     @classmethod
-    def of_baselines(cls, n_examples: int, sizes: tuple[tuple[int, ...], ...], like: Tensor) -> ChannelMasks:
+    def from_baselines(cls, n_examples: int, sizes: tuple[tuple[int, ...], ...], like: Tensor) -> ChannelMasks:
         """Returns one all-zero mask per example, which leaves only the baseline."""
         examples = torch.arange(n_examples, device=like.device)
         maps = like.new_zeros(n_examples, *[1] * (1 + len(sizes[0])), dtype=working_dtype(like.dtype))
@@ -80,7 +80,7 @@ class ChannelMasks:
         """Returns the masks at the given rows: one tensor per input, len(rows)×1×size, in [0, 1]."""
         return tuple(min_max_normalize(resize(self.maps[rows], size)) for size in self.sizes)
 
-    def of_channels(self, scores: Tensor) -> Tensor:
+    def by_channel(self, scores: Tensor) -> Tensor:
         """Maps scores of masks, P×T, to scores of channels, N×K×T; 0 for channels without a mask."""
         return torch.cat([scores, scores.new_zeros(1, scores.shape[1])])[self.index]
 

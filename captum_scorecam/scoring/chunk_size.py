@@ -104,7 +104,7 @@ class ChunkSizes:
     def __init__(self) -> None:
         self._tuned: dict[Hashable, ChunkSize] = {}
 
-    def of(self, forward_func: ForwardFunction, inputs: Tensors, perturbations_per_eval: int | None) -> ChunkSize:
+    def get(self, forward_func: ForwardFunction, inputs: Tensors, perturbations_per_eval: int | None) -> ChunkSize:
         """Returns the chunk size for masked forward passes of `inputs`.
 
         Args:

@@ -89,7 +89,7 @@ def score_masked_inputs(
 
 def score_baselines(forward: MaskedForward, chunk_size: ChunkSize) -> Tensor:
     """Returns f^c(B) for each example, N×T: the scores under an all-zero mask."""
-    masks = ChannelMasks.of_baselines(len(forward.inputs[0]), forward.sizes, forward.inputs[0])
+    masks = ChannelMasks.from_baselines(len(forward.inputs[0]), forward.sizes, forward.inputs[0])
     return score_masked_inputs(forward, masks, chunk_size)
 
 

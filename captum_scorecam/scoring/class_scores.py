@@ -107,7 +107,7 @@ class ClassScores:
         self._positions = [_positions(target, device) for target in self._targets]
         self._n_examples = n_examples
 
-    def of_examples(self, output: Any) -> Tensor:
+    def select_examples(self, output: Any) -> Tensor:
         """Returns the scores N×T of a forward pass of the unmasked examples.
 
         Raises:
@@ -121,7 +121,7 @@ class ClassScores:
             raise ValueError("Expected finite scores of the inputs, but got NaN or Inf.")
         return selected
 
-    def of_rows(self, output: Any, examples: Tensor) -> Tensor:
+    def select_rows(self, output: Any, examples: Tensor) -> Tensor:
         """Returns the scores R×T of a forward pass in which row r is a masked copy of example ``examples[r]``."""
         scores = row_scores(self._score, output, len(examples))
         rows = torch.arange(len(examples), device=scores.device)

@@ -36,7 +36,7 @@ class MaskedForward:
     channels_last: bool
 
     @classmethod
-    def of(
+    def from_call(
         cls,
         forward_func: ForwardFunction,
         inputs: Tensor | Tensors,
@@ -89,11 +89,11 @@ class MaskedForward:
             Tensor: R×T, one column per target, in float32 (float64 for float64).
         """
         masked = tuple(
-            blend(self._of_rows(x, examples), mask, self._of_rows(baseline, examples))
+            blend(self._rows(x, examples), mask, self._rows(baseline, examples))
             for x, mask, baseline in zip(self.inputs, masks, self.baselines, strict=True)
         )
-        arguments = tuple(self._of_rows(argument, examples) for argument in self.additional_forward_args)
-        return self.class_scores.of_rows(self._forward(masked, arguments), examples)
+        arguments = tuple(self._rows(argument, examples) for argument in self.additional_forward_args)
+        return self.class_scores.select_rows(self._forward(masked, arguments), examples)
 
     def unmasked_scores(self) -> Tensor:
         """Returns f^c(X) for each example, N×T; validates targets and output before any masked forward pass.
@@ -103,9 +103,9 @@ class MaskedForward:
             AssertionError, IndexError, RuntimeError: Captum's errors for a target that is missing or out of range.
         """
         copies = tuple(x.clone() for x in self.inputs)
-        return self.class_scores.of_examples(self._forward(copies, self.additional_forward_args))
+        return self.class_scores.select_examples(self._forward(copies, self.additional_forward_args))
 
-    def _of_rows(self, value: Any, examples: Tensor) -> Any:
+    def _rows(self, value: Any, examples: Tensor) -> Any:
         n_examples = len(self.inputs[0])
         if not isinstance(value, Tensor) or value.dim() == 0 or len(value) != n_examples:
             return value

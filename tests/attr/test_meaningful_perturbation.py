@@ -69,7 +69,7 @@ def test_total_variation_of_a_ramp_of_every_rank(rank: int) -> None:
 def test_losses_by_hand() -> None:
     # f = Σ (B + m (X - B)) with X = 1, 2, 3, 4 and B = 1: 1 + (1 + .5 · 1) + (1 + 0) + (1 + 1 · 3) = 7.5
     # λ1 |1 - m| = .1 · (1 + .5 + 1 + 0) = .25; λ2 TV = .01 · (.5³ + .5³ + 1) = .0125
-    forward = MaskedForward.of(total, torch.tensor([[[1.0, 2.0, 3.0, 4.0]]]), [None], None, 1.0, "output")
+    forward = MaskedForward.from_call(total, torch.tensor([[[1.0, 2.0, 3.0, 4.0]]]), [None], None, 1.0, "output")
     matrices = upsampling((4,), forward.sizes, 0.0, forward.inputs[0])
     game = DeletionGame(forward, lambda: forward.baselines, matrices, 0.1, 0.01, 3.0)
     losses = game.losses(torch.tensor([[[0.0, 0.5, 0.0, 1.0]]]), [0])
@@ -87,7 +87,9 @@ def test_shifted_by_hand() -> None:
 @pytest.mark.parametrize("size", [(30,), (17, 22), (9, 8, 10)])
 def test_upsampling_is_interpolation_and_then_a_gaussian_blur(size: tuple[int, ...]) -> None:
     masks = torch.rand(2, 1, *(4, 5, 3)[: len(size)], generator=seeded(), dtype=torch.float64)
-    forward = MaskedForward.of(total, torch.zeros(2, 1, *size, dtype=torch.float64), [None], None, None, "output")
+    forward = MaskedForward.from_call(
+        total, torch.zeros(2, 1, *size, dtype=torch.float64), [None], None, None, "output"
+    )
     matrices = upsampling(masks.shape[2:], forward.sizes, 2.0, masks)
     (actual,) = DeletionGame(forward, lambda: (), matrices, 0.0, 0.0, 3.0).upsampled(masks)
     torch.testing.assert_close(actual, smooth(resize(masks, size), 2.0))
@@ -128,14 +130,14 @@ def test_first_mask_is_the_smallest_circle_that_takes_the_score() -> None:
     # first example and of 7/8 for the second, so all cells up to there are deleted
     x = torch.zeros(2, 1, 8)
     x[0, 0, 2], x[1, 0, 7] = 1, 1
-    forward = MaskedForward.of(total, x, [None], None, 0.0, "output")
+    forward = MaskedForward.from_call(total, x, [None], None, 0.0, "output")
     matrices = upsampling((8,), forward.sizes, 0.0, x)
     circles = DeletionGame(forward, lambda: forward.baselines, matrices, 0.0, 0.0, 3.0).circles()
     assert circles[:, 0].tolist() == [[1, 1, 0, 0, 0, 0, 1, 1], [0] * 8]
 
 
 def test_circle_is_empty_where_the_perturbation_takes_nothing_away() -> None:
-    forward = MaskedForward.of(lambda x: -total(x), torch.ones(1, 1, 8), [None], None, 0.0, "output")
+    forward = MaskedForward.from_call(lambda x: -total(x), torch.ones(1, 1, 8), [None], None, 0.0, "output")
     matrices = upsampling((8,), forward.sizes, 0.0, forward.inputs[0])
     assert DeletionGame(forward, lambda: forward.baselines, matrices, 0.0, 0.0, 3.0).circles().tolist() == [[[1] * 8]]
 

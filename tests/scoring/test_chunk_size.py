@@ -106,23 +106,23 @@ def test_halving_ends_tuning_and_tells_what_was_tried() -> None:
 def test_sizes_are_kept_for_model_shape_dtype_and_autocast() -> None:
     sizes, model = ChunkSizes(), nn.Identity()
     x = torch.rand(2, 3, 4, 4)
-    first = sizes.of(model, (x,), None)
-    assert sizes.of(model, (torch.rand(5, 3, 4, 4),), None) is first
-    assert sizes.of(model, (x.double(),), None) is not first
-    assert sizes.of(model, (torch.rand(2, 3, 8, 8),), None) is not first
+    first = sizes.get(model, (x,), None)
+    assert sizes.get(model, (torch.rand(5, 3, 4, 4),), None) is first
+    assert sizes.get(model, (x.double(),), None) is not first
+    assert sizes.get(model, (torch.rand(2, 3, 8, 8),), None) is not first
     with torch.autocast("cpu", torch.bfloat16):
-        assert sizes.of(model, (x,), None) is not first
+        assert sizes.get(model, (x,), None) is not first
 
 
 def test_a_given_size_counts_examples_and_is_obeyed() -> None:
-    size = ChunkSizes().of(nn.Identity(), (torch.rand(3, 1, 2),), 4)
+    size = ChunkSizes().get(nn.Identity(), (torch.rand(3, 1, 2),), 4)
     assert (size.rows, size.tuning) == (12, False)
 
 
 @pytest.mark.parametrize(("given", "error"), [(0, ValueError), (-1, ValueError), (2.0, TypeError), ("8", TypeError)])
 def test_a_bad_size_is_an_error(given: object, error: type[Exception]) -> None:
     with pytest.raises(error, match=f"Expected `perturbations_per_eval` .* but got {given!r}"):
-        ChunkSizes().of(nn.Identity(), (torch.rand(1, 1, 2),), given)  # type: ignore[arg-type]
+        ChunkSizes().get(nn.Identity(), (torch.rand(1, 1, 2),), given)  # type: ignore[arg-type]
 
 
 def test_compiled_functions_models_and_parts_are_seen() -> None:
@@ -141,7 +141,7 @@ def test_compiled_functions_models_and_parts_are_seen() -> None:
 
 def test_a_compiled_forward_gets_one_size_and_padding() -> None:
     compiled = torch.compile(nn.Identity(), backend="eager")
-    size = ChunkSizes().of(compiled, (torch.rand(1, 1, 2),), None)
+    size = ChunkSizes().get(compiled, (torch.rand(1, 1, 2),), None)
     assert not size.tuning
     assert len(size.next_rows(0, 3, CPU)) == size.rows
 

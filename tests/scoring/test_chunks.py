@@ -83,6 +83,6 @@ def test_chunks_come_with_their_rows_and_masks() -> None:
 
 def test_no_masks_give_no_scores_and_no_forward() -> None:
     model = OutOfMemoryAbove(9)
-    masks = ChannelMasks.of(torch.ones(1, 3, 4), ((4,),))
+    masks = ChannelMasks.from_activations(torch.ones(1, 3, 4), ((4,),))
     assert score_masked_inputs(forward_of(model, torch.rand(1, 1, 4)), masks, ChunkSize(2)).shape == (0, 1)
     assert model.rows == []

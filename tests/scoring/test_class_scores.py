@@ -83,35 +83,35 @@ def test_probabilities_are_told_by_sign_and_sum(scores: list[list[float]], expec
     "target", [2, torch.tensor(2), torch.tensor([2]), (2,), [2, 2], torch.tensor([2, 2]), [(2,)] * 2]
 )
 def test_one_target_for_all_examples(target: Any) -> None:
-    assert scores_of(target).of_examples(OUTPUT[:2]).tolist() == [[2], [12]]
-    assert scores_of(target).of_rows(OUTPUT, EXAMPLES).tolist() == [[2], [12], [22], [32]]
+    assert scores_of(target).select_examples(OUTPUT[:2]).tolist() == [[2], [12]]
+    assert scores_of(target).select_rows(OUTPUT, EXAMPLES).tolist() == [[2], [12], [22], [32]]
 
 
 @pytest.mark.parametrize("target", [[0, 2], torch.tensor([0, 2]), [(0,), (2,)]])
 def test_a_target_of_each_example_follows_its_rows(target: Any) -> None:
-    assert scores_of(target).of_examples(OUTPUT[:2]).tolist() == [[0], [12]]
-    assert scores_of(target).of_rows(OUTPUT, EXAMPLES).tolist() == [[0], [12], [22], [30]]
+    assert scores_of(target).select_examples(OUTPUT[:2]).tolist() == [[0], [12]]
+    assert scores_of(target).select_rows(OUTPUT, EXAMPLES).tolist() == [[0], [12], [22], [30]]
 
 
 def test_several_targets_stand_side_by_side() -> None:
-    assert scores_of(1, [0, 2]).of_rows(OUTPUT, EXAMPLES).tolist() == [[1, 0], [11, 12], [21, 22], [31, 30]]
+    assert scores_of(1, [0, 2]).select_rows(OUTPUT, EXAMPLES).tolist() == [[1, 0], [11, 12], [21, 22], [31, 30]]
 
 
 @pytest.mark.parametrize(("target", "expected"), [((1, 0), [2, 6]), ([(1, 0), (0, 1)], [2, 5])])
 def test_targets_of_pixels(target: Any, expected: list[float]) -> None:
     output = torch.arange(8.0).view(2, 2, 2)
-    assert scores_of(target).of_rows(output, torch.tensor([0, 1]))[:, 0].tolist() == expected
+    assert scores_of(target).select_rows(output, torch.tensor([0, 1]))[:, 0].tolist() == expected
 
 
 @pytest.mark.parametrize("output", [torch.tensor([3.0, 4.0]), torch.tensor([[3.0], [4.0]])])
 def test_one_value_per_example_needs_no_target(output: Tensor) -> None:
-    assert scores_of(None).of_examples(output).tolist() == [[3], [4]]
-    assert scores_of(None).of_rows(output, torch.tensor([1, 0])).tolist() == [[3], [4]]
+    assert scores_of(None).select_examples(output).tolist() == [[3], [4]]
+    assert scores_of(None).select_rows(output, torch.tensor([1, 0])).tolist() == [[3], [4]]
 
 
 def test_missing_targets_and_targets_of_another_batch_are_captums_errors() -> None:
     with pytest.raises(AssertionError, match="Target not provided when necessary"):
-        scores_of(None).of_examples(OUTPUT[:2])
+        scores_of(None).select_examples(OUTPUT[:2])
     with pytest.raises(AssertionError, match="does not match with the number of targets"):
         scores_of([0, 1, 2])
 
@@ -120,9 +120,9 @@ def test_missing_targets_and_targets_of_another_batch_are_captums_errors() -> No
 def test_an_output_of_another_number_of_rows_is_an_error(output: Tensor) -> None:
     expected = f"Expected an output with one row per input row, but got shape {tuple(output.shape)} for"
     with pytest.raises(ValueError, match=re.escape(f"{expected} 2 input rows")):
-        scores_of(0).of_examples(output)
+        scores_of(0).select_examples(output)
     with pytest.raises(ValueError, match=re.escape(f"{expected} 4 input rows")):
-        scores_of(0).of_rows(output, EXAMPLES)
+        scores_of(0).select_rows(output, EXAMPLES)
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf])
@@ -130,8 +130,8 @@ def test_a_score_of_an_example_that_is_not_finite_is_an_error(value: float) -> N
     output = OUTPUT[:2].clone()
     output[1, 2] = value
     with pytest.raises(ValueError, match="Expected finite scores of the inputs, but got NaN or Inf"):
-        scores_of(2).of_examples(output)
-    assert scores_of(1).of_examples(output).tolist() == [[1], [11]]  # nobody wants the other class
+        scores_of(2).select_examples(output)
+    assert scores_of(1).select_examples(output).tolist() == [[1], [11]]  # nobody wants the other class
 
 
 def test_zeros_have_the_scores_dtype() -> None:

@@ -117,11 +117,11 @@ def test_inputs_that_cannot_be_masked_are_an_error(inputs: Any, error: type[Exce
 )
 def test_targets_that_are_no_sequence_are_an_error(targets: Any, error: type[Exception], message: str) -> None:
     with pytest.raises(error, match=message):
-        MaskedForward.of(total, torch.rand(2, 1, 2), targets, None, None, "output")
+        MaskedForward.from_call(total, torch.rand(2, 1, 2), targets, None, None, "output")
 
 
 def test_sizes_are_those_of_each_input() -> None:
     forward = forward_of(total, (torch.rand(2, 3, 4, 5), torch.rand(2, 1, 6)))
     assert forward.sizes == ((4, 5), (6,))
-    masks = ChannelMasks.of(torch.rand(2, 3, 2, 2), forward.sizes[:1])
+    masks = ChannelMasks.from_activations(torch.rand(2, 3, 2, 2), forward.sizes[:1])
     assert masks[torch.tensor([0])][0].shape[2:] == (4, 5)

@@ -16,9 +16,9 @@ def forward_of(
     model: Callable[..., Any], inputs: Tensor | tuple[Tensor, ...], target: Any = 0, **options: Any
 ) -> MaskedForward:
     options = {"additional_forward_args": None, "baselines": None, "score": "output"} | options
-    return MaskedForward.of(model, inputs, [target], **options)
+    return MaskedForward.from_call(model, inputs, [target], **options)
 
 
 def random_masks(n_examples: int, n_channels: int, size: tuple[int, ...]) -> ChannelMasks:
     generator = torch.Generator().manual_seed(0)
-    return ChannelMasks.of(torch.rand(n_examples, n_channels, *size, generator=generator), (size,))
+    return ChannelMasks.from_activations(torch.rand(n_examples, n_channels, *size, generator=generator), (size,))

@@ -88,7 +88,7 @@ def masked_input_scores(
     """
     _check_options(keep_fraction, mask)
     resolved = resolve_baselines(inputs, baselines)
-    forward = MaskedForward.of(forward_func, inputs, [target], additional_forward_args, resolved, score)
+    forward = MaskedForward.from_call(forward_func, inputs, [target], additional_forward_args, resolved, score)
     masks = _masks(pixel_values(attributions, forward.inputs), keep_fraction, mask)
     # Both versions of an example run through the same kernels, so that equal inputs get equal scores.
     pairs = torch.stack([torch.ones_like(masks), masks], 1).flatten(0, 1)

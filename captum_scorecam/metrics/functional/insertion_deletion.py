@@ -71,7 +71,7 @@ def insertion(
             finite.
     """
     resolved = resolve_baselines(inputs, baselines)
-    forward = MaskedForward.of(forward_func, inputs, [target], additional_forward_args, resolved, score)
+    forward = MaskedForward.from_call(forward_func, inputs, [target], additional_forward_args, resolved, score)
     return _curve(forward, attributions, step, perturbations_per_eval, keeps_highest=True)
 
 
@@ -98,7 +98,7 @@ def deletion(
         PerturbationCurve: `fractions` S, `scores` N×S and `auc` N.
     """
     resolved = resolve_baselines(inputs, baselines)
-    forward = MaskedForward.of(forward_func, inputs, [target], additional_forward_args, resolved, score)
+    forward = MaskedForward.from_call(forward_func, inputs, [target], additional_forward_args, resolved, score)
     return _curve(forward, attributions, step, perturbations_per_eval, keeps_highest=False)
 
 

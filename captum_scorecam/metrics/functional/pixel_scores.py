@@ -25,7 +25,7 @@ def score_pixel_masks(forward: MaskedForward, masks: Masks, perturbations_per_ev
     Raises:
         TypeError, ValueError: If `perturbations_per_eval` is not an int of at least 1, or a score is not finite.
     """
-    chunk_size = ChunkSizes().of(forward.forward_func, forward.inputs, perturbations_per_eval)
+    chunk_size = ChunkSizes().get(forward.forward_func, forward.inputs, perturbations_per_eval)
     with unchanged_model_state(forward.inputs) as state:
         with state.recorded():
             row = torch.zeros(1, dtype=torch.long, device=forward.device)
