@@ -18,7 +18,9 @@ from tests.support.score_cam import run_score_cam
 
 
 class Net(nn.Module):
-    def __init__(self) -> None:
+    """The maps of the layer `shifted` don't reach the output."""
+
+    def __init__(self, shift: float = 0.0) -> None:
         super().__init__()
         generator = torch.Generator().manual_seed(0)
         self.conv = nn.Conv2d(3, 7, 3, stride=2)
@@ -26,12 +28,16 @@ class Net(nn.Module):
         with torch.no_grad():
             for parameter in self.parameters():
                 parameter.copy_(torch.randn(parameter.shape, generator=generator))
+        self.shifted = nn.Identity()
+        self.shift = shift * torch.randn(7, 5, 4, generator=generator)
         self.rows = 0
         self.breaks = False
 
     def forward(self, x: Tensor) -> Any:
         self.rows += len(x)
-        output = self.fc(self.conv(x).relu().mean((2, 3)))
+        maps = self.conv(x)
+        self.shifted(maps + self.shift)
+        output = self.fc(maps.relu().mean((2, 3)))
         return output * torch.nan if self.breaks and self.rows > 3 else output
 
 
@@ -62,9 +68,11 @@ def run_rank(rank: int, port: int, folder: str) -> None:
         error = "none"
     except (RuntimeError, ValueError) as failure:
         error = str(failure)
+    net = Net(shift=rank).eval()
+    shifted = ScoreCAM(net, net.shifted).attribute(IMAGES, 0, process_group=dist.group.WORLD)
     group = weakref.ref(dist.group.WORLD)
     dist.destroy_process_group()
-    kept = {"maps": maps, "rows": rows, "error": error, "group_ended": group() is None}
+    kept = {"maps": maps, "rows": rows, "error": error, "shifted": shifted, "group_ended": group() is None}
     torch.save(kept, Path(folder) / f"{rank}.pt")
 
 
@@ -97,6 +105,15 @@ def test_each_rank_runs_half_of_the_masked_inputs(ranks: list[dict[str, Any]]) -
 def test_a_rank_that_fails_raises_its_error_and_the_other_does_not_wait(ranks: list[dict[str, Any]]) -> None:
     assert ranks[1]["error"].startswith("Expected finite scores, but got NaN or Inf for")
     assert ranks[0]["error"] == "Expected all 2 ranks to score their masked inputs, but 1 failed."
+
+
+def test_ranks_with_different_activations_return_the_map_of_the_first(ranks: list[dict[str, Any]]) -> None:
+    first, second = (Net(shift=rank).eval() for rank in range(2))
+    expected = ScoreCAM(first, first.shifted).attribute(IMAGES, 0)
+    for rank in ranks:
+        torch.testing.assert_close(rank["shifted"], expected, rtol=1e-5, atol=1e-7)
+    alone = ScoreCAM(second, second.shifted).attribute(IMAGES, 0)
+    assert not torch.allclose(alone, expected, rtol=0.1)
 
 
 def test_the_group_ends_when_its_user_destroys_it(ranks: list[dict[str, Any]]) -> None:

@@ -31,6 +31,19 @@ class Channels(nn.Module):
         return maps.mean((2, 3)) @ self.classes
 
 
+class TwoChannels(nn.Module):
+    """Channel 0 is 1 in one cell, channel 1 `height` in another. The probability of class 0 is 1 for every input."""
+
+    def __init__(self, height: float) -> None:
+        super().__init__()
+        self.maps = torch.tensor([[[[1.0, 0.0], [0.0, 0.0]], [[0.0, height], [0.0, 0.0]]]])
+        self.layer = nn.Identity()
+
+    def forward(self, x: Tensor) -> Any:
+        self.layer(self.maps.expand(len(x), -1, -1, -1))
+        return torch.tensor([[40.0, 0.0]]).expand(len(x), 2)
+
+
 def scaled(maps: Tensor) -> Tensor:
     low, high = maps.amin((2, 3), keepdim=True), maps.amax((2, 3), keepdim=True)
     return (maps - low) / (high - low)
@@ -53,6 +66,19 @@ def test_the_scaled_map_is_within_the_tolerance_and_rows_are_saved(tolerance: fl
     assert run.rows < run.channels - run.constant - run.shared
     assert run.omitted == run.channels - run.constant - run.shared - run.rows
     assert model.rows == run.rows + 3
+
+
+@pytest.mark.parametrize(("height", "rows"), [(0.29, 1), (0.31, 2)])
+def test_a_channel_is_omitted_only_if_it_changes_the_scaled_map_by_at_most_the_tolerance(
+    height: float, rows: int
+) -> None:
+    # With channel 0 alone, the map has a span of 1, and channel 1 can add between 0 and its height.
+    model = TwoChannels(height)
+    score_cam = ScoreCAM(model, model.layer, tolerance=0.3, **OPTIONS)
+    actual = score_cam.attribute(torch.rand(1, 3, 4, 4), 0, perturbations_per_eval=1)
+    assert last_run(score_cam).rows == rows
+    expected = torch.tensor([[[[1.0, height if rows == 2 else 0.0], [0.0, 0.0]]]])
+    torch.testing.assert_close(actual, expected, rtol=1e-6, atol=0)
 
 
 def test_a_tiny_tolerance_runs_everything_and_equals_the_exact_map() -> None:
