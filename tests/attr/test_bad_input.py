@@ -225,26 +225,6 @@ def test_output_that_has_not_one_row_per_input_row_raises(
     assert net.forwards <= 2
 
 
-@pytest.mark.parametrize("method", ["attribute", "attribute_targets"])
-@pytest.mark.parametrize(
-    ("value", "error", "message"),
-    [
-        (0, ValueError, "Expected `perturbations_per_eval` to be at least 1, but got 0."),
-        (-3, ValueError, "Expected `perturbations_per_eval` to be at least 1, but got -3."),
-        (1.5, TypeError, "Expected `perturbations_per_eval` to be an int, but got 1.5."),
-        ("many", TypeError, "Expected `perturbations_per_eval` to be an int, but got 'many'."),
-    ],
-)
-def test_bad_perturbations_per_eval_raises_before_any_forward(
-    value: Any, error: type[Exception], message: str, method: str
-) -> None:
-    net = Net()
-    explain = getattr(ScoreCAM(net, net.maps), method)
-    with pytest.raises(error, match=re.escape(message)):
-        explain(images(), 0 if method == "attribute" else [0, 1], perturbations_per_eval=value)
-    assert net.forwards == 0
-
-
 @pytest.mark.parametrize("dtype", [torch.int64, torch.uint8, torch.bool])
 @pytest.mark.parametrize("place", [0, 1])
 def test_integer_inputs_point_to_additional_forward_args(dtype: torch.dtype, place: int) -> None:
@@ -269,6 +249,17 @@ def test_grad_kwargs_warn_and_change_nothing() -> None:
     with pytest.warns(UserWarning, match="Score-CAM uses no gradients; `grad_kwargs` is ignored"):
         actual = ScoreCAM(net, net.maps).attribute(x, 0, grad_kwargs={"materialize_grads": True})
     torch.testing.assert_close(actual, plain, rtol=0, atol=0)
+
+
+def test_softmax_of_probabilities_warns_in_the_constructor_and_returns_a_map() -> None:
+    net, x = Net(), images()
+    options: dict[str, Any] = {"score": "probability", "channel_weighting": "softmax"}
+    with pytest.warns(UserWarning, match="The softmax of probabilities hardly varies over the channels"):
+        score_cam = ScoreCAM(net, net.maps, **options)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        actual = score_cam.attribute(x, 0)
+    torch.testing.assert_close(actual, naive_score_cam(net, net.maps, x, 0, **options))
 
 
 def test_softmax_of_a_model_that_ends_in_a_softmax_warns_and_goes_on() -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import reprlib
+from inspect import signature
 from typing import Any
 
 import pytest
@@ -14,19 +16,14 @@ from tests.support.attributions import METHODS, OURS, Method, each, options_of
 from tests.support.small_net import Net, images
 
 NAN = float("nan")
+WEIGHTING = "Expected `channel_weighting` to be 'softmax', 'increase' or 'score', but got "
 SCORE = "Expected `score` to be 'output', 'probability' or a callable, but got "
 
 BAD_OPTIONS: list[tuple[type[Attribution], str, Any, type[Exception], str]] = [
     (ScoreCAM, "score", "logit", ValueError, SCORE + "'logit'."),
     (ScoreCAM, "score", 3, ValueError, SCORE + "3."),
-    (
-        ScoreCAM,
-        "channel_weighting",
-        "sigmoid",
-        ValueError,
-        "Expected `channel_weighting` to be 'softmax', 'increase' or 'score', but got 'sigmoid'.",
-    ),
-    (ScoreCAM, "channel_weighting", 3, ValueError, "'softmax', 'increase' or 'score', but got 3."),
+    (ScoreCAM, "channel_weighting", "sigmoid", ValueError, WEIGHTING + "'sigmoid'."),
+    (ScoreCAM, "channel_weighting", 3, ValueError, WEIGHTING + "3."),
     (ScoreCAM, "activation_transform", 3, TypeError, "Expected `activation_transform` to be callable, but got 3."),
     (ScoreCAM, "max_channels", 0, ValueError, "Expected `max_channels` to be at least 1, but got 0."),
     (ScoreCAM, "max_channels", -1, ValueError, "Expected `max_channels` to be at least 1, but got -1."),
@@ -128,7 +125,7 @@ def test_every_option_has_a_bad_value() -> None:
 @pytest.mark.parametrize("attribution", GOOD_OPTIONS)
 def test_options_are_public_attributes(attribution: type[Attribution]) -> None:
     options = GOOD_OPTIONS[attribution]
-    assert set(options) == set(options_of(attribution))
+    assert list(options) == options_of(attribution)
     net = Net()
     explained = made(attribution, net, **options)
     assert {name: getattr(explained, name) for name in options} == options
@@ -154,43 +151,66 @@ def test_options_of_input_space_attribution() -> None:
 # --- Options in the wrong place --------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    ("attribution", "entry"),
-    [
-        (ScoreCAM, "attribute"),
-        (ScoreCAM, "attribute_targets"),
-        (RISE, "attribute"),
-        (RISE, "attribute_targets"),
-        (RISE, "attribute_with_error"),
-        (MeaningfulPerturbation, "attribute"),
-        (LayerGradCamPlusPlus, "attribute"),
-    ],
-)
-def test_option_given_to_a_call_says_where_it_belongs(attribution: type[Attribution], entry: str) -> None:
-    net, x, name = Net(), images(), attribution.__name__
+ENTRIES = [
+    (ScoreCAM, "attribute"),
+    (ScoreCAM, "attribute_targets"),
+    (RISE, "attribute"),
+    (RISE, "attribute_targets"),
+    (RISE, "attribute_with_error"),
+    (MeaningfulPerturbation, "attribute"),
+    (LayerGradCamPlusPlus, "attribute"),
+]
+
+
+def misplaced(attribution: type[Attribution], entry: str, option: str, value: Any) -> str:
+    name = attribution.__name__
+    return re.escape(
+        f"`{option}` is an option of {name}, not of {name}.{entry}: "
+        f"pass it to the constructor, as in {name}(..., {option}={reprlib.repr(value)})."
+    )
+
+
+@pytest.mark.parametrize(("attribution", "entry"), ENTRIES)
+def test_constructor_option_passed_to_a_call_raises_type_error(attribution: type[Attribution], entry: str) -> None:
+    net = Net()
     for option, value in GOOD_OPTIONS[attribution].items():
-        message = (
-            f"`{option}` is an option of {name}, not of {name}.{entry}: "
-            f"pass it to the constructor, as in {name}(..., {option}={value!r})."
-        )
-        with pytest.raises(TypeError, match=re.escape(message)):
-            getattr(made(attribution, net), entry)(x, [2], **{option: value})
-    with pytest.raises(TypeError, match=rf"{entry}\(\) got an unexpected keyword argument 'n_mask'"):
-        getattr(made(attribution, net), entry)(x, [2], n_mask=3)
+        with pytest.raises(TypeError, match=misplaced(attribution, entry, option, value)):
+            getattr(made(attribution, net), entry)(images(), [2], **{option: value})
     assert net.forwards == 0
 
 
 @pytest.mark.parametrize("attribution", GOOD_OPTIONS)
-def test_option_given_through_captums_tools_says_where_it_belongs(attribution: type[Attribution]) -> None:
+def test_constructor_option_passed_through_captums_tools_raises_type_error(attribution: type[Attribution]) -> None:
     net, x = Net(), images()
     explained = made(attribution, net)
-    message = f"`score` is an option of {attribution.__name__}, not of {attribution.__name__}.attribute"
-    with pytest.raises(TypeError, match=message):
-        NoiseTunnel(explained).attribute(x, target=2, nt_samples=2, score="output")
-    if attribution in (ScoreCAM, LayerGradCamPlusPlus):
+    for option, value in GOOD_OPTIONS[attribution].items():
+        given, message = {option: value}, misplaced(attribution, "attribute", option, value)
         with pytest.raises(TypeError, match=message):
-            InputSpaceAttribution(explained).attribute(x, target=2, score="output")
+            NoiseTunnel(explained).attribute(x, target=2, nt_samples=2, **given)
+        if attribution in (ScoreCAM, LayerGradCamPlusPlus):
+            in_input_space = InputSpaceAttribution(explained)
+            with pytest.raises(TypeError, match=message):
+                in_input_space.attribute(x, target=2, **given)
+            with pytest.raises(TypeError, match=message):
+                NoiseTunnel(in_input_space).attribute(x, target=2, nt_samples=2, **given)
     assert net.forwards == 0
+
+
+@pytest.mark.parametrize(("attribution", "entry"), ENTRIES)
+def test_unknown_keyword_raises_type_error(attribution: type[Attribution], entry: str) -> None:
+    net = Net()
+    with pytest.raises(TypeError, match=rf"{entry}\(\) got an unexpected keyword argument 'n_mask'"):
+        getattr(made(attribution, net), entry)(images(), [2], n_mask=3)
+    with pytest.raises(TypeError, match="unexpected keyword argument 'channel_weights'"):
+        made(attribution, net, channel_weights="score")
+    assert net.forwards == 0
+
+
+@pytest.mark.parametrize(("attribution", "entry"), ENTRIES)
+def test_a_call_has_at_most_twelve_parameters(attribution: type[Attribution], entry: str) -> None:
+    parameters = signature(getattr(attribution, entry)).parameters
+    assert next(iter(parameters)) == "self"
+    assert len(parameters) - 1 <= 12
 
 
 # --- Options of a call -----------------------------------------------------------------------------------------------
