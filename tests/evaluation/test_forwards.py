@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from typing import Any
 
@@ -116,3 +117,12 @@ def test_no_hook_stays_on_the_model_even_after_an_error(model: CountedModel) -> 
     with pytest.raises(RuntimeError, match="no map"):
         measure_forwards(plan(model, methods=["raising"]))
     assert not any(module._forward_pre_hooks for module in model.modules())
+
+
+def test_every_warning_about_a_model_in_training_mode_points_at_the_callers_line(model: CountedModel) -> None:
+    model.model.features.append(nn.Dropout(0.1))
+    planned = plan(model.train(), methods=list(METHODS), metrics=list(METRICS), target="label")
+    with warnings.catch_warnings(record=True) as found:
+        warnings.simplefilter("always")
+        measure_forwards(planned)
+    assert {warning.filename for warning in found} == {__file__}

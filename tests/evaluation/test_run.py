@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import warnings
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -11,17 +12,21 @@ from typing import Any
 import pytest
 import torch
 from filelock import FileLock
+from torch import nn
 
 from captum_scorecam.evaluation import (
     METHODS,
+    METRICS,
     Method,
     MethodOptions,
     Summary,
     image_evaluation,
     pictures,
+    plan_evaluation,
     read_records,
     register_method,
     run,
+    run_evaluation,
 )
 from captum_scorecam.evaluation.record_files import rank_file
 from captum_scorecam.models import Classifier
@@ -242,3 +247,19 @@ def test_the_users_model_and_random_state_are_unchanged(classifier: Classifier, 
     for name, value in classifier.model.state_dict().items():
         assert torch.equal(value, weights[name])
     assert not any(module._forward_hooks for module in classifier.model.modules())
+
+
+def test_every_warning_about_a_model_in_training_mode_points_at_the_callers_line(
+    classifier: Classifier, tmp_path: Path
+) -> None:
+    model = nn.Sequential(classifier.model, nn.Dropout(0.1)).train()
+    training = replace(classifier, model=model, layer="0.features")
+    with warnings.catch_warnings(record=True) as found:
+        warnings.simplefilter("always")
+        plan = plan_evaluation(training, Pictures(4), methods=list(METHODS), metrics=list(METRICS), target="label",
+                               options=OPTIONS, images=1)  # fmt: skip
+        planned = len(found)
+        run_evaluation(plan, tmp_path)
+    assert len(found) > planned
+    assert {warning.filename for warning in found} == {__file__}
+    assert [record.error for record in read_records(tmp_path)] == [None] * len(METHODS)
