@@ -1,5 +1,6 @@
 """Score-CAM for Captum: class activation maps without gradients (arXiv 1910.01279)."""
 
+from captum_scorecam._captum import BaselineType, ForwardFunction, TargetType
 from captum_scorecam.attr import (
     RISE,
     InputSpaceAttribution,
@@ -8,15 +9,26 @@ from captum_scorecam.attr import (
     RunStatistics,
     ScoreCAM,
 )
+from captum_scorecam.attr.deletion_game import PerturbationKind
 from captum_scorecam.masking.activation_maps import swin_activation_maps, vit_activation_maps
+from captum_scorecam.masking.baselines import BaselineFunction
+from captum_scorecam.scoring.class_scores import Score
+from captum_scorecam.weighting import ChannelWeighting
 
 __all__ = [
     "RISE",
+    "BaselineFunction",
+    "BaselineType",
+    "ChannelWeighting",
+    "ForwardFunction",
     "InputSpaceAttribution",
     "LayerGradCamPlusPlus",
     "MeaningfulPerturbation",
+    "PerturbationKind",
     "RunStatistics",
+    "Score",
     "ScoreCAM",
+    "TargetType",
     "__version__",
     "swin_activation_maps",
     "vit_activation_maps",

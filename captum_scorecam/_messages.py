@@ -3,21 +3,25 @@
 from __future__ import annotations
 
 import contextlib
+import functools
+import math
 import os
+import reprlib
 import sys
 import warnings
 from collections.abc import Callable
-from functools import wraps
 from inspect import signature
+from numbers import Real
 from typing import Any, Concatenate, ParamSpec, TypeVar, get_args
 
 import captum
-import torch.utils._contextlib
+import torch
 
 _NOT_THE_CALLERS = (
     os.path.dirname(__file__) + os.sep,
     os.path.dirname(captum.__file__) + os.sep,
     contextlib.__file__,
+    functools.__file__,
     torch.utils._contextlib.__file__,
 )
 
@@ -55,26 +59,50 @@ def check_choice(name: str, value: object, choices: Any, otherwise: str = "") ->
     """
     if not isinstance(value, str) or value not in get_args(choices):
         names = [*map(repr, get_args(choices)), *([otherwise] if otherwise else [])]
-        raise ValueError(f"Expected `{name}` to be {', '.join(names[:-1])} or {names[-1]}, but got {value!r}.")
+        raise ValueError(
+            f"Expected `{name}` to be {', '.join(names[:-1])} or {names[-1]}, but got {reprlib.repr(value)}."
+        )
+
+
+def _check_number(name: str, value: object) -> None:
+    if not isinstance(value, Real) or isinstance(value, bool):
+        raise TypeError(f"Expected `{name}` to be a number, but got {reprlib.repr(value)}.")
+    if math.isinf(value):
+        raise ValueError(f"Expected `{name}` to be a finite number, but got {value}.")
 
 
 def check_at_least(name: str, value: float, least: float) -> None:
-    """Raises ValueError if `value` is NaN or less than `least`."""
+    """Raises TypeError if `value` is not a number, and ValueError if it is not finite or less than `least`."""
+    _check_number(name, value)
     if not value >= least:
         raise ValueError(f"Expected `{name}` to be at least {least}, but got {value}.")
 
 
 def check_positive(name: str, value: float) -> None:
-    """Raises ValueError if `value` is NaN or not positive."""
+    """Raises TypeError if `value` is not a number, and ValueError if it is not finite or not positive."""
+    _check_number(name, value)
     if not value > 0:
         raise ValueError(f"Expected `{name}` to be positive, but got {value}.")
+
+
+def check_fraction(name: str, value: float, *, with_one: bool = False) -> None:
+    """Raises TypeError if `value` is not a number, and ValueError if it is not in (0, 1), or (0, 1] `with_one`."""
+    _check_number(name, value)
+    if not (0 < value < 1 or (with_one and value == 1)):
+        raise ValueError(f"Expected `{name}` in (0, 1{']' if with_one else ')'}, but got {value}.")
 
 
 def check_whole_number(name: str, value: object, least: int) -> None:
     """Raises TypeError if `value` is not an int, and ValueError if it is less than `least`."""
     if not isinstance(value, int) or isinstance(value, bool):
-        raise TypeError(f"Expected `{name}` to be an int, but got {value!r}.")
+        raise TypeError(f"Expected `{name}` to be an int, but got {reprlib.repr(value)}.")
     check_at_least(name, value, least)
+
+
+def check_layer(layer: object) -> None:
+    """Raises TypeError if `layer` is not a module."""
+    if not isinstance(layer, torch.nn.Module):
+        raise TypeError(f"Expected `layer` to be a module of the model, but got {reprlib.repr(layer)}.")
 
 
 def without_constructor_options(
@@ -86,14 +114,14 @@ def without_constructor_options(
         TypeError: If an argument is a parameter of the constructor, not of the method.
     """
 
-    @wraps(method)
+    @functools.wraps(method)
     def checked(self: _Self, /, *args: _Parameters.args, **kwargs: _Parameters.kwargs) -> _Result:
         unknown = [name for name in kwargs if name not in signature(method).parameters]
         if unknown and unknown[0] in signature(type(self)).parameters:
             class_name, name = type(self).__name__, unknown[0]
             raise TypeError(
                 f"`{name}` is an option of {class_name}, not of {class_name}.{method.__name__}: "
-                f"pass it to the constructor, as in {class_name}(..., {name}={kwargs[name]!r})."
+                f"pass it to the constructor, as in {class_name}(..., {name}={reprlib.repr(kwargs[name])})."
             )
         return method(self, *args, **kwargs)
 

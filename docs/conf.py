@@ -39,11 +39,17 @@ nitpicky = True
 autodoc_typehints_format = "short"
 autodoc_member_order = "bysource"
 autodoc_preserve_defaults = True
-ALIASES = (
-    *("BaselineFunction", "BaselineType", "ChannelWeighting", "ForwardFunction", "PerturbFunction", "PerturbationKind"),
-    *("Score", "TargetType"),
-)
-autodoc_type_aliases = {name: f"~captum_scorecam.{name}" for name in ALIASES}
+ALIASES = {
+    **dict.fromkeys(
+        (
+            *("BaselineFunction", "BaselineType", "ChannelWeighting", "ForwardFunction", "PerturbationKind"),
+            *("Score", "TargetType"),
+        ),
+        "captum_scorecam",
+    ),
+    "PerturbFunction": "captum_scorecam.metrics.functional",
+}
+autodoc_type_aliases = {name: f"~{module}.{name}" for name, module in ALIASES.items()}
 nitpick_ignore = [("py:class", "Maps")]  # an alias in a NamedTuple, whose annotations Sphinx does not evaluate
 napoleon_numpy_docstring = False
 napoleon_use_param = False

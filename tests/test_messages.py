@@ -21,6 +21,7 @@ from captum_scorecam import InputSpaceAttribution, LayerGradCamPlusPlus, ScoreCA
 from captum_scorecam._messages import (
     check_at_least,
     check_choice,
+    check_fraction,
     check_positive,
     check_whole_number,
     warn_caller,
@@ -279,12 +280,33 @@ def test_check_choice_lists_the_choices() -> None:
         check_choice("colour", 3, Colour, otherwise="a callable")
 
 
-@pytest.mark.parametrize("value", [-1, 0.5, float("nan"), -float("inf")])
+@pytest.mark.parametrize("value", [-1, 0.5, float("nan")])
 def test_check_at_least_refuses_what_is_less_and_nan(value: float) -> None:
     check_at_least("n", 1, 1)
-    check_at_least("n", float("inf"), 1)
     with pytest.raises(ValueError, match=rf"^Expected `n` to be at least 1, but got {re.escape(str(value))}\.$"):
         check_at_least("n", value, 1)
+
+
+@pytest.mark.parametrize("value", [0, -0.5, 1, 1.5, float("nan")])
+def test_check_fraction_takes_one_only_where_asked(value: float) -> None:
+    check_fraction("share", 0.5)
+    check_fraction("share", 1, with_one=True)
+    with pytest.raises(ValueError, match=rf"^Expected `share` in \(0, 1\), but got {re.escape(str(value))}\.$"):
+        check_fraction("share", value)
+
+
+def check_non_negative(name: str, value: float) -> None:
+    check_at_least(name, value, 0)
+
+
+@pytest.mark.parametrize("check", [check_non_negative, check_positive, check_fraction])
+def test_checks_of_numbers_refuse_other_types_and_infinity(check: Callable[[str, Any], None]) -> None:
+    for value in ("1", None, True, [1]):
+        with pytest.raises(TypeError, match=rf"^Expected `n` to be a number, but got {re.escape(repr(value))}\.$"):
+            check("n", value)
+    for infinity in (float("inf"), -float("inf")):
+        with pytest.raises(ValueError, match=rf"^Expected `n` to be a finite number, but got {infinity}\.$"):
+            check("n", infinity)
 
 
 @pytest.mark.parametrize("value", [0, -0.5, float("nan")])

@@ -13,7 +13,7 @@ from torch.nn import Module
 
 from captum_scorecam import _captum
 from captum_scorecam._captum import ForwardFunction, TargetType, Tensors
-from captum_scorecam._messages import without_constructor_options
+from captum_scorecam._messages import check_layer, without_constructor_options
 from captum_scorecam.masking.activation_maps import check_activation_transform, checked_activation_maps
 from captum_scorecam.masking.scaling import working_dtype
 from captum_scorecam.model_state import differentiable, gradients_enabled, unchanged_model_state
@@ -56,10 +56,7 @@ class LayerGradCamPlusPlus(LayerAttribution, GradientAttribution):
     It runs one forward and one backward pass.
 
     Args:
-        forward_func (callable): The model, or any function of its inputs.
-        layer (torch.nn.Module): The layer to explain, usually the last convolutional one. Its output (or input) must
-            have shape N×K×spatial, unless `activation_transform` converts it.
-        device_ids (list of int, optional): The devices of a DataParallel model that `forward_func` wraps.
+        forward_func, layer, device_ids: Same as for :class:`ScoreCAM`.
         score (str or callable): The score to differentiate, as for :class:`ScoreCAM`. Default: ``"output"``, as in
             the paper.
         activation_transform (callable, optional): Converts the layer's activation, and its gradient, to maps
@@ -88,6 +85,7 @@ class LayerGradCamPlusPlus(LayerAttribution, GradientAttribution):
     ) -> None:
         LayerAttribution.__init__(self, forward_func, layer, device_ids)
         GradientAttribution.__init__(self, forward_func)
+        check_layer(layer)
         score_function(score)
         check_activation_transform(activation_transform)
         self.score = score

@@ -131,8 +131,7 @@ class MeaningfulPerturbation(PerturbationAttribution):
                 whose state is left unchanged. The other arguments are those of :meth:`ScoreCAM.attribute`.
 
         Returns:
-            Tensor or tuple of Tensor: 1 − U(m) for each input, in [0, 1], with its shape and dtype, contiguous, the
-            same for all channels; a tuple if `inputs` is a tuple.
+            Tensor or tuple of Tensor: 1 − U(m), in [0, 1], in the form that :meth:`RISE.attribute` returns.
 
         Raises:
             Same as :meth:`ScoreCAM.attribute`, and ValueError if a score has no gradient, or `baselines` are given for

@@ -12,7 +12,7 @@ from torch import Generator, Tensor
 
 from captum_scorecam import _captum
 from captum_scorecam._captum import BaselineType, ForwardFunction, TargetType, Tensors
-from captum_scorecam._messages import check_whole_number, without_constructor_options
+from captum_scorecam._messages import check_fraction, check_whole_number, without_constructor_options
 from captum_scorecam.attr.input_space import over_channels
 from captum_scorecam.masking.random_grids import check_grid_size, draw_grids
 from captum_scorecam.model_state import unchanged_model_state
@@ -67,8 +67,7 @@ class RISE(PerturbationAttribution):
         super().__init__(forward_func)
         check_whole_number("n_masks", n_masks, least=1)
         check_grid_size(grid_size)
-        if not 0 < keep_probability < 1:
-            raise ValueError(f"Expected `keep_probability` in (0, 1), but got {keep_probability}.")
+        check_fraction("keep_probability", keep_probability)
         score_function(score)
         self.n_masks = n_masks
         self.grid_size = grid_size
@@ -161,18 +160,18 @@ class RISE(PerturbationAttribution):
         perturbations_per_eval: int | None = None,
         show_progress: bool = False,
     ) -> Tensor | Tensors:
-        """Computes the maps of T targets for each example at the cost of one target.
+        """Computes the maps of T targets from the same masks, as :meth:`ScoreCAM.attribute_targets` does.
 
         Args:
-            targets (sequence or Tensor): As for :meth:`ScoreCAM.attribute_targets`. The other arguments are those of
-                :meth:`attribute`.
+            targets (sequence or Tensor): Same as for :meth:`ScoreCAM.attribute_targets`. The other arguments are those
+                of :meth:`attribute`.
 
         Returns:
-            Tensor or tuple of Tensor: N×T×spatial for each input, with its spatial size and dtype; a tuple if `inputs`
-            is a tuple.
+            Tensor or tuple of Tensor: For each input N×T×spatial, of its spatial size and dtype; a tuple if `inputs` is
+            a tuple.
 
         Raises:
-            Same as :meth:`attribute`, and ValueError if there is no target.
+            Same as :meth:`ScoreCAM.attribute_targets`.
         """
         scored = self._scored(
             inputs, targets, additional_forward_args, baselines, generator, perturbations_per_eval, show_progress

@@ -14,7 +14,14 @@ from torch.nn import Module
 
 from captum_scorecam import _captum
 from captum_scorecam._captum import BaselineType, ForwardFunction, TargetType, Tensors
-from captum_scorecam._messages import check_choice, check_whole_number, warn_caller, without_constructor_options
+from captum_scorecam._messages import (
+    check_choice,
+    check_fraction,
+    check_layer,
+    check_whole_number,
+    warn_caller,
+    without_constructor_options,
+)
 from captum_scorecam.masking.activation_maps import check_activation_transform, checked_activation_maps
 from captum_scorecam.masking.channel_masks import ChannelMasks
 from captum_scorecam.model_state import unchanged_model_state
@@ -119,6 +126,7 @@ class ScoreCAM(LayerAttribution, PerturbationAttribution):
     ) -> None:
         LayerAttribution.__init__(self, forward_func, layer, device_ids)
         PerturbationAttribution.__init__(self, forward_func)
+        check_layer(layer)
         _check_options(score, channel_weighting, activation_transform, max_channels, tolerance)
         self.score = score
         self.channel_weighting = channel_weighting
@@ -135,7 +143,7 @@ class ScoreCAM(LayerAttribution, PerturbationAttribution):
 
     @property
     def multiplies_by_inputs(self) -> bool:
-        """False, as for LayerGradCam, since the map weights activations, not differences between inputs and baselines."""
+        """False, as for LayerGradCam, since the map weights activations, not input differences."""
         return False
 
     @log_usage()
@@ -285,8 +293,7 @@ def _check_options(
     if max_channels is not None:
         check_whole_number("max_channels", max_channels, least=1)
     if tolerance is not None:
-        if not 0 < tolerance < 1:
-            raise ValueError(f"Expected `tolerance` in (0, 1), but got {tolerance}.")
+        check_fraction("tolerance", tolerance)
         if score != "probability" or channel_weighting != "score":
             raise ValueError(
                 "Expected score='probability' and channel_weighting='score' with `tolerance`, whose bound requires "

@@ -75,7 +75,7 @@ def draw_grids(
 def check_grid_size(grid_size: int | Sequence[int]) -> None:
     """Raises TypeError if `grid_size` is not an int or a sequence of ints, ValueError if empty or below 1."""
     cells = grid_size if isinstance(grid_size, Sequence) else [grid_size]
-    if not all(isinstance(n, int) for n in cells):
+    if not all(isinstance(n, int) and not isinstance(n, bool) for n in cells):
         raise TypeError(f"Expected `grid_size` to be an int or a sequence of ints, but got {grid_size!r}.")
     if not cells or min(cells) < 1:
         raise ValueError(f"Expected `grid_size` to be at least 1, but got {grid_size}.")

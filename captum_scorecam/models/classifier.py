@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from captum_scorecam.scoring.class_scores import are_probabilities
+from captum_scorecam.scoring.class_scores import NamedScore, are_probabilities
 
 Preprocess = Callable[[Image.Image], Tensor]
 
@@ -26,7 +25,7 @@ class Prediction:
     scores: Tensor
 
     @property
-    def score(self) -> Literal["output", "probability"]:
+    def score(self) -> NamedScore:
         """The `score` with which an attribution explains probabilities: ``output`` if the model returns them."""
         return "output" if are_probabilities(self.scores) else "probability"
 

@@ -14,7 +14,8 @@ from captum_scorecam._messages import check_choice
 from captum_scorecam.masking.scaling import working_dtype
 
 ScoreFunction: TypeAlias = Callable[[Any], Tensor]
-Score: TypeAlias = Literal["output", "probability"] | ScoreFunction
+NamedScore: TypeAlias = Literal["output", "probability"]
+Score: TypeAlias = NamedScore | ScoreFunction
 
 
 def output_score(output: Any) -> Tensor:
@@ -65,7 +66,7 @@ def score_function(score: Score) -> ScoreFunction:
     """
     if callable(score):
         return score
-    check_choice("score", score, Literal["output", "probability"], otherwise="a callable")
+    check_choice("score", score, NamedScore, otherwise="a callable")
     return probability_score if score == "probability" else output_score
 
 

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from captum_scorecam._captum import ForwardFunction, TargetType, Tensors
-from captum_scorecam._messages import check_choice
+from captum_scorecam._messages import check_choice, check_fraction
 from captum_scorecam.masking.baselines import BaselineOption, resolve_baselines
 from captum_scorecam.masking.pixel_masks import StoredMasks, pixel_ranks
 from captum_scorecam.masking.scaling import min_max_normalize, varies
@@ -206,5 +206,5 @@ def _check_options(keep_fraction: float | None, mask: MaskKind) -> None:
     check_choice("mask", mask, MaskKind)
     if keep_fraction is None and mask == "binary":
         raise ValueError("Expected a `keep_fraction` with mask='binary', which otherwise masks nothing, but got None.")
-    if keep_fraction is not None and not 0 < keep_fraction <= 1:
-        raise ValueError(f"Expected `keep_fraction` in (0, 1], but got {keep_fraction}.")
+    if keep_fraction is not None:
+        check_fraction("keep_fraction", keep_fraction, with_one=True)

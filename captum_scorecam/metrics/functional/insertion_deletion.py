@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from captum_scorecam._captum import ForwardFunction, TargetType, Tensors
+from captum_scorecam._messages import check_fraction
 from captum_scorecam.masking.baselines import BaselineOption, resolve_baselines
 from captum_scorecam.masking.pixel_masks import RankMasks, pixel_ranks
 from captum_scorecam.metrics.functional.pixel_scores import score_pixel_masks
@@ -119,8 +120,7 @@ def _curve(
 
 def _pixel_counts(n_pixels: int, step: float) -> Tensor:
     """Returns the number of pixels changed at each step, strictly ascending from 0 to `n_pixels`."""
-    if not 0 < step <= 1:
-        raise ValueError(f"Expected `step` in (0, 1], but got {step}.")
+    check_fraction("step", step, with_one=True)
     step = max(step, 1 / n_pixels)
     fractions = (torch.arange(math.ceil(1 / step) + 1, dtype=torch.float64) * step).clamp(max=1)
     # The offset rounds halves of a pixel, such as 3 · 0.1 · 35, up despite rounding errors.

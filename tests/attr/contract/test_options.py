@@ -10,12 +10,13 @@ from typing import Any
 import pytest
 import torch
 from captum.attr import Attribution, LayerGradCam, NoiseTunnel
+from torch import nn
 
 from captum_scorecam import RISE, InputSpaceAttribution, LayerGradCamPlusPlus, MeaningfulPerturbation, ScoreCAM
 from tests.support.attributions import METHODS, OURS, Method, each, options_of
 from tests.support.small_net import Net, images
 
-NAN = float("nan")
+NAN, INF = float("nan"), float("inf")
 WEIGHTING = "Expected `channel_weighting` to be 'softmax', 'increase' or 'score', but got "
 SCORE = "Expected `score` to be 'output', 'probability' or a callable, but got "
 
@@ -30,6 +31,7 @@ BAD_OPTIONS: list[tuple[type[Attribution], str, Any, type[Exception], str]] = [
     (ScoreCAM, "max_channels", 2.5, TypeError, "Expected `max_channels` to be an int, but got 2.5."),
     (ScoreCAM, "tolerance", 0.0, ValueError, "Expected `tolerance` in (0, 1), but got 0.0."),
     (ScoreCAM, "tolerance", 1.0, ValueError, "Expected `tolerance` in (0, 1), but got 1.0."),
+    (ScoreCAM, "tolerance", "0.1", TypeError, "Expected `tolerance` to be a number, but got '0.1'."),
     (ScoreCAM, "tolerance", NAN, ValueError, "Expected `tolerance` in (0, 1), but got nan."),
     (
         ScoreCAM,
@@ -44,9 +46,11 @@ BAD_OPTIONS: list[tuple[type[Attribution], str, Any, type[Exception], str]] = [
     (RISE, "grid_size", (3, -1), ValueError, "Expected `grid_size` to be at least 1, but got (3, -1)."),
     (RISE, "grid_size", 2.5, TypeError, "Expected `grid_size` to be an int or a sequence of ints, but got 2.5."),
     (RISE, "grid_size", "77", TypeError, "Expected `grid_size` to be an int or a sequence of ints, but got '77'."),
+    (RISE, "grid_size", True, TypeError, "Expected `grid_size` to be an int or a sequence of ints, but got True."),
     (RISE, "grid_size", (), ValueError, "Expected `grid_size` to be at least 1, but got ()."),
     (RISE, "keep_probability", 0.0, ValueError, "Expected `keep_probability` in (0, 1), but got 0.0."),
     (RISE, "keep_probability", 1.0, ValueError, "Expected `keep_probability` in (0, 1), but got 1.0."),
+    (RISE, "keep_probability", "0.5", TypeError, "Expected `keep_probability` to be a number, but got '0.5'."),
     (RISE, "keep_probability", NAN, ValueError, "Expected `keep_probability` in (0, 1), but got nan."),
     (RISE, "score", "logit", ValueError, SCORE + "'logit'."),
     (
@@ -60,11 +64,13 @@ BAD_OPTIONS: list[tuple[type[Attribution], str, Any, type[Exception], str]] = [
     (MeaningfulPerturbation, "n_iterations", 0, ValueError, "Expected `n_iterations` to be at least 1, but got 0."),
     (MeaningfulPerturbation, "n_iterations", 2.5, TypeError, "Expected `n_iterations` to be an int, but got 2.5."),
     (MeaningfulPerturbation, "learning_rate", 0.0, ValueError, "Expected `learning_rate` to be positive, but got 0.0."),
+    (MeaningfulPerturbation, "learning_rate", INF, ValueError, "`learning_rate` to be a finite number, but got inf."),
     (MeaningfulPerturbation, "learning_rate", NAN, ValueError, "Expected `learning_rate` to be positive, but got nan."),
     (MeaningfulPerturbation, "l1_weight", -1.0, ValueError, "Expected `l1_weight` to be at least 0, but got -1.0."),
     (MeaningfulPerturbation, "tv_weight", NAN, ValueError, "Expected `tv_weight` to be at least 0, but got nan."),
     (MeaningfulPerturbation, "tv_beta", 0.5, ValueError, "Expected `tv_beta` to be at least 1, but got 0.5."),
     (MeaningfulPerturbation, "grid_size", 0, ValueError, "Expected `grid_size` to be at least 1, but got 0."),
+    (MeaningfulPerturbation, "mask_blur", INF, ValueError, "Expected `mask_blur` to be a finite number, but got inf."),
     (MeaningfulPerturbation, "mask_blur", -1.0, ValueError, "Expected `mask_blur` to be at least 0, but got -1.0."),
     (MeaningfulPerturbation, "jitter", -1, ValueError, "Expected `jitter` to be at least 0, but got -1."),
     (MeaningfulPerturbation, "jitter", 1.5, TypeError, "Expected `jitter` to be an int, but got 1.5."),
@@ -101,6 +107,15 @@ GOOD_OPTIONS: dict[type[Attribution], dict[str, Any]] = {
 def made(attribution: type[Attribution], net: Net, **options: Any) -> Any:
     of_layer = attribution in (ScoreCAM, LayerGradCamPlusPlus)
     return attribution(net, net.relu, **options) if of_layer else attribution(net, **options)
+
+
+@pytest.mark.parametrize("layer", ["relu", None, 3, [nn.ReLU()]], ids=str)
+@pytest.mark.parametrize("attribution", [ScoreCAM, LayerGradCamPlusPlus])
+def test_a_layer_that_is_no_module_raises_in_the_constructor(attribution: Any, layer: object) -> None:
+    with pytest.raises(
+        TypeError, match=f"^Expected `layer` to be a module of the model, but got {re.escape(repr(layer))}"
+    ):
+        attribution(Net(), layer)
 
 
 @pytest.mark.parametrize(
