@@ -15,7 +15,7 @@ from captum_scorecam._captum import Tensors
 from captum_scorecam.masking.channel_masks import ChannelMasks
 from captum_scorecam.scoring.chunk_size import ChunkSize
 from captum_scorecam.scoring.freed_memory import freed_memory_kept
-from captum_scorecam.scoring.masked_forward import MaskedForward as MaskedForward
+from captum_scorecam.scoring.masked_forward import MaskedForward
 from captum_scorecam.scoring.process_group import gather_rows, rows_of_rank
 
 
