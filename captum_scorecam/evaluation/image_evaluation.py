@@ -6,8 +6,8 @@ import math
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from dataclasses import dataclass
+from typing import NamedTuple
 
 from torch import Tensor
 
@@ -15,7 +15,7 @@ from captum_scorecam.evaluation.loading import Loaded, Preprocessed
 from captum_scorecam.evaluation.methods import run_method
 from captum_scorecam.evaluation.metrics.metric import MetricInput, MetricResult, On
 from captum_scorecam.evaluation.plan import Plan
-from captum_scorecam.evaluation.records import Curve, Failure, Record, Stage
+from captum_scorecam.evaluation.records import Curve, Failure, Record, Stage, Times
 from captum_scorecam.evaluation.request import ExplanationRequest, MethodRun
 from captum_scorecam.models import Prediction, class_name, seen_pixels
 
@@ -26,13 +26,13 @@ class Outcome:
 
     Attributes:
         record (Record): The record to write.
-        seconds (dict): Wall-clock time of the ``attribution`` and of each of the ``metrics``.
+        times (Times): The wall-clock times to write.
         pixels (Tensor, optional): The image as seen by the model, H×W×3 in [0, 1]; None after a failure.
         map (Tensor, optional): The method's map, H×W; None after a failure.
     """
 
     record: Record
-    seconds: dict[str, Any] = field(default_factory=dict)
+    times: Times
     pixels: Tensor | None = None
     map: Tensor | None = None
 
@@ -91,13 +91,13 @@ def evaluate_image(plan: Plan, loaded: Loaded, methods: Sequence[str]) -> Iterat
     try:
         subject = classify(plan, loaded)
     except StageError as error:
-        yield Outcome(Record(loaded.name, loaded.index, None, error.failure))
+        yield Outcome(Record(loaded.name, loaded.index, None, error.failure), Times(loaded.index, None))
         return
     for method in methods:
         try:
             yield _evaluate_method(plan, loaded, subject, method)
         except StageError as error:
-            yield Outcome(Record(loaded.name, loaded.index, method, error.failure))
+            yield Outcome(Record(loaded.name, loaded.index, method, error.failure), Times(loaded.index, method))
 
 
 def classify(plan: Plan, loaded: Loaded) -> Subject:
@@ -158,16 +158,18 @@ def _evaluate_method(plan: Plan, loaded: Loaded, subject: Subject, method: str) 
     start = time.perf_counter()
     with _stage("method"):
         explained = {on: explain(plan, subject, method, on) for on in subject.views}
-    seconds: dict[str, Any] = {"attribution": time.perf_counter() - start, "metrics": {}}
+    attribution = time.perf_counter() - start
+    seconds: dict[str, float] = {}
     results: dict[str, MetricResult] = {}
     for metric in plan.chosen_metrics():
         start = time.perf_counter()
         with _stage("metric"):
             results[metric.name] = _checked(metric.compute(explained[metric.on][0]), metric.name)
-        seconds["metrics"][metric.name] = time.perf_counter() - start
+        seconds[metric.name] = time.perf_counter() - start
     metric_input, run = explained["image"]
     record = _record(plan, loaded, subject, method, run.forwards, results)
-    return Outcome(record, seconds, subject.pixels, metric_input.maps[0, 0])
+    times = Times(loaded.index, method, attribution, seconds)
+    return Outcome(record, times, subject.pixels, metric_input.maps[0, 0])
 
 
 def _record(

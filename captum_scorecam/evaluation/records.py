@@ -70,7 +70,8 @@ class Record:
         predicted (int, optional): Index of the class with the highest score.
         correct (bool, optional): Whether the label was predicted; None without a label.
         probability (float, optional): The target's probability, in [0, 1].
-        forwards (int, optional): Masked inputs run through the model; for gradient methods, forward passes.
+        forwards (int, optional): The work for the map: Score-CAM's distinct masks that ran, RISE's masks, Mask's
+            optimisation steps, or a gradient method's forward passes. `measure_forwards` counts all rows instead.
         values (mapping of str to float): Values by metric name, in the metric's unit; None if undefined.
         curves (mapping of str to Curve): Curves by metric name, for metrics that have one.
     """
@@ -88,6 +89,24 @@ class Record:
     forwards: int | None = None
     values: Mapping[str, float | None] = field(default_factory=dict)
     curves: Mapping[str, Curve] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Times:
+    """Wall-clock times of one method on one image, a line of ``times/rank-000.jsonl``.
+
+    Attributes:
+        index (int): Position of the image in the data set, from 0.
+        method (str, optional): A name in `METHODS`; None if no method could run.
+        attribution (float, optional): Seconds for the map, and the mosaic's map if a metric needs one; None after a
+            failure.
+        metrics (mapping of str to float): Seconds by metric name; empty after a failure.
+    """
+
+    index: int
+    method: str | None
+    attribution: float | None = None
+    metrics: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,17 +172,18 @@ class Configuration:
     versions: Mapping[str, str | None]
 
 
-def to_json(value: Record | Configuration, indent: int | None = None) -> str:
-    """Returns a record or configuration as JSON with sorted keys, on one line unless `indent` is given.
+def to_json(value: Record | Times | Configuration, indent: int | None = None) -> str:
+    """Returns a record, its times or a configuration as JSON with sorted keys, on one line unless `indent` is given.
 
     Raises:
         ValueError: If a number is NaN or infinite.
     """
     separators = (",", ":") if indent is None else None
-    return json.dumps(value, default=_members, sort_keys=True, allow_nan=False, indent=indent, separators=separators)
+    return json.dumps(value, default=members, sort_keys=True, allow_nan=False, indent=indent, separators=separators)
 
 
-def _members(value: Any) -> dict[str, Any]:
+def members(value: Any) -> dict[str, Any]:
+    """Returns the fields of a dataclass by name; unlike `asdict`, without copying their values."""
     return {member.name: getattr(value, member.name) for member in fields(value)}
 
 
@@ -171,7 +191,7 @@ def from_json(kind: type[T], text: str | bytes, place: str) -> T:
     """Parses the JSON written by `to_json`.
 
     Args:
-        kind (type): `Record` or `Configuration`.
+        kind (type): `Record`, `Times` or `Configuration`.
         text (str or bytes): The JSON.
         place (str): Source of the JSON, for error messages.
 

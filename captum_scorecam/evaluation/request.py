@@ -69,7 +69,8 @@ class MethodRun:
     """Statistics of a method's run for all classes of one image.
 
     Attributes:
-        forwards (int): Masked inputs run through the model; for gradient methods, forward passes.
+        forwards (int): Score-CAM's distinct masks that ran, RISE's masks, Mask's optimisation steps, or a gradient
+            method's forward passes.
         channels (RunStatistics, optional): Statistics of Score-CAM's channels. Default: None.
         seconds (float): Wall-clock time. Default: 0.
     """

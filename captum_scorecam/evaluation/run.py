@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -121,15 +120,10 @@ def _run_images(plan: Plan, folder: Path, rank: int, todo: Todo, workers: int, o
                     if loaded.index in pictured:
                         write_pictures(folder, outcome)
                     records.append(to_json(outcome.record))
-                    times.append(_times(outcome))
+                    times.append(to_json(outcome.times))
                 _check_device(outcome)
             if on_image is not None:
                 on_image(number, len(todo))
-
-
-def _times(outcome: Outcome) -> str:
-    line = {"index": outcome.record.index, "method": outcome.record.method, **outcome.seconds}
-    return json.dumps(line, sort_keys=True, separators=(",", ":"))
 
 
 @contextmanager

@@ -7,7 +7,6 @@ import json
 import platform
 import subprocess
 from collections.abc import Iterable, Mapping
-from dataclasses import fields
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -18,7 +17,7 @@ from torch import nn
 import captum_scorecam
 from captum_scorecam._messages import warn_caller
 from captum_scorecam.evaluation.durable_files import write_durably
-from captum_scorecam.evaluation.records import FORMAT_VERSION, Configuration, RunSettings, from_json, to_json
+from captum_scorecam.evaluation.records import FORMAT_VERSION, Configuration, RunSettings, from_json, members, to_json
 
 CONFIGURATION = "configuration.json"
 _PACKAGES = ("torch", "torchvision", "captum", "torchmetrics", "pillow")
@@ -80,7 +79,7 @@ def check_same_settings(before: RunSettings, now: RunSettings) -> None:
     Raises:
         ValueError: If the settings differ. The message lists the differences.
     """
-    changes = _changes(_members(before), _members(now))
+    changes = _changes(members(before), members(now))
     if changes:
         raise ValueError(
             f"The run in this folder was started with different settings: {changes}. "
@@ -93,10 +92,6 @@ def warn_of_other_versions(before: Mapping[str, str | None], now: Mapping[str, s
     changes = _changes(before, now)
     if changes:
         warn_caller(f"The run in this folder was started with other versions, so numbers may differ: {changes}.")
-
-
-def _members(settings: RunSettings) -> dict[str, Any]:
-    return {member.name: getattr(settings, member.name) for member in fields(settings)}
 
 
 def _changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from captum_scorecam.evaluation import Curve, Failure, Record
-from captum_scorecam.evaluation.records import FORMAT_VERSION, Configuration, from_json, to_json
+from captum_scorecam.evaluation.records import FORMAT_VERSION, Configuration, Times, from_json, to_json
 from tests.support.run_records import SETTINGS, failure, record
 
 CURVES = {"insertion": Curve([0.0, 1.0], [0.25, 1]), "sanity_check": Curve(["head", "stem"], [0.5, -0.1])}
@@ -19,6 +19,11 @@ RECORD = record(7, "rise", {"insertion": 0.625, "sanity_check": None}, label=2, 
 @pytest.mark.parametrize("written", [RECORD, failure(3), failure(3, "rise")])
 def test_a_record_comes_back_equal(written: Record) -> None:
     assert from_json(Record, to_json(written), "here") == written
+
+
+@pytest.mark.parametrize("written", [Times(7, "rise", 1.5, {"insertion": 0.25}), Times(3, "rise"), Times(3, None)])
+def test_times_come_back_equal(written: Times) -> None:
+    assert from_json(Times, to_json(written), "here") == written
 
 
 def test_a_configuration_comes_back_equal() -> None:
