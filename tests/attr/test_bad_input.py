@@ -76,7 +76,7 @@ def test_layer_output_without_spatial_dimension_shows_its_shape() -> None:
         ("maps", r"maps with 1 spatial dimensions, .* got shape \(2, 5, 4, 5\); use `activation_transform` to convert"),
     ],
 )
-def test_spatial_ranks_that_differ_point_to_activation_transform(layer: str, message: str) -> None:
+def test_different_spatial_ranks_point_to_activation_transform(layer: str, message: str) -> None:
     net = Net()
     x = images()
     forward: Any = net
@@ -114,7 +114,7 @@ def test_activation_transform_that_leaves_no_spatial_dimension_raises() -> None:
         ("cat", AssertionError, "Target type <class 'str'> is not valid"),
     ],
 )
-def test_wrong_target_gets_captums_error_before_any_masked_forward(
+def test_wrong_target_raises_captums_error_before_any_masked_forward(
     target: Any, error: type[Exception], text: str, method: str
 ) -> None:
     net = Net()
@@ -162,7 +162,7 @@ def test_score_of_the_baseline_that_is_not_finite_raises() -> None:
     torch.testing.assert_close(actual, naive_score_cam(log_of_brightness, net.maps, images(), 0))
 
 
-def test_class_that_nobody_asked_for_may_be_infinite() -> None:
+def test_score_of_another_class_may_be_infinite() -> None:
     def with_a_forbidden_class(x: Tensor) -> Tensor:
         return torch.cat([net(x)[:, :9], torch.full((len(x), 1), -float("inf"), dtype=x.dtype)], dim=1)
 
@@ -172,7 +172,7 @@ def test_class_that_nobody_asked_for_may_be_infinite() -> None:
 
 
 @pytest.mark.parametrize("value", [0.0, 3.0, -1e4, 0.1])
-def test_all_channels_constant_gives_a_zero_map_and_a_warning(value: float) -> None:
+def test_all_channels_constant_returns_a_zero_map_and_warns(value: float) -> None:
     net, x = Net(lambda z: torch.full_like(z, value)), images()
     score_cam = ScoreCAM(net, net.maps)
     warning = "All channels of the layer are constant for 2 of 2 examples"
@@ -190,7 +190,7 @@ def test_all_channels_constant_gives_a_zero_map_and_a_warning(value: float) -> N
     torch.testing.assert_close(spread, torch.zeros_like(x), rtol=0, atol=0)
 
 
-def test_one_example_of_constant_channels_gets_a_zero_map_and_a_warning() -> None:
+def test_one_example_of_constant_channels_returns_a_zero_map_and_warns() -> None:
     def only_the_first(z: Tensor) -> Tensor:
         z = z.clone()
         z[1:] = 0
@@ -215,7 +215,7 @@ def test_one_example_of_constant_channels_gets_a_zero_map_and_a_warning() -> Non
     ],
     ids=["mean over the batch", "scalar", "vector of one", "one value per class"],
 )
-def test_output_that_has_not_one_row_per_input_row_raises(
+def test_output_without_one_row_per_input_row_raises(
     reduce: Callable[[Tensor], Tensor], target: int | None, shape: str, batch: int
 ) -> None:
     net = Net()
@@ -262,7 +262,7 @@ def test_softmax_of_probabilities_warns_in_the_constructor_and_returns_a_map() -
     torch.testing.assert_close(actual, naive_score_cam(net, net.maps, x, 0, **options))
 
 
-def test_softmax_of_a_model_that_ends_in_a_softmax_warns_and_goes_on() -> None:
+def test_softmax_of_a_model_that_ends_in_a_softmax_warns_and_returns_a_map() -> None:
     net, x = Net(), images()
     ends_in_softmax = nn.Sequential(net, nn.Softmax(1))
     with pytest.warns(UserWarning, match="The model's outputs are probabilities, whose softmax hardly varies"):
@@ -271,7 +271,7 @@ def test_softmax_of_a_model_that_ends_in_a_softmax_warns_and_goes_on() -> None:
 
 
 @pytest.mark.parametrize("channel_weighting", ["increase", "score"])
-def test_other_weightings_of_a_model_that_ends_in_a_softmax_warn_of_nothing(
+def test_other_weightings_of_a_model_that_ends_in_a_softmax_do_not_warn(
     channel_weighting: ChannelWeighting,
 ) -> None:
     net = Net()
@@ -291,7 +291,7 @@ def test_other_weightings_of_a_model_that_ends_in_a_softmax_warn_of_nothing(
         {"grad_kwargs": None},
     ],
 )
-def test_right_call_warns_of_nothing(options: dict[str, Any]) -> None:
+def test_valid_call_does_not_warn(options: dict[str, Any]) -> None:
     net = Net()
     with warnings.catch_warnings():
         warnings.simplefilter("error")

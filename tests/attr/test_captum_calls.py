@@ -112,7 +112,7 @@ def test_output_of_one_value_per_example_in_a_column_needs_no_target() -> None:
         (torch.tensor([[3, 8, 0], [4, 1, 5]]), [[3, 4], [8, 1], [0, 5]]),
     ],
 )
-def test_attribute_targets_takes_what_attribute_takes(targets: Any, columns: list[list[int]]) -> None:
+def test_attribute_targets_accepts_every_form_of_target(targets: Any, columns: list[list[int]]) -> None:
     net, x = sequential_net(), images()
     expected = torch.cat([naive_score_cam(net, net[2], x, column) for column in columns], dim=1)
     torch.testing.assert_close(ScoreCAM(net, net[2]).attribute_targets(x, targets), expected)

@@ -158,7 +158,7 @@ def test_visualize_image_attr_multiple_draws_image_and_maps(method: LayerMethod)
     assert len(figure.axes) == 3
 
 
-def test_interpolate_takes_the_map_as_it_is() -> None:
+def test_interpolate_accepts_the_map_unchanged() -> None:
     net = BasicModel_ConvNet_One_Conv()
     layer_map = ScoreCAM(net, net.conv1).attribute(arange_image(), target=0)
     nearest = LayerAttribution.interpolate(layer_map, (4, 4))

@@ -111,7 +111,7 @@ def test_channels_apart_by_hand() -> None:
     torch.testing.assert_close(one_conv_map(attr_dim_summation=False), expected)
 
 
-def test_relu_is_off_unless_asked_for_as_in_layer_grad_cam() -> None:
+def test_relu_is_off_by_default_as_in_layer_grad_cam() -> None:
     # conv1: A_0 = [[-5, 4], [31, 40]], A_1 = A_0 - 25. Through the ReLU, g of A_0 is 0 1 1 1, and of A_1 0 0 -1 -1:
     # channel 0: ΣA = 70: 3 / 72; channel 1 has no positive gradient
     expected = 3 / 72 * torch.tensor([[-5.0, 4.0], [31.0, 40.0]]).view(1, 1, 2, 2)
@@ -124,7 +124,7 @@ def test_layer_input_by_hand() -> None:
     torch.testing.assert_close(one_conv_map(attribute_to_layer_input=True), one_conv_map("conv1"))
 
 
-def test_tuple_input_and_additional_arguments_are_handed_on() -> None:
+def test_tuple_inputs_and_additional_arguments_are_passed_on() -> None:
     # the net adds its second tensor: A_0 = [[4, 13], [40, 49]], A_1 = [[0, 0], [15, 24]]; ΣA = 106 and 39
     expected = 4 / 108 * torch.tensor([[4.0, 13.0], [40.0, 49.0]]) + 1 / 41 * torch.tensor([[0.0, 0.0], [15.0, 24.0]])
     ones = torch.ones_like(ARANGE)
@@ -145,7 +145,7 @@ def test_maps_of_every_rank(rank: int) -> None:
     assert_close(actual, naive_grad_cam_plus_plus(net, net[1], x, 4))
 
 
-def test_tuple_layer_gives_a_map_for_each_tensor() -> None:
+def test_tuple_layer_returns_a_map_for_each_tensor() -> None:
     class TwoScales(nn.Module):
         def forward(self, z: Tensor) -> tuple[Tensor, Tensor]:
             return z + 2, F.avg_pool2d(z + 2, 2)
@@ -170,7 +170,7 @@ def test_tuple_layer_gives_a_map_for_each_tensor() -> None:
         assert_close(coarse[n, 0], second * (2 * second / (2 + 2 * second * second.sum())).sum())
 
 
-def test_tokens_are_explained_as_the_maps_that_a_transform_makes_of_them() -> None:
+def test_activation_transform_turns_tokens_into_maps() -> None:
     class Tokens(nn.Module):
         def __init__(self) -> None:
             super().__init__()
@@ -238,7 +238,7 @@ def test_compiled_forward_func_is_explained() -> None:
     )
 
 
-def test_infinite_gradient_is_refused() -> None:
+def test_infinite_gradient_raises() -> None:
     class Root(Net):
         def forward(self, x: Tensor) -> Tensor:
             return (super().forward(x) * 0).sqrt()

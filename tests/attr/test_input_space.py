@@ -77,12 +77,12 @@ def test_input_space_map_of_layer_grad_cam() -> None:
     assert_map(actual, 11.25 + 9 * weights[:, None] + 2.25 * weights)
 
 
-def test_what_is_no_layer_attribution_is_an_error() -> None:
+def test_attribution_without_a_layer_raises() -> None:
     with pytest.raises(TypeError, match="Expected `attribution` to be a LayerAttribution, but got RISE"):
         InputSpaceAttribution(RISE(sequential_net()))
 
 
-def test_a_layer_of_several_tensors_is_an_error() -> None:
+def test_layer_with_several_tensors_raises() -> None:
     class Halves(nn.Module):
         def forward(self, z: Tensor) -> tuple[Tensor, Tensor]:
             return z[:, :3], z[:, 3:]
@@ -100,7 +100,7 @@ def test_a_layer_of_several_tensors_is_an_error() -> None:
         InputSpaceAttribution(ScoreCAM(net, net.halves)).attribute(images(), target=0)
 
 
-def test_a_map_of_another_rank_than_the_input_is_an_error() -> None:
+def test_map_with_another_rank_than_the_input_raises() -> None:
     class Vector(LayerAttribution):
         def attribute(self, inputs: Tensor, **_: Any) -> Tensor:
             return inputs.new_ones(len(inputs), 1, 5)

@@ -110,7 +110,7 @@ def test_constant_is_the_mean_of_each_channel_and_blur_has_ten_pixels() -> None:
     torch.testing.assert_close(blurred[1, 2], torch.from_numpy(expected))
 
 
-def test_noise_is_drawn_anew_alike_for_all_examples_on_each_channels_scale() -> None:
+def test_noise_is_redrawn_in_each_call_and_shared_by_all_examples() -> None:
     x = 5 + 3 * torch.randn(2, 3, 40, 50, generator=seeded())
     draw = perturbed_inputs("noise", (x,), (), seeded(7))
     generator = seeded(7)
@@ -125,7 +125,7 @@ def test_noise_is_drawn_anew_alike_for_all_examples_on_each_channels_scale() -> 
 # --- The game by hand ------------------------------------------------------------------------------------------------
 
 
-def test_first_mask_is_the_smallest_circle_that_takes_the_score() -> None:
+def test_first_mask_is_the_smallest_circle_that_removes_the_score() -> None:
     # 8 cells: distances from the centre 1/8, 3/8, 5/8, 7/8 on both sides. The evidence is at a distance of 3/8 for the
     # first example and of 7/8 for the second, so all cells up to there are deleted
     x = torch.zeros(2, 1, 8)
@@ -136,7 +136,7 @@ def test_first_mask_is_the_smallest_circle_that_takes_the_score() -> None:
     assert circles[:, 0].tolist() == [[1, 1, 0, 0, 0, 0, 1, 1], [0] * 8]
 
 
-def test_circle_is_empty_where_the_perturbation_takes_nothing_away() -> None:
+def test_circle_is_empty_if_the_perturbation_does_not_lower_the_score() -> None:
     forward = MaskedForward.from_call(lambda x: -total(x), torch.ones(1, 1, 8), [None], None, 0.0, "output")
     matrices = upsampling((8,), forward.sizes, 0.0, forward.inputs[0])
     assert DeletionGame(forward, lambda: forward.baselines, matrices, 0.0, 0.0, 3.0).circles().tolist() == [[[1] * 8]]
@@ -215,7 +215,7 @@ def test_every_rank(rank: int) -> None:
     torch.testing.assert_close(actual, x.amax(1, keepdim=True).expand_as(x), rtol=0, atol=1e-4)
 
 
-def test_tuple_inputs_share_a_mask_and_arguments_are_left_alone() -> None:
+def test_tuple_inputs_share_a_mask_and_arguments_are_not_masked() -> None:
     def scaled_total(x: Tensor, y: Tensor, gain: Tensor) -> Tensor:
         return gain * (total(x) + total(y))
 
@@ -230,7 +230,7 @@ def test_tuple_inputs_share_a_mask_and_arguments_are_left_alone() -> None:
         torch.testing.assert_close(one, expected, rtol=0, atol=1e-4)
 
 
-def test_more_cells_than_pixels_are_not_made() -> None:
+def test_grid_has_at_most_one_cell_per_pixel() -> None:
     net, x = Net(), images()
     options: dict[str, Any] = {"n_iterations": 3, "mask_blur": 1.0}
     expected = MeaningfulPerturbation(net, grid_size=(12, 10), **options).attribute(x, 2)
@@ -254,7 +254,7 @@ def test_baselines_are_captums_and_belong_to_their_perturbation() -> None:
 # --- Chance ----------------------------------------------------------------------------------------------------------
 
 
-def test_global_generator_governs_jitter_and_stays_as_it_was() -> None:
+def test_jitter_depends_on_the_global_generator_and_leaves_it_unchanged() -> None:
     net, x = Net(), images()
     explain = MeaningfulPerturbation(net, perturbation="noise", **QUICK).attribute
     with torch.random.fork_rng():
@@ -311,7 +311,7 @@ def test_compiled_model_in_training_mode_keeps_its_statistics() -> None:
 # --- Bad input -------------------------------------------------------------------------------------------------------
 
 
-def test_sizes_that_do_not_fit_are_refused_before_any_forward() -> None:
+def test_sizes_that_do_not_fit_raise_before_any_forward() -> None:
     net, x = Net(), images()
     with pytest.raises(ValueError, match=r"the same number of spatial dimensions, but got \[1, 2\]"):
         MeaningfulPerturbation(net).attribute((x, x.flatten(2)), 2)
@@ -320,20 +320,20 @@ def test_sizes_that_do_not_fit_are_refused_before_any_forward() -> None:
     assert net.forwards == 0
 
 
-def test_score_that_is_not_finite_is_refused_after_one_forward() -> None:
+def test_score_that_is_not_finite_raises_after_one_forward() -> None:
     net = Net()
     with pytest.raises(ValueError, match="Expected finite scores of the inputs, but got NaN or Inf"):
         MeaningfulPerturbation(net).attribute(images() / 0, 2)
     assert net.forwards == 1
 
 
-def test_score_without_a_gradient_is_refused() -> None:
+def test_score_without_a_gradient_raises() -> None:
     net = Net()
     with pytest.raises(ValueError, match="differentiable with respect to the inputs"):
         MeaningfulPerturbation(lambda x: net(x).detach(), **QUICK).attribute(images(), 2)
 
 
-def test_score_that_is_finite_for_the_input_alone_is_refused() -> None:
+def test_score_that_is_finite_only_for_the_input_raises() -> None:
     def logarithm(x: Tensor) -> Tensor:
         return (x.flatten(1).amin(1) - 0.5).log()
 
@@ -341,7 +341,7 @@ def test_score_that_is_finite_for_the_input_alone_is_refused() -> None:
         MeaningfulPerturbation(logarithm, perturbation="baseline", score="output").attribute(torch.ones(1, 1, 6, 6))
 
 
-def test_gradient_that_is_not_finite_is_refused() -> None:
+def test_gradient_that_is_not_finite_raises() -> None:
     def root(x: Tensor) -> Tensor:  # no value is NaN, but the gradient of √0 · 0 is
         return (0 * x.flatten(1).sum(1)).sqrt()
 

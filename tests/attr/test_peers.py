@@ -88,7 +88,7 @@ def block_8_maps(network: OneCallEach, cat: Tensor) -> dict[int, Tensor]:
     return dict(zip([EGYPTIAN_CAT, TIGER_CAT], maps[0], strict=True))
 
 
-def test_grad_cam_agrees_but_for_align_corners(
+def test_grad_cam_agrees_except_for_align_corners(
     network: OneCallEach, cat: Tensor, block_4_map: Tensor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # grad-cam 1.5: align_corners=True when it upsamples masks (taken out here), softmax over the channels (as here),
@@ -99,7 +99,7 @@ def test_grad_cam_agrees_but_for_align_corners(
     torch.testing.assert_close(block_4_map, theirs, rtol=1e-3, atol=1e-3)
 
 
-def test_grad_cam_agrees_as_it_is(network: OneCallEach, cat: Tensor, block_8_maps: dict[int, Tensor]) -> None:
+def test_unmodified_grad_cam_agrees(network: OneCallEach, cat: Tensor, block_8_maps: dict[int, Tensor]) -> None:
     # with align_corners=True its masks are moved by up to half a cell of the map, 8 pixels, towards the border
     theirs = grad_cam_map(network, network.model._blocks[8], cat, TIGER_CAT)
     ours = block_8_maps[TIGER_CAT]
@@ -146,7 +146,7 @@ def released_code(network: nn.Module, activations: Tensor, x: Tensor, target: in
     return (total - total.min()) / (total.max() - total.min())
 
 
-def test_released_codes_recipe(network: OneCallEach, cat: Tensor, block_4_map: Tensor) -> None:
+def test_recipe_of_the_released_code(network: OneCallEach, cat: Tensor, block_4_map: Tensor) -> None:
     # their map has the input's size; upsampling is linear, so it may follow the sum instead, as Captum users do it
     layer = network.model._blocks[4]
     kept: list[Tensor] = []

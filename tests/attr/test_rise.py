@@ -211,7 +211,7 @@ def test_error_belongs_to_the_map_of_attribute() -> None:
 # --- Chance ----------------------------------------------------------------------------------------------------------
 
 
-def test_global_generator_governs_the_masks_and_stays_as_it_was() -> None:
+def test_masks_depend_on_the_global_generator_and_leave_it_unchanged() -> None:
     net, x = Net(), images()
     with torch.random.fork_rng():
         torch.manual_seed(5)
@@ -225,7 +225,7 @@ def test_global_generator_governs_the_masks_and_stays_as_it_was() -> None:
     assert float((first - other).abs().max()) > 1e-3
 
 
-def test_a_generator_of_the_users_moves_on() -> None:
+def test_a_given_generator_advances() -> None:
     net, x, generator = Net(), images(), seeded(5)
     first, second = (RISE(net, n_masks=9).attribute(x, 2, generator=generator) for _ in range(2))
     assert float((first - second).abs().max()) > 1e-3
@@ -265,7 +265,7 @@ def test_compiled_model_in_training_mode_keeps_its_statistics() -> None:
 # --- Bad input -------------------------------------------------------------------------------------------------------
 
 
-def test_bad_input_is_refused_before_any_forward() -> None:
+def test_bad_input_raises_before_any_forward() -> None:
     net, x = Net(), images()
     with pytest.raises(ValueError, match="`n_masks` to be at least 2 for a standard error, but got 1"):
         RISE(net, n_masks=1).attribute_with_error(x, 2)
@@ -278,7 +278,7 @@ def test_bad_input_is_refused_before_any_forward() -> None:
     assert net.forwards == 0
 
 
-def test_score_that_is_not_finite_is_refused() -> None:
+def test_score_that_is_not_finite_raises() -> None:
     with pytest.raises(ValueError, match="Expected finite scores of the inputs, but got NaN or Inf"):
         RISE(Net(), n_masks=3).attribute(images() / 0, 2)
 

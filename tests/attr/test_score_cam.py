@@ -61,7 +61,7 @@ class PlantedMaps(nn.Module):
 
 
 @dataclass
-class Case:
+class DrawnCall:
     """One randomly drawn call: the net, the inputs, and the options of the method and of `attribute`."""
 
     net: dict[str, Any]
@@ -71,7 +71,7 @@ class Case:
 
 
 @st.composite
-def cases(draw: st.DrawFn) -> Case:
+def drawn_calls(draw: st.DrawFn) -> DrawnCall:
     rank = draw(st.sampled_from([1, 2, 2, 3]))
     longest = {1: 9, 2: 6, 3: 4}[rank]
     batch, in_channels, channels = draw(st.integers(1, 3)), draw(st.integers(1, 3)), draw(st.integers(1, 6))
@@ -117,7 +117,7 @@ def cases(draw: st.DrawFn) -> Case:
         "seed": draw(st.integers(0, 2**16)),
     }
     chunks = draw(st.one_of(st.none(), st.integers(1, 2 * channels)))
-    return Case(net, inputs if len(inputs) > 1 else inputs[0], call, {"perturbations_per_eval": chunks})
+    return DrawnCall(net, inputs if len(inputs) > 1 else inputs[0], call, {"perturbations_per_eval": chunks})
 
 
 def assert_same_map(actual: Tensor, expected: Tensor, tolerance: float = 1e-5) -> None:
@@ -127,12 +127,12 @@ def assert_same_map(actual: Tensor, expected: Tensor, tolerance: float = 1e-5) -
     assert float((actual - expected).abs().max()) <= tolerance * scale
 
 
-@given(cases())
+@given(drawn_calls())
 @settings(max_examples=150)
-def test_map_equals_reference(case: Case) -> None:
-    net = PlantedMaps(**case.net)
-    expected = naive_score_cam(net, net.maps, case.inputs, **case.call)
-    actual = run_score_cam(net, net.maps, case.inputs, **case.call, **case.options)
+def test_map_equals_reference(drawn: DrawnCall) -> None:
+    net = PlantedMaps(**drawn.net)
+    expected = naive_score_cam(net, net.maps, drawn.inputs, **drawn.call)
+    actual = run_score_cam(net, net.maps, drawn.inputs, **drawn.call, **drawn.options)
     assert actual.dtype == torch.float64
     assert_same_map(actual, expected)
 
@@ -153,7 +153,7 @@ def test_planted_constant_and_copied_channels_keep_their_place(batch: int, pertu
     torch.testing.assert_close(weights[:, [1, 2, 3, 4, 6]].sum(dim=1), torch.ones(batch, dtype=torch.float64))
 
 
-def test_negative_affine_copy_has_a_mask_of_its_own() -> None:
+def test_negative_affine_copy_has_its_own_mask() -> None:
     net = PlantedMaps((3, 3), channels=3, copies={2: (0, -1.0, 0.0)})
     x = torch.randn(2, 2, 8, 8, generator=torch.Generator().manual_seed(2), dtype=torch.float64)
     call: dict[str, Any] = {
@@ -214,7 +214,7 @@ def test_map_larger_than_the_input_whose_resized_mask_is_constant(small: tuple[i
         pytest.param([0.0, 0.1, 0.3, 0.0, 0.0, 1.0, 0.1, 0.7, 0.0], id="constant to rounding"),
     ],
 )
-def test_mask_that_is_constant_for_one_of_two_inputs_leaves_nothing_of_that_input(row: list[float]) -> None:
+def test_mask_that_is_constant_for_one_of_two_inputs_removes_that_input(row: list[float]) -> None:
     class Net(nn.Module):
         def __init__(self) -> None:
             super().__init__()
@@ -235,7 +235,7 @@ def test_mask_that_is_constant_for_one_of_two_inputs_leaves_nothing_of_that_inpu
     assert_same_map(actual, naive_score_cam(net, net.maps, inputs, **call))
 
 
-def test_tuple_layer_gives_one_map_for_each_of_its_tensors() -> None:
+def test_tuple_layer_returns_a_map_for_each_tensor() -> None:
     class TwoScales(nn.Module):
         def forward(self, z: Tensor) -> tuple[Tensor, Tensor]:
             return z, F.avg_pool2d(z, 2).square()
@@ -274,7 +274,7 @@ def test_layer_input_of_every_rank(rank: int) -> None:
     assert_same_map(ScoreCAM(net, net.maps).attribute(x, **call), expected)
 
 
-def test_activation_transform_is_what_is_explained() -> None:
+def test_transformed_activation_is_explained() -> None:
     class Tokens(nn.Module):
         """The layer returns N×T×C tokens with one prefix token, like a ViT."""
 
@@ -298,16 +298,17 @@ def test_activation_transform_is_what_is_explained() -> None:
 
 
 @pytest.mark.parametrize("per_example", [False, True])
-@given(case=cases())
+@given(drawn=drawn_calls())
 @settings(max_examples=20)
-def test_attribute_targets_stacks_what_attribute_gives(case: Case, per_example: bool) -> None:
-    net, batch = PlantedMaps(**case.net), (case.inputs[0] if isinstance(case.inputs, tuple) else case.inputs).shape[0]
+def test_attribute_targets_stacks_the_maps_of_attribute(drawn: DrawnCall, per_example: bool) -> None:
+    net, inputs = PlantedMaps(**drawn.net), drawn.inputs
+    batch = len(inputs[0] if isinstance(inputs, tuple) else inputs)
     call: dict[str, Any] = {
-        name: value for name, value in case.call.items() if name not in ("target", "attr_dim_summation")
+        name: value for name, value in drawn.call.items() if name not in ("target", "attr_dim_summation")
     }
     table = torch.tensor([[0, 3], [2, 1], [1, 1]])[:batch]
     targets = table if per_example else [3, 0, [2, 1, 0][:batch]]
     each = [table[:, t] for t in range(2)] if per_example else targets
-    expected = torch.cat([naive_score_cam(net, net.maps, case.inputs, target, **call) for target in each], dim=1)
-    actual = run_score_cam(net, net.maps, case.inputs, targets, method="attribute_targets", **call, **case.options)
+    expected = torch.cat([naive_score_cam(net, net.maps, inputs, target, **call) for target in each], dim=1)
+    actual = run_score_cam(net, net.maps, inputs, targets, method="attribute_targets", **call, **drawn.options)
     assert_same_map(actual, expected)

@@ -60,7 +60,7 @@ def test_two_channels_of_one_mask_share_the_softmax() -> None:
     assert_map(one_conv_map(), [[0, 0], [18.5, 27.5]])
 
 
-def test_without_relu_the_negative_half_stays() -> None:
+def test_without_relu_the_negative_half_is_kept() -> None:
     assert_map(one_conv_map(relu_attributions=False), [[-17.5, -8.5], [18.5, 27.5]])
 
 
@@ -74,7 +74,7 @@ def test_score_weighting_uses_the_raw_score() -> None:
     assert_map(actual, 23.9 * SUM_OF_MAPS)
 
 
-def test_increase_weighting_takes_the_score_of_the_baseline_away() -> None:
+def test_increase_weighting_subtracts_the_score_of_the_baseline() -> None:
     # masked input 10 (1 - H) + X∘H has window sums 90 - 10 ΣH + ΣX∘H: 82.65, 83.25, 92.25, 97.65.
     # channel 0: 32.65 + 33.25 + 42.25 + 47.65 = 155.8; channel 1: 7.65 - 8.25 - 17.25 - 22.65 = -40.5; S = 115.3.
     # the baseline alone, windows of 90: 4·40 + 15 - 3·15 = 130. Both weights are 115.3 - 130 = -14.7
@@ -92,7 +92,7 @@ def test_probability_of_four_equal_outputs_is_a_quarter() -> None:
     assert_map(actual, [[0, 0], [37 / 4, 55 / 4]])
 
 
-def test_callable_score_is_applied_to_what_the_model_returns() -> None:
+def test_callable_score_is_applied_to_the_models_output() -> None:
     actual = one_conv_map(score=lambda out: out.square(), channel_weighting="score", relu_attributions=False)
     assert_map(actual, 23.9**2 * SUM_OF_MAPS)
 
@@ -100,7 +100,7 @@ def test_callable_score_is_applied_to_what_the_model_returns() -> None:
 RELU_MAPS = torch.tensor([[[0.0, 4.0], [31.0, 40.0]], [[0.0, 0.0], [6.0, 15.0]]])
 
 
-def test_channels_with_masks_of_their_own_have_scores_of_their_own() -> None:
+def test_channels_with_different_masks_have_different_scores() -> None:
     # relu1: A_0 = [[0, 4], [31, 40]], A_1 = [[0, 0], [6, 15]], no longer affine copies.
     # H_0 = (4 v + 31 u + 5 u v) / 40, windows of X∘H_0: 856.75, 1083.75, 2182.5, 2625.5 over 40; minus 50, the last two
     # stay: 4.5625 + 15.6375 = 20.2
@@ -146,7 +146,7 @@ def test_additional_forward_args_are_not_masked() -> None:
     assert_map(actual, 40.25 * maps)
 
 
-def test_tensors_of_a_tuple_have_baselines_of_their_own() -> None:
+def test_each_tensor_of_a_tuple_has_its_own_baseline() -> None:
     # baseline 1 for the tensor of ones leaves it at 1 whatever the mask: the unmasked ones of the test above
     ones, maps = torch.ones_like(ARANGE), torch.tensor([[-17.0, 1.0], [55.0, 73.0]])
     options: dict[str, Any] = {"channel_weighting": "score", "relu_attributions": False}

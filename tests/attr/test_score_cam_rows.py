@@ -116,7 +116,7 @@ def test_each_mask_of_each_example_is_run_once(
         assert len(lengths) == math.ceil(batch * CHANNELS / limit)  # one stream over the batch: the chunks are full
 
 
-def test_statistics_say_how_many_rows_a_forward_takes() -> None:
+def test_statistics_record_the_rows_per_forward() -> None:
     net, x = Recorder(), marked_images(2, 6, 8)
     score_cam = ScoreCAM(net, net.maps)
     score_cam.attribute(x, 0, perturbations_per_eval=4)
@@ -189,7 +189,7 @@ def test_positive_affine_copies_of_an_example_are_run_once(kind: str) -> None:
     assert (run.channels, run.constant, run.shared, run.rows) == (12, 0, 6, 6)
 
 
-def test_maps_of_one_peak_each_in_the_same_place_are_run_once() -> None:
+def test_maps_with_a_single_peak_in_the_same_place_are_run_once() -> None:
     """A map with a single positive value of any size, as a ReLU often leaves it."""
     net, x = Recorder(), marked_images(1, 6, 8)
     x[:, 1:] = 0
@@ -247,7 +247,7 @@ BASELINES: dict[str, Any] = {
 
 
 @pytest.mark.parametrize("kind", BASELINES)
-def test_baseline_shows_where_the_mask_does_not(kind: str) -> None:
+def test_baseline_replaces_the_input_where_the_mask_is_zero(kind: str) -> None:
     net, x, baseline = Recorder(), marked_images(3, 6, 8), BASELINES[kind]
     maps = layer_maps(net, x)
     ScoreCAM(net, net.maps).attribute(x, 0, baselines=baseline)
@@ -298,7 +298,7 @@ def test_every_tensor_of_a_tuple_is_masked_at_its_own_size() -> None:
 
 
 @pytest.mark.parametrize("max_channels", [1, 3, 6, 100])
-def test_max_channels_runs_the_channels_that_spread_most(max_channels: int) -> None:
+def test_max_channels_runs_the_channels_with_the_largest_spread(max_channels: int) -> None:
     net, x = Recorder(((0, 3),)), marked_images(2, 6, 8)
     x *= torch.tensor([[1, 5, 3, 2, 6, 4], [6, 5, 4, 3, 2, 1.0]], dtype=x.dtype)[:, :, None, None]
     x.flatten(1)[:, 0] = torch.tensor([1.0, 2.0])
@@ -322,7 +322,7 @@ def test_more_targets_cost_no_more_rows(targets: Any) -> None:
     assert last_run(score_cam).rows == 11
 
 
-def test_tuple_layer_runs_the_masks_of_each_of_its_tensors() -> None:
+def test_tuple_layer_runs_the_masks_of_each_tensor() -> None:
     class Halves(nn.Module):
         def forward(self, z: Tensor) -> tuple[Tensor, Tensor]:
             return z[:, :2], F.avg_pool2d(z[:, 2:], 2)

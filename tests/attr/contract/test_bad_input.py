@@ -14,7 +14,7 @@ from tests.support.small_net import Net, images
 
 
 @each(OURS, lambda method: method.of_layer)
-def test_layer_that_cannot_be_explained_is_refused(method: Method) -> None:
+def test_layer_that_cannot_be_explained_raises(method: Method) -> None:
     net, x = Net(), images()
     with pytest.raises(
         ValueError, match=r"Expected `layer` to run in the forward pass of `forward_func`, but .*ReLU\(\)"
@@ -32,7 +32,7 @@ def test_layer_that_cannot_be_explained_is_refused(method: Method) -> None:
 
 
 @each(OURS, lambda method: (method.over or method.attribution) is not LayerGradCamPlusPlus)
-def test_inputs_that_cannot_be_masked_are_refused_before_any_forward(method: Method) -> None:
+def test_inputs_that_cannot_be_masked_raise_before_any_forward(method: Method) -> None:
     net, x = Net(), images()
     with pytest.raises(TypeError, match=r"Expected floating-point inputs.*torch\.int64.*`additional_forward_args`"):
         method.explain(net, net.relu, x.long(), 2)
@@ -47,7 +47,7 @@ def test_inputs_that_cannot_be_masked_are_refused_before_any_forward(method: Met
 
 @each(OURS)
 @pytest.mark.parametrize("batch", [1, 2])
-def test_output_without_a_row_for_each_example_is_refused(method: Method, batch: int) -> None:
+def test_output_without_a_row_for_each_example_raises(method: Method, batch: int) -> None:
     net = Net()
     with pytest.raises(ValueError, match=rf"one row per input row, but got shape \(.*\) for {batch} input rows"):
         method.explain(lambda x: net(x).sum(0, keepdim=True).expand(3, 7), net.relu, images(batch), 2)
@@ -66,7 +66,7 @@ def test_output_without_a_row_for_each_example_is_refused(method: Method, batch:
         ("cat", AssertionError, "not valid"),
     ],
 )
-def test_wrong_target_gets_captums_error_after_one_forward_at_most(
+def test_wrong_target_raises_captums_error_after_at_most_one_forward(
     method: Method, target: Any, error: Any, message: str
 ) -> None:
     net = Net()

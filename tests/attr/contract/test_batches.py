@@ -59,7 +59,7 @@ def test_baselines_follow_their_example(method: Method, kind: str) -> None:
 
 
 @each(OURS, has_chunks)
-def test_any_chunk_size_gives_the_same_map(method: Method) -> None:
+def test_any_chunk_size_returns_the_same_map(method: Method) -> None:
     net, x = Net(), images(3)
     expected = method.explain(net, net.relu, x, 2)
     rows: list[int] = []
@@ -118,7 +118,7 @@ class Viewing(nn.Module):
 
 @each(METHODS)
 @pytest.mark.parametrize("rank", [1, 2, 3])
-def test_every_rank_with_a_model_that_views_what_its_convolution_gives(method: Method, rank: int) -> None:
+def test_every_rank_with_a_model_that_views_the_output_of_its_convolution(method: Method, rank: int) -> None:
     net, x = Viewing(rank), normal(2, 3, *[6] * rank)
     expected = method.expected(net, net.conv, x, 2)
     for perturbations_per_eval in (None, 1, 3) if has_chunks(method) else (None,):
@@ -149,7 +149,7 @@ def test_tuple_inputs(method: Method) -> None:
 
 
 @each(METHODS)
-def test_tuple_of_one_input_gives_a_tuple_of_one_in_input_space(method: Method) -> None:
+def test_tuple_of_one_input_returns_a_tuple_of_one_in_input_space(method: Method) -> None:
     net, x = Net(), images()
     attribution = method.made(net, net.relu)
     alone, in_a_tuple = (getattr(attribution, method.entry)(each, **method.arguments(2)) for each in (x, (x,)))

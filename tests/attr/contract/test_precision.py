@@ -78,7 +78,7 @@ class Squares(nn.Module):
 
 
 @each(METHODS)
-def test_autocast_rounds_nothing_of_the_methods_own(method: Method) -> None:
+def test_autocast_does_not_round_the_methods_own_values(method: Method) -> None:
     net, x = Squares(), images(dtype=torch.float32)
     expected = method.expected(net, net.maps, x.double(), 2)
     with torch.autocast("cpu", torch.bfloat16):
@@ -119,7 +119,7 @@ class CoarseScores(nn.Module):
 
 @each(OURS, lambda method: not method.gradients)  # a rounded score has no gradient
 @pytest.mark.parametrize("autocast", [False, True])
-def test_scores_and_weights_are_float32_where_the_model_answers_in_bfloat16(method: Method, autocast: bool) -> None:
+def test_scores_and_weights_are_float32_if_the_model_returns_bfloat16(method: Method, autocast: bool) -> None:
     net = CoarseScores()
     x = torch.rand(2, 9, 8, 8, generator=torch.Generator().manual_seed(4)) * torch.linspace(0.5, 4, 9).view(9, 1, 1)
     expected = method.expected(net, net.maps, x, 3)

@@ -38,7 +38,7 @@ def forwards_of(method: Method) -> int:
 @pytest.mark.parametrize("layer", ["conv", "relu"])
 @pytest.mark.parametrize("grad_mode", [True, False])
 @pytest.mark.parametrize("requires_grad", [True, False])
-def test_nothing_of_the_users_is_changed(method: Method, layer: str, grad_mode: bool, requires_grad: bool) -> None:
+def test_a_call_changes_nothing(method: Method, layer: str, grad_mode: bool, requires_grad: bool) -> None:
     net, x = Net(), images().requires_grad_(requires_grad)
     net.conv.weight.requires_grad_(False)
     seen: list[int] = []
