@@ -42,6 +42,11 @@ def images(batch: int = 2, dtype: torch.dtype = torch.float64, seed: int = 1) ->
     return torch.randn(batch, 3, 12, 10, generator=torch.Generator().manual_seed(seed)).to(dtype)
 
 
+def total(x: Tensor) -> Tensor:
+    """A forward function with one output per example: the sum of its values."""
+    return x.flatten(1).sum(1)
+
+
 def assert_close(actual: Tensor, expected: Tensor, tolerance: float = 1e-9) -> None:
     """Equal to `tolerance`, relative to the largest value of the expected map, which is not zero."""
     assert actual.shape == expected.shape
