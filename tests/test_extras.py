@@ -11,7 +11,7 @@ import pytest
 import captum_scorecam
 from captum_scorecam.command_line.demo import demo_image
 
-PACKAGES_OF_EXTRAS = ["filelock", "jinja2", "rich", "typer", "efficientnet_lite_pytorch", "skimage"]
+PACKAGES_OF_EXTRAS = ["filelock", "jinja2", "markupsafe", "rich", "typer", "efficientnet_lite_pytorch", "skimage"]
 
 
 @pytest.fixture
@@ -42,7 +42,7 @@ def test_methods_metrics_models_and_data_sets_need_no_extra(monkeypatch: pytest.
     assert [name for name in sys.modules if name.startswith("captum_scorecam.command_line.")] == []
 
 
-@pytest.mark.parametrize("package", ["filelock", "jinja2"])
+@pytest.mark.parametrize("package", ["filelock", "jinja2", "markupsafe"])
 @pytest.mark.usefixtures("not_imported_yet")
 def test_the_evaluation_names_the_missing_extra(package: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, package, None)
@@ -51,10 +51,11 @@ def test_the_evaluation_names_the_missing_extra(package: str, monkeypatch: pytes
         importlib.import_module("captum_scorecam.evaluation")
 
 
-@pytest.mark.parametrize("package", ["filelock", "jinja2", "rich", "typer"])
+@pytest.mark.parametrize("missing", ["filelock", "jinja2", "markupsafe", "rich", "rich.text", "typer"])
 @pytest.mark.usefixtures("not_imported_yet")
-def test_the_command_line_names_the_missing_extra(package: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, package, None)
+def test_the_command_line_names_the_missing_extra(missing: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, missing, None)
+    package = missing.partition(".")[0]
     main = importlib.import_module("captum_scorecam.command_line").main
     with pytest.raises(SystemExit, match=rf'captum-scorecam needs {package}: pip install "captum-scorecam\[cli\]"\.'):
         main()

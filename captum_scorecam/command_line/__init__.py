@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-_PACKAGES_OF_EXTRA = ("filelock", "jinja2", "matplotlib", "rich", "typer")
+_PACKAGES_OF_EXTRA = ("filelock", "jinja2", "markupsafe", "matplotlib", "rich", "typer")
 
 
 def main() -> None:
@@ -14,7 +14,8 @@ def main() -> None:
     try:
         from captum_scorecam.command_line.app import commands
     except ModuleNotFoundError as error:
-        if error.name not in _PACKAGES_OF_EXTRA:
+        package = (error.name or "").partition(".")[0]
+        if package not in _PACKAGES_OF_EXTRA:
             raise
-        raise SystemExit(f'captum-scorecam needs {error.name}: pip install "captum-scorecam[cli]".') from error
+        raise SystemExit(f'captum-scorecam needs {package}: pip install "captum-scorecam[cli]".') from error
     commands()

@@ -2,7 +2,7 @@
 
 from importlib.util import find_spec
 
-if _missing := [name for name in ("filelock", "jinja2", "matplotlib") if find_spec(name) is None]:
+if _missing := [name for name in ("filelock", "jinja2", "markupsafe", "matplotlib") if find_spec(name) is None]:
     raise ModuleNotFoundError(
         f'captum_scorecam.evaluation needs {_missing[0]}: pip install "captum-scorecam[cli]".', name=_missing[0]
     )
