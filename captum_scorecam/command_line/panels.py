@@ -52,7 +52,7 @@ def draw_explanations(explanations: Sequence[ImageExplanation], heading: str) ->
 
     Args:
         explanations (sequence of ImageExplanation): The images, one or more, explained by the same methods.
-        heading (str): The line above all.
+        heading (str): Heading of the figure.
 
     Returns:
         Figure: A figure with its own Agg canvas, unknown to pyplot.
@@ -86,12 +86,12 @@ def draw_panels(
 ) -> Figure:
     """Draws panels in rows; those of a row show images of one shape.
 
-    Maps are drawn by Captum's ``visualize_image_attr``, each scaled to [0, 1] from its lowest value to its highest: the
-    lowest value of RISE's map, say, is far from 0, and means nothing.
+    Maps are drawn by Captum's ``visualize_image_attr``, each scaled to [0, 1] from its lowest value to its highest;
+    absolute levels are not comparable: RISE's minimum, for example, is far from 0.
 
     Args:
         rows (sequence of sequence of Panel): The panels of each row, one or more.
-        heading (str): The line above all. Default: none.
+        heading (str): Heading of the figure. Default: none.
         width (float): The width of a column, in inches. Default: 3.2.
         fontsize (float): Of the titles, in points. Default: 11.
         dpi (float): Pixels per inch, fewer where the picture would be too long to draw. Default: 120.
@@ -168,7 +168,7 @@ def _fit(written: Text, width: float) -> Text:
 
 
 def check_output(path: Path, images: Sequence[Path] = ()) -> None:
-    """Checks, before any work, that the picture can be written and that no file but an old picture is replaced.
+    """Checks, before any work, that the picture can be written and that only an earlier picture may be overwritten.
 
     Args:
         path (Path): Where the picture goes.

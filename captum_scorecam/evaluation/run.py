@@ -116,7 +116,7 @@ def _run_images(plan: Plan, folder: Path, rank: int, todo: Todo, workers: int, o
     ):
         for number, loaded in enumerate(load_images(images, workers), 1):
             for outcome in evaluate_image(plan, loaded, todo[loaded.index]):
-                with _saying_what_is_kept(folder):
+                with _explained_write_errors(folder):
                     if loaded.index in pictured:
                         write_pictures(folder, outcome)
                     records.append(to_json(outcome.record))
@@ -127,7 +127,7 @@ def _run_images(plan: Plan, folder: Path, rank: int, todo: Todo, workers: int, o
 
 
 @contextmanager
-def _saying_what_is_kept(folder: Path) -> Iterator[None]:
+def _explained_write_errors(folder: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:

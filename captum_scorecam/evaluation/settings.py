@@ -32,6 +32,8 @@ def read_configuration(run: Path) -> Configuration:
     path = run / CONFIGURATION
     try:
         text = path.read_text(encoding="utf-8")
+    except FileNotFoundError as error:
+        raise ValueError(f"Expected the folder of a run, but {str(run)!r} contains no {CONFIGURATION}.") from error
     except (OSError, ValueError) as error:
         raise ValueError(f"Expected the folder of a run, but {str(path)!r} can't be read: {error}.") from error
     _check_format_version(text, path)

@@ -15,6 +15,7 @@ import numpy as np
 from captum_scorecam.evaluation.durable_files import write_durably
 from captum_scorecam.evaluation.records import Record, RunSettings
 from captum_scorecam.evaluation.statistics import LEVEL, RESAMPLES, SEED, Estimate, Values, estimates
+from captum_scorecam.models import class_name
 
 Estimates = dict[str, dict[str, Estimate]]  # by method and metric
 GroupedBy: TypeAlias = Literal["label", "target"]
@@ -152,7 +153,7 @@ def class_names(records: Sequence[Record]) -> dict[int, str]:
 
 def class_title(index: int, names: Mapping[int, str]) -> str:
     """Returns a class's name and index, since several classes can have the same name."""
-    return f"{names[index]} ({index})" if index in names else f"class {index}"
+    return f"{names[index]} ({index})" if index in names else class_name(index, None)
 
 
 def write_summary(summary: Summary, run: Path) -> None:

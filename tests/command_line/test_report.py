@@ -33,7 +33,7 @@ def test_output_and_reference_are_used(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["nowhere"], "Expected the folder of a run, but 'nowhere/configuration.json' can't be read"),
+        (["nowhere"], "Expected the folder of a run, but 'nowhere' contains no configuration.json"),
         (
             ["run", "--reference", "magic"],
             "Expected `--reference` to be one of grad_cam, score_cam, rise, but",

@@ -27,7 +27,7 @@ from tests.support.run_records import SETTINGS
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (None, "Expected the folder of a run, but '.*' can't be read: .*No such file"),
+        (None, r"^Expected the folder of a run, but '.*' contains no configuration\.json\.$"),
         (b"\xff", "Expected the folder of a run, but '.*' can't be read: 'utf-8' codec"),
         (b"", "Expected a configuration in '.*', but it is not JSON: Expecting value"),
         (b"[]", r"Expected a configuration in '.*', but it is \[\]\."),

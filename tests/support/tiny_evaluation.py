@@ -41,7 +41,7 @@ def metric_input(classifier: Classifier, method: str, sample: Sample, target: in
 
 
 def contents(folder: Path, without: Sequence[str] = ("times",)) -> dict[str, bytes]:
-    """The files of a run, but for its locks and the times, which differ from run to run."""
+    """Files of a run, except locks and timings."""
     files = [path for path in folder.rglob("*") if path.is_file() and path.suffix != ".lock"]
     named = {path.relative_to(folder).as_posix(): path.read_bytes() for path in files}
     return {name: content for name, content in named.items() if name.split("/")[0] not in without}

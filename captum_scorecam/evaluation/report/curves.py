@@ -137,7 +137,7 @@ def _plain_text(text: str) -> str:
 
 
 def _for_page(svg: str, label: str) -> Markup:
-    """Turns a figure into a page's element: it inherits font and text colour, and has no ids, which could repeat."""
+    """Converts an SVG figure for inlining: it inherits font and colour, and ids are removed to avoid clashes."""
     root = ElementTree.fromstring(svg)
     for definitions in root.findall("{*}defs"):
         root.remove(definitions)
