@@ -27,9 +27,10 @@ from captum_scorecam.datasets import DATA_FORMATS, DataFormat, open_data, read_l
 from captum_scorecam.evaluation import METHODS, METRICS, MethodOptions, plan_evaluation, run_evaluation
 from captum_scorecam.evaluation.methods import DEFAULT_METHODS, check_methods
 from captum_scorecam.evaluation.metrics.registry import DEFAULT_METRICS, check_metrics
-from captum_scorecam.evaluation.plan import Provenance
+from captum_scorecam.evaluation.plan import DEFAULT_GALLERY, Provenance
 from captum_scorecam.evaluation.ranks import is_first_rank, local_rank
 from captum_scorecam.evaluation.records import Target
+from captum_scorecam.evaluation.request import DEFAULT_OPTIONS
 from captum_scorecam.models import check_model_name
 
 OF_RUN = "Run"  # a help panel
@@ -79,10 +80,10 @@ def evaluate(
             rich_help_panel=OF_METHODS,
         ),
     ] = list(DEFAULT_METRICS),  # noqa: B006
-    n_masks: NMasks = 2000,
+    n_masks: NMasks = DEFAULT_OPTIONS.n_masks,
     mask_iterations: Annotated[
         int, typer.Option(help="Number of optimisation steps of mask.", min=1, metavar="N", rich_help_panel=OF_METHODS)
-    ] = 300,
+    ] = DEFAULT_OPTIONS.mask_iterations,
     perturbations_per_eval: Annotated[
         int | None,
         typer.Option(
@@ -106,10 +107,10 @@ def evaluate(
             metavar="N",
             rich_help_panel=OF_RUN,
         ),
-    ] = 0,
+    ] = DEFAULT_OPTIONS.seed,
     gallery: Annotated[
         int, typer.Option(help="Save pictures of the first N images.", min=0, metavar="N", rich_help_panel=OF_RUN)
-    ] = 100,
+    ] = DEFAULT_GALLERY,
     workers: Annotated[
         int,
         typer.Option(help="Processes that read images ahead.", min=0, metavar="N", rich_help_panel=OF_RUN),
@@ -155,7 +156,12 @@ def evaluate(
             layer=layer,
             target=target,
             images=images,
-            options=MethodOptions(n_masks, seed, mask_iterations, perturbations_per_eval),
+            options=MethodOptions(
+                n_masks=n_masks,
+                seed=seed,
+                mask_iterations=mask_iterations,
+                perturbations_per_eval=perturbations_per_eval,
+            ),
             labels=None if classes is None else read_label_table(classes),
             gallery=gallery,
             provenance=Provenance(data=str(data.resolve()), data_format=data_format, weights=weights),

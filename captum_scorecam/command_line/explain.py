@@ -27,6 +27,7 @@ from captum_scorecam.command_line.panels import check_output, draw_explanations,
 from captum_scorecam.datasets import read_image
 from captum_scorecam.evaluation import METHODS, MethodOptions, layer_to_explain
 from captum_scorecam.evaluation.methods import DEFAULT_METHODS, check_methods
+from captum_scorecam.evaluation.request import DEFAULT_OPTIONS
 from captum_scorecam.models import check_model_name
 
 MOST_IMAGES = 50  # in one picture
@@ -51,13 +52,13 @@ def explain(
             rich_help_panel=OF_METHODS,
         ),
     ] = list(DEFAULT_METHODS),  # noqa: B006 (Typer needs a list, and copies it)
-    n_masks: NMasks = 2000,
+    n_masks: NMasks = DEFAULT_OPTIONS.n_masks,
     seed: Annotated[
         int,
         typer.Option(
             help="Random seed of rise, mask and random weights.", min=0, metavar="N", rich_help_panel=OF_METHODS
         ),
-    ] = 0,
+    ] = DEFAULT_OPTIONS.seed,
     perturbations_per_eval: Annotated[
         int | None,
         typer.Option(
@@ -88,7 +89,10 @@ def explain(
         inputs = [classifier.inputs(read_image(path)) for path in images]
         explained_layer = layer_to_explain(methods, classifier, inputs[0], layer)
         options = MethodOptions(
-            n_masks, seed, perturbations_per_eval=perturbations_per_eval, show_progress=sys.stderr.isatty()
+            n_masks=n_masks,
+            seed=seed,
+            perturbations_per_eval=perturbations_per_eval,
+            show_progress=sys.stderr.isatty(),
         )
         explanations = [
             explain_image(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final, Literal, TypeAlias
 
 from torch import Tensor
 
@@ -13,7 +14,8 @@ from captum_scorecam.evaluation.methods import DEFAULT_METHODS
 from captum_scorecam.evaluation.request import DEFAULT_OPTIONS
 from captum_scorecam.models import Classifier, ExplainedLayer, class_name, find_class, seen_pixels
 
-PREDICTED, CHOSEN, RUNNER_UP = "predicted", "chosen", "runner-up"
+Role: TypeAlias = Literal["predicted", "chosen", "runner-up"]
+PREDICTED: Final = "predicted"
 
 
 @dataclass(frozen=True)
@@ -31,7 +33,7 @@ class ClassExplanation:
     index: int
     name: str
     probability: float
-    role: str
+    role: Role
     maps: dict[str, Tensor]
 
 
@@ -100,14 +102,14 @@ def explain_image(
     return ImageExplanation(image_name, seen_pixels(inputs, classifier.preprocess), classes, runs)
 
 
-def _roles(probabilities: Tensor, class_names: Sequence[str] | None, target: str, compare: bool) -> dict[int, str]:
+def _roles(probabilities: Tensor, class_names: Sequence[str] | None, target: str, compare: bool) -> dict[int, Role]:
     """Returns the classes to explain, with their roles."""
     ranking = [int(index) for index in probabilities.argsort(descending=True)]
     predicted = ranking[0]
     chosen = predicted if target == PREDICTED else find_class(target, len(ranking), class_names)
     if chosen != predicted:
-        return {chosen: CHOSEN, predicted: PREDICTED} if compare else {chosen: CHOSEN}
-    return {predicted: PREDICTED, ranking[1]: RUNNER_UP} if compare else {predicted: PREDICTED}
+        return {chosen: "chosen", predicted: PREDICTED} if compare else {chosen: "chosen"}
+    return {predicted: PREDICTED, ranking[1]: "runner-up"} if compare else {predicted: PREDICTED}
 
 
 def display_name(path: Path) -> str:

@@ -12,7 +12,7 @@ from PIL import Image
 from torch import Tensor
 
 from captum_scorecam._messages import check_at_least, check_choice, warn_caller
-from captum_scorecam.datasets import ImageDataset, Mosaics, label_table, resolve_label
+from captum_scorecam.datasets import DataFormat, ImageDataset, Mosaics, label_table, resolve_label
 from captum_scorecam.evaluation.methods import DEFAULT_METHODS, check_methods, layer_to_explain
 from captum_scorecam.evaluation.metrics.metric import Metric, On
 from captum_scorecam.evaluation.metrics.registry import DEFAULT_METRICS, METRICS, check_metrics
@@ -33,10 +33,11 @@ class Provenance(TypedDict, total=False):
     """
 
     data: str
-    data_format: str
+    data_format: DataFormat
     weights: str
 
 
+DEFAULT_GALLERY = 100
 NO_PROVENANCE = Provenance()
 
 
@@ -82,10 +83,15 @@ class Plan:
         return self.example.device
 
     @property
+    def needing_labels(self) -> list[str]:
+        """The target and metrics for which each image needs a label that is a class of the model."""
+        metrics = [metric.name for metric in self.chosen_metrics() if "label" in metric.needs or metric.on == "mosaic"]
+        return ["`target` 'label'"] * (self.target == "label") + metrics
+
+    @property
     def needs_labels(self) -> bool:
         """Whether each image needs a label that is a class of the model."""
-        needing = [metric for metric in self.chosen_metrics() if "label" in metric.needs or metric.on == "mosaic"]
-        return self.target == "label" or bool(needing)
+        return bool(self.needing_labels)
 
     def chosen_metrics(self, on: On | None = None) -> list[Metric]:
         """Returns the metrics, or only those computed on the ``image`` or on the ``mosaic``."""
@@ -158,7 +164,7 @@ def plan_evaluation(
     images: int | None = None,
     options: MethodOptions = DEFAULT_OPTIONS,
     labels: Mapping[str, int] | None = None,
-    gallery: int = 100,
+    gallery: int = DEFAULT_GALLERY,
     provenance: Provenance = NO_PROVENANCE,
 ) -> Plan:
     """Plans an evaluation: checks the arguments and finds the layer and the classes of the labels.
@@ -234,8 +240,8 @@ def _check(plan: Plan) -> None:
     for metric in plan.chosen_metrics("image"):
         if "boxes" in metric.needs and not plan.dataset.has_boxes:
             raise ValueError(f"Expected a data set with boxes for {metric.name}, but it has none.")
-    if plan.needs_labels and not plan.dataset.has_labels:
-        raise ValueError("Expected a data set with labels for the target or a metric that needs them, but it has none.")
+    if plan.needing_labels and not plan.dataset.has_labels:
+        raise ValueError(f"Expected a data set with labels for {plan.needing_labels[0]}, but it has none.")
     if plan.dataset.has_labels:
         _check_labels(plan)
 
@@ -244,7 +250,7 @@ def _check_labels(plan: Plan) -> None:
     """Checks that labels are classes of the model. If needed, a few unknown ones are recorded as errors later."""
     unknown = list(_unknown_labels(plan))
     if plan.needs_labels and len(unknown) == len(plan.indices):
-        raise ValueError(f"Expected labels that are classes of the model, but none are. The first: {unknown[0]}")
+        raise ValueError(f"Expected labels that name classes of the model, but none does. The first: {unknown[0]}")
     if unknown:
         warn_caller(
             f"{len(unknown)} of {len(plan.indices)} images have no label that is a class of the model. "

@@ -10,6 +10,8 @@ from re import sub
 from types import NoneType, UnionType
 from typing import Any, Literal, TypeAlias, TypeVar, Union, get_args, get_origin, get_type_hints
 
+from captum_scorecam.datasets import DataFormat
+
 FORMAT_VERSION = 1
 
 Stage: TypeAlias = Literal["image", "label", "method", "metric"]
@@ -152,7 +154,7 @@ class RunSettings:
     perturbations_per_eval: int
     seed: int
     data: str | None = None
-    data_format: str | None = None
+    data_format: DataFormat | None = None
     weights: str | None = None
 
 

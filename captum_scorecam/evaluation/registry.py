@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
-from typing import TypeVar
+from typing import Literal, TypeVar
 
 Item = TypeVar("Item")
 
 
-def register(registry: dict[str, Item], name: str, item: Item, kind: str) -> None:
+def register(registry: dict[str, Item], name: str, item: Item, kind: Literal["method", "metric"]) -> None:
     """Adds an item to a registry. Adding the same item again has no effect.
 
     Args:
         registry (dict of str to item): The registry.
         name (str): Letters, digits and underscores; used in records and file names.
         item: The item.
-        kind (str): Kind of the item, for error messages.
+        kind (str): ``method`` or ``metric``, for error messages.
 
     Raises:
         ValueError: If the name has other characters or belongs to another item.

@@ -101,7 +101,7 @@ def test_the_digest_of_images_sees_the_class_of_a_label_and_not_its_spelling(cla
         ({"layer": "nowhere"}, "Expected `layer` to name a module of the model, but got 'nowhere'"),
         (
             {"labels": {"violet": 9}, "target": "label"},
-            "Expected labels that are classes of the model, but none are. The first: picture 0: .*'violet'",
+            "Expected labels that name classes of the model, but none does. The first: picture 0: .*'violet'",
         ),
     ],
 )
@@ -119,10 +119,10 @@ class Unlabelled(Pictures):
 @pytest.mark.parametrize(
     ("changed", "message"),
     [
-        ({"target": "label"}, "Expected a data set with labels for the target or a metric that needs"),
+        ({"target": "label"}, "Expected a data set with labels for `target` 'label', but it has none"),
         (
             {"metrics": ["mosaic_pointing_game"]},
-            "Expected a data set with labels for the target or a metric that needs",
+            "Expected a data set with labels for mosaic_pointing_game, but it has none",
         ),
         ({"metrics": ["pointing_game"]}, "Expected a data set with boxes for pointing_game, but it has none"),
     ],
@@ -136,7 +136,7 @@ def test_a_data_set_without_what_a_metric_needs_is_refused(
 
 def test_every_metric_of_mosaics_needs_labels(classifier: Classifier) -> None:
     register_metric(Metric("tiles", "Tiles", True, lambda _: MetricResult(0.0), on="mosaic"))
-    with pytest.raises(ValueError, match="Expected a data set with labels for the target or a metric that needs"):
+    with pytest.raises(ValueError, match="Expected a data set with labels for tiles, but it has none"):
         plan_evaluation(classifier, Unlabelled(2, [None, None]), **(QUICK | {"metrics": ["tiles"]}))
 
 

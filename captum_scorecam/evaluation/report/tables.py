@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal, TypeAlias
 
 from captum_scorecam.evaluation.presentation import (
     best_methods,
@@ -17,6 +18,9 @@ from captum_scorecam.evaluation.presentation import (
 )
 from captum_scorecam.evaluation.statistics import Estimate
 from captum_scorecam.evaluation.summary import Estimates, Group, Summary
+
+Mark: TypeAlias = Literal["best", "better", "worse", ""]
+Marks: TypeAlias = dict[str, dict[str, Mark]]  # by metric and method
 
 MOST_CLASSES = 100
 
@@ -38,7 +42,7 @@ class Cell:
     text: str
     interval: str
     n: int
-    mark: str
+    mark: Mark
     bar: tuple[float, float, float] | None
 
 
@@ -95,14 +99,14 @@ class ReportTable:
 
 def means_table(summary: Summary, group: Group) -> ReportTable:
     """Returns the table of a group's means."""
-    marks = {metric: dict.fromkeys(best_methods(group, metric), "best") for metric in summary.metrics}
+    marks: Marks = {metric: dict.fromkeys(best_methods(group, metric), "best") for metric in summary.metrics}
     return _table(summary, group, group.means, marks, signed=False)
 
 
 def differences_table(summary: Summary) -> ReportTable:
     """Returns the table of differences to the reference, over all images."""
     differences = summary.overall.differences
-    marks: dict[str, dict[str, str]] = {
+    marks: Marks = {
         metric: {method: verdict(differences[method][metric], metric) or "" for method in differences}
         for metric in summary.metrics
     }
@@ -115,9 +119,7 @@ def class_tables(summary: Summary) -> list[ReportTable]:
     return [means_table(summary, group) for group in largest]
 
 
-def _table(
-    summary: Summary, group: Group, rows: Estimates, marks: dict[str, dict[str, str]], *, signed: bool
-) -> ReportTable:
+def _table(summary: Summary, group: Group, rows: Estimates, marks: Marks, *, signed: bool) -> ReportTable:
     columns, cells = [], []
     for metric in summary.metrics:
         column = {method: estimates[metric] for method, estimates in rows.items()}
@@ -139,7 +141,7 @@ def _column(metric: str, estimates: Sequence[Estimate], span: tuple[float, float
     return Column(title or unit, unit if title else "", higher_is_better(metric), n, zero)
 
 
-def _cell(estimate: Estimate, places: int, mark: str, span: tuple[float, float], signed: bool) -> Cell:
+def _cell(estimate: Estimate, places: int, mark: Mark, span: tuple[float, float], signed: bool) -> Cell:
     text = number_text(estimate.mean, places, signed=signed)
     bar = None
     if estimate.mean is not None and estimate.low is not None and estimate.high is not None:
