@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from captum_scorecam import ScoreCAM
 from captum_scorecam.models import Classifier, load_classifier
-from captum_scorecam.scoring.freed_memory import freed_memory_kept
+from captum_scorecam.scoring.freed_memory import freed_memory_kept  # not public: only the floor needs it
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # for tests.naive_reference
 
