@@ -1,0 +1,59 @@
+"""Rows of a CSV file, and errors that name the line."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from captum_scorecam.datasets.csv_rows import Row, read_rows
+
+
+def rows_of(folder: Path, text: str | bytes) -> list[Row]:
+    path = folder / "labels.csv"
+    path.write_bytes(text if isinstance(text, bytes) else text.encode())
+    return read_rows(path, ["file"])
+
+
+@pytest.mark.parametrize("separator", [",", ";", "\t"])
+def test_separators_quotes_whitespace_and_byte_order_marks(separator: str, tmp_path: Path) -> None:
+    lines = [["file", " label ", "note"], ['"a;b,c\t""d"".png"', " cat ", ""], ["é.png", "dog", "x"]]
+    text = "\ufeff" + "\r\n".join(separator.join(line) for line in lines) + "\r\n\r\n"
+    assert rows_of(tmp_path, text) == [
+        Row("line 2 of 'labels.csv'", {"file": 'a;b,c\t"d".png', "label": "cat", "note": ""}),
+        Row("line 3 of 'labels.csv'", {"file": "é.png", "label": "dog", "note": "x"}),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "Expected columns file, without duplicates, in .*, but got none"),
+        ("name,label\na.png,cat\n", "Expected columns file, .* but got name, label"),
+        ("file,label,label\na.png,cat,dog\n", "without duplicates, in .* but got file, label, label"),
+        ("file,label\n", "Expected rows in .*, but found none"),
+        ("file,label\na.png\n", "Expected 2 fields in line 2 of 'labels.csv', but got 1"),
+        ("file,label\na.png,cat\nb.png,a,b\n", "Expected 2 fields in line 3 of 'labels.csv', but got 3"),
+        ('file,label\n"a.png,cat\n', "can't be read as one: unexpected end of data"),
+        (b"file,label\n\xff\xfe.png,cat\n", "Expected a CSV file in UTF-8, but .*labels.csv' can't be read"),
+    ],
+)
+def test_a_malformed_file_raises_with_the_line(text: str | bytes, message: str, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=message):
+        rows_of(tmp_path, text)
+
+
+def test_an_empty_field_has_no_text(tmp_path: Path) -> None:
+    (row,) = rows_of(tmp_path, "file,label\n,cat\n")
+    assert row.text("label") == "cat"
+    with pytest.raises(ValueError, match=r"Expected `file` in line 2 of 'labels\.csv', but got nothing"):
+        row.text("file")
+
+
+@pytest.mark.parametrize("text", ["-1", "2.0"])
+def test_a_whole_number_has_digits_only(text: str, tmp_path: Path) -> None:
+    row, other = rows_of(tmp_path, f"file,class_index\na.png,{text}\nb.png,281\n")
+    message = f"`class_index` to be a non-negative integer in line 2 .* but got '{text}'"
+    with pytest.raises(ValueError, match=message):
+        row.whole_number("class_index")
+    assert other.whole_number("class_index") == 281
