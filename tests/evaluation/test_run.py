@@ -17,6 +17,7 @@ from torch import nn
 from captum_scorecam.evaluation import (
     METHODS,
     METRICS,
+    ExplanationRequest,
     Method,
     MethodOptions,
     Summary,
@@ -236,6 +237,35 @@ def test_a_disk_that_is_full_stops_the_run_and_loses_nothing(
     assert len(read_records(tmp_path / "run")) == 3
     evaluate(classifier, Pictures(4), tmp_path / "run", **QUICK)
     assert contents(tmp_path / "run") == contents(tmp_path / "undisturbed")
+
+
+def test_only_what_failed_is_run_again_and_only_on_request(classifier: Classifier, tmp_path: Path) -> None:
+    calls: list[int] = []
+
+    def failing_once(request: ExplanationRequest) -> Any:
+        calls.append(len(calls))
+        if len(calls) == 2:
+            raise RuntimeError("no map")
+        return METHODS["grad_cam"].explain(request)
+
+    register_method("unsteady", Method(failing_once))
+    arguments = QUICK | {"methods": ["grad_cam", "unsteady"]}
+    evaluate(classifier, Pictures(3), tmp_path, **arguments)
+    evaluate(classifier, Pictures(3), tmp_path, **arguments, retry_errors=False)
+    assert (len(calls), [r.error is None for r in read_records(tmp_path)].count(False)) == (3, 1)
+    seen: list[tuple[int, int]] = []
+    evaluate(
+        classifier,
+        Pictures(3),
+        tmp_path,
+        **arguments,
+        retry_errors=True,
+        on_image=lambda *numbers: seen.append(numbers),
+    )
+    assert (len(calls), seen) == (4, [(1, 1)])
+    assert [(r.index, r.method, r.error) for r in read_records(tmp_path)] == [
+        (index, method, None) for index in range(3) for method in arguments["methods"]
+    ]
 
 
 def test_the_users_model_and_random_state_are_unchanged(classifier: Classifier, tmp_path: Path) -> None:

@@ -102,6 +102,7 @@ def test_classes_are_the_labels_by_index_and_named_where_a_name_is_known() -> No
     assert summary.grouped_by == "label"
     found = {group.name: (group.images, group.means["grad_cam"]["insertion"].mean) for group in summary.classes}
     assert found == {"ray (2)": (2, 0.4), "class 7": (1, 0.1)}
+    assert list(found) == ["ray (2)", "class 7"]
     assert summary.overall.images == 4
 
 

@@ -13,7 +13,7 @@ import torch
 from matplotlib import pyplot as plt
 from matplotlib.colors import to_rgb
 
-from captum_scorecam._palette import CURVE_COLORS
+from captum_scorecam._palette import CURVE_COLORS, curve_style
 from captum_scorecam.metrics import plot_curves
 from captum_scorecam.metrics.functional import PerturbationCurve, insertion
 from tests.support.evidence_model import EvidenceModel, ones, perfect, worst
@@ -79,6 +79,14 @@ def test_the_plot_goes_into_the_given_axes() -> None:
     assert plot_curves(curves(), axes=both[1]) is figure
     assert (len(both[0].lines), len(both[1].lines)) == (0, 2)
     plt.close(figure)
+
+
+def test_32_curves_have_32_styles_and_the_first_8_differ_in_colour() -> None:
+    styles = [curve_style(number) for number in range(32)]
+    assert [style["color"] for style in styles[:8]] == list(CURVE_COLORS)
+    assert len({(style["color"], style["linestyle"]) for style in styles}) == 32
+    lines = axes_of({f"{number}": Points([0.0, 1.0], [0.0, number]) for number in range(32)}).lines
+    assert [{"color": line.get_color(), "linestyle": line.get_linestyle()} for line in lines] == styles
 
 
 def test_styles_of_single_curves_change_them_only() -> None:

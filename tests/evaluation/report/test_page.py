@@ -16,7 +16,7 @@ import pytest
 from matplotlib import pyplot as plt
 from PIL import Image
 
-from captum_scorecam._palette import CURVE_COLORS, curve_style
+from captum_scorecam._palette import CURVE_COLORS
 from captum_scorecam.evaluation import METHODS as REGISTERED
 from captum_scorecam.evaluation import Curve, Record
 from captum_scorecam.evaluation.report import write_report
@@ -290,7 +290,16 @@ def test_a_curve_has_its_methods_colour_also_where_another_method_has_no_curve(p
     assert list(drawn_curves(chart.svg)) == [CURVE_COLORS[2]]
     styles = page.texts["style"][0]
     assert f".series-2 {{ --series: {CURVE_COLORS[2]}; }}" in styles
-    assert len({tuple(curve_style(number).items()) for number in range(32)}) == 32
+
+
+def test_ten_curves_of_a_chart_have_ten_styles() -> None:
+    methods = [f"method_{number}" for number in range(10)]
+    records = [curve_record(method, [0, 1], [0.0, number / 10]) for number, method in enumerate(methods)]
+    (chart,) = make_charts(mean_curves(records), methods, ["insertion"])
+    styles = [path.get("style", "") for path in ElementTree.fromstring(chart.svg).iter("path")]
+    strokes = [(re.search(r"stroke: (#\w+)", style), "dasharray" in style) for style in styles]
+    drawn = {(color[1], dashed) for color, dashed in strokes if color and color[1] in CURVE_COLORS}
+    assert drawn == {*((color, False) for color in CURVE_COLORS), *((color, True) for color in CURVE_COLORS[:2])}
 
 
 def test_text_of_a_chart_is_text_in_the_pages_colour_and_font_and_has_no_ids() -> None:
