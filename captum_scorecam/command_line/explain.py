@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -94,19 +95,11 @@ def explain(
             perturbations_per_eval=perturbations_per_eval,
             show_progress=sys.stderr.isatty(),
         )
-        explanations = [
-            explain_image(
-                classifier,
-                explained_layer,
-                inputs_of_image,
-                display_name(path),
-                target=target,
-                compare=compare,
-                methods=methods,
-                options=options,
-            )
-            for path, inputs_of_image in zip(images, inputs, strict=True)
-        ]
+        explain_one = partial(
+            explain_image, classifier, explained_layer, target=target, compare=compare, methods=methods, options=options
+        )
+        names = map(display_name, images)
+        explanations = [explain_one(inputs_of_image, name) for inputs_of_image, name in zip(inputs, names, strict=True)]
         heading = f"{classifier.name}, weights {Path(weights).name}, layer {explained_layer.name}"
         show_explanations(explanations, heading, output)
 

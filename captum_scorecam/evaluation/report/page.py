@@ -78,11 +78,6 @@ def _check_output(path: Path) -> None:
 
 def render_report(run: Path, configuration: Configuration, records: Sequence[Record], summary: Summary) -> str:
     """Renders the report; its curves and pictures are read from the run's folder."""
-    settings = configuration.settings
-    missing = missing_methods(records, settings.methods)
-    images = make_gallery(run, records, summary.methods)
-    curves = mean_curves(iterate_records(run))
-    script = (files(__package__) / _TEMPLATES / "report.js").read_text(encoding="utf-8")
     environment = Environment(
         loader=PackageLoader(__package__, _TEMPLATES),
         autoescape=True,
@@ -91,33 +86,58 @@ def render_report(run: Path, configuration: Configuration, records: Sequence[Rec
         lstrip_blocks=True,
     )
     return environment.get_template("report.html.j2").render(
-        settings=asdict(settings),
-        versions=configuration.versions,
-        data_name=_data_name(settings.data),
-        summary=summary,
-        method_titles=[method_title(method) for method in summary.methods],
-        reference=method_title(summary.reference),
-        resamples=RESAMPLES,
-        means=means_table(summary, summary.overall),
-        differences=differences_table(summary),
-        class_tables=class_tables(summary),
-        charts=make_charts(curves, summary.methods, summary.metrics),
-        errors=_errors(summary),
-        images=images,
-        accuracy=_accuracy(records),
-        unfinished=settings.images - sum(not methods for methods in missing.values()),
-        compared_size=COMPARED_SIZE,
-        picture_size=PICTURE_SIZE,
-        map_size=MAP_SIZE,
-        kilobytes=_kilobytes(images),
-        metrics=_gallery_metrics(summary, images),
-        number_text=number_text,
-        gallery_data=_gallery_data(summary, images),
+        **_run_context(configuration, records),
+        **_results_context(summary),
+        **_gallery_context(make_gallery(run, records, summary.methods), summary),
+        **_script_context(),
+        charts=make_charts(mean_curves(iterate_records(run)), summary.methods, summary.metrics),
         curve_colors=CURVE_COLORS,
-        map_colors=_map_colors(),
-        script=Markup(script),
-        script_digest=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
+        number_text=number_text,
     )
+
+
+def _run_context(configuration: Configuration, records: Sequence[Record]) -> dict[str, Any]:
+    settings = configuration.settings
+    missing = missing_methods(records, settings.methods)
+    return {
+        "settings": asdict(settings),
+        "versions": configuration.versions,
+        "data_name": _data_name(settings.data),
+        "accuracy": _accuracy(records),
+        "unfinished": settings.images - sum(not methods for methods in missing.values()),
+    }
+
+
+def _results_context(summary: Summary) -> dict[str, Any]:
+    return {
+        "summary": summary,
+        "method_titles": [method_title(method) for method in summary.methods],
+        "reference": method_title(summary.reference),
+        "resamples": RESAMPLES,
+        "means": means_table(summary, summary.overall),
+        "differences": differences_table(summary),
+        "class_tables": class_tables(summary),
+        "errors": _errors(summary),
+    }
+
+
+def _gallery_context(images: Sequence[GalleryImage], summary: Summary) -> dict[str, Any]:
+    return {
+        "images": images,
+        "kilobytes": _kilobytes(images),
+        "metrics": _gallery_metrics(summary, images),
+        "gallery_data": _gallery_data(summary, images),
+        "compared_size": COMPARED_SIZE,
+        "picture_size": PICTURE_SIZE,
+        "map_size": MAP_SIZE,
+        "map_colors": _map_colors(),
+    }
+
+
+def _script_context() -> dict[str, Any]:
+    script = (files(__package__) / _TEMPLATES / "report.js").read_text(encoding="utf-8")
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    return {"script": Markup(script), "script_digest": digest}
 
 
 def _data_name(path: str | None) -> str:
