@@ -168,8 +168,9 @@ def test_infidelity_is_its_formula(method: Method) -> None:
 def test_sensitivity_is_zero_without_a_perturbation_and_its_formula_with_one(method: Method) -> None:
     net, x, step = Net(), images(3), 0.2 * images(3, seed=9)
     explain, options = in_input_space(method, net).attribute, method.arguments([3, 5, 0])
-    still = sensitivity_max(explain, x, lambda inputs, _radius: inputs, n_perturb_samples=2, **options)
-    assert float(still.max()) < 1e-12
+    for inputs, given in ((x, options), (x[:1], method.arguments([3]))):
+        still = sensitivity_max(explain, inputs, lambda inputs, _radius: inputs, n_perturb_samples=2, **given)
+        assert float(still.max()) < 1e-12
     moved = sensitivity_max(explain, x, lambda inputs, _radius: inputs + step, n_perturb_samples=1, **options)
     before, after = (explain(z, **options).detach().flatten(1) for z in (x, x + step))
     expected = (after - before).norm(dim=1) / before.norm(dim=1)
