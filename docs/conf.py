@@ -82,6 +82,7 @@ sphinx_gallery_conf = {
     "reset_modules_order": "before",
     "remove_config_comments": True,
     "write_computation_times": False,
+    "parallel": True,  # as many as sphinx-build's -j says
     "show_signature": False,
     "min_reported_time": 1,
     "image_srcset": ["2x"],

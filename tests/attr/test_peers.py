@@ -5,6 +5,8 @@ Differences in convention are documented in each test; nothing else may differ.
 
 from __future__ import annotations
 
+import hashlib
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -35,6 +37,21 @@ class OneCallEach(nn.Module):
     def forward(self, x: Tensor) -> Any:
         z = self.head_activations(self.model.extract_features(x))
         return self.model._fc(self.model._avg_pooling(z).flatten(1))
+
+
+class Remembered(nn.Module):
+    """A model that runs a batch of several rows once: the peers score the same masked inputs again for every class."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+        self.outputs: dict[bytes, Tensor] = {}
+
+    def forward(self, x: Tensor) -> Tensor:
+        key = hashlib.sha256(x.contiguous().numpy()).digest()
+        if len(x) == 1 or key not in self.outputs:  # a peer hooks the run of one row, for its activations
+            self.outputs[key] = self.model(x)
+        return self.outputs[key]
 
 
 @pytest.fixture(scope="module")
@@ -117,15 +134,20 @@ def test_torchcam_agrees(network: OneCallEach, cat: Tensor, block_8_maps: dict[i
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("target", [EGYPTIAN_CAT, TIGER_CAT])
-def test_peers_agree_on_the_activations_of_the_head(network: OneCallEach, cat: Tensor, target: int) -> None:
+@pytest.mark.parametrize(("peer_map", "agreement"), [(torchcam_map, 0.999), (grad_cam_map, 0.99)])
+def test_peers_agree_on_the_activations_of_the_head(
+    network: OneCallEach, cat: Tensor, peer_map: Callable[..., Tensor], agreement: float
+) -> None:
     # 1280×7×7 after ReLU6. Constant channels are all zero: the peers score them (as a black image) and give them a
     # weight, which changes the map by a factor that the correlation doesn't see
     score_cam = ScoreCAM(network, network.head_activations)
-    ours = score_cam.attribute(cat, target)
+    targets = [EGYPTIAN_CAT, TIGER_CAT]
+    maps = score_cam.attribute_targets(cat, targets)[0]
     assert last_run(score_cam).constant > 100
-    assert correlation(ours, torchcam_map(network, network.head_activations, cat, target)) >= 0.999
-    assert correlation(ours, grad_cam_map(network, network.head_activations, cat, target).clamp(min=0)) >= 0.99
+    remembered = Remembered(network)
+    for ours, target in zip(maps, targets, strict=True):
+        theirs = peer_map(remembered, network.head_activations, cat, target)
+        assert correlation(ours, theirs.clamp(min=0)) >= agreement
 
 
 def released_code(network: nn.Module, activations: Tensor, x: Tensor, target: int) -> Tensor:
