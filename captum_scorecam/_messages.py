@@ -9,7 +9,7 @@ import os
 import reprlib
 import sys
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from inspect import signature
 from numbers import Real
 from typing import Any, Concatenate, ParamSpec, TypeVar, get_args
@@ -116,13 +116,18 @@ def without_constructor_options(
 
     @functools.wraps(method)
     def checked(self: _Self, /, *args: _Parameters.args, **kwargs: _Parameters.kwargs) -> _Result:
-        unknown = [name for name in kwargs if name not in signature(method).parameters]
-        if unknown and unknown[0] in signature(type(self)).parameters:
-            class_name, name = type(self).__name__, unknown[0]
-            raise TypeError(
-                f"`{name}` is an option of {class_name}, not of {class_name}.{method.__name__}: "
-                f"pass it to the constructor, as in {class_name}(..., {name}={reprlib.repr(kwargs[name])})."
-            )
+        check_no_constructor_options(self, method, kwargs)
         return method(self, *args, **kwargs)
 
     return checked
+
+
+def check_no_constructor_options(owner: object, method: Callable[..., Any], options: Mapping[str, object]) -> None:
+    """Raises TypeError if an option is a parameter of the constructor of `owner`, not of its `method`."""
+    for name in options:
+        if name not in signature(method).parameters and name in signature(type(owner)).parameters:
+            class_name = type(owner).__name__
+            raise TypeError(
+                f"`{name}` is an option of {class_name}, not of {class_name}.{method.__name__}: "
+                f"pass it to the constructor, as in {class_name}(..., {name}={reprlib.repr(options[name])})."
+            )
