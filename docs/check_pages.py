@@ -84,7 +84,7 @@ def seen_in(
     for page in pages:
         tab.goto(f"{address}/{page}", wait_until="load")
         tab.evaluate("document.querySelectorAll('img').forEach((e) => (e.loading = 'eager'))")
-        tab.wait_for_load_state("networkidle")
+        tab.wait_for_function("[...document.images].every((e) => e.complete)")
         found = [*faults, *(f"{kind}: {what}" for kind, each in tab.evaluate(LOOK).items() for what in each)]
         faults.clear()
         yield from ((page, fault) for fault in found)
