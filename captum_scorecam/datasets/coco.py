@@ -3,35 +3,38 @@
 from __future__ import annotations
 
 import json
-from collections import defaultdict
+import reprlib
+from collections import Counter, defaultdict
+from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from captum_scorecam.datasets.image_files import Box, ImageFile, ImageFiles, largest_object
+from captum_scorecam.datasets.boxes import Box, largest_object
+from captum_scorecam.datasets.image_files import ImageFile, ImageFiles, listed_name
+from captum_scorecam.datasets.text_files import read_text
 
 
 def open_coco(path: Path) -> ImageFiles:
     """Opens a detection data set in COCO's format, as torchvision's CocoDetection does.
 
     The label of an image is the category whose boxes have the largest total area; only the boxes of that category are
-    used, including crowds. An image without boxes has no label.
+    used, including crowds. An image without boxes has no label. Boxes of zero area are ignored.
 
     Args:
         path (Path): The JSON file of annotations, or a folder that contains ``annotations/instances_val2017.json``
             or, failing that, other ``annotations/instances_*.json`` files, the last of which is used. The images of
             ``annotations/instances_NAME.json`` are in the folder ``NAME`` next to ``annotations``; otherwise, the
-            images are in the same folder as the JSON file.
+            images are in the same folder as the JSON file. Boxes are x, y, width, height in pixels.
 
     Raises:
-        ValueError: If there is no such data set, or the JSON file can't be read.
+        ValueError: If there is no such data set, or the JSON file can't be read or is malformed; the message names the
+            entry.
     """
     annotations = path if path.is_file() else coco_annotations(path)
     if annotations is None:
         raise ValueError(f"Expected annotations/instances_val2017.json in {str(path)!r}, but found none.")
-    try:
-        files = _image_files(json.loads(annotations.read_bytes()), _image_folder(annotations))
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise ValueError(f"Expected COCO annotations, but {str(annotations)!r} can't be read: {error!r}.") from error
+    files = _image_files(_content(annotations), _image_folder(annotations), str(annotations))
     if not files:
         raise ValueError(f"Expected images in {str(annotations)!r}, but found none.")
     return ImageFiles(files)
@@ -49,20 +52,88 @@ def _image_folder(annotations: Path) -> Path:
     return folder if folder.is_dir() else annotations.parent
 
 
-def _image_files(content: dict[str, Any], folder: Path) -> list[ImageFile]:
-    names = {category["id"]: str(category["name"]) for category in content["categories"]}
-    objects: dict[int, list[tuple[str, Box]]] = defaultdict(list)
-    for thing in content["annotations"]:
-        left, top, width, height = map(float, thing["bbox"])
-        objects[thing["image_id"]].append((names[thing["category_id"]], (left, top, left + width, top + height)))
-    return [
-        ImageFile(
-            str(folder / image["file_name"]), image["file_name"], *largest_object(objects[image["id"]]), _size(image)
-        )
-        for image in content["images"]
-    ]
+def _content(annotations: Path) -> Any:
+    text = read_text(annotations, "COCO annotations")
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError) as error:
+        where = f"line {error.lineno} of " if isinstance(error, json.JSONDecodeError) else ""
+        raise ValueError(f"Expected COCO annotations, but {where}{str(annotations)!r} is not valid JSON.") from error
 
 
-def _size(image: dict[str, Any]) -> tuple[int, int] | None:
-    width, height = int(image.get("width") or 0), int(image.get("height") or 0)
-    return (width, height) if width and height else None
+@dataclass(frozen=True)
+class _Entry:
+    """An entry of a list in the JSON file, and its place for error messages."""
+
+    fields: dict[str, Any]
+    place: str
+
+    def value(self, key: str, types: tuple[type, ...], expected: str) -> Any:
+        found = self.fields.get(key)
+        if not isinstance(found, types) or isinstance(found, bool):
+            raise self.error(key, expected)
+        return found
+
+    def id(self, key: str) -> int | str:
+        found: int | str = self.value(key, (int, float, str), "a number or text")
+        return found
+
+    def error(self, key: str, expected: str) -> ValueError:
+        found = reprlib.repr(self.fields[key]) if key in self.fields else "nothing"
+        return ValueError(f"Expected '{key}' to be {expected} in {self.place}, but got {found}.")
+
+
+def _entries(content: Any, key: str, file: str) -> list[_Entry]:
+    entries = content.get(key) if isinstance(content, dict) else None
+    if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
+        raise ValueError(f"Expected COCO annotations, but {file!r} has no list {key!r} of objects.")
+    return [_Entry(entry, f"{key}[{index}] of {file!r}") for index, entry in enumerate(entries)]
+
+
+def _image_files(content: Any, folder: Path, file: str) -> list[ImageFile]:
+    images, categories, annotations = (_entries(content, key, file) for key in ("images", "categories", "annotations"))
+    _check_unique(images)
+    _check_unique(categories)
+    names = {category.id("id"): str(category.id("name")) for category in categories}
+    objects: dict[int | str, list[tuple[str, Box]]] = defaultdict(list)
+    for annotation in annotations:
+        if annotation.id("category_id") not in names:
+            raise annotation.error("category_id", "the id of a category")
+        objects[annotation.id("image_id")].append((names[annotation.id("category_id")], _box(annotation)))
+    if objects and images and objects.keys().isdisjoint(image.id("id") for image in images):
+        raise annotations[0].error("image_id", "the id of an image")
+    return [_image_file(image, folder, objects[image.id("id")]) for image in images]
+
+
+def _check_unique(entries: Iterable[_Entry]) -> None:
+    counts = Counter(entry.id("id") for entry in entries)
+    for entry in entries:
+        if counts[entry.id("id")] > 1:
+            raise entry.error("id", "unique")
+
+
+def _image_file(image: _Entry, folder: Path, objects: list[tuple[str, Box]]) -> ImageFile:
+    name = listed_name(folder, image.value("file_name", (str,), "text"))
+    return ImageFile(str(folder / name), name, *largest_object(objects), _size(image))
+
+
+def _size(image: _Entry) -> tuple[int, int] | None:
+    """Returns an image's width and height, or None if one is missing or 0."""
+    sides = [image.fields.get(key) or 0 for key in ("width", "height")]
+    for key, side in zip(("width", "height"), sides, strict=True):
+        if not _is_number(side) or side < 0:
+            raise image.error(key, "a number of pixels")
+    return (int(sides[0]), int(sides[1])) if all(sides) else None
+
+
+def _box(annotation: _Entry) -> Box:
+    values = annotation.value("bbox", (list,), "x, y, width, height")
+    if len(values) != 4 or not all(map(_is_number, values)) or min(values[2:]) < 0:
+        raise annotation.error("bbox", "x, y, width, height in pixels, without a negative size")
+    left, top, width, height = map(float, values)
+    return Box(left, top, left + width, top + height, f"bbox {values} in {annotation.place}")
+
+
+def _is_number(value: object) -> bool:
+    """Checks for a number that a pixel can have, which excludes NaN and Inf."""
+    return isinstance(value, int | float) and abs(value) < 1e9

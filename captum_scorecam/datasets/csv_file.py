@@ -2,16 +2,27 @@
 
 from __future__ import annotations
 
+import reprlib
 from collections import defaultdict
+from collections.abc import Mapping
 from math import isfinite
 from pathlib import Path
 
+from captum_scorecam.datasets.boxes import Box, largest_object
 from captum_scorecam.datasets.csv_rows import Row, read_rows
-from captum_scorecam.datasets.image_files import Box, ImageFile, ImageFiles, largest_object
+from captum_scorecam.datasets.image_files import ImageFile, ImageFiles, listed_name
 from captum_scorecam.datasets.sample import Label
 
 _INDEX, _TEXTS = "class_index", ("label", "class_name", "wnid")
 _EDGES = ("xmin", "ymin", "xmax", "ymax")
+_OTHER_BOXES = (
+    ("x", "y", "w", "h"),
+    ("x", "y", "width", "height"),
+    ("x1", "y1", "x2", "y2"),
+    ("left", "top", "right", "bottom"),
+    ("left", "top", "width", "height"),
+    ("bbox",),
+)
 
 
 def open_csv(path: Path) -> ImageFiles:
@@ -19,27 +30,52 @@ def open_csv(path: Path) -> ImageFiles:
 
     The first line names the columns. ``file`` is a path, absolute or relative to the CSV file's folder. The label is
     the first non-empty value of ``class_index`` (a number), ``label``, ``class_name`` and ``wnid``. ``xmin``, ``ymin``,
-    ``xmax`` and ``ymax`` define a box in pixels of the upright image, counted from 0; the maxima are exclusive. Other
-    columns are ignored. An image may have several rows if each has a box; its label is then the one whose boxes have
-    the largest total area.
+    ``xmax`` and ``ymax`` are the left, top, right and bottom edges of a box in pixels of the upright image, counted
+    from 0; the maxima are exclusive. Boxes given as fractions of the image, or as x, y, width, height, must be
+    converted. Other columns are ignored. An image may have several rows if each has a box; its label is then the one
+    whose boxes have the largest total area.
 
     Raises:
         ValueError: If the file is malformed; the message names the line.
     """
+    rows = read_rows(path, ["file"])
+    _check_columns(rows[0].fields, path)
     rows_of_file: dict[str, list[Row]] = defaultdict(list)
-    for row in read_rows(path, ["file"]):
-        rows_of_file[Path(row.text("file")).as_posix()].append(row)
+    for row in rows:
+        rows_of_file[listed_name(path.parent, row.text("file"))].append(row)
     return ImageFiles([_image_file(path.parent, name, rows) for name, rows in rows_of_file.items()])
+
+
+def _check_columns(fields: Mapping[str, str], path: Path) -> None:
+    """Raises ValueError if boxes are in columns that would be ignored."""
+    if fields.keys() >= set(_EDGES):
+        return
+    columns = {column.lower(): column for column in fields}
+    some = [edge for edge in _EDGES if edge in columns]
+    named = next((names for names in _OTHER_BOXES if columns.keys() >= set(names)), some)
+    if named:
+        raise ValueError(
+            f"Expected boxes in columns {', '.join(_EDGES)} of {str(path)!r}, the left, top, right and bottom edges "
+            f"in pixels, but got {', '.join(columns[name] for name in named)}."
+        )
 
 
 def _image_file(folder: Path, name: str, rows: list[Row]) -> ImageFile:
     path = str(folder / name)
-    objects = [(_label(row), box) for row in rows for box in [_box(row)] if box is not None]
+    labels, boxes = [_label(row) for row in rows], [_box(row) for row in rows]
+    first: dict[tuple[Label | None, Box | None], Row] = {}
+    for label, box, row in zip(labels, boxes, rows, strict=True):
+        same = first.setdefault((label, None if box is None else Box(*box[:4])), row)
+        if same is not row:
+            raise ValueError(f"Expected each row once, but {row.place} repeats {same.place}, for {name!r}.")
+    objects = [(label, box) for label, box in zip(labels, boxes, strict=True) if box is not None]
     if not objects and len(rows) == 1:
-        return ImageFile(path, name, _label(rows[0]))
+        return ImageFile(path, name, labels[0])
     if len(objects) < len(rows):
-        without = next(row.place for row in rows if _box(row) is None)
-        raise ValueError(f"Expected a box in each of the {len(rows)} rows of {name!r}, but {without} has none.")
+        raise ValueError(
+            f"Expected one row for {name!r}, or a box in each of its {len(rows)} rows, "
+            f"but {rows[boxes.index(None)].place} has none."
+        )
     return ImageFile(path, name, *largest_object(objects))
 
 
@@ -53,13 +89,15 @@ def _box(row: Row) -> Box | None:
     texts = [row.fields.get(edge, "") for edge in _EDGES]
     if not any(texts):
         return None
+    source = f"{', '.join(reprlib.repr(text)[1:-1] or 'nothing' for text in texts)} in {row.place}"
     try:
         left, top, right, bottom = map(float, texts)
     except ValueError:
         left = top = right = bottom = float("nan")
     if not (all(map(isfinite, (left, top, right, bottom))) and left < right and top < bottom):
         raise ValueError(
-            f"Expected {', '.join(_EDGES)} to be numbers with xmin < xmax and ymin < ymax in {row.place}, "
-            f"but got {', '.join(text or 'nothing' for text in texts)}."
+            f"Expected {', '.join(_EDGES)} to be the edges of a box in pixels, numbers with xmin < xmax and "
+            f"ymin < ymax, but got {source}. If a box is x, y, width, height, then xmax is x + width and ymax is "
+            "y + height."
         )
-    return left, top, right, bottom
+    return Box(left, top, right, bottom, source)

@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Sequence
+import io
+import reprlib
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+
+from captum_scorecam.datasets.text_files import read_text
 
 
 @dataclass(frozen=True)
@@ -27,10 +32,12 @@ class Row:
         return self.fields[column]
 
     def whole_number(self, column: str) -> int:
-        """Returns a field as an integer; raises ValueError if it isn't a non-negative integer."""
+        """Returns a field as an integer; raises ValueError if it isn't a non-negative integer of at most 18 digits."""
         text = self.text(column)
-        if not text.isdecimal():
-            raise ValueError(f"Expected `{column}` to be a non-negative integer in {self.place}, but got {text!r}.")
+        if not text.isdecimal() or len(text) > 18:
+            raise ValueError(
+                f"Expected `{column}` to be a non-negative integer in {self.place}, but got {reprlib.repr(text)}."
+            )
         return int(text)
 
 
@@ -42,14 +49,18 @@ def read_rows(path: Path, required: Sequence[str]) -> list[Row]:
         required (sequence of str): The required columns.
 
     Raises:
-        ValueError: If the file can't be read, a required column is missing, a row has a different number of fields
-            than the first line, or there are no rows.
+        ValueError: If the file can't be read, a required column is missing or two columns have the same name, a row
+            has a different number of fields than the first line, or there are no rows.
     """
-    (_, columns), *lines = _lines(path) or [("", [])]
-    if not set(required) <= set(columns) or len(set(columns)) < len(columns):
+    (_, columns), *lines = list(_lines(path)) or [("", [])]
+    missing = [column for column in required if column not in columns]
+    if missing:
+        found = reprlib.repr(columns) if columns else "nothing"
+        raise ValueError(f"Expected a column {missing[0]!r} in the first line of {str(path)!r}, but got {found}.")
+    twice = [column for column, count in Counter(filter(None, columns)).items() if count > 1]
+    if twice:
         raise ValueError(
-            f"Expected columns {', '.join(required)}, without duplicates, in {str(path)!r}, "
-            f"but got {', '.join(columns) or 'none'}."
+            f"Expected each column once in the first line of {str(path)!r}, but got {twice[0]!r} more than once."
         )
     if not lines:
         raise ValueError(f"Expected rows in {str(path)!r}, but found none.")
@@ -59,16 +70,17 @@ def read_rows(path: Path, required: Sequence[str]) -> list[Row]:
     return [Row(place, dict(zip(columns, fields, strict=True))) for place, fields in lines]
 
 
-def _lines(path: Path) -> list[tuple[str, list[str]]]:
+def _lines(path: Path) -> Iterator[tuple[str, list[str]]]:
+    file = io.StringIO(read_text(path, "a CSV file"), newline="")
+    separator = max(",;\t", key=file.readline().count)
+    file.seek(0)
+    reader = csv.reader(file, delimiter=separator, strict=True)
     try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            separator = max(",;\t", key=file.readline().count)
-            file.seek(0)
-            reader = csv.reader(file, delimiter=separator, strict=True)
-            return [
-                (f"line {reader.line_num} of {path.name!r}", [field.strip() for field in fields])
-                for fields in reader
-                if fields
-            ]
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise ValueError(f"Expected a CSV file in UTF-8, but {str(path)!r} can't be read as one: {error}.") from error
+        for fields in reader:
+            stripped = [field.strip() for field in fields]
+            if any(stripped):
+                yield f"line {reader.line_num} of {path.name!r}", stripped
+    except csv.Error as error:
+        raise ValueError(
+            f"Expected a CSV file, but line {reader.line_num} of {str(path)!r} can't be read as one: {error}."
+        ) from error

@@ -61,13 +61,14 @@ class DatasetOfPairs:
 
         Raises:
             TypeError: If the data set does not return a PIL image and a class index or string.
+            ValueError: If the image can't be converted by the rules of `read_image`.
         """
         image, label = self._dataset[index]
         if not isinstance(image, Image.Image):
             raise TypeError(
                 f"Expected a data set that returns PIL images, but got {type(image).__name__}. Remove its transform."
             )
-        return Sample(self.name(index), upright_rgb(image), _label(label))
+        return Sample(self.name(index), upright_rgb(image, self.name(index)), _label(label))
 
 
 def _label(value: Any) -> Label:

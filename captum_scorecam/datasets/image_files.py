@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence
+import os
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
-from math import ceil
-from pathlib import Path
+from pathlib import Path, PureWindowsPath
 
-from PIL import Image
-
+from captum_scorecam.datasets.boxes import Box, draw_region
 from captum_scorecam.datasets.images import read_image
-from captum_scorecam.datasets.sample import Label, Sample
-
-Box = tuple[float, float, float, float]
+from captum_scorecam.datasets.sample import Label, Sample, by
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,8 +21,7 @@ class ImageFile:
         path (str): The file's path.
         name (str): The file's name in the data set.
         label (str, int or None): The label. Default: None.
-        boxes (tuple of Box): The boxes of the labelled object, each (left, top, right, bottom) in pixels of the upright
-            image, with exclusive right and bottom edges. Default: none.
+        boxes (tuple of Box): The boxes of the labelled object. Default: none.
         size (tuple of int, optional): The width and height that the boxes refer to. Default: None, unknown.
     """
 
@@ -71,53 +67,28 @@ class ImageFiles:
         """Reads an image file.
 
         Raises:
-            ValueError: If it isn't a readable image, or its boxes are outside the image.
+            ValueError: If it isn't a readable image, or its boxes can't be pixels of the image.
             OSError: If it can't be opened.
         """
         file = self.files[index]
         image = read_image(Path(file.path))
-        return Sample(file.name, image, file.label, _region(file, image.size) if file.boxes else None)
+        if file.boxes and file.size not in (None, image.size):
+            raise ValueError(
+                f"Expected {file.name!r} to have the size in its annotation, {by(file.size or ())}, "
+                f"but the upright image is {by(image.size)}."
+            )
+        region = draw_region(file.boxes, image.size, file.name) if file.boxes else None
+        return Sample(file.name, image, file.label, region)
 
 
-def largest_object(objects: Iterable[tuple[Label | None, Box]]) -> tuple[Label | None, tuple[Box, ...]]:
-    """Returns the label whose boxes have the largest total area, and its boxes; the first label wins ties.
+def listed_name(folder: Path, text: str) -> str:
+    """Returns the path of an image as listed in a file, with ``/`` for the backslashes of Windows.
 
-    Boxes of zero area are ignored. Without boxes, the label is None.
+    Args:
+        folder (Path): The folder that the path is relative to.
+        text (str): The path. Elsewhere than on Windows, a file name may contain backslashes; they are kept if there is
+            such a file.
     """
-    boxes: dict[Label | None, list[Box]] = defaultdict(list)
-    for label, box in objects:
-        if _area(box) > 0:
-            boxes[label].append(box)
-    if not boxes:
-        return None, ()
-    largest = max(boxes, key=lambda label: sum(map(_area, boxes[label])))
-    return largest, tuple(boxes[largest])
-
-
-def _area(box: Box) -> float:
-    left, top, right, bottom = box
-    return max(right - left, 0) * max(bottom - top, 0)
-
-
-def _region(file: ImageFile, size: tuple[int, int]) -> Image.Image:
-    """Draws a file's boxes: pixels whose centre is in a box are white."""
-    if file.size not in (None, size):
-        raise ValueError(
-            f"Expected {file.name!r} to have the size in its annotation, {_by(file.size)}, "
-            f"but the upright image is {_by(size)}."
-        )
-    region = Image.new("L", size)
-    for box in file.boxes:
-        left, top, right, bottom = (
-            ceil(min(max(edge, 0), limit) - 0.5) for edge, limit in zip(box, size * 2, strict=True)
-        )
-        region.paste(255, (left, top, right, bottom))
-    if region.getbbox() is None:
-        raise ValueError(
-            f"Expected a box inside {file.name!r}, {_by(size)} pixels, but got {', '.join(map(str, file.boxes))}."
-        )
-    return region
-
-
-def _by(size: tuple[int, int] | None) -> str:
-    return "×".join(map(str, size or ()))
+    if "\\" in text and not os.path.isfile(folder / text):
+        return PureWindowsPath(text).as_posix()
+    return Path(text).as_posix()

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
-from torchvision.datasets import ImageNet
 from torchvision.datasets.imagenet import load_meta_file
 
-from captum_scorecam.datasets.folders import is_image
-from captum_scorecam.datasets.image_files import ImageFile, ImageFiles
+from captum_scorecam.datasets.folders import open_class_folders
+from captum_scorecam.datasets.image_files import ImageFiles
 
 
 def open_imagenet(root: Path) -> ImageFiles:
@@ -21,6 +21,7 @@ def open_imagenet(root: Path) -> ImageFiles:
 
     Raises:
         ValueError: If the folders or ``meta.bin`` are missing or invalid.
+        OSError: If a folder can't be listed.
     """
     split = next((split for split in ("val", "train") if (root / split).is_dir()), None)
     if split is None or not (root / "meta.bin").is_file():
@@ -28,17 +29,20 @@ def open_imagenet(root: Path) -> ImageFiles:
             f"Expected meta.bin and val/ in {str(root)!r}. torchvision.datasets.ImageNet(root, 'val') unpacks them "
             "from ImageNet's archives. For plain class folders, set `data_format` to folder."
         )
+    indices = {wnid: index for index, wnid in enumerate(_wnids(root))}
+    files = open_class_folders(root / split).files
+    unknown = next((file.label for file in files if file.label not in indices), None)
+    if unknown is not None:
+        raise ValueError(
+            f"Expected folders named by the wnids of meta.bin in {str(root / split)!r}, but got {unknown!r}."
+        )
+    return ImageFiles([replace(file, label=indices[str(file.label)]) for file in files])
+
+
+def _wnids(root: Path) -> list[str]:
     try:
-        wnids = sorted(load_meta_file(root)[0])
-        data = ImageNet(root, split, is_valid_file=is_image, allow_empty=True)
-        labels = [wnids.index(wnid) for wnid in data.wnids]
+        return sorted(load_meta_file(root)[0])
     except Exception as error:  # torch.load passes on the unpickler's and the zip reader's errors
-        raise ValueError(f"Expected ImageNet's folders and meta.bin in {str(root)!r}, but got {error!r}.") from error
-    if not data.samples:
-        raise ValueError(f"Expected images in {str(root / split)!r}, but found none.")
-    return ImageFiles(
-        [
-            ImageFile(path, Path(path).relative_to(root / split).as_posix(), labels[target])
-            for path, target in data.samples
-        ]
-    )
+        raise ValueError(
+            f"Expected torchvision's meta.bin of ImageNet, but {str(root / 'meta.bin')!r} can't be read as one."
+        ) from error

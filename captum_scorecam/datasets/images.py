@@ -2,17 +2,35 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import numpy as np
 from PIL import Image, ImageOps
 
+from captum_scorecam._messages import warn_caller
+
 
 def read_image(path: Path) -> Image.Image:
     """Reads an image file as upright RGB.
 
-    The EXIF orientation is applied, transparent pixels are blended with white, and 16-bit and 32-bit grey values are
-    scaled to 8 bits (Pillow's conversion clips them). Only the first frame of an animation is read.
+    The EXIF orientation is applied, and transparent pixels are blended with white. Only the first frame of an animation
+    is read. Grey values of 16 and 32 bits are scaled to 8 bits by a fixed range, so that equal values are equally
+    bright in all images:
+
+    ==================================================  ============================================================
+    values                                              scaled so that
+    ==================================================  ============================================================
+    integers from 0 to 65535                            65535 is white (4095 in TIFF files of 12 bits)
+    floats from 0 to 1                                  1 is white
+    floats from 0 to 255, the highest at least 16       255 is white
+    others                                              the image's lowest value is black and its highest is white,
+                                                        with a warning
+    ==================================================  ============================================================
+
+    Images that use little of their range are not rescaled, as their number of bits can't be known, but cause a warning:
+    if the highest value is below a quarter of the range of a 16-bit image, as with 10, 12 or 14 bits stored as 16, or
+    below 1/16 of the range of another image, as with values from 0 to 1 stored as 8-bit integers.
 
     Args:
         path (Path): A file in any format supported by Pillow.
@@ -21,33 +39,92 @@ def read_image(path: Path) -> Image.Image:
         PIL.Image.Image: The image, mode RGB.
 
     Raises:
-        ValueError: If the file does not exist or isn't a readable image.
+        ValueError: If the file does not exist or isn't a readable image, or values are NaN or Inf.
     """
-    if not path.is_file():
+    if not os.path.isfile(path):
         raise ValueError(f"Expected an image file, but there is no file {str(path)!r}.")
     try:
-        with Image.open(path) as image:
-            return upright_rgb(image)
+        with Image.open(path) as file:
+            bits = _bits(file)
+            image = ImageOps.exif_transpose(file)
     except Exception as error:  # on a damaged file, Pillow's readers raise struct.error, TypeError, RuntimeError, …
-        raise ValueError(f"Expected an image file, but {str(path)!r} can't be read as one: {error}") from error
+        raise ValueError(
+            f"Expected an image file, but {str(path)!r} can't be read as one: {_reason(error)}."
+        ) from error
+    return _rgb(image, bits, repr(str(path)))
 
 
-def upright_rgb(image: Image.Image) -> Image.Image:
-    """Applies an image's EXIF orientation and converts it to RGB, as `read_image` does."""
-    image = ImageOps.exif_transpose(image)
+def upright_rgb(image: Image.Image, name: str) -> Image.Image:
+    """Applies an image's EXIF orientation and converts it to RGB, as `read_image` does.
+
+    Args:
+        image (PIL.Image.Image): The image.
+        name (str): Its name, for errors and warnings.
+    """
+    bits = _bits(image)
+    return _rgb(ImageOps.exif_transpose(image), bits, repr(name))
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, OSError | Image.DecompressionBombError):
+        return (getattr(error, "strerror", None) or str(error)).rstrip(".")
+    return "it is damaged"
+
+
+def _bits(image: Image.Image) -> int:
+    """Returns the bits of a file's values, which Pillow knows until it decodes them: 12, 16, or 8 for any other."""
+    raw_mode = str(getattr(image, "tile", ""))
+    return next((bits for bits in (12, 16) if f";{bits}" in raw_mode), 8)
+
+
+def _rgb(image: Image.Image, bits: int, name: str) -> Image.Image:
     if image.mode == "F" or image.mode.startswith("I"):
-        return _scaled_to_8_bits(image).convert("RGB")
+        return _scaled_to_8_bits(image, bits, name).convert("RGB")
     if image.has_transparency_data:
         image = image.convert("RGBA")
-        return Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")
-    return image.convert("RGB")
+        _warn_if_unused("alpha", np.asarray(image)[..., 3].max(), 255, bits, name)
+        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
+    image = image.convert("RGB")
+    _warn_if_unused("value", np.asarray(image).max(), 255, bits, name)
+    return image
 
 
-def _scaled_to_8_bits(image: Image.Image) -> Image.Image:
+def _scaled_to_8_bits(image: Image.Image, bits: int, name: str) -> Image.Image:
     values = np.asarray(image, dtype=np.float64)
-    if image.mode != "F" and values.min() >= 0 and values.max() <= 65535:
-        darkest, brightest = 0.0, 65535.0
-    else:  # 32-bit values have no fixed black and white
+    wrong = values.size - np.isfinite(values).sum()
+    if wrong:
+        raise ValueError(f"Expected finite values in {name}, but {wrong} of {values.size} are NaN or Inf.")
+    darkest, brightest = 0.0, _white(values, image.mode == "F", bits)
+    if brightest is None:
         darkest, brightest = values.min(), values.max()
+        warn_caller(
+            f"Expected values from 0 to 65535 (integers), or from 0 to 1 or 255 (floats), in {name}, but they range "
+            f"from {darkest:g} to {brightest:g}. The lowest becomes black and the highest white."
+        )
+    else:
+        _warn_if_unused("value", values.max(), brightest, 8 if image.mode == "F" else 16, name)
     span = max(brightest - darkest, np.finfo(np.float64).tiny)
     return Image.fromarray(np.rint((values - darkest) / span * 255).astype(np.uint8))
+
+
+def _white(values: np.ndarray, floating: bool, bits: int) -> float | None:
+    """Returns the value that is white, or None if the values fit no fixed range."""
+    highest = values.max()
+    if values.min() < 0:
+        return None
+    if not floating:
+        white = 2.0 ** (12 if bits == 12 else 16) - 1
+        return white if highest <= white else None
+    if highest <= 1:
+        return 1.0
+    return 255.0 if 16 <= highest <= 255 else None
+
+
+def _warn_if_unused(what: str, highest: float, white: float, bits: int, name: str) -> None:
+    """Warns if the highest value is low; an image of zeros is just black."""
+    if 0 < highest < white / (4 if bits > 8 else 16):
+        warn_caller(
+            f"The highest {what} of {name} is {highest:g} of {white:g}, so it is nearly "
+            f"{'transparent' if what == 'alpha' else 'black'}. If its values have fewer bits than the file can store, "
+            "such as 12 of 16, or range from 0 to 1, scale them first."
+        )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import reprlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -41,9 +42,10 @@ def resolve_label(
         )
     if matches:
         return matches[0]
-    if label.strip().isdecimal():
+    if label.strip().isdecimal() and len(label) < 100:
         return _checked(int(label), label, n_classes)
-    raise ValueError(f"Expected a label that names one of the model's {n_classes} classes, but {label!r} names none.")
+    shown = repr(label) if len(label) < 100 else reprlib.repr(label)
+    raise ValueError(f"Expected a label that names one of the model's {n_classes} classes, but {shown} names none.")
 
 
 def label_table(classes: Sequence[str] | None, class_names: Sequence[str] | None, n_classes: int) -> dict[str, int]:

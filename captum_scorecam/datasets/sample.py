@@ -11,6 +11,11 @@ from PIL import Image
 Label = str | int
 
 
+def by(size: Sequence[int]) -> str:
+    """Returns a size as text, such as 640×480."""
+    return "×".join(map(str, size))
+
+
 @dataclass(frozen=True)
 class Sample:
     """An image with its label and region.
@@ -23,12 +28,22 @@ class Sample:
             `resolve_label`. Default: None, no label.
         region (PIL.Image.Image, optional): The labelled object's region: mode L, same size as the image, 255 inside the
             boxes and 0 elsewhere. Default: None, unknown.
+
+    Raises:
+        ValueError: If the region and the image differ in size.
     """
 
     name: str
     image: Image.Image
     label: Label | None = None
     region: Image.Image | None = None
+
+    def __post_init__(self) -> None:
+        if self.region is not None and self.region.size != self.image.size:
+            raise ValueError(
+                f"Expected `region` to have the image's size, {by(self.image.size)}, in sample {self.name!r}, "
+                f"but got {by(self.region.size)}."
+            )
 
 
 @runtime_checkable

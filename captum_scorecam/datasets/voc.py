@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import reprlib
+from math import isfinite, nan
 from pathlib import Path
 from xml.etree import ElementTree
 
-from captum_scorecam.datasets.image_files import Box, ImageFile, ImageFiles, largest_object
+from captum_scorecam.datasets.boxes import Box, largest_object
+from captum_scorecam.datasets.image_files import ImageFile, ImageFiles
+from captum_scorecam.datasets.text_files import read_bytes, read_text
 
 _SPLITS = ("val", "trainval", "test", "train")
+_EDGES = ("xmin", "ymin", "xmax", "ymax")
 
 
 def open_voc(path: Path) -> ImageFiles:
@@ -22,11 +27,11 @@ def open_voc(path: Path) -> ImageFiles:
             first split among val, trainval, test and train.
 
     Raises:
-        ValueError: If there is no such data set, or an annotation can't be read.
+        ValueError: If there is no such data set, or an annotation can't be read or is malformed; the message names it.
     """
     split = path if path.is_file() else _split(path)
     root = split.absolute().parent.parent.parent
-    names = [line.split()[0] for line in split.read_text(encoding="utf-8").splitlines() if line.strip()]
+    names = [line.split()[0] for line in read_text(split, "a list of images").splitlines() if line.strip()]
     if not names:
         raise ValueError(f"Expected image names in {str(split)!r}, but found none.")
     return ImageFiles([_image_file(root, name) for name in names])
@@ -52,24 +57,45 @@ def _split(path: Path) -> Path:
 
 def _image_file(root: Path, name: str) -> ImageFile:
     annotation = root / "Annotations" / f"{name}.xml"
+    expected = "a VOC annotation"
     try:
-        tree = ElementTree.parse(annotation).getroot()
-        label, boxes = largest_object([(_text(thing, "name"), _box(thing)) for thing in tree.findall("object")])
-        size = (int(_text(tree, "size/width")), int(_text(tree, "size/height")))
-    except (OSError, ElementTree.ParseError, ValueError) as error:
-        raise ValueError(f"Expected a VOC annotation, but {str(annotation)!r} can't be read as one: {error}") from error
+        tree = ElementTree.fromstring(read_bytes(annotation, expected))
+    except ElementTree.ParseError as error:
+        raise ValueError(
+            f"Expected {expected}, but line {error.position[0]} of {str(annotation)!r} is not valid XML."
+        ) from error
+    objects = [
+        _object(thing, f"object {number} of {str(annotation)!r}")
+        for number, thing in enumerate(tree.findall("object"), start=1)
+    ]
+    width, height = (_number(tree, f"size/{side}", repr(str(annotation))) for side in ("width", "height"))
+    size = (int(width), int(height)) if width and height else None
     file = f"{name}.jpg"
-    return ImageFile(str(root / "JPEGImages" / file), file, label, boxes, size if all(size) else None)
+    return ImageFile(str(root / "JPEGImages" / file), file, *largest_object(objects), size)
 
 
-def _box(thing: ElementTree.Element) -> Box:
-    """Returns an object's box; VOC counts pixels from 1 and includes the last one."""
-    left, top, right, bottom = (float(_text(thing, f"bndbox/{edge}")) for edge in ("xmin", "ymin", "xmax", "ymax"))
-    return left - 1, top - 1, right, bottom
+def _object(thing: ElementTree.Element, place: str) -> tuple[str, Box]:
+    """Returns an object's class and box; VOC counts pixels from 1 and includes the last one."""
+    left, top, right, bottom = (_number(thing, f"bndbox/{edge}", place) for edge in _EDGES)
+    source = f"{', '.join(_text(thing, f'bndbox/{edge}', place) for edge in _EDGES)} in {place}"
+    if left > right or top > bottom:
+        raise ValueError(f"Expected {', '.join(_EDGES)} with xmin ≤ xmax and ymin ≤ ymax, but got {source}.")
+    return _text(thing, "name", place), Box(left - 1, top - 1, right, bottom, source)
 
 
-def _text(element: ElementTree.Element, path: str) -> str:
-    text = element.findtext(path)
-    if text is None:
-        raise ValueError(f"{element.tag} has no {path}")
-    return text.strip()
+def _number(element: ElementTree.Element, path: str, place: str) -> float:
+    text = _text(element, path, place)
+    try:
+        number = float(text)
+    except ValueError:
+        number = nan
+    if not isfinite(number):
+        raise ValueError(f"Expected {path} to be a number in {place}, but got {reprlib.repr(text)}.")
+    return number
+
+
+def _text(element: ElementTree.Element, path: str, place: str) -> str:
+    text = (element.findtext(path) or "").strip()
+    if not text:
+        raise ValueError(f"Expected a VOC annotation with {path} in {place}, but found none.")
+    return text

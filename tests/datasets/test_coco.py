@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -74,26 +75,81 @@ def test_the_validation_split_is_preferred(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"categories": None}, "can't be read: "),
-        ({"categories": []}, r"can't be read: KeyError\(18\)"),
-        ({"images": []}, "Expected images in .*, but found none"),
+        ({"categories": None}, "Expected COCO annotations, but FILE has no list 'categories' of objects"),
+        ({"annotations": [3]}, "Expected COCO annotations, but FILE has no list 'annotations' of objects"),
+        ({"categories": []}, r"'category_id' to be the id of a category in annotations\[0\] of FILE, but got 18"),
+        ({"images": []}, "Expected images in FILE, but found none"),
+        ({"images": COCO["images"] * 2}, r"'id' to be unique in images\[0\] of FILE, but got 7"),
+        ({"categories": COCO["categories"] * 2}, r"'id' to be unique in categories\[0\] of FILE, but got 1\."),
         (
-            {"images": COCO["images"] * 2},
+            {"images": [COCO["images"][0], {**COCO["images"][0], "id": 8}]},
             "each image to be listed once, but '000000000007.jpg' is listed more than once",
         ),
-        ({"annotations": [{"image_id": 7, "category_id": 1}]}, r"KeyError\('bbox'\)"),
+        ({"images": [{"id": 7}]}, r"'file_name' to be text in images\[0\] of FILE, but got nothing"),
+        ({"images": [{"id": 7, "file_name": "a", "width": -6}]}, "'width' to be a number of pixels in .* but got -6"),
+        (
+            {"images": [{"id": 7, "file_name": "a", "height": "x"}]},
+            "'height' to be a number of pixels in .* but got 'x'",
+        ),
+        (
+            {"annotations": [{**COCO["annotations"][0], "image_id": "7"}]},
+            "'image_id' to be the id of an image in .*'7'",
+        ),
+        ({"annotations": [{**COCO["annotations"][0], "image_id": []}]}, r"'image_id' to be a number or text in .*\[\]"),
+        *(
+            ({"annotations": [COCO["annotations"][0], {"image_id": 7, "category_id": 1, **box}]}, message)
+            for box, message in (
+                ({}, r"'bbox' to be x, y, width, height in annotations\[1\] of FILE, but got nothing"),
+                ({"bbox": [3, 0, 2]}, r"'bbox' to be .* in annotations\[1\] of FILE, but got \[3, 0, 2\]"),
+                ({"bbox": [3, 0, -2, 2]}, r"without a negative size in annotations\[1\] .* but got \[3, 0, -2, 2\]"),
+                ({"bbox": [3, 0, float("nan"), 2]}, r"in pixels, .* in annotations\[1\] .* but got \[3, 0, nan, 2\]"),
+                ({"bbox": [3, 0, 10**400, 2]}, r"in pixels, .* in annotations\[1\] .* but got \[3, 0, 1000"),
+                ({"bbox": ["3", 0, 2, 2]}, r"in pixels, .* in annotations\[1\] .* but got \['3', 0, 2, 2\]"),
+            )
+        ),
     ],
 )
 def test_invalid_annotations_raise(change: dict[str, Any], message: str, tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises(ValueError, match=message.replace("FILE", r"'.*instances_val2017\.json'")):
         open_data(coco(tmp_path, {**COCO, **change}))
 
 
-def test_invalid_and_missing_json_raises(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("box", "hint"), [([0.1, 0.2, 0.3, 0.5], "Multiply boxes"), ([3, 1, 6, 4], "reaches outside")])
+def test_boxes_that_are_no_pixels_of_the_image_raise_with_the_entry(
+    box: list[float], hint: str, tmp_path: Path
+) -> None:
+    data = open_data(coco(tmp_path, {**COCO, "annotations": [{"image_id": 7, "category_id": 1, "bbox": box}]}))
+    with pytest.raises(ValueError, match=rf"but got bbox {re.escape(str(box))} in annotations\[0\] of .*, .*{hint}"):
+        data[0]
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"{", "line 1 of FILE is not valid JSON"),
+        (b'{"images": [],\n]', "line 2 of FILE is not valid JSON"),
+        (b"[" * 100_000, "FILE is not valid JSON"),
+        (b'{"images": [%s]}' % (b"1" * 5000), "FILE is not valid JSON"),
+        (b"[]", "FILE has no list 'images' of objects"),
+        ('{"images": [],\n"info": "café"}'.encode("latin-1"), "in UTF-8, but line 2 of FILE has another encoding"),
+    ],
+    ids=["end", "syntax", "depth", "digits", "list", "latin-1"],
+)
+def test_a_file_that_is_no_coco_file_raises_in_a_line(content: bytes, message: str, tmp_path: Path) -> None:
     path = coco(tmp_path)
-    path.write_text("{")
-    with pytest.raises(ValueError, match=r"Expected COCO annotations, but .*instances_val2017\.json' can't be read"):
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match=message.replace("FILE", r"'.*instances_val2017\.json'")) as caught:
         open_data(path)
-    path.unlink()
+    assert str(caught.value).startswith("Expected COCO annotations")
+    assert len(str(caught.value)) < 200 + len(str(path))
+
+
+def test_paths_of_windows_and_sizes_of_zero_are_read(tmp_path: Path) -> None:
+    coco(tmp_path, {**COCO, "images": [{"id": 7, "file_name": ".\\000000000007.jpg", "width": 0, "height": 0}]})
+    data = open_data(tmp_path)
+    assert (data.name(0), data[0].image.size) == ("000000000007.jpg", (6, 4))
+
+
+def test_missing_json_raises(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"Expected annotations/instances_val2017\.json in"):
         open_data(tmp_path, "coco")

@@ -66,21 +66,58 @@ def test_a_row_without_a_box_has_no_region(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("name,label\na.png,cat\n", "Expected columns file, .* but got name, label"),
         ("file,label\n,cat\n", "Expected `file` in line 2 of 'labels.csv', but got nothing"),
         ("file,class_index\na.png,-1\n", "`class_index` to be a non-negative integer in line 2 .* but got '-1'"),
-        (f"{BOXES}a.png,cat,1,2,3,\n", "xmin < xmax and ymin < ymax in line 2 .* but got 1, 2, 3, nothing"),
-        (f"{BOXES}a.png,cat,3,2,3,4\n", "xmin < xmax and ymin < ymax in line 2 .* but got 3, 2, 3, 4"),
-        (f"{BOXES}a.png,cat,1,2,nan,4\n", "to be numbers .* but got 1, 2, nan, 4"),
-        (f"{BOXES}a.png,cat,1,2,inf,4\n", "to be numbers .* but got 1, 2, inf, 4"),
-        (f"{BOXES}a.png,cat,one,2,3,4\n", "to be numbers .* but got one, 2, 3, 4"),
-        ("file,label\na.png,cat\n./a.png,dog\n", "a box in each of the 2 rows of 'a.png', but line 2 of .* has none"),
-        (f"{BOXES}a.png,cat,1,2,3,4\na.png,cat,,,,\n", "of 'a.png', but line 3 of 'labels.csv' has none"),
+        (f"{BOXES}a.png,cat,1,2,3,\n", "xmin < xmax and ymin < ymax, but got 1, 2, 3, nothing in line 2 of"),
+        (f"{BOXES}a.png,cat,1,2,nan,4\n", "numbers with .*, but got 1, 2, nan, 4 in line 2"),
+        (f"{BOXES}a.png,cat,1,2,inf,4\n", "numbers with .*, but got 1, 2, inf, 4 in line 2"),
+        (f"{BOXES}a.png,cat,one,2,3,4\n", "numbers with .*, but got one, 2, 3, 4 in line 2"),
+        (f"{BOXES}a.png,cat,0,0,9,9\nb.png,cat,300,200,50,40\n", "300, 200, 50, 40 in line 3 .* xmax is x [+] width"),
+        ("file,label\na.png,cat\n./a.png,dog\n", "one row for 'a.png', or a box in each of its 2 rows, but line 2 "),
+        (f"{BOXES}a.png,cat,1,2,3,4\na.png,cat,,,,\n", "one row for 'a.png', .* but line 3 of 'labels.csv' has none"),
+        ("file,label\na.png,cat\nb.png,cat\na.png,cat\n", "line 4 of 'labels.csv' repeats line 2 .* for 'a.png'"),
+        (f"{BOXES}i/a.png,cat,1,2,3,4\ni\\a.png,cat,1,2,3.0,4\n", "line 3 .* repeats line 2 .* for 'i/a.png'"),
     ],
 )
 def test_a_malformed_file_raises_with_the_line(text: str, message: str, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=message):
         opened(tmp_path, text)
+
+
+@pytest.mark.parametrize(
+    "columns",
+    ["x,y,w,h", "X,Y,Width,Height", "x1,y1,x2,y2", "XMin,YMin,XMax,YMax", "left,top,width,height", "xmin,ymin"],
+)
+def test_boxes_in_other_columns_are_not_ignored(columns: str, tmp_path: Path) -> None:
+    numbers = ",".join("1234"[: columns.count(",") + 1])
+    found = columns.replace(",", ", ")
+    with pytest.raises(ValueError, match=f"boxes in columns xmin, ymin, xmax, ymax of .* in pixels, but got {found}"):
+        opened(tmp_path, f"file,{columns}\na.png,{numbers}\n")
+
+
+def test_columns_besides_the_box_are_ignored(tmp_path: Path) -> None:
+    image(tmp_path)
+    data = opened(tmp_path, "file,xmin,ymin,xmax,ymax,x,y,w,h\na.png,0,0,2,1,9,9,9,9\n")
+    assert white(data[0].region) == ["##....", "......", "......", "......"]
+    assert not opened(tmp_path, "file,width,height\na.png,6,4\n").has_boxes
+
+
+@pytest.mark.parametrize(("box", "hint"), [("0.1,0.25,0.5,1", "Multiply boxes"), ("3,1,640,480", "reaches outside")])
+def test_boxes_that_are_no_pixels_of_the_image_raise_with_the_line(box: str, hint: str, tmp_path: Path) -> None:
+    image(tmp_path)
+    data = opened(tmp_path, f"{BOXES}a.png,cat,{box}\n")
+    found = box.replace(",", ", ")
+    with pytest.raises(
+        ValueError, match=rf"pixels of 'a\.png', 6×4, but got {found} in line 2 of 'labels\.csv', .*{hint}"
+    ):
+        data[0]
+
+
+def test_the_paths_of_windows(tmp_path: Path) -> None:
+    (tmp_path / "images").mkdir()
+    image(tmp_path, "images/a.png")
+    data = opened(tmp_path, "file\n.\\images\\a.png\n")
+    assert (data.name(0), data[0].image.size) == ("images/a.png", (6, 4))
 
 
 def test_a_folder_without_a_csv_file_raises(tmp_path: Path) -> None:

@@ -28,14 +28,16 @@ def test_separators_quotes_whitespace_and_byte_order_marks(separator: str, tmp_p
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("", "Expected columns file, without duplicates, in .*, but got none"),
-        ("name,label\na.png,cat\n", "Expected columns file, .* but got name, label"),
-        ("file,label,label\na.png,cat,dog\n", "without duplicates, in .* but got file, label, label"),
+        ("", r"Expected a column 'file' in the first line of .*labels\.csv', but got nothing"),
+        ("image,label\na.png,cat\n", r"Expected a column 'file' in .*, but got \['image', 'label'\]"),
+        ("a.png,cat\nb.png,dog\n", r"Expected a column 'file' in .*, but got \['a\.png', 'cat'\]"),
+        ("file,label,label\na.png,cat,dog\n", "Expected each column once in .*, but got 'label' more than once"),
         ("file,label\n", "Expected rows in .*, but found none"),
         ("file,label\na.png\n", "Expected 2 fields in line 2 of 'labels.csv', but got 1"),
         ("file,label\na.png,cat\nb.png,a,b\n", "Expected 2 fields in line 3 of 'labels.csv', but got 3"),
-        ('file,label\n"a.png,cat\n', "can't be read as one: unexpected end of data"),
-        (b"file,label\n\xff\xfe.png,cat\n", "Expected a CSV file in UTF-8, but .*labels.csv' can't be read"),
+        ('file,label\n"a.png,cat\n', r"line 2 of .*labels\.csv' can't be read as one: unexpected end of data"),
+        ("file,label\na.png,café\n".encode("latin-1"), r"in UTF-8, but line 2 of .*labels\.csv' has another encoding"),
+        ("file,label\na.png,cat\n".encode("utf-16"), r"in UTF-8, but line 1 of .*labels\.csv' has another encoding"),
     ],
 )
 def test_a_malformed_file_raises_with_the_line(text: str | bytes, message: str, tmp_path: Path) -> None:
@@ -48,6 +50,17 @@ def test_an_empty_field_has_no_text(tmp_path: Path) -> None:
     assert row.text("label") == "cat"
     with pytest.raises(ValueError, match=r"Expected `file` in line 2 of 'labels\.csv', but got nothing"):
         row.text("file")
+
+
+def test_empty_columns_and_rows_of_a_spreadsheet_are_skipped(tmp_path: Path) -> None:
+    (row,) = rows_of(tmp_path, "file,label,,\na.png,cat,,\n,,,\n")
+    assert (row.text("file"), row.text("label")) == ("a.png", "cat")
+
+
+def test_a_number_of_5000_digits_raises_with_the_line(tmp_path: Path) -> None:
+    (row,) = rows_of(tmp_path, f"file,class_index\na.png,{'1' * 5000}\n")
+    with pytest.raises(ValueError, match=r"in line 2 of 'labels\.csv', but got '1+\.\.\.1+'\.$"):
+        row.whole_number("class_index")
 
 
 @pytest.mark.parametrize("text", ["-1", "2.0"])

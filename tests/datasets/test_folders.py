@@ -32,7 +32,7 @@ def labels(data: ImageDataset) -> list[object]:
 
 def test_names_of_class_folders_are_labels(tmp_path: Path) -> None:
     for index, name in enumerate(("dog/b.png", "cat/a.png", "cat/deeper/still/c.png")):
-        save(tmp_path / name, (index, 0, 0))
+        save(tmp_path / name, (100 * index, 0, 0))
     data = open_data(tmp_path)
     assert isinstance(data, ImageDataset)
     assert names(data) == ["cat/a.png", "cat/deeper/still/c.png", "dog/b.png"]
@@ -41,7 +41,7 @@ def test_names_of_class_folders_are_labels(tmp_path: Path) -> None:
     assert (data.has_labels, data.has_boxes) == (True, False)
     sample = data[1]
     assert (sample.name, sample.label, sample.region) == ("cat/deeper/still/c.png", "cat", None)
-    assert sample.image.getpixel((0, 0)) == (2, 0, 0)
+    assert sample.image.getpixel((0, 0)) == (200, 0, 0)
 
 
 def test_a_class_without_images_keeps_its_position(tmp_path: Path) -> None:
@@ -139,6 +139,6 @@ def test_cmyk_16_bits_and_exif_become_upright_rgb(tmp_path: Path) -> None:
 
 def test_a_pickled_data_set_reads_the_same(tmp_path: Path) -> None:
     for index in range(3):
-        save(tmp_path / "cat" / f"{index}.png", (index, 0, 0))
+        save(tmp_path / "cat" / f"{index}.png", (100 * index, 0, 0))
     data = pickle.loads(pickle.dumps(open_data(tmp_path)))
-    assert [data[index].image.getpixel((0, 0))[0] for index in range(3)] == [0, 1, 2]
+    assert [data[index].image.getpixel((0, 0))[0] for index in range(3)] == [0, 100, 200]

@@ -55,15 +55,18 @@ def test_archives_are_not_unpacked(tmp_path: Path) -> None:
 
 def test_damaged_files_raise(tmp_path: Path) -> None:
     (imagenet(tmp_path) / "meta.bin").write_bytes(b"")
-    with pytest.raises(ValueError, match=r"Expected ImageNet's folders and meta\.bin in"):
+    with pytest.raises(ValueError, match=r"Expected torchvision's meta\.bin .*meta\.bin' can't be read as one\.$"):
+        open_data(tmp_path)
+    torch.save([1], tmp_path / "meta.bin")
+    with pytest.raises(ValueError, match=r"meta\.bin' can't be read as one\.$"):
         open_data(tmp_path)
     save(imagenet(tmp_path) / "val" / "n99999999" / "a.JPEG")
-    with pytest.raises(ValueError, match="n99999999"):
+    with pytest.raises(ValueError, match=r"folders named by the wnids of meta\.bin in .*val', but got 'n99999999'"):
         open_data(tmp_path)
 
 
 def test_missing_images_raise(tmp_path: Path) -> None:
     for image in imagenet(tmp_path).rglob("*.JPEG"):
         image.unlink()
-    with pytest.raises(ValueError, match=r"Expected images in .*val', but found none"):
+    with pytest.raises(ValueError, match=r"Expected images .* in class folders of .*val', but found none"):
         open_data(tmp_path)

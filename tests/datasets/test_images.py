@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import struct
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from captum_scorecam.datasets import read_image
+from captum_scorecam.datasets import DatasetOfPairs, read_image
 
 RED, WHITE = (255, 0, 0), (255, 255, 255)
 
@@ -19,6 +21,18 @@ def pixels_of(image: Image.Image, path: Path, **options: Any) -> np.ndarray:
     read = read_image(path)
     assert read.mode == "RGB"
     return np.asarray(read)
+
+
+def png_of_16_bit_colours(pixel: list[int]) -> bytes:
+    """A PNG file of one pixel, which Pillow can read but not write."""
+    chunks = (
+        (b"IHDR" + struct.pack(">IIBBBBB", 1, 1, 16, 2, 0, 0, 0)),
+        (b"IDAT" + zlib.compress(b"\0" + struct.pack(">3H", *pixel))),
+    )
+    packed = (
+        struct.pack(">I", len(chunk) - 4) + chunk + struct.pack(">I", zlib.crc32(chunk)) for chunk in (*chunks, b"IEND")
+    )
+    return b"\x89PNG\r\n\x1a\n" + b"".join(packed)
 
 
 def test_rgb_is_unchanged(tmp_path: Path) -> None:
@@ -64,15 +78,101 @@ def test_16_bits_are_scaled_to_8(suffix: str, tmp_path: Path) -> None:
     assert pixels[0].tolist() == [[0] * 3, [1] * 3, [128] * 3, [255] * 3]
 
 
-def test_floating_point_values_are_scaled_by_their_range(tmp_path: Path) -> None:
-    values = np.array([[-1.0, 0.0, 1.0]], dtype=np.float32)
-    pixels = pixels_of(Image.fromarray(values), tmp_path / "image.tiff")
-    assert pixels[0, :, 0].tolist() == [0, 128, 255]
+@pytest.mark.parametrize(
+    ("values", "expected"),
+    [
+        ([0.2, 0.4, 0.6], [51, 102, 153]),
+        ([0.0, 0.5, 1.0], [0, 128, 255]),
+        ([3.0, 70.0, 254.6], [3, 70, 255]),
+        ([0.0, 0.0, 0.0], [0, 0, 0]),
+    ],
+)
+def test_floats_are_scaled_by_a_fixed_range(values: list[float], expected: list[int], tmp_path: Path) -> None:
+    pixels = pixels_of(Image.fromarray(np.array([values], dtype=np.float32)), tmp_path / "image.tiff")
+    assert pixels[0, :, 0].tolist() == expected
 
 
-def test_a_constant_32_bit_image_is_black(tmp_path: Path) -> None:
-    pixels = pixels_of(Image.fromarray(np.full((1, 2), 0.3, dtype=np.float32)), tmp_path / "image.tiff")
-    assert pixels.max() == 0
+@pytest.mark.parametrize(
+    ("values", "expected", "limits"),
+    [
+        (np.array([[-1, 0, 1]], dtype=np.float32), [0, 128, 255], "-1 to 1"),
+        (np.array([[0, 1.25, 0.25]], dtype=np.float32), [0, 255, 51], "0 to 1.25"),
+        (np.array([[100, 1100, 600]], dtype=np.float32), [0, 255, 128], "100 to 1100"),
+        (np.array([[-1000, 0, 3000]], dtype=np.int32), [0, 64, 255], "-1000 to 3000"),
+        (np.array([[0, 200000, 100000]], dtype=np.int32), [0, 255, 128], "0 to 200000"),
+        (np.array([[-5, -5, -5]], dtype=np.int32), [0, 0, 0], "-5 to -5"),
+    ],
+)
+def test_values_of_no_fixed_range_are_stretched_with_a_warning(
+    values: np.ndarray, expected: list[int], limits: str, tmp_path: Path
+) -> None:
+    with pytest.warns(UserWarning, match=rf"image\.tiff', but they range from {limits}\. The lowest becomes black"):
+        pixels = pixels_of(Image.fromarray(values), tmp_path / "image.tiff")
+    assert pixels[0, :, 0].tolist() == expected
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_values_that_are_not_finite_raise(value: float, tmp_path: Path) -> None:
+    image = Image.fromarray(np.array([[0.5, value, 0.2]], dtype=np.float32))
+    image.save(tmp_path / "image.tiff")
+    with pytest.raises(ValueError, match=r"^Expected finite values in '.*image\.tiff', but 1 of 3 are NaN or Inf"):
+        read_image(tmp_path / "image.tiff")
+    with pytest.raises(ValueError, match="Expected finite values in '0', but 1 of 3 are NaN or Inf"):
+        DatasetOfPairs([(image, 3)])[0]
+
+
+@pytest.mark.parametrize("bits", [10, 12, 14])
+@pytest.mark.parametrize("suffix", ["png", "tiff"])
+def test_fewer_bits_stored_as_16_cause_a_warning(bits: int, suffix: str, tmp_path: Path) -> None:
+    highest = 2**bits - 1
+    image = Image.fromarray(np.array([[0, highest]], dtype=np.uint16))
+    message = f"The highest value of '.*' is {highest} of 65535, so it is nearly black"
+    with pytest.warns(UserWarning, match=message):
+        pixels = pixels_of(image, tmp_path / f"image.{suffix}")
+    assert pixels[0, 1, 0] == round(highest / 257)
+    with pytest.warns(UserWarning, match=message):
+        DatasetOfPairs([(image, 3)])[0]
+
+
+@pytest.mark.parametrize("bits", [10, 12, 14])
+def test_fewer_bits_in_16_bit_colours_cause_a_warning(bits: int, tmp_path: Path) -> None:
+    path = tmp_path / "image.png"
+    path.write_bytes(png_of_16_bit_colours([0, 300, 2**bits - 1]))
+    with pytest.warns(
+        UserWarning, match=rf"The highest value of .* is {2 ** (bits - 8) - 1} of 255, so it is nearly black"
+    ):
+        assert read_image(path).getpixel((0, 0)) == (0, 1, 2 ** (bits - 8) - 1)
+    path.write_bytes(png_of_16_bit_colours([0, 300, 2**15]))
+    assert read_image(path).getpixel((0, 0)) == (0, 1, 128)
+
+
+def test_values_from_0_to_1_stored_as_8_bits_cause_a_warning(tmp_path: Path) -> None:
+    values = np.array([[[0, 1, 1], [1, 0, 1]]], dtype=np.uint8)
+    with pytest.warns(UserWarning, match="The highest value of .* is 1 of 255, so it is nearly black"):
+        assert (pixels_of(Image.fromarray(values), tmp_path / "colour.png") == values).all()
+    rgba = np.concatenate([200 * values, np.ones_like(values[..., :1])], 2)
+    with pytest.warns(UserWarning, match="The highest alpha of .* is 1 of 255, so it is nearly transparent"):
+        assert pixels_of(Image.fromarray(rgba), tmp_path / "transparent.png").min() == 254
+    with pytest.warns(UserWarning, match="The highest value of '0' is 1 of 255, so it is nearly black"):
+        DatasetOfPairs([(Image.fromarray(values), 3)])[0]
+
+
+def test_a_dark_image_is_read_without_a_warning(tmp_path: Path) -> None:
+    assert pixels_of(Image.new("RGB", (2, 1), (16, 0, 0)), tmp_path / "dark.png")[0, 0].tolist() == [16, 0, 0]
+    assert pixels_of(Image.new("RGBA", (2, 1), (0, 0, 0, 255)), tmp_path / "black.png").max() == 0
+    deep = Image.fromarray(np.array([[0, 2**14]], dtype=np.uint16))
+    assert pixels_of(deep, tmp_path / "deep.png")[0, 1, 0] == 64
+
+
+def test_a_tiff_file_of_12_bits_is_scaled_by_them(tmp_path: Path) -> None:
+    path = tmp_path / "image.tiff"
+    Image.fromarray(np.array([[0, 4095, 819, 0]], dtype=np.uint16)).save(path)
+    content = path.read_bytes()
+    bits, values = b"\x02\x01\x03\x00\x01\x00\x00\x00\x10", bytes(2) + b"\xff\x0f\x33\x03" + bytes(2)
+    assert content.count(bits) == content.count(values) == 1
+    packed = bytes.fromhex("000fff333000") + bytes(2)
+    path.write_bytes(content.replace(bits, bits[:-1] + b"\x0c").replace(values, packed))
+    assert np.asarray(read_image(path))[0, :, 0].tolist() == [0, 255, 51, 0]
 
 
 def test_cmyk_becomes_rgb(tmp_path: Path) -> None:
@@ -119,7 +219,7 @@ def test_a_damaged_file_raises(tmp_path: Path) -> None:
     strip_offsets, long, rational = b"\x11\x01", b"\x04\x00", b"\x05\x00"
     assert content.count(strip_offsets + long) == 1
     path.write_bytes(content.replace(strip_offsets + long, strip_offsets + rational))
-    with pytest.raises(ValueError, match=r"deep\.tiff' can't be read as one: 'IFDRational'"):
+    with pytest.raises(ValueError, match=r"deep\.tiff' can't be read as one: it is damaged\.$"):
         read_image(path)
 
 

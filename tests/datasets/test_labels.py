@@ -42,6 +42,7 @@ def test_a_label_is_a_name_or_an_index(label: str | int, index: int) -> None:
         (7, r"in 0\.\.6, but '7' is class 7"),
         (-1, r"in 0\.\.6, but '-1' is class -1"),
         ("12", r"in 0\.\.6, but '12' is class 12"),
+        ("1" * 5000, r"7 classes, but '1+\.\.\.1+' names none\.$"),
     ],
 )
 def test_an_unknown_or_ambiguous_label_raises(label: str | int, message: str) -> None:
@@ -95,7 +96,7 @@ def test_a_table_is_read_from_a_file(tmp_path: Path) -> None:
         ),
         ("label,class_index\ndog,three\n", "`class_index` to be a non-negative integer in line 2 .*'three'"),
         ("label,class_index\ndog,\n", "Expected `class_index` in line 2 of 'classes.csv', but got nothing"),
-        ("label\ndog\n", "Expected columns label, class_index, .* but got label"),
+        ("label\ndog\n", r"Expected a column 'class_index' in .*, but got \['label'\]"),
     ],
 )
 def test_a_malformed_table_raises(text: str, message: str, tmp_path: Path) -> None:

@@ -20,10 +20,14 @@ def listed(data: ImageDataset) -> list[tuple[str, object]]:
     return [(data.name(index), data.label(index)) for index in range(len(data))]
 
 
-def voc_object(name: str, *edges: float) -> str:
+def voc_object(name: str, *edges: float | str) -> str:
     box = "".join(f"<{edge}>{at}</{edge}>" for edge, at in zip(("xmin", "ymin", "xmax", "ymax"), edges, strict=True))
     part = "<part><name>head</name><bndbox><xmin>1</xmin><ymin>1</ymin><xmax>6</xmax><ymax>4</ymax></bndbox></part>"
     return f"<object><name>{name}</name><bndbox>{box}</bndbox>{part}</object>"
+
+
+def objects(*things: str) -> str:
+    return f"<annotation>{''.join(things)}</annotation>"
 
 
 def voc_image(root: Path, name: str, *objects: str, size: tuple[int, int] = (6, 4)) -> None:
@@ -95,18 +99,52 @@ def test_a_size_that_differs_from_the_annotation_raises_on_access(voc: Path) -> 
 @pytest.mark.parametrize(
     ("annotation", "message"),
     [
-        (None, "No such file"),
-        ("<annotation><size>", "no element found"),
-        ("<annotation></annotation>", "annotation has no size/width"),
-        (f"<annotation>{voc_object('dog', 1, 1, 2, 2).replace('2', 'two')}</annotation>", "could not convert"),
-        ("<annotation><object><name>dog</name></object></annotation>", "object has no bndbox/xmin"),
+        (None, "a VOC annotation, but FILE can't be read as one: No such file or directory"),
+        ("<annotation>\n<size>", "a VOC annotation, but line 2 of FILE is not valid XML"),
+        ("<annotation>é</annotation>", "a VOC annotation, but line 1 of FILE is not valid XML"),
+        ("<annotation></annotation>", "a VOC annotation with size/width in FILE, but found none"),
+        (objects(voc_object("dog", 1, 1, "two", 2)), "bndbox/xmax to be a number in object 1 of FILE, but got 'two'"),
+        (objects(voc_object("dog", 1, 1, 2, "nan")), "bndbox/ymax to be a number in object 1 of FILE, but got 'nan'"),
+        (objects(voc_object("dog", 1, "1" * 5000, 2, 2)), r"number in object 1 of FILE, but got '1+\.\.\.1+'\.$"),
+        (
+            objects(voc_object("dog", 1, 1, 2, 2), voc_object("cat", 5, 1, 2, 4)),
+            "xmin ≤ xmax and ymin ≤ ymax, but got 5, 1, 2, 4 in object 2 of FILE",
+        ),
+        (objects(voc_object("", 1, 1, 2, 2)), "annotation with name in object 1 of FILE, but found none"),
+        (objects("<object><name>dog</name></object>"), "annotation with bndbox/xmin in object 1 of FILE, but found"),
     ],
 )
 def test_an_invalid_annotation_raises_with_its_file(annotation: str | None, message: str, voc: Path) -> None:
     path = voc / "Annotations" / "2007_000002.xml"
-    path.unlink() if annotation is None else path.write_text(annotation)
-    with pytest.raises(ValueError, match=rf"Expected a VOC annotation, but .*2007_000002\.xml.*{message}"):
+    path.unlink() if annotation is None else path.write_text(annotation, encoding="latin-1")
+    with pytest.raises(ValueError, match=message.replace("FILE", r"'.*2007_000002\.xml'")):
         open_data(voc)
+
+
+def test_a_declared_encoding_is_followed(voc: Path) -> None:
+    path = voc / "Annotations" / "2007_000001.xml"
+    text = path.read_text().replace("dog", "épagneul")
+    path.write_text(f"<?xml version='1.0' encoding='latin-1'?>{text}", encoding="latin-1")
+    assert open_data(voc).label(0) == "épagneul"
+
+
+@pytest.mark.parametrize(
+    ("box", "hint"), [((0.1, 0.2, 0.5, 0.7), "Multiply boxes"), ((10, 1, 640, 4), "reaches outside the image")]
+)
+def test_boxes_that_are_no_pixels_of_the_image_raise_with_the_object(
+    box: tuple[float, ...], hint: str, voc: Path
+) -> None:
+    voc_image(voc, "2007_000002", voc_object("dog", *box))
+    found = ", ".join(map(str, box))
+    with pytest.raises(ValueError, match=rf"but got {found} in object 1 of .*2007_000002\.xml', .*{hint}"):
+        open_data(voc)[1]
+
+
+def test_a_list_in_another_encoding_raises_with_the_line(voc: Path) -> None:
+    path = voc / "ImageSets" / "Main" / "val.txt"
+    path.write_text("2007_000001\né\n", encoding="latin-1")
+    with pytest.raises(ValueError, match=r"a list of images in UTF-8, but line 2 of .*val\.txt' has another encoding"):
+        open_data(path)
 
 
 def test_missing_splits_and_images_raise(voc: Path) -> None:
