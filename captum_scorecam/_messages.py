@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import difflib
 import functools
 import math
 import os
 import reprlib
 import sys
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from inspect import signature
 from numbers import Real
 from typing import Any, Concatenate, ParamSpec, TypeVar, get_args
@@ -59,8 +60,9 @@ def check_choice(name: str, value: object, choices: Any, otherwise: str = "") ->
     """
     if not isinstance(value, str) or value not in get_args(choices):
         names = [*map(repr, get_args(choices)), *([otherwise] if otherwise else [])]
+        closest = closest_matches(value, get_args(choices)) if isinstance(value, str) else ""
         raise ValueError(
-            f"Expected `{name}` to be {', '.join(names[:-1])} or {names[-1]}, but got {reprlib.repr(value)}."
+            f"Expected `{name}` to be {', '.join(names[:-1])} or {names[-1]}, but got {reprlib.repr(value)}.{closest}"
         )
 
 
@@ -131,3 +133,21 @@ def check_no_constructor_options(owner: object, method: Callable[..., Any], opti
                 f"`{name}` is an option of {class_name}, not of {class_name}.{method.__name__}: "
                 f"pass it to the constructor, as in {class_name}(..., {name}={reprlib.repr(options[name])})."
             )
+
+
+def closest_names(name: str, names: Iterable[str], cutoff: float = 0.6) -> list[str]:
+    """Returns at most five names similar to a misspelled one, ignoring case, the most similar first.
+
+    Args:
+        name (str): The misspelled name.
+        names (iterable of str): The known names.
+        cutoff (float): The least similarity, as in `difflib.get_close_matches`. Default: 0.6.
+    """
+    known = {known.casefold(): known for known in names}
+    return [known[folded] for folded in difflib.get_close_matches(name.casefold(), known, n=5, cutoff=cutoff)]
+
+
+def closest_matches(name: str, names: Iterable[str], cutoff: float = 0.6) -> str:
+    """Returns a sentence for the end of an error message that lists `closest_names`, or "" if there are none."""
+    closest = closest_names(name, names, cutoff)
+    return f" Closest matches: {', '.join(closest)}." if closest else ""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from captum_scorecam.command_line.streams import make_streams_tolerant
+
 _PACKAGES_OF_EXTRA = ("filelock", "jinja2", "markupsafe", "matplotlib", "rich", "typer")
 
 
@@ -11,6 +13,7 @@ def main() -> None:
     Raises:
         SystemExit: When the command ends; with a message if a package of the extra ``cli`` is missing.
     """
+    make_streams_tolerant()
     try:
         from captum_scorecam.command_line.app import commands
     except ModuleNotFoundError as error:

@@ -11,9 +11,15 @@ from captum_scorecam.command_line.demo import demo
 from captum_scorecam.command_line.evaluate import evaluate
 from captum_scorecam.command_line.explain import explain
 from captum_scorecam.command_line.report import report
+from captum_scorecam.command_line.usage import Command, Commands
 
 commands = typer.Typer(
-    name="captum-scorecam", no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False
+    name="captum-scorecam",
+    cls=Commands,
+    context_settings={"help_option_names": ["--help", "-h"]},
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
 )
 
 
@@ -37,4 +43,4 @@ def _options(
 
 
 for _command in (demo, explain, evaluate, report):
-    commands.command()(_command)
+    commands.command(cls=Command)(_command)

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import re
+import signal
+import threading
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, NoReturn
 
 import typer
 
 BAD_INPUT = (ValueError, TypeError, OSError, ImportError)
-INTERRUPTED = 130  # exit status after Ctrl-C, as in a shell
 
 # Options of library parameters that are named differently, for commands that have the option.
 _OPTIONS_OF = {
@@ -25,28 +26,53 @@ _OPTIONS_OF = {
 }
 
 
+class _Terminated(KeyboardInterrupt):
+    """SIGTERM, which stops a command in the same way as Ctrl-C."""
+
+
 @contextmanager
-def plain_messages(context: typer.Context, if_interrupted: str = "Interrupted.") -> Iterator[None]:
+def plain_messages(
+    context: typer.Context, if_stopped: str = "No partial file is left; run the same command again."
+) -> Iterator[None]:
     """Prints errors and warnings as single lines on stderr, repeated warnings only once.
 
     The library's errors name parameters in backticks, as in `layer`; these are converted to the command's options, as
-    in `--layer`. The exit status is 2 for bad input, 1 for any other error and 130 after Ctrl-C.
+    in `--layer`. The exit status is 2 for bad input, 1 for any other error, 130 after Ctrl-C and 143 after SIGTERM.
 
     Args:
         context (typer.Context): The running command.
-        if_interrupted (str): The message after Ctrl-C. Default: "Interrupted."
+        if_stopped (str): What is kept after Ctrl-C or SIGTERM, and how to resume. Default: nothing is kept.
     """
     options = _options_of(context)
     try:
-        with _warnings_as_lines(options):
+        with _sigterm_as_interrupt(), _warnings_as_lines(options):
             yield
     except KeyboardInterrupt as error:
-        typer.echo(if_interrupted, err=True)
-        raise typer.Exit(INTERRUPTED) from error
+        terminated = isinstance(error, _Terminated)
+        typer.echo(f"{'Terminated' if terminated else 'Interrupted'}. {if_stopped}", err=True)
+        raise typer.Exit(128 + (signal.SIGTERM if terminated else signal.SIGINT)) from error
     except Exception as error:
         name = "" if isinstance(error, BAD_INPUT) else f"{type(error).__name__}: "
         typer.echo(f"Error: {name}{_line(error, options)}", err=True)
         raise typer.Exit(2 if isinstance(error, BAD_INPUT) else 1) from error
+
+
+@contextmanager
+def _sigterm_as_interrupt() -> Iterator[None]:
+    """Raises `_Terminated` on SIGTERM, unless it is ignored or handled by the program that runs the command."""
+
+    def stop(*_: object) -> NoReturn:
+        raise _Terminated
+
+    in_main_thread = threading.current_thread() is threading.main_thread()
+    if not in_main_thread or signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL:
+        yield
+        return
+    signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
 @contextmanager

@@ -1,0 +1,65 @@
+"""Reports wrong usage, which Typer detects, in the same form as all other errors: a single line on stderr."""
+
+from __future__ import annotations
+
+import re
+import sys
+from typing import Any
+
+import typer
+from typer.core import TyperCommand, TyperGroup
+
+from captum_scorecam._messages import closest_matches
+
+_UsageError: Any = typer.BadParameter.__mro__[1]  # Typer does not export this base class
+
+_REWORDED = (
+    (r"^Invalid value for '([^']+)': Input should be (.*?)\.?$", r"Expected `\1` to be \2."),
+    (r"a valid integer, .*$", "a whole number."),
+    ("greater than or equal to", "at least"),
+    ("less than or equal to", "at most"),
+    (r" \(Possible options: (.*)\)$", r". Closest matches: \1."),
+    (r"'(--?[\w-]+)'", r"`\1`"),
+)
+_NOT_A_CHOICE = re.compile(r"Invalid value for '(.+?)': (?:Value error, )?'(.*)' is not one of (.*?)\.?")
+
+
+class Commands(TyperGroup):
+    """The commands; wrong usage ends with a single line and status 2."""
+
+    def main(self, *args: Any, standalone_mode: bool = True, **extra: Any) -> Any:
+        """Same as Typer's, except for the form of errors."""
+        if not standalone_mode:
+            return super().main(*args, standalone_mode=False, **extra)
+        try:
+            status = super().main(*args, standalone_mode=False, **extra)
+        except _UsageError as error:
+            if error.format_message():  # empty if the help was printed because there are no arguments
+                typer.echo(f"Error: {_line(error)}", err=True)
+            sys.exit(error.exit_code)
+        sys.exit(status or 0)
+
+
+class Command(TyperCommand):
+    """A command that accepts no empty values, which mostly come from unset variables of a shell.
+
+    An empty path would mean the current directory.
+    """
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Same as Typer's, except that empty values are wrong usage."""
+        for before, value in zip([ctx.info_name, *args], args, strict=False):
+            if not value or (value.startswith("--") and value.endswith("=")):
+                raise _UsageError(f"Expected no empty values, but got one after `{value.rstrip('=') or before}`.", ctx)
+        return super().parse_args(ctx, args)
+
+
+def _line(error: Any) -> str:
+    text = " ".join(error.format_message().split())
+    if choice := _NOT_A_CHOICE.fullmatch(text):
+        option, value, choices = choice[1], choice[2], choice[3].replace("'", "")
+        closest = closest_matches(value, choices.split(", "))
+        text = f"Expected `{option}` to be one of {choices}, but got {value!r}.{closest}"
+    for pattern, replacement in _REWORDED:
+        text = re.sub(pattern, replacement, text)
+    return f"{text} See {error.ctx.command_path} --help." if error.ctx else text
