@@ -38,7 +38,8 @@ def open_data(path: Path, data_format: DataFormat = "auto") -> ImageDataset:
     ``imagenet``  a folder with ``meta.bin`` and ``val``, as created by torchvision's ImageNet
     ``voc``       ``VOC2012`` (or another year), a folder that contains it or ``VOCdevkit``, or a split's list
     ``coco``      the JSON file of annotations, or a folder with ``annotations/instances_val2017.json``
-    ``csv``       columns ``file``, ``class_index`` or ``label``, and ``xmin, ymin, xmax, ymax`` for boxes
+    ``csv``       columns ``file``, ``class_index`` or ``label``, and ``xmin, ymin, xmax, ymax`` for boxes,
+                  which are edges in pixels of the upright image, counted from 0
     ============  =====================================================================================
 
     Args:
@@ -51,7 +52,7 @@ def open_data(path: Path, data_format: DataFormat = "auto") -> ImageDataset:
 
     Raises:
         ValueError: If the path does not exist, the format is unknown or ambiguous, there are no images, or an
-            annotation file is malformed.
+            annotation file is malformed. Reading an image raises it if its boxes can't be pixels of that image.
         OSError: If a folder can't be listed.
     """
     check_choice("data_format", data_format, DataFormat)

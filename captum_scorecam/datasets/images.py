@@ -72,9 +72,11 @@ def _reason(error: Exception) -> str:
 
 
 def _bits(image: Image.Image) -> int:
-    """Returns the bits of a file's values, which Pillow knows until it decodes them: 12, 16, or 8 for any other."""
+    """Returns the bits of a file's values, known until Pillow decodes them: 12, 16 (in colours), or 8 for any other."""
     raw_mode = str(getattr(image, "tile", ""))
-    return next((bits for bits in (12, 16) if f";{bits}" in raw_mode), 8)
+    if "I;12" in raw_mode:
+        return 12
+    return 16 if any(deep in raw_mode for deep in (";16B", ";16L", ";16N")) else 8
 
 
 def _rgb(image: Image.Image, bits: int, name: str) -> Image.Image:
