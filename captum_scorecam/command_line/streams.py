@@ -12,6 +12,7 @@ class TolerantStream(io.TextIOWrapper):
     """Discards text once the reader of the pipe is gone, as in ``captum-scorecam explain … | head -1``."""
 
     def write(self, text: str, /) -> int:
+        """Writes text, or discards it."""
         try:
             return super().write(text)
         except BrokenPipeError:
@@ -19,6 +20,7 @@ class TolerantStream(io.TextIOWrapper):
             return len(text)
 
     def flush(self) -> None:
+        """Writes what is buffered, or discards it."""
         try:
             super().flush()
         except BrokenPipeError:

@@ -6,7 +6,11 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import Literal, TypeVar
 
+from captum_scorecam._messages import closest_matches
+
 Item = TypeVar("Item")
+
+NAME = re.compile(r"\w+", re.ASCII)
 
 
 def register(registry: dict[str, Item], name: str, item: Item, kind: Literal["method", "metric"]) -> None:
@@ -21,7 +25,7 @@ def register(registry: dict[str, Item], name: str, item: Item, kind: Literal["me
     Raises:
         ValueError: If the name has other characters or belongs to another item.
     """
-    if not re.fullmatch(r"\w+", name, re.ASCII):
+    if not NAME.fullmatch(name):
         raise ValueError(f"Expected the name of a {kind} to be letters, digits and underscores, but got {name!r}.")
     if registry.setdefault(name, item) is not item:
         raise ValueError(f"Expected a new name for a {kind}, but {name!r} is taken.")
@@ -41,5 +45,8 @@ def check_names(registry: Mapping[str, object], names: Iterable[str], parameter:
     chosen = tuple(dict.fromkeys(names))
     for name in chosen:
         if name not in registry:
-            raise ValueError(f"Expected each of `{parameter}` to be one of {', '.join(registry)}, but got {name!r}.")
+            raise ValueError(
+                f"Expected each of `{parameter}` to be one of {', '.join(registry)}, but got {name!r}."
+                f"{closest_matches(name, registry)}"
+            )
     return chosen

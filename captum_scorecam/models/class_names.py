@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-import difflib
+import re
 from collections.abc import Sequence
 
 from torchvision.models import ResNet18_Weights
+
+from captum_scorecam._messages import closest_names
 
 
 def imagenet_class_names() -> list[str]:
@@ -38,7 +40,7 @@ def find_class(target: str, n_classes: int, class_names: Sequence[str] | None = 
     Raises:
         ValueError: If the index is out of range, or no class or several classes match.
     """
-    if target.lstrip("+-").isdecimal():
+    if re.fullmatch(r"[+-]?\d{1,18}", target):
         if not 0 <= int(target) < n_classes:
             raise ValueError(f"Expected `target` in 0..{n_classes - 1}, but got {target}.")
         return int(target)
@@ -54,13 +56,12 @@ def find_class(target: str, n_classes: int, class_names: Sequence[str] | None = 
         if matches:
             listed = _listed(matches, names)
             raise ValueError(f"Expected `target` to name one class, but {target!r} matches {len(matches)}: {listed}.")
-    close = difflib.get_close_matches(folded, [name.casefold() for name in names], n=5, cutoff=0.4)
-    matches = [index for index, name in enumerate(names) if name.casefold() in close]
-    raise ValueError(
-        f"Expected `target` to name a class, but {target!r} matches none. Closest matches: {_listed(matches, names)}."
-    )
+    close = closest_names(folded, names, cutoff=0.4)
+    matches = [index for index, name in enumerate(names) if name in close]
+    listed = f" Closest matches: {_listed(matches, names)}." if matches else ""
+    raise ValueError(f"Expected `target` to name a class, but {target!r} matches none.{listed}")
 
 
 def _listed(indices: list[int], names: Sequence[str]) -> str:
     shown = [f"{names[index]} ({index})" for index in indices[:6]]
-    return ", ".join(shown + ["…"] * (len(indices) > 6)) or "none"
+    return ", ".join(shown + ["…"] * (len(indices) > 6))

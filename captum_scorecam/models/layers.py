@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -12,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from torchvision.models import SwinTransformer, VisionTransformer
 
+from captum_scorecam._messages import closest_matches
 from captum_scorecam.masking.activation_maps import swin_activation_maps, vit_activation_maps
 
 ActivationTransform = Callable[[Tensor], Tensor]
@@ -131,10 +131,8 @@ def _check_name(model: nn.Module, name: str) -> None:
     names = [module_name for module_name, _ in model.named_modules() if module_name]
     wanted = name.removesuffix(_OF_INPUT)
     if wanted not in names:
-        nearest = difflib.get_close_matches(wanted, names, n=5, cutoff=0.3) or names[-5:]
-        raise ValueError(
-            f"Expected `layer` to name a module of the model, but got {name!r}. Closest matches: {', '.join(nearest)}."
-        )
+        listed = closest_matches(wanted, names, cutoff=0.3) or f" Its last modules: {', '.join(names[-5:])}."
+        raise ValueError(f"Expected `layer` to name a module of the model, but got {name!r}.{listed}")
 
 
 def _shape_at(calls: list[_Call], name: str) -> torch.Size | None:

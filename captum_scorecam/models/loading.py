@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import importlib
 import os
 import sys
@@ -18,6 +17,7 @@ from torchvision.models import WeightsEnum, get_model, get_model_weights, list_m
 from torchvision.transforms import InterpolationMode
 from torchvision.transforms._presets import ImageClassification
 
+from captum_scorecam._messages import closest_matches
 from captum_scorecam.models.class_names import imagenet_class_names
 from captum_scorecam.models.classifier import Classifier, Preprocess
 from captum_scorecam.models.state_dicts import class_count, load_state_dict, read_state_dict
@@ -61,10 +61,9 @@ def check_model_name(name: str) -> None:
     """Raises ValueError, listing the closest names, if `load_classifier` does not know the model."""
     names = [*EFFICIENTNET_LITE_SIZES, *list_models(module=torchvision.models)]
     if ":" not in name and name not in names:
-        nearest = ", ".join(difflib.get_close_matches(name, names, n=5)) or "none"
         raise ValueError(
             f"Expected `name` to be a torchvision classifier, efficientnet_lite0 to efficientnet_lite2 or "
-            f"package.module:factory, but got {name!r}. Closest matches: {nearest}."
+            f"package.module:factory, but got {name!r}.{closest_matches(name, names)}"
         )
 
 

@@ -33,7 +33,10 @@ def test_a_class_is_found_by_index_or_name(target: str, index: int) -> None:
         ("retriever", r"'retriever' matches 5: flat-coated retriever \(205\), .*golden retriever \(207\)"),
         ("CARDIGAN", r"'CARDIGAN' matches 2: Cardigan \(264\), cardigan \(474\)"),
         ("egyptain catt", r"matches none\. Closest matches: .*Egyptian cat \(285\)"),
-        ("", r"'' matches none"),
+        ("", r"'' matches none\.$"),
+        ("9" * 23, r"matches none\.$"),
+        ("9" * 5000, r"matches none\.$"),
+        ("+-3", r"'\+-3' matches none"),
     ],
 )
 def test_an_unknown_or_ambiguous_class_raises(target: str, message: str) -> None:
