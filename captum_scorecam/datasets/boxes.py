@@ -56,7 +56,8 @@ def largest_object(objects: Iterable[tuple[Label | None, Box]]) -> tuple[Label |
 def draw_region(boxes: Sequence[Box], size: tuple[int, int], name: str) -> Image.Image:
     """Draws boxes: pixels whose centre is in a box are white.
 
-    Boxes may exceed the image by 2 pixels or 1 % of its side, whichever is larger: rounding and counting from 1 cause that.
+    Boxes may exceed the image by 2 pixels or 1 % of its side, whichever is larger, because of rounding or counting
+    from 1.
 
     Args:
         boxes (sequence of Box): The boxes.

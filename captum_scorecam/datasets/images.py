@@ -125,8 +125,8 @@ def _white(values: np.ndarray, floating: bool, bits: int) -> float | None:
 def _warn_if_unused(what: str, highest: float, white: float, bits: int, name: str) -> None:
     """Warns if the highest value is low; an image of zeros is just black."""
     if 0 < highest < white / (4 if bits > 8 else 16):
+        looks = "is nearly transparent" if what == "alpha" else "looks dark"
         warn_caller(
-            f"The highest {what} of {name} is {highest:g} of {white:g}, so it is nearly "
-            f"{'transparent' if what == 'alpha' else 'black'}. If its values have fewer bits than the file can store, "
-            "such as 12 of 16, or range from 0 to 1, scale them first."
+            f"The highest {what} of {name} is {highest:g} of {white:g}, so it {looks}. If its values have fewer "
+            "bits than the file can store, such as 12 of 16, or range from 0 to 1, scale them first."
         )

@@ -126,7 +126,7 @@ def test_values_that_are_not_finite_raise(value: float, tmp_path: Path) -> None:
 def test_fewer_bits_stored_as_16_cause_a_warning(bits: int, suffix: str, tmp_path: Path) -> None:
     highest = 2**bits - 1
     image = Image.fromarray(np.array([[0, highest]], dtype=np.uint16))
-    message = f"The highest value of '.*' is {highest} of 65535, so it is nearly black"
+    message = f"The highest value of '.*' is {highest} of 65535, so it looks dark"
     with pytest.warns(UserWarning, match=message):
         pixels = pixels_of(image, tmp_path / f"image.{suffix}")
     assert pixels[0, 1, 0] == round(highest / 257)
@@ -138,9 +138,7 @@ def test_fewer_bits_stored_as_16_cause_a_warning(bits: int, suffix: str, tmp_pat
 def test_fewer_bits_in_16_bit_colours_cause_a_warning(bits: int, tmp_path: Path) -> None:
     path = tmp_path / "image.png"
     path.write_bytes(png_of_16_bit_colours([0, 300, 2**bits - 1]))
-    with pytest.warns(
-        UserWarning, match=rf"The highest value of .* is {2 ** (bits - 8) - 1} of 255, so it is nearly black"
-    ):
+    with pytest.warns(UserWarning, match=rf"The highest value of .* is {2 ** (bits - 8) - 1} of 255, so it looks dark"):
         assert read_image(path).getpixel((0, 0)) == (0, 1, 2 ** (bits - 8) - 1)
     path.write_bytes(png_of_16_bit_colours([0, 300, 2**15]))
     assert read_image(path).getpixel((0, 0)) == (0, 1, 128)
@@ -148,12 +146,12 @@ def test_fewer_bits_in_16_bit_colours_cause_a_warning(bits: int, tmp_path: Path)
 
 def test_values_from_0_to_1_stored_as_8_bits_cause_a_warning(tmp_path: Path) -> None:
     values = np.array([[[0, 1, 1], [1, 0, 1]]], dtype=np.uint8)
-    with pytest.warns(UserWarning, match="The highest value of .* is 1 of 255, so it is nearly black"):
+    with pytest.warns(UserWarning, match="The highest value of .* is 1 of 255, so it looks dark"):
         assert (pixels_of(Image.fromarray(values), tmp_path / "colour.png") == values).all()
     rgba = np.concatenate([200 * values, np.ones_like(values[..., :1])], 2)
     with pytest.warns(UserWarning, match="The highest alpha of .* is 1 of 255, so it is nearly transparent"):
         assert pixels_of(Image.fromarray(rgba), tmp_path / "transparent.png").min() == 254
-    with pytest.warns(UserWarning, match="The highest value of '0' is 1 of 255, so it is nearly black"):
+    with pytest.warns(UserWarning, match="The highest value of '0' is 1 of 255, so it looks dark"):
         DatasetOfPairs([(Image.fromarray(values), 3)])[0]
 
 
