@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import struct
 import zlib
 from pathlib import Path
@@ -219,6 +220,16 @@ def test_a_damaged_file_raises(tmp_path: Path) -> None:
     path.write_bytes(content.replace(strip_offsets + long, strip_offsets + rational))
     with pytest.raises(ValueError, match=r"deep\.tiff' can't be read as one: it is damaged\.$"):
         read_image(path)
+
+
+def test_a_file_that_can_not_be_opened_raises_in_plain_words(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(path: Path) -> None:
+        raise PermissionError(errno.EACCES, "Permission denied", str(path))
+
+    (tmp_path / "image.png").touch()
+    monkeypatch.setattr(Image, "open", refuse)
+    with pytest.raises(ValueError, match=r"image\.png' can't be read as one: Permission denied\.$"):
+        read_image(tmp_path / "image.png")
 
 
 def test_an_image_too_large_for_memory_raises(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
