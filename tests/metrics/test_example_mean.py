@@ -5,15 +5,13 @@ from __future__ import annotations
 import copy
 import pickle
 from collections.abc import Callable
-from datetime import timedelta
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-import torch.multiprocessing as mp
-from torch import Tensor, distributed, nn
+from torch import Tensor, nn
 from torchmetrics import Metric
 
 from captum_scorecam.metrics import (
@@ -26,6 +24,7 @@ from captum_scorecam.metrics import (
     PointingGame,
 )
 from captum_scorecam.metrics import functional as F
+from tests.support.two_ranks import results_of_ranks
 
 N = 7
 
@@ -154,26 +153,12 @@ def test_metadata(metric: type[Metric], higher: bool) -> None:
 # --- Two processes ----------------------------------------------------------------------------------------------------
 
 
-def results_of_rank(rank: int, folder: str) -> None:
-    init_method, timeout = f"file://{folder}/store", timedelta(seconds=120)
-    distributed.init_process_group("gloo", init_method=init_method, rank=rank, world_size=2, timeout=timeout)
-    try:
-        share = slice(0, 2) if rank == 0 else slice(2, N)  # of different length
-        torch.save({name: updated(name, share).compute() for name in METRICS}, f"{folder}/results{rank}")
-    finally:
-        distributed.destroy_process_group()
+def computed_by_rank(rank: int) -> dict[str, Tensor]:
+    share = slice(0, 2) if rank == 0 else slice(2, N)  # of different length
+    return {name: updated(name, share).compute() for name in METRICS}
 
 
 def test_two_processes_agree_with_one(tmp_path: Path) -> None:
-    other = mp.get_context("spawn").Process(target=results_of_rank, args=(1, str(tmp_path)))
-    other.start()
-    try:
-        results_of_rank(0, str(tmp_path))
-    finally:
-        other.join(timeout=120)
-        other.kill()
-    assert other.exitcode == 0
-    for rank in (0, 1):
-        found = torch.load(tmp_path / f"results{rank}", weights_only=True)
+    for found in results_of_ranks(computed_by_rank, tmp_path):
         for name, (_, _, expected) in METRICS.items():
             torch.testing.assert_close(found[name], expected, rtol=1e-6, atol=0)
