@@ -15,9 +15,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from captum_scorecam import ScoreCAM
+from captum_scorecam import ScoreCAM, freed_memory_kept
 from captum_scorecam.models import Classifier, load_classifier
-from captum_scorecam.scoring.freed_memory import freed_memory_kept  # not public: only the floor needs it
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # for tests.naive_reference
 
@@ -91,7 +90,7 @@ def floor(subject: Subject, compiled: bool, bfloat16: bool) -> Callable[[Tensor,
     def run(x: Tensor, rows: int, rows_per_forward: int) -> None:
         batch = x.repeat(rows_per_forward, 1, 1, 1).contiguous(memory_format=torch.channels_last)
         autocast = torch.autocast(subject.device.type, torch.bfloat16, enabled=bfloat16)
-        with torch.no_grad(), autocast, freed_memory_kept(subject.device):
+        with torch.no_grad(), autocast, freed_memory_kept():
             for done in range(0, rows, rows_per_forward):
                 forward(batch if compiled else batch[: min(rows_per_forward, rows - done)])
 

@@ -13,6 +13,7 @@ from captum_scorecam.attr.deletion_game import PerturbationKind
 from captum_scorecam.masking.activation_maps import swin_activation_maps, vit_activation_maps
 from captum_scorecam.masking.baselines import BaselineFunction
 from captum_scorecam.scoring.class_scores import Score
+from captum_scorecam.scoring.freed_memory import freed_memory_kept
 from captum_scorecam.weighting import ChannelWeighting
 
 __all__ = [
@@ -30,6 +31,7 @@ __all__ = [
     "ScoreCAM",
     "TargetType",
     "__version__",
+    "freed_memory_kept",
     "swin_activation_maps",
     "vit_activation_maps",
 ]

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import threading
-from collections import Counter
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from typing import Any, TypeAlias, cast
+import operator
+from collections.abc import Callable
+from typing import Any, TypeAlias
 
 import torch
 from captum._utils.common import (
@@ -18,14 +16,9 @@ from captum._utils.common import (
     _validate_input,
     _validate_target,
 )
-from captum._utils.gradient import _forward_layer_eval, compute_layer_gradients_and_eval
 from captum._utils.progress import progress
 from captum._utils.typing import BaselineType, TargetType
 from torch import Tensor
-from torch.nn import Module
-
-from captum_scorecam._messages import warn_caller
-from captum_scorecam.model_state import compiled_code_run_eagerly
 
 __all__ = [
     "BaselineType",
@@ -33,12 +26,11 @@ __all__ = [
     "ForwardFunction",
     "TargetType",
     "Tensors",
-    "evaluate_layer",
     "format_baselines",
     "format_forward_args",
     "format_inputs",
     "format_output",
-    "layer_gradients",
+    "format_target",
     "progress",
     "run_forward",
     "select_target",
@@ -89,107 +81,26 @@ def validate_target(n_examples: int, target: TargetType) -> None:
     _validate_target(n_examples, target)
 
 
-def evaluate_layer(
-    forward_func: ForwardFunction,
-    layer: Module,
-    inputs: Tensors,
-    additional_forward_args: tuple[Any, ...],
-    device_ids: list[int] | None,
-    attribute_to_layer_input: bool,
-) -> tuple[Tensors, Any]:
-    """Runs one forward pass and returns the layer's output (or input) and the output of `forward_func`.
+def format_target(target: Any) -> TargetType:
+    """Returns a target with its class indices as int or int64, whatever their integer type.
 
-    If the layer runs more than once, its last call is used and a warning is issued. A compiled `forward_func` runs
-    eagerly, because hooks on the original modules do not fire in compiled code.
+    Values that Captum refuses itself are returned unchanged.
 
     Raises:
-        ValueError: If the layer does not run during the forward pass.
+        TypeError: If a target is bool, or a tensor of anything but integers.
     """
-    with _recorded_forward(forward_func, layer) as (recorded_forward, outputs):
-        activations = _forward_layer_eval(
-            recorded_forward,
-            inputs,
-            layer,
-            additional_forward_args or None,
-            device_ids=device_ids or getattr(forward_func, "device_ids", None),
-            attribute_to_layer_input=attribute_to_layer_input,
-        )
-    return cast(Tensors, activations), outputs[-1]
+    if isinstance(target, Tensor):
+        if target.is_floating_point() or target.is_complex() or target.dtype == torch.bool:
+            raise TypeError(f"Expected `target` to hold class indices as integers, but got a tensor of {target.dtype}.")
+        return target.long()
+    formatted: TargetType = [_index(each) for each in target] if isinstance(target, list) else _index(target)
+    return formatted
 
 
-def layer_gradients(
-    forward_func: ForwardFunction,
-    layer: Module,
-    inputs: Tensors,
-    target: TargetType,
-    additional_forward_args: tuple[Any, ...],
-    device_ids: list[int] | None,
-    attribute_to_layer_input: bool,
-    grad_kwargs: dict[str, Any] | None,
-    score: Callable[[Any], Tensor],
-) -> tuple[Tensors, Tensors]:
-    """Runs a forward and a backward pass; returns the layer's output (or input) and the target score's gradients.
-
-    The layer is evaluated as in :func:`evaluate_layer`; `score` converts the output of `forward_func` to scores. No
-    gradients are accumulated in the model's parameters.
-
-    Raises:
-        ValueError: If the layer does not run during the forward pass.
-        AssertionError, IndexError, RuntimeError: Captum's errors for a target that is missing or out of range.
-    """
-    with _recorded_forward(forward_func, layer) as (recorded_forward, _):
-        gradients, activations = compute_layer_gradients_and_eval(
-            lambda *args: score(recorded_forward(*args)),
-            layer,
-            inputs,
-            target,
-            additional_forward_args or None,
-            device_ids=device_ids or getattr(forward_func, "device_ids", None),
-            attribute_to_layer_input=attribute_to_layer_input,
-            grad_kwargs=grad_kwargs,
-        )
-    return cast(Tensors, activations), cast(Tensors, gradients)
-
-
-@contextmanager
-def _recorded_forward(forward_func: ForwardFunction, layer: Module) -> Iterator[tuple[ForwardFunction, list[Any]]]:
-    """Yields a forward function that records its outputs, and checks how often the layer ran."""
-    outputs: list[Any] = []
-    calls: Counter[torch.device | None] = Counter()
-    lock = threading.Lock()
-
-    def recorded_forward(*args: Any) -> Any:
-        outputs.append(forward_func(*args))
-        return outputs[-1]
-
-    def count_call(_module: Module, _args: Any, output: Any) -> None:
-        # DataParallel runs one replica of the layer per device, each in a separate thread.
-        with lock:
-            calls[_device_of(output)] += 1
-
-    hook = layer.register_forward_hook(count_call)
-    try:
-        with compiled_code_run_eagerly():
-            yield recorded_forward, outputs
-    except AssertionError as error:
-        if calls or not outputs:
-            raise
-        raise ValueError(
-            f"Expected `layer` to run in the forward pass of `forward_func`, but {_describe(layer)} did not run."
-        ) from error
-    finally:
-        hook.remove()
-    if max(calls.values()) > 1:
-        warn_caller(
-            f"{_describe(layer)} ran {max(calls.values())} times in one forward pass; its last call is explained."
-        )
-
-
-def _device_of(output: Any) -> torch.device | None:
-    first = output[0] if isinstance(output, (tuple, list)) and output else output
-    return first.device if isinstance(first, Tensor) else None
-
-
-def _describe(layer: Module) -> str:
-    text = " ".join(repr(layer).split())
-    return f"layer {text if len(text) <= 80 else text[:77] + '...'}"
+def _index(value: Any) -> Any:
+    if isinstance(value, tuple):
+        return tuple(map(_index, value))
+    if isinstance(value, bool):
+        raise TypeError(f"Expected `target` to hold class indices as integers, but got {value}.")
+    is_index = hasattr(value, "__index__") and getattr(value, "ndim", 0) == 0
+    return operator.index(value) if is_index else value

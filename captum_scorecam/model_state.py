@@ -3,96 +3,150 @@
 from __future__ import annotations
 
 import importlib
-import re
 import sys
+import threading
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from typing import Any, cast
+from functools import partial
+from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
-from torch import Tensor
+from torch import Generator, Tensor
+from torch.jit import ScriptModule
 from torch.nn import Module
 from torch.nn.modules.batchnorm import _BatchNorm
-from torch.nn.modules.dropout import _DropoutNd
+from torch.nn.modules.instancenorm import _InstanceNorm
 from torch.nn.modules.module import register_module_forward_pre_hook
+from torch.nn.parameter import is_lazy
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from captum_scorecam._messages import warn_caller
+from captum_scorecam._threads import CallingThread, SharedContext, hooks
+
+T = TypeVar("T")
+
+_TRAINING_MODE = threading.RLock()
 
 
-class TrainingBuffers:
-    """Saves the buffers of modules in training mode before they run and restores them afterwards.
+class ModelState:
+    """Saves what a forward pass may change, in the first one of a call, and restores it at the end.
 
-    A forward pass in training mode changes buffers, such as BatchNorm's running statistics. Modules are found as they
-    run, so they may be wrapped in any callable.
-    """
-
-    def __init__(self) -> None:
-        self._kept: list[tuple[Module, str, Tensor, Tensor]] = []
-        self._modules: set[Module] = set()
-
-    @contextmanager
-    def recorded(self) -> Iterator[None]:
-        """Saves the buffers of modules that run in training mode in the body, and warns about BatchNorm and dropout.
-
-        Compiled code runs eagerly in the body.
-        """
-        hook = register_module_forward_pre_hook(self._keep)
-        try:
-            # Harmless: the hook may fire twice, for a compiled model and for the original module inside it.
-            with _ignored("Using `torch.compile.*global hooks"), compiled_code_run_eagerly():
-                yield
-        finally:
-            hook.remove()
-        self._warn_of_training_mode()
-
-    def restore(self) -> None:
-        """Restores every saved buffer."""
-        for module, name, buffer, content in self._kept:
-            buffer.copy_(content)
-            module._buffers[name] = buffer
-
-    def _warn_of_training_mode(self) -> None:
-        names = sorted(type(m).__name__ for m in self._modules if isinstance(m, (_BatchNorm, _DropoutNd)))
-        if names:
-            warn_caller(
-                f"The model is in training mode ({names[0]}): scores depend on the batch or are random. "
-                "Call `model.eval()` for a reproducible map."
-            )
-
-    def _keep(self, module: Module, _args: Any) -> None:
-        if module.training and module not in self._modules:
-            self._modules.add(module)
-            self._kept += [(module, name, b, b.clone()) for name, b in module._buffers.items() if b is not None]
-
-
-@contextmanager
-def _ignored(message: str) -> Iterator[None]:
-    """Ignores a warning in its body. ``catch_warnings`` would make Python repeat warnings that it has already shown."""
-    filters, entry = cast("list[Any]", warnings.filters), ("ignore", re.compile(message), Warning, None, 0)
-    filters.insert(0, entry)
-    try:
-        yield
-    finally:
-        if entry in filters:
-            filters.remove(entry)
-
-
-@contextmanager
-def unchanged_model_state(inputs: tuple[Tensor, ...]) -> Iterator[TrainingBuffers]:
-    """Disables gradients in its body, then restores the CPU and GPU random states and the recorded buffers.
+    These are the buffers of modules in training mode, such as BatchNorm's running statistics, and the random state of
+    a model that draws random numbers. Threads take turns while they run a model in training mode.
 
     Args:
-        inputs (tuple of Tensor): The CUDA devices of these tensors have their random states restored.
+        forward_func (callable): The model, or any function of its inputs.
+        inputs (tuple of Tensor): Their devices are those whose random state is restored.
     """
-    devices = {tensor.device.index for tensor in inputs if tensor.is_cuda}
-    buffers = TrainingBuffers()
-    with torch.random.fork_rng(sorted(devices)), torch.no_grad():
+
+    def __init__(self, forward_func: Callable[..., Any], inputs: tuple[Tensor, ...]) -> None:
+        self._forward_func = forward_func
+        self._cuda_devices = sorted({x.device.index for x in inputs if x.is_cuda})
+        self._thread = CallingThread()
+        self._batch_norms: list[str] = []
+        self._kept: dict[Module, dict[str, tuple[Tensor, Tensor | None]]] = {}
+        self._random_state: list[Tensor] | None = None
+        self._has_lock = False
+
+    def first_forward(self, run: Callable[[], T]) -> T:
+        """Runs the first forward pass of a call, the unmasked one; compiled code runs eagerly in it.
+
+        Warns if the scores are random or depend on the batch.
+
+        Args:
+            run (callable): Runs the forward pass.
+
+        Returns:
+            The result of `run`.
+        """
+        before = self._random_states()
+        eagerly = compiled_code_run_eagerly()
+        # Only other threads raise the question who drew random numbers. Watching operations needs the compiler loaded.
+        operations = _RandomOperations() if threading.active_count() > 1 and _compiler_is_loaded() else None
         try:
-            yield buffers
+            with hooks(*self._registrations()), eagerly, operations or nullcontext():
+                result = run()
         finally:
-            buffers.restore()
+            if not _all_equal(before, self._random_states()) and (operations is None or operations.seen):
+                self._random_state = before
+        self._warn()
+        return result
+
+    def restore(self) -> None:
+        """Restores the saved buffers and the random state."""
+        try:
+            for module, buffers in self._kept.items():
+                _restore(module, buffers)
+            if self._random_state is not None:
+                self._set_random_states(self._random_state)
+        finally:
+            if self._has_lock:
+                self._has_lock = False
+                _TRAINING_MODE.release()
+
+    def _registrations(self) -> list[Callable[[], Any]]:
+        # Hooks of single modules leave the other models of the process alone, but a function hides its modules.
+        if not isinstance(self._forward_func, Module):
+            return [lambda: register_module_forward_pre_hook(self._keep)]
+        watched = [m for m in self._forward_func.modules() if m.training or _uses_batch_statistics(m)]
+        return [partial(m.register_forward_pre_hook, self._keep) for m in watched if not isinstance(m, ScriptModule)]
+
+    def _keep(self, module: Module, _args: Any) -> None:
+        if not self._thread.makes_call_of(module) or module in self._kept:
+            return
+        if _uses_batch_statistics(module):
+            self._batch_norms.append(type(module).__name__)
+        if module.training:
+            if not self._has_lock and not getattr(module, "_is_replica", False):
+                self._has_lock = _TRAINING_MODE.acquire()
+            buffers = {name: b for name, b in module._buffers.items() if b is not None}
+            self._kept[module] = {name: (b, None if is_lazy(b) else b.clone()) for name, b in buffers.items()}
+
+    def _warn(self) -> None:
+        changed = [type(module).__name__ for module, buffers in self._kept.items() if _changes_scores(module, buffers)]
+        if changed:
+            reason = f"The model is in training mode ({changed[0]}): scores depend on the batch or are random."
+        elif self._random_state is not None:
+            mode = " in training mode" if self._kept else ""
+            reason = f"The model draws random numbers{mode}: scores are random."
+        elif self._batch_norms:
+            reason = f"The model has a {self._batch_norms[0]} without running statistics: scores depend on the batch."
+        else:
+            return
+        warn_caller(reason + (" Call `model.eval()` for a reproducible map." if self._kept else ""))
+
+    def _random_states(self) -> list[Tensor]:
+        return [torch.get_rng_state(), *(torch.cuda.get_rng_state(device) for device in self._cuda_devices)]
+
+    def _set_random_states(self, states: list[Tensor]) -> None:
+        torch.set_rng_state(states[0])
+        for device, state in zip(self._cuda_devices, states[1:], strict=True):
+            torch.cuda.set_rng_state(state, device)
+
+
+class _RandomOperations(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Sees whether an operation of this thread draws random numbers."""
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.seen = False
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.seen = self.seen or torch.Tag.nondeterministic_seeded in func.tags
+        return func(*args, **(kwargs or {}))
+
+
+@contextmanager
+def unchanged_model_state(forward_func: Callable[..., Any], inputs: tuple[Tensor, ...]) -> Iterator[ModelState]:
+    """Disables gradients in its body, then restores what the first forward pass saved (see `ModelState`)."""
+    state = ModelState(forward_func, inputs)
+    with torch.no_grad():
+        try:
+            yield state
+        finally:
+            state.restore()
 
 
 @contextmanager
@@ -111,6 +165,14 @@ def differentiable(value: Any) -> Any:
     return value.detach().clone() if isinstance(value, Tensor) else value
 
 
+def own_generator(generator: Generator | None) -> Generator:
+    """Returns the generator, or a copy of PyTorch's global one, so that drawing from it changes no global state."""
+    return torch.default_generator.clone_state() if generator is None else generator
+
+
+_EAGER = SharedContext(lambda: torch.compiler.set_stance("force_eager"))
+
+
 def compiled_code_run_eagerly() -> AbstractContextManager[object]:
     """Returns a context in which compiled code runs eagerly, because hooks do not fire in compiled code.
 
@@ -118,10 +180,40 @@ def compiled_code_run_eagerly() -> AbstractContextManager[object]:
     group: the group's threads would outlive ``destroy_process_group`` and could abort the process at exit. So if there
     is a process group and the compiler is not loaded, which means that nothing is compiled, the context does nothing.
     """
-    if "torch._dynamo" not in sys.modules:
+    if not _compiler_is_loaded():
         if dist.is_available() and dist.is_initialized():
             return nullcontext()
         with warnings.catch_warnings():  # SymPy, which the compiler loads, adds a warning filter.
             importlib.import_module("torch._dynamo")
-    eager: AbstractContextManager[object] = torch.compiler.set_stance("force_eager")
-    return eager
+    return _EAGER
+
+
+def _compiler_is_loaded() -> bool:
+    return "torch._dynamo" in sys.modules
+
+
+def _all_equal(some: list[Tensor], others: list[Tensor]) -> bool:
+    return all(torch.equal(a, b) for a, b in zip(some, others, strict=True))
+
+
+def _uses_batch_statistics(module: Module) -> bool:
+    return isinstance(module, _BatchNorm) and module.running_mean is None
+
+
+def _restore(module: Module, buffers: dict[str, tuple[Tensor, Tensor | None]]) -> None:
+    for name, (buffer, content) in buffers.items():
+        if content is not None:
+            buffer.copy_(content)
+            module._buffers[name] = buffer
+    if any(content is None for _, content in buffers.values()):  # a lazy module made these buffers in this call
+        getattr(module, "reset_running_stats", lambda: None)()
+
+
+def _changes_scores(module: Module, buffers: dict[str, tuple[Tensor, Tensor | None]]) -> bool:
+    """Checks whether a forward pass changed buffers. In training mode, InstanceNorm changes its own without use."""
+    if isinstance(module, _InstanceNorm):
+        return False
+    return any(
+        content is None or not torch.equal(buffer, content) or module._buffers[name] is not buffer
+        for name, (buffer, content) in buffers.items()
+    )

@@ -53,7 +53,7 @@ def smooth(values: Tensor, sigma: float) -> Tensor:
 
 
 def perturbed_inputs(
-    kind: PerturbationKind, inputs: Tensors, baselines: Tensors, generator: Generator | None
+    kind: PerturbationKind, inputs: Tensors, baselines: Tensors, generator: Generator
 ) -> Callable[[], Tensors]:
     """Returns a function that computes B, the replacement for the inputs where the mask is 0, in each iteration.
 
@@ -70,10 +70,11 @@ def perturbed_inputs(
     if kind == "constant":
         return lambda: tuple(means)
     deviations = [x.std(tuple(range(2, x.dim())), correction=0, keepdim=True) for x in inputs]
-    device = torch.device("cpu") if generator is None else generator.device
 
     def noise() -> Tensors:
-        drawn = [torch.randn(x.shape[1:], generator=generator, dtype=torch.float32, device=device) for x in inputs]
+        drawn = [
+            torch.randn(x.shape[1:], generator=generator, dtype=torch.float32, device=generator.device) for x in inputs
+        ]
         return tuple(m + s * z.to(m) for m, s, z in zip(means, deviations, drawn, strict=True))
 
     return noise
@@ -147,10 +148,11 @@ class DeletionGame:
         """
         size = self.grid_size
         n_examples, dtype = len(self.forward.inputs[0]), working_dtype(self.forward.inputs[0].dtype)
-        sides = [torch.linspace(-1, 1, 2 * cells + 1, dtype=dtype)[1::2] for cells in size]
+        device = self.forward.device
+        sides = [torch.linspace(-1, 1, 2 * cells + 1, dtype=dtype, device=device)[1::2] for cells in size]
         distances = torch.stack(torch.meshgrid(*sides, indexing="ij")).square().mean(0).sqrt()
-        radii = torch.linspace(0, 1, CIRCLES, dtype=dtype).view(-1, *[1] * (len(size) + 1))
-        masks = (distances >= radii).to(self.forward.device, dtype)
+        radii = torch.linspace(0, 1, CIRCLES, dtype=dtype, device=device).view(-1, *[1] * (len(size) + 1))
+        masks = (distances >= radii).to(dtype)
         with torch.no_grad():
             scores = torch.stack([self.scores(m.expand(n_examples, 1, *size), [0] * len(size)) for m in masks])
         _check_finite(scores)

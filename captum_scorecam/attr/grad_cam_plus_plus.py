@@ -14,10 +14,11 @@ from torch.nn import Module
 from captum_scorecam import _captum
 from captum_scorecam._captum import ForwardFunction, TargetType, Tensors
 from captum_scorecam._messages import check_layer, without_constructor_options
+from captum_scorecam.layer_evaluation import evaluate_layer
 from captum_scorecam.masking.activation_maps import check_activation_transform, checked_activation_maps
 from captum_scorecam.masking.scaling import working_dtype
 from captum_scorecam.model_state import differentiable, gradients_enabled, unchanged_model_state
-from captum_scorecam.scoring.class_scores import Score, row_scores, score_function
+from captum_scorecam.scoring.class_scores import ClassScores, Score, score_function
 from captum_scorecam.weighting import weighted_maps
 
 
@@ -122,26 +123,41 @@ class LayerGradCamPlusPlus(LayerAttribution, GradientAttribution):
         """
         tensors = _captum.format_inputs(inputs)
         arguments = _captum.format_forward_args(additional_forward_args)
-        with unchanged_model_state(tensors) as state:
-            with gradients_enabled(), state.recorded():
-                activations, gradients = _captum.layer_gradients(
-                    self.forward_func,
-                    self.layer,
-                    tuple(differentiable(x) for x in tensors),
-                    target,
-                    tuple(differentiable(argument) for argument in arguments),
-                    self.device_ids,
-                    attribute_to_layer_input,
-                    grad_kwargs,
-                    lambda output: row_scores(score_function(self.score), output, len(tensors[0])),
+        scores = ClassScores(score_function(self.score), [target], len(tensors[0]), tensors[0].device)
+        with unchanged_model_state(self.forward_func, tensors) as state:
+            maps, slopes = state.first_forward(
+                lambda: self._maps_and_gradients(
+                    tensors, arguments, scores, attribute_to_layer_input, grad_kwargs or {}
                 )
-            maps = checked_activation_maps(activations, tensors, self.activation_transform)
-            slopes = checked_activation_maps(gradients, tensors, self.activation_transform)
+            )
             attributions = [
                 _attribution(of_map.detach(), slope.detach(), attr_dim_summation)
                 for of_map, slope in zip(maps, slopes, strict=True)
             ]
         return _captum.format_output(tuple(x.relu() if relu_attributions else x for x in attributions))
+
+    def _maps_and_gradients(
+        self,
+        inputs: Tensors,
+        arguments: tuple[Any, ...],
+        scores: ClassScores,
+        attribute_to_layer_input: bool,
+        grad_kwargs: dict[str, Any],
+    ) -> tuple[Tensors, Tensors]:
+        """Runs a forward and a backward pass; returns the layer's maps and the gradients with respect to them."""
+        with gradients_enabled():
+            evaluation = evaluate_layer(
+                self.forward_func,
+                self.layer,
+                tuple(differentiable(x) for x in inputs),
+                tuple(differentiable(argument) for argument in arguments),
+                self.device_ids,
+                attribute_to_layer_input,
+                with_graph=True,
+            )
+            maps = checked_activation_maps(evaluation.activations, inputs, self.activation_transform)
+            gradients = evaluation.gradients(scores.select_examples(evaluation.output)[:, 0], grad_kwargs)
+        return maps, checked_activation_maps(gradients, inputs, self.activation_transform)
 
 
 def _attribution(activations: Tensor, gradients: Tensor, summed: bool) -> Tensor:

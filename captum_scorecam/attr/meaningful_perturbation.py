@@ -21,9 +21,10 @@ from captum_scorecam._messages import (
 from captum_scorecam.attr.deletion_game import DeletionGame, PerturbationKind, perturbed_inputs, upsampling
 from captum_scorecam.attr.input_space import over_channels
 from captum_scorecam.masking.random_grids import cells_per_dimension, check_grid_size
-from captum_scorecam.model_state import differentiable, gradients_enabled, unchanged_model_state
+from captum_scorecam.model_state import differentiable, gradients_enabled, own_generator, unchanged_model_state
 from captum_scorecam.scoring.class_scores import Score, score_function
 from captum_scorecam.scoring.masked_forward import MaskedForward
+from captum_scorecam.scoring.memory_format import MemoryFormats
 
 
 class MeaningfulPerturbation(PerturbationAttribution):
@@ -103,6 +104,7 @@ class MeaningfulPerturbation(PerturbationAttribution):
         self.mask_blur = mask_blur
         self.jitter = jitter
         self.score = score
+        self._memory_formats = MemoryFormats()
 
     @classmethod
     def get_name(cls) -> str:
@@ -147,9 +149,10 @@ class MeaningfulPerturbation(PerturbationAttribution):
         )
         size = _grid_size(self.grid_size, forward.sizes)
         progress = f"{self.get_name()} attribution" if show_progress else None
-        with unchanged_model_state(forward.inputs) as state:
-            with state.recorded():
-                forward.unmasked_scores()
+        generator = own_generator(generator)
+        with unchanged_model_state(self.forward_func, forward.inputs) as state:
+            output = state.first_forward(forward.unmasked_output)
+            forward = self._memory_formats.fastest(forward, output, self.n_iterations * len(forward.inputs[0]))
             with gradients_enabled():
                 forward = _differentiable(forward)
                 perturbed = perturbed_inputs(self.perturbation, forward.inputs, forward.baselines, generator)
@@ -175,9 +178,10 @@ def _differentiable(forward: MaskedForward) -> MaskedForward:
     return replace(forward, inputs=inputs, baselines=baselines, additional_forward_args=arguments)
 
 
-def _offsets(jitter: int, n_iterations: int, dimensions: int, generator: Generator | None) -> list[list[int]]:
-    device = torch.device("cpu") if generator is None else generator.device
+def _offsets(jitter: int, n_iterations: int, dimensions: int, generator: Generator) -> list[list[int]]:
     low = -(jitter // 2)
-    drawn = torch.randint(low, low + max(jitter, 1), (n_iterations, dimensions), generator=generator, device=device)
+    drawn = torch.randint(
+        low, low + max(jitter, 1), (n_iterations, dimensions), generator=generator, device=generator.device
+    )
     offsets: list[list[int]] = drawn.tolist()
     return offsets

@@ -15,11 +15,12 @@ from captum_scorecam._captum import BaselineType, ForwardFunction, TargetType, T
 from captum_scorecam._messages import check_fraction, check_whole_number, without_constructor_options
 from captum_scorecam.attr.input_space import over_channels
 from captum_scorecam.masking.random_grids import check_grid_size, draw_grids
-from captum_scorecam.model_state import unchanged_model_state
+from captum_scorecam.model_state import own_generator, unchanged_model_state
 from captum_scorecam.scoring.chunk_size import ChunkSizes
 from captum_scorecam.scoring.chunks import scored_chunks
 from captum_scorecam.scoring.class_scores import Score, score_function
 from captum_scorecam.scoring.masked_forward import MaskedForward
+from captum_scorecam.scoring.memory_format import MemoryFormats
 
 
 class RISE(PerturbationAttribution):
@@ -74,6 +75,7 @@ class RISE(PerturbationAttribution):
         self.keep_probability = keep_probability
         self.score = score
         self._chunk_sizes = ChunkSizes()
+        self._memory_formats = MemoryFormats()
 
     @classmethod
     def get_name(cls) -> str:
@@ -197,10 +199,11 @@ class RISE(PerturbationAttribution):
         chunk_size = self._chunk_sizes.get(self.forward_func, forward.inputs, perturbations_per_eval)
         progress = f"{self.get_name()} attribution" if show_progress else None
         scored = ScoredMasks(self.n_masks, self.keep_probability, with_squares)
-        with unchanged_model_state(forward.inputs) as state:
-            masks = draw_grids(forward.inputs, self.n_masks, self.grid_size, self.keep_probability, generator)
-            with state.recorded():
-                forward.unmasked_scores()
+        grids = own_generator(generator)
+        masks = draw_grids(forward.inputs, self.n_masks, self.grid_size, self.keep_probability, grids)
+        with unchanged_model_state(self.forward_func, forward.inputs) as state:
+            output = state.first_forward(forward.unmasked_output)
+            forward = self._memory_formats.fastest(forward, output, len(masks))
             for rows, chunk, scores in scored_chunks(forward, masks, chunk_size, progress):
                 scored.add(chunk, scores, masks.examples[rows], len(forward.inputs[0]))
         return scored

@@ -22,6 +22,7 @@ from captum_scorecam._messages import (
     warn_caller,
     without_constructor_options,
 )
+from captum_scorecam.layer_evaluation import evaluate_layer
 from captum_scorecam.masking.activation_maps import check_activation_transform, checked_activation_maps
 from captum_scorecam.masking.channel_masks import ChannelMasks
 from captum_scorecam.model_state import unchanged_model_state
@@ -29,6 +30,7 @@ from captum_scorecam.scoring.chunk_size import ChunkSizes
 from captum_scorecam.scoring.chunks import score_baselines, score_masked_inputs
 from captum_scorecam.scoring.class_scores import Score, are_probabilities, score_function
 from captum_scorecam.scoring.masked_forward import MaskedForward
+from captum_scorecam.scoring.memory_format import MemoryFormats
 from captum_scorecam.scoring.process_group import from_first_rank
 from captum_scorecam.scoring.tolerance import scores_within_tolerance
 from captum_scorecam.weighting import ChannelWeighting, channel_weights, weighted_maps
@@ -89,8 +91,9 @@ class ScoreCAM(LayerAttribution, PerturbationAttribution):
         layer (torch.nn.Module): The layer to explain, usually the last convolutional one. Its output (or input) must
             have shape N×K×spatial, unless `activation_transform` converts it.
         device_ids (list of int, optional): The devices of a DataParallel model that `forward_func` wraps.
-        score (str or callable): f: ``"output"`` (default), ``"probability"`` (softmax over dim 1), or a callable that
-            converts the output of `forward_func` to scores, one row per input row.
+        score (str or callable): f: ``"output"`` (default), ``"probability"`` (softmax over dim 1), ``"sigmoid"``, or a
+            callable that converts the output of `forward_func` to scores, one row per input row. The named scores read
+            ``logits`` of an output that is no tensor.
         channel_weighting (str): α from S: ``"softmax"`` (default), ``"increase"`` (S − f(B)) or ``"score"`` (S).
         activation_transform (callable, optional): Converts the layer's activation to maps N×K×spatial.
         max_channels (int, optional): Use only the channels with the largest standard deviation (Faster-Score-CAM).
@@ -135,6 +138,7 @@ class ScoreCAM(LayerAttribution, PerturbationAttribution):
         self.tolerance = tolerance
         self.last_run: RunStatistics | None = None
         self._chunk_sizes = ChunkSizes()
+        self._memory_formats = MemoryFormats()
 
     @classmethod
     def get_name(cls) -> str:
@@ -240,11 +244,10 @@ class ScoreCAM(LayerAttribution, PerturbationAttribution):
         )
         chunk_size = self._chunk_sizes.get(self.forward_func, forward.inputs, perturbations_per_eval)
         progress = f"{self.get_name()} attribution" if show_progress else None
-        self.last_run = RunStatistics()
+        run = RunStatistics()
         maps = []
-        with unchanged_model_state(forward.inputs) as state:
-            with state.recorded():
-                activations, output = self._evaluated(forward, attribute_to_layer_input)
+        with unchanged_model_state(self.forward_func, forward.inputs) as state:
+            activations, output = state.first_forward(lambda: self._evaluated(forward, attribute_to_layer_input))
             _warn_of_probabilities(output, self.score, self.channel_weighting)
             if process_group is not None:
                 activations = from_first_rank(activations, process_group)
@@ -252,6 +255,7 @@ class ScoreCAM(LayerAttribution, PerturbationAttribution):
             for activation in activations:
                 masks = ChannelMasks.from_activations(activation, forward.sizes, self.max_channels)
                 _warn_of_constant_maps(masks)
+                forward = self._memory_formats.fastest(forward, output, len(masks))
                 if self.tolerance is None:
                     scores = score_masked_inputs(forward, masks, chunk_size, progress, process_group)
                     rows = len(masks)
@@ -262,12 +266,13 @@ class ScoreCAM(LayerAttribution, PerturbationAttribution):
                     masks.by_channel(scores), masks.index >= 0, self.channel_weighting, baseline_scores
                 )
                 maps.append(weighted_maps(activation, weights, attr_dim_summation))
-                self.last_run = self.last_run.plus(masks, rows, chunk_size.rows)
+                run = run.plus(masks, rows, chunk_size.rows)
+        self.last_run = run
         return _captum.format_output(tuple(x.relu() if relu_attributions else x for x in maps))
 
     def _evaluated(self, forward: MaskedForward, attribute_to_layer_input: bool) -> tuple[Tensors, Any]:
         """Runs the unmasked forward pass; returns the layer's maps and the output, checked against the targets."""
-        activations, output = _captum.evaluate_layer(
+        evaluation = evaluate_layer(
             self.forward_func,
             self.layer,
             tuple(x.clone() for x in forward.inputs),
@@ -275,9 +280,9 @@ class ScoreCAM(LayerAttribution, PerturbationAttribution):
             self.device_ids,
             attribute_to_layer_input,
         )
-        maps = checked_activation_maps(activations, forward.inputs, self.activation_transform)
-        forward.class_scores.select_examples(output)
-        return maps, output
+        maps = checked_activation_maps(evaluation.activations, forward.inputs, self.activation_transform)
+        forward.class_scores.select_examples(evaluation.output)
+        return maps, evaluation.output
 
 
 def _check_options(

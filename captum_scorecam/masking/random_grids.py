@@ -43,7 +43,7 @@ class GridMasks:
 
 
 def draw_grids(
-    inputs: Tensors, n_masks: int, grid_size: int | Sequence[int], keep_probability: float, generator: Generator | None
+    inputs: Tensors, n_masks: int, grid_size: int | Sequence[int], keep_probability: float, generator: Generator
 ) -> GridMasks:
     """Draws the grids and shifts of all masks up front, so that they do not depend on the chunk size.
 
@@ -52,14 +52,14 @@ def draw_grids(
         n_masks (int): M, the number of masks.
         grid_size (int or sequence of int): s, the number of grid cells along each spatial dimension.
         keep_probability (float): p, the probability that a cell is kept.
-        generator (torch.Generator, optional): Default: None, PyTorch's global CPU generator.
+        generator (torch.Generator): Draws the grids and shifts.
 
     Raises:
         ValueError: If the inputs or `grid_size` differ in their number of dimensions.
     """
     sizes = tuple(tuple(x.shape[2:]) for x in inputs)
     cells = cells_per_dimension(grid_size, sizes)
-    device = torch.device("cpu") if generator is None else generator.device
+    device = generator.device
     kept = torch.rand(n_masks, *cells, generator=generator, dtype=torch.float32, device=device)
     shifts = torch.rand(n_masks, len(cells), generator=generator, dtype=torch.float32, device=device)
     to = inputs[0].device

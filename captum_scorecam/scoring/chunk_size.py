@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Iterator
 from contextlib import contextmanager
+from threading import Lock
 from time import perf_counter
 
 import torch
@@ -33,32 +34,36 @@ class ChunkSize:
         most (int, optional): Largest size that tuning may try. Default: None, no tuning.
         pad (bool): Whether to pad the last chunk with copies of the last row, so that all chunks have the same shape.
             Default: False.
+        least (int): The smallest chunk; a shorter last one is padded. Default: 1.
     """
 
-    def __init__(self, rows: int, most: int | None = None, pad: bool = False) -> None:
+    def __init__(self, rows: int, most: int | None = None, pad: bool = False, least: int = 1) -> None:
         self.rows = rows
         self.tuning = most is not None
         self._most = most or rows
         self._pad = pad
+        self._least = least
+        self._lock = Lock()
         self._best = (0.0, rows)
         self._timed: list[float] = []
         self._largest = rows
 
     @classmethod
-    def tuned(cls, device: torch.device) -> ChunkSize:
+    def tuned(cls, device: torch.device, least: int = 1) -> ChunkSize:
         """Returns a size to be tuned on the given device."""
-        return cls(FIRST_ROWS.get(device.type, 32), MOST_ROWS.get(device.type, 2048))
+        return cls(FIRST_ROWS.get(device.type, 32), MOST_ROWS.get(device.type, 2048), least=least)
 
     @classmethod
-    def compiled(cls, device: torch.device) -> ChunkSize:
+    def compiled(cls, device: torch.device, least: int = 1) -> ChunkSize:
         """Returns a fixed size for a compiled model, which would be recompiled for any other size."""
         rows = max(COMPILED_ROWS["cpu"], torch.get_num_threads()) if device.type == "cpu" else COMPILED_ROWS["cuda"]
-        return cls(rows, pad=True)
+        return cls(rows, pad=True, least=least)
 
     def next_rows(self, done: int, total: int, device: torch.device) -> Tensor:
         """Returns the row indices of the next chunk, after `done` of `total` rows."""
-        stop = done + self.rows if self._pad else min(done + self.rows, total)
-        return torch.arange(done, stop, device=device).clamp_(max=total - 1)
+        rows = self.rows
+        n_rows = rows if self._pad else max(min(rows, total - done), self._least)
+        return torch.arange(done, done + n_rows, device=device).clamp_(max=total - 1)
 
     @contextmanager
     def timed(self, rows: int, device: torch.device) -> Iterator[None]:
@@ -70,25 +75,28 @@ class ChunkSize:
         start = perf_counter()
         yield
         _synchronize(device)
-        if rows == self.rows:
-            self._timed.append(perf_counter() - start)
-            if len(self._timed) > TIMED_CHUNKS:
-                self._compare(rows / min(self._timed[1:]))
+        with self._lock:
+            if self.tuning and rows == self.rows:
+                self._timed.append(perf_counter() - start)
+                if len(self._timed) > TIMED_CHUNKS:
+                    self._compare(rows / min(self._timed[1:]))
 
-    def halve(self, error: RuntimeError) -> None:
-        """Halves the size after an out-of-memory error.
+    def halve(self, rows: int, error: Exception) -> None:
+        """Halves the size after a forward pass of `rows` rows ran out of memory.
 
         Raises:
-            torch.OutOfMemoryError: If the size is already one row.
+            torch.OutOfMemoryError: If the size is already the smallest.
         """
-        if self.rows == 1:
-            raise torch.OutOfMemoryError(
-                "Out of memory with a single masked input per forward pass, "
-                f"after halving the chunk size from {self._largest} rows."
-            ) from error
-        self._largest = max(self._largest, self.rows)
-        self.tuning = False
-        self.rows //= 2
+        with self._lock:
+            if rows <= self._least:
+                inputs = "a single masked input" if rows == 1 else f"{rows} masked inputs"
+                raise torch.OutOfMemoryError(
+                    f"Out of memory with {inputs} per forward pass, "
+                    f"after halving the chunk size from {self._largest} rows."
+                ) from error
+            self._largest = max(self._largest, rows)
+            self.tuning = False
+            self.rows = max(min(self.rows, rows // 2), self._least)
 
     def _compare(self, rows_per_second: float) -> None:
         worthwhile = rows_per_second >= WORTHWHILE_GAIN * self._best[0]
@@ -116,16 +124,27 @@ class ChunkSizes:
             TypeError: If `perturbations_per_eval` is not an integer.
             ValueError: If it is less than 1.
         """
-        compiled = is_compiled(forward_func)
+        compiled, n_examples = is_compiled(forward_func), len(inputs[0])
+        least = min(2, n_examples)  # some models take several rows, but not one
         if perturbations_per_eval is not None:
             check_whole_number("perturbations_per_eval", perturbations_per_eval, least=1)
-            return ChunkSize(perturbations_per_eval * len(inputs[0]), pad=compiled)
+            # With 1, every forward pass has as many rows as the inputs, which suits a model of a fixed batch size.
+            return ChunkSize(
+                perturbations_per_eval * n_examples, pad=compiled or perturbations_per_eval == 1, least=least
+            )
         device = inputs[0].device
-        autocast = torch.is_autocast_enabled(device.type) and torch.get_autocast_dtype(device.type)
-        key = (compiled, device, autocast, *((x.shape[1:], x.dtype) for x in inputs))
+        key = (compiled, least, *kind_of_inputs(inputs))
         if key not in self._tuned:
-            self._tuned[key] = ChunkSize.compiled(device) if compiled else ChunkSize.tuned(device)
+            create = ChunkSize.compiled if compiled else ChunkSize.tuned
+            self._tuned[key] = create(device, least)
         return self._tuned[key]
+
+
+def kind_of_inputs(inputs: Tensors) -> tuple[Hashable, ...]:
+    """Returns what forward passes depend on besides values and the number of rows: device, autocast, shapes, dtypes."""
+    device = inputs[0].device
+    autocast = torch.is_autocast_enabled(device.type) and torch.get_autocast_dtype(device.type)
+    return (device, autocast, *((x.shape[1:], x.dtype) for x in inputs))
 
 
 def is_compiled(forward_func: ForwardFunction) -> bool:

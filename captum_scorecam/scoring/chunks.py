@@ -14,7 +14,6 @@ from captum_scorecam import _captum
 from captum_scorecam._captum import Tensors
 from captum_scorecam.masking.channel_masks import ChannelMasks
 from captum_scorecam.scoring.chunk_size import ChunkSize
-from captum_scorecam.scoring.freed_memory import freed_memory_kept
 from captum_scorecam.scoring.masked_forward import MaskedForward
 from captum_scorecam.scoring.process_group import gather_rows, rows_of_rank
 
@@ -106,7 +105,7 @@ def scored_chunks(
     scores: list[Tensor] = []
     done = 0
     bar = _captum.progress(total=len(masks), desc=progress, disable=progress is None)
-    with bar, freed_memory_kept(forward.device):
+    with bar:
         while done < len(masks):
             rows = chunk_size.next_rows(done, len(masks), forward.device)
             chunk = _run_chunk(forward, masks, rows, chunk_size)
@@ -130,17 +129,29 @@ def _run_chunk(
         with chunk_size.timed(len(rows), forward.device):
             chunk = masks[rows]
             return chunk, forward(chunk, masks.examples[rows])
-    except RuntimeError as error:
+    except Exception as error:
         if not is_out_of_memory(error):
+            _advise(error, len(rows), len(forward.inputs[0]))
             raise
-        chunk_size.halve(error)
+        chunk_size.halve(len(rows), error)
     return None
 
 
-def is_out_of_memory(error: RuntimeError) -> bool:
+def is_out_of_memory(error: Exception) -> bool:
     """Checks whether the error is a failed allocation, on a GPU or the CPU."""
-    texts = ("out of memory", "CUBLAS_STATUS_ALLOC_FAILED", "can't allocate memory")
-    return isinstance(error, torch.OutOfMemoryError) or any(text in str(error) for text in texts)
+    texts = ("out of memory", "_ALLOC_FAILED", "can't allocate memory", "not enough memory", "bad_alloc")
+    return isinstance(error, (torch.OutOfMemoryError, MemoryError)) or (
+        isinstance(error, RuntimeError) and any(text in str(error) for text in texts)
+    )
+
+
+def _advise(error: Exception, n_rows: int, n_examples: int) -> None:
+    """Adds to a model's error, from Python 3.11 on, that it may not take as many rows as were passed."""
+    if n_rows != n_examples and hasattr(error, "add_note"):
+        error.add_note(
+            f"The forward pass of {n_rows} masked inputs failed, that of the {n_examples} inputs did not. If the model "
+            "has a fixed batch size, pass perturbations_per_eval=1."
+        )
 
 
 def _check_finite(scores: Tensor, masks: Masks) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal, TypeAlias
 
 import torch
@@ -14,22 +14,24 @@ from captum_scorecam._messages import check_choice
 from captum_scorecam.masking.scaling import working_dtype
 
 ScoreFunction: TypeAlias = Callable[[Any], Tensor]
-NamedScore: TypeAlias = Literal["output", "probability"]
+NamedScore: TypeAlias = Literal["output", "probability", "sigmoid"]
 Score: TypeAlias = NamedScore | ScoreFunction
 
 
 def output_score(output: Any) -> Tensor:
-    """Returns the output itself.
+    """Returns the output itself, or its ``logits`` if it is an object that has them (Hugging Face).
 
     Raises:
-        TypeError: If it is not a tensor.
+        TypeError: If it is neither. The message shows the output's tensors.
     """
-    if not isinstance(output, Tensor):
-        raise TypeError(
-            f"Expected `forward_func` to return a tensor, but got {type(output).__name__}. "
-            "A callable `score` can extract the scores."
-        )
-    return output
+    for scores in (output, getattr(output, "logits", None)):
+        if isinstance(scores, Tensor):
+            return scores
+    found = "".join(f"\n  {name}, of shape {shape}: score={score}" for name, shape, score in _tensors_in(output))
+    raise TypeError(
+        f"Expected `forward_func` to return a tensor or an object with `logits`, but got {type(output).__name__}. "
+        + (f"Set `score` to read one of its tensors:{found}" if found else "A callable `score` can extract the scores.")
+    )
 
 
 def probability_score(output: Any) -> Tensor:
@@ -37,14 +39,30 @@ def probability_score(output: Any) -> Tensor:
 
     Raises:
         TypeError: If the output is not a tensor.
-        ValueError: If it has no dim 1.
+        ValueError: If it has no dim 1, or a single class.
     """
     scores = output_score(output)
     if scores.dim() < 2:
         raise ValueError(
             f"Expected an output of shape N×classes for the score 'probability', but got {tuple(scores.shape)}."
         )
+    if scores.shape[1] == 1:
+        raise ValueError(
+            "Expected two or more classes for the score 'probability', since the softmax of a single output is always "
+            f"1, but got an output of shape {tuple(scores.shape)}. Use score='sigmoid' if the output is a logit, else "
+            "score='output'."
+        )
     return scores.to(working_dtype(scores.dtype)).softmax(1)
+
+
+def sigmoid_score(output: Any) -> Tensor:
+    """Returns the sigmoid of the output, in float32 (float64 for float64), for one logit or several labels.
+
+    Raises:
+        TypeError: If the output is not a tensor.
+    """
+    scores = output_score(output)
+    return scores.to(working_dtype(scores.dtype)).sigmoid()
 
 
 def are_probabilities(scores: Tensor) -> bool:
@@ -58,7 +76,7 @@ def score_function(score: Score) -> ScoreFunction:
     """Returns f, a function of the model's output.
 
     Args:
-        score (str or callable): ``"output"``, ``"probability"``, or a callable that takes the model's output and
+        score (str or callable): ``"output"``, ``"probability"`` (softmax over dim 1), ``"sigmoid"``, or a callable that takes the model's output and
             returns a tensor of scores, one row per input row, from which the target is selected.
 
     Raises:
@@ -67,16 +85,19 @@ def score_function(score: Score) -> ScoreFunction:
     if callable(score):
         return score
     check_choice("score", score, NamedScore, otherwise="a callable")
-    return probability_score if score == "probability" else output_score
+    return {"output": output_score, "probability": probability_score, "sigmoid": sigmoid_score}[score]
 
 
 def row_scores(score: ScoreFunction, output: Any, n_rows: int) -> Tensor:
     """Returns the scores of a forward pass with `n_rows` rows.
 
     Raises:
+        TypeError: If the score is not a tensor.
         ValueError: If the output does not have one row per input row.
     """
     scores = score(output)
+    if not isinstance(scores, Tensor):
+        raise TypeError(f"Expected `score` to return a tensor, but got {type(scores).__name__}.")
     if scores.dim() == 0 or len(scores) != n_rows:
         raise ValueError(
             "Expected an output with one row per input row, "
@@ -95,16 +116,18 @@ class ClassScores:
         device (torch.device): The device of the model's output.
 
     Raises:
+        TypeError: If a class index is not a whole number.
         AssertionError: If a list or tensor of targets does not match the batch size (Captum's error).
     """
 
     def __init__(
         self, score: ScoreFunction, targets: Sequence[TargetType], n_examples: int, device: torch.device
     ) -> None:
-        for target in targets:
+        formatted = [_captum.format_target(target) for target in targets]
+        for target in formatted:
             _captum.validate_target(n_examples, target)
         self._score = score
-        self._targets = [_on_device(target, device) for target in targets]
+        self._targets = [_on_device(target, device) for target in formatted]
         self._positions = [_positions(target, device) for target in self._targets]
         self._n_examples = n_examples
 
@@ -116,11 +139,15 @@ class ClassScores:
             IndexError, RuntimeError: If a target is out of range (Captum's error).
             ValueError: If the output does not have one row per example, or a score is not finite.
         """
-        scores = row_scores(self._score, output, self._n_examples)
+        scores = self.all_of_examples(output)
         selected = _side_by_side([_captum.select_target(scores, target) for target in self._targets], scores)
         if not selected.isfinite().all():
             raise ValueError("Expected finite scores of the inputs, but got NaN or Inf.")
         return selected
+
+    def all_of_examples(self, output: Any) -> Tensor:
+        """Returns the scores of all classes in a forward pass of the unmasked examples, with one row per example."""
+        return row_scores(self._score, output, self._n_examples)
 
     def select_rows(self, output: Any, examples: Tensor) -> Tensor:
         """Returns the scores R×T of a forward pass in which row r is a masked copy of example ``examples[r]``."""
@@ -138,6 +165,20 @@ class ClassScores:
         return inputs.new_zeros(n_rows, len(self._targets), dtype=working_dtype(inputs.dtype))
 
 
+def _tensors_in(output: Any) -> list[tuple[str, tuple[int, ...], str]]:
+    """Returns the name and shape of each tensor in a mapping, a sequence or an object, and a `score` that reads it."""
+    parts: list[tuple[str, Any, str]] = []
+    if isinstance(output, (tuple, list)):
+        parts = [(f"item {i}", part, f"lambda output: output[{i}]") for i, part in enumerate(output)]
+    elif isinstance(output, Mapping):
+        parts = [(f"key {key!r}", part, f"lambda output: output[{key!r}]") for key, part in output.items()]
+    else:
+        parts = [
+            (name, part, f"lambda output: output.{name}") for name, part in getattr(output, "__dict__", {}).items()
+        ]
+    return [(name, tuple(part.shape), score) for name, part, score in parts if isinstance(part, Tensor)][:10]
+
+
 def _side_by_side(columns: Sequence[Tensor], scores: Tensor) -> Tensor:
     """Stacks one column per target to R×T; each column must hold one score per row of `scores`."""
     if any(column.numel() != len(scores) for column in columns):
@@ -150,14 +191,14 @@ def _side_by_side(columns: Sequence[Tensor], scores: Tensor) -> Tensor:
 
 def _on_device(target: TargetType, device: torch.device) -> TargetType:
     if isinstance(target, Tensor):
-        return target.to(device) if target.numel() > 1 or target.is_floating_point() else int(target.item())
+        return target.to(device) if target.numel() > 1 else int(target.item())
     return target
 
 
 def _positions(target: TargetType, device: torch.device) -> Tensor | None:
     """Returns the index of each example's target in the output, N×D, or None if the target is shared or missing."""
     if isinstance(target, Tensor):
-        return target.unsqueeze(1) if target.dim() == 1 and not target.is_floating_point() else None
+        return target.unsqueeze(1) if target.dim() == 1 else None
     if not isinstance(target, list):
         return None
     indices = [index if isinstance(index, tuple) else (index,) for index in target]

@@ -25,7 +25,7 @@ class MaskedForward:
         baselines (tuple of Tensor): B, one tensor per input, broadcastable to it.
         additional_forward_args (tuple): Arguments after the inputs. Tensors with N rows are indexed by example.
         class_scores (ClassScores): Computes f^c from the output of `forward_func`.
-        channels_last (bool): Whether to pass 4-D inputs to the model in channels-last memory format.
+        channels_last (bool): Whether to pass 4-D inputs to the model in channels-last memory format. Default: False.
     """
 
     forward_func: ForwardFunction
@@ -33,7 +33,7 @@ class MaskedForward:
     baselines: Tensors
     additional_forward_args: tuple[Any, ...]
     class_scores: ClassScores
-    channels_last: bool
+    channels_last: bool = False
 
     @classmethod
     def from_call(
@@ -65,7 +65,6 @@ class MaskedForward:
             tuple(torch.as_tensor(b, dtype=x.dtype, device=device) for b, x in zip(given, inputs, strict=True)),
             _captum.format_forward_args(additional_forward_args),
             class_scores,
-            _channels_last_pays(inputs[0]),
         )
 
     @property
@@ -95,15 +94,16 @@ class MaskedForward:
         arguments = tuple(self._rows(argument, examples) for argument in self.additional_forward_args)
         return self.class_scores.select_rows(self._forward(masked, arguments), examples)
 
-    def unmasked_scores(self) -> Tensor:
-        """Returns f^c(X) for each example, N×T; validates targets and output before any masked forward pass.
+    def unmasked_output(self) -> Any:
+        """Runs one forward pass of the unmasked inputs; validates targets and output before any masked one.
 
         Raises:
             ValueError: If the output does not have one row per example, or a score is not finite.
             AssertionError, IndexError, RuntimeError: Captum's errors for a target that is missing or out of range.
         """
-        copies = tuple(x.clone() for x in self.inputs)
-        return self.class_scores.select_examples(self._forward(copies, self.additional_forward_args))
+        output = self._forward(tuple(x.clone() for x in self.inputs), self.additional_forward_args)
+        self.class_scores.select_examples(output)
+        return output
 
     def _rows(self, value: Any, examples: Tensor) -> Any:
         n_examples = len(self.inputs[0])
@@ -112,16 +112,8 @@ class MaskedForward:
         return value.expand(len(examples), *value.shape[1:]) if n_examples == 1 else value[examples]
 
     def _forward(self, masked: Tensors, arguments: tuple[Any, ...]) -> Any:
-        if not self.channels_last:
-            return _captum.run_forward(self.forward_func, masked, arguments)
-        try:
-            return _captum.run_forward(self.forward_func, tuple(map(_to_channels_last, masked)), arguments)
-        except RuntimeError as error:
-            if "view" not in str(error):
-                raise
-        # A model that flattens with `view` needs the default memory format.
-        self.channels_last = False
-        return _captum.run_forward(self.forward_func, masked, arguments)
+        inputs = tuple(map(_to_channels_last, masked)) if self.channels_last else masked
+        return _captum.run_forward(self.forward_func, inputs, arguments)
 
 
 def _checked_inputs(inputs: Tensor | Tensors) -> Tensors:
@@ -151,12 +143,6 @@ def _as_list(targets: Sequence[TargetType] | Tensor) -> list[TargetType]:
     if len(per_target) == 0:
         raise ValueError("Expected at least one target, but got none.")
     return list(per_target)
-
-
-def _channels_last_pays(inputs: Tensor) -> bool:
-    # On GPUs, channels-last pays off only on tensor cores, that is, in half precision.
-    half = inputs.dtype in (torch.float16, torch.bfloat16) or torch.is_autocast_enabled(inputs.device.type)
-    return inputs.device.type == "cpu" or half
 
 
 def _to_channels_last(inputs: Tensor) -> Tensor:

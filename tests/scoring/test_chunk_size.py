@@ -94,13 +94,13 @@ def test_a_short_chunk_is_not_timed(clock: list[float]) -> None:
 def test_halving_ends_tuning_and_tells_what_was_tried() -> None:
     size = ChunkSize(5, most=64)
     error = torch.OutOfMemoryError("out of memory")
-    size.halve(error)
+    size.halve(5, error)
     assert (size.rows, size.tuning) == (2, False)
-    size.halve(error)
+    size.halve(2, error)
     with pytest.raises(
         torch.OutOfMemoryError, match="single masked input per forward pass, after halving the chunk size from 5 rows"
     ):
-        size.halve(error)
+        size.halve(1, error)
 
 
 def test_sizes_are_kept_for_model_shape_dtype_and_autocast() -> None:

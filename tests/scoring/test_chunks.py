@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import sys
+
 import pytest
 import torch
 from torch import Tensor, nn
 
 from captum_scorecam.masking.channel_masks import ChannelMasks
-from captum_scorecam.scoring.chunk_size import ChunkSize
+from captum_scorecam.scoring.chunk_size import ChunkSize, ChunkSizes
 from captum_scorecam.scoring.chunks import score_masked_inputs, scored_chunks
 from tests.support.masked_forward import forward_of, random_masks
 
@@ -15,7 +17,7 @@ from tests.support.masked_forward import forward_of, random_masks
 class OutOfMemoryAbove(nn.Module):
     """A model with memory for `limit` rows that records the number of rows of each forward pass."""
 
-    def __init__(self, limit: int, error: RuntimeError | None = None) -> None:
+    def __init__(self, limit: int, error: Exception | None = None) -> None:
         super().__init__()
         self.limit = limit
         self.error = error or torch.OutOfMemoryError("CUDA out of memory.")
@@ -34,9 +36,13 @@ class OutOfMemoryAbove(nn.Module):
         torch.OutOfMemoryError("CUDA out of memory."),
         RuntimeError("CUDA error: out of memory"),
         RuntimeError("[enforce fail at alloc_cpu.cpp] DefaultCPUAllocator: can't allocate memory"),
+        RuntimeError("[enforce fail at alloc_cpu.cpp] DefaultCPUAllocator: not enough memory: you tried to allocate 9"),
+        RuntimeError("cuDNN error: CUDNN_STATUS_ALLOC_FAILED"),
+        RuntimeError("std::bad_alloc"),
+        MemoryError(),
     ],
 )
-def test_out_of_memory_halves_the_chunk_and_loses_nothing(error: RuntimeError) -> None:
+def test_out_of_memory_halves_the_chunk_and_loses_nothing(error: Exception) -> None:
     inputs, masks = torch.rand(2, 3, 4, 5), random_masks(2, 9, (4, 5))
     model = OutOfMemoryAbove(3, error)
     forward = forward_of(model, inputs)
@@ -52,6 +58,48 @@ def test_out_of_memory_with_one_row_says_what_was_tried() -> None:
     with pytest.raises(torch.OutOfMemoryError, match="after halving the chunk size from 6 rows"):
         score_masked_inputs(forward_of(model, torch.rand(1, 1, 4)), random_masks(1, 8, (4,)), ChunkSize(6))
     assert model.rows == [6, 3, 1]
+
+
+def test_memory_for_two_rows_is_enough_for_two_examples() -> None:
+    model, masks = OutOfMemoryAbove(2), random_masks(2, 5, (4,))
+    chunk_size = ChunkSizes().get(model, (torch.rand(2, 1, 4),), None)
+    score_masked_inputs(forward_of(model, torch.rand(2, 1, 4)), masks, chunk_size)
+    assert model.rows == [3] + 5 * [2]
+    with pytest.raises(torch.OutOfMemoryError, match="with 2 masked inputs per forward pass"):
+        score_masked_inputs(forward_of(OutOfMemoryAbove(1), torch.rand(2, 1, 4)), masks, chunk_size)
+
+
+@pytest.mark.skipif(sys.version_info < (3, 11), reason="notes on exceptions are new in Python 3.11")
+@pytest.mark.parametrize("error", [ValueError("input 0 has batch size 4, not 2"), AssertionError(), KeyError("x")])
+def test_an_error_of_a_model_that_takes_no_other_number_of_rows_points_to_perturbations_per_eval(
+    error: Exception,
+) -> None:
+    def fixed(x: Tensor) -> Tensor:
+        if len(x) != 2:
+            raise error
+        return x.flatten(1)
+
+    inputs, masks = torch.rand(2, 1, 4), random_masks(2, 5, (4,))
+    forward = forward_of(fixed, inputs)
+    with pytest.raises(type(error)) as caught:
+        score_masked_inputs(forward, masks, ChunkSizes().get(fixed, inputs.split(2), None))
+    assert "pass perturbations_per_eval=1" in "".join(caught.value.__notes__)
+    odd = random_masks(1, 3, (4,))  # three masks of the first example
+    for given in (masks, odd):
+        scores = score_masked_inputs(forward, given, ChunkSizes().get(fixed, inputs.split(2), 1))
+        assert len(scores) == len(given)
+
+
+@pytest.mark.parametrize("n_masks", [1, 2, 3, 4, 5, 7])
+@pytest.mark.parametrize("perturbations_per_eval", [None, 1, 2])
+def test_no_forward_has_one_row_unless_the_inputs_have(n_masks: int, perturbations_per_eval: int | None) -> None:
+    for n_examples in (1, 2, 3):
+        model = OutOfMemoryAbove(100)
+        inputs, masks = torch.rand(n_examples, 1, 4), random_masks(1, n_masks, (4,))
+        chunk_size = ChunkSizes().get(model, (inputs,), perturbations_per_eval)
+        scores = score_masked_inputs(forward_of(model, inputs), masks, chunk_size)
+        assert len(scores) == n_masks
+        assert min(model.rows) >= min(n_examples, 2)
 
 
 def test_another_error_of_the_model_is_raised_as_it_is() -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 import re
+from dataclasses import dataclass
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -16,6 +18,7 @@ from captum_scorecam.scoring.class_scores import (
     output_score,
     probability_score,
     score_function,
+    sigmoid_score,
 )
 
 CPU = torch.device("cpu")
@@ -42,21 +45,60 @@ def test_probabilities_of_half_precision_are_float32(dtype: torch.dtype) -> None
 def test_scores_by_name_and_by_callable() -> None:
     assert score_function("output") is output_score
     assert score_function("probability") is probability_score
+    assert score_function("sigmoid") is sigmoid_score
     assert score_function(torch.sigmoid) is torch.sigmoid
 
 
 def test_an_unknown_score_is_an_error() -> None:
     with pytest.raises(
-        ValueError, match="Expected `score` to be 'output', 'probability' or a callable, but got 'logit'"
+        ValueError, match="Expected `score` to be 'output', 'probability', 'sigmoid' or a callable, but got 'logit'"
     ):
         score_function("logit")  # type: ignore[arg-type]
 
 
 def test_an_output_that_is_no_tensor_points_to_a_callable_score() -> None:
+    with pytest.raises(TypeError, match="an object with `logits`, but got NoneType. A callable `score` can"):
+        output_score(None)
+
+
+@dataclass
+class Detections:
+    boxes: Tensor
+    scores: Tensor
+
+
+@pytest.mark.parametrize(
+    ("output", "found"),
+    [
+        ({"out": OUTPUT, "aux": None}, ["dict. Set `score`", "'out', of shape (4, 3): score=lambda output: output['out']"]),
+        ((OUTPUT, OUTPUT[:, 0]), ["item 0, of shape (4, 3): score=lambda output: output[0]", "item 1, of shape (4,)"]),
+        (Detections(OUTPUT, OUTPUT), ["Detections", "boxes, of shape (4, 3): score=lambda output: output.boxes"]),
+    ],
+)  # fmt: skip
+def test_an_output_with_tensors_shows_how_to_read_them(output: Any, found: list[str]) -> None:
+    with pytest.raises(TypeError) as caught:
+        output_score(output)
+    for text in found:
+        assert text in str(caught.value)
+    lines = str(caught.value).splitlines()[1:]
+    assert [eval(line.split("score=")[1])(output).shape for line in lines] == [
+        torch.Size(eval(line.split("of shape ")[1].split(":")[0])) for line in lines
+    ]
+
+
+def test_logits_are_read_by_every_named_score() -> None:
+    output = SimpleNamespace(logits=OUTPUT, hidden_states=None)
+    assert output_score(output) is OUTPUT
+    torch.testing.assert_close(probability_score(output), OUTPUT.softmax(1))
+    torch.testing.assert_close(sigmoid_score(output), OUTPUT.sigmoid())
+
+
+@pytest.mark.parametrize("shape", [(4, 1), (1, 1), (2, 1, 5, 5)])
+def test_probability_of_a_single_class_is_an_error(shape: tuple[int, ...]) -> None:
     with pytest.raises(
-        TypeError, match=r"Expected `forward_func` to return a tensor, but got dict\. A callable `score`"
+        ValueError, match=r"softmax of a single output is always 1, .* score='sigmoid' .* score='output'"
     ):
-        output_score({"out": OUTPUT})
+        probability_score(torch.rand(shape))
 
 
 def test_probability_of_one_value_per_example_is_an_error() -> None:

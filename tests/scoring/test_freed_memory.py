@@ -1,20 +1,19 @@
-"""Memory freed by a forward pass is kept by the process only while masked forward passes run."""
+"""Freed memory is kept by the process in the body of a context, and never otherwise."""
 
 from __future__ import annotations
 
 import ctypes
 import platform
-from typing import Any
+import threading
 
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import nn
 
-from captum_scorecam import ScoreCAM
+from captum_scorecam import ScoreCAM, freed_memory_kept
 from captum_scorecam.scoring import freed_memory
-from captum_scorecam.scoring.freed_memory import KEEPING, USUAL, freed_memory_kept
+from captum_scorecam.scoring.freed_memory import KEEPING, USUAL
 
-CPU = torch.device("cpu")
 LARGE = 64 * 2**20  # bytes; glibc gives blocks from 32 MiB on back to the system when they are freed
 
 
@@ -51,7 +50,7 @@ def bytes_of_heap_and_of_own_mappings() -> tuple[int, int]:
 @needs_mallinfo
 def test_a_large_block_lies_in_the_heap_in_the_body_and_stays_there_when_it_is_freed() -> None:
     _, mapped = bytes_of_heap_and_of_own_mappings()
-    with freed_memory_kept(CPU):
+    with freed_memory_kept():
         block = torch.zeros(LARGE, dtype=torch.uint8)
         heap_with_block, mapped_with_block = bytes_of_heap_and_of_own_mappings()
         assert mapped_with_block == mapped
@@ -61,7 +60,7 @@ def test_a_large_block_lies_in_the_heap_in_the_body_and_stays_there_when_it_is_f
 
 @needs_mallinfo
 def test_after_the_body_a_large_block_goes_back_when_it_is_freed() -> None:
-    with freed_memory_kept(CPU):
+    with freed_memory_kept():
         pass
     _, mapped = bytes_of_heap_and_of_own_mappings()
     larger_than_any_hole_in_the_heap = 8 * LARGE
@@ -71,23 +70,35 @@ def test_after_the_body_a_large_block_goes_back_when_it_is_freed() -> None:
     assert bytes_of_heap_and_of_own_mappings()[1] == mapped
 
 
-def test_masked_forwards_run_in_it_and_the_unmasked_one_before_it(settings: list[dict[int, int]]) -> None:
-    torch.manual_seed(0)
+def test_an_attribution_changes_nothing_of_the_process(settings: list[dict[int, int]]) -> None:
     model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Flatten(), nn.Linear(4 * 36, 2)).eval()
-    seen = []
+    ScoreCAM(model, model[0]).attribute(torch.rand(1, 3, 8, 8), target=1)
+    assert settings == []
 
-    def recorded(x: Tensor) -> Any:
-        seen.append(list(settings))
-        return model(x)
 
-    ScoreCAM(recorded, model[0]).attribute(torch.rand(1, 3, 8, 8), target=1, perturbations_per_eval=1)
-    assert seen == [[], *4 * [[KEEPING]]]
+def test_contexts_within_others_and_in_other_threads_change_it_once(settings: list[dict[int, int]]) -> None:
+    entered, may_leave = threading.Event(), threading.Event()
+
+    def in_another_thread() -> None:
+        with freed_memory_kept():
+            entered.set()
+            assert may_leave.wait(10)
+
+    thread = threading.Thread(target=in_another_thread)
+    with freed_memory_kept():
+        with freed_memory_kept():
+            thread.start()
+            assert entered.wait(10)
+        assert settings == [KEEPING]
+    assert settings == [KEEPING]  # the other thread is still in its body
+    may_leave.set()
+    thread.join()
     assert settings == [KEEPING, USUAL]
 
 
 def test_all_that_was_changed_is_put_back_after_an_error(settings: list[dict[int, int]]) -> None:
     def fails() -> None:
-        with freed_memory_kept(CPU):
+        with freed_memory_kept():
             assert settings == [KEEPING]
             raise KeyError
 
@@ -97,32 +108,11 @@ def test_all_that_was_changed_is_put_back_after_an_error(settings: list[dict[int
     assert KEEPING.keys() <= USUAL.keys()
 
 
-def test_a_forward_that_fails_puts_it_back(settings: list[dict[int, int]]) -> None:
-    model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(4 * 36, 2)).eval()
-    calls = []
-
-    def fails_when_masked(x: Tensor) -> Any:
-        calls.append(len(x))
-        if len(calls) > 1:
-            raise RuntimeError("masked")
-        return model(x)
-
-    with pytest.raises(RuntimeError, match="masked"):
-        ScoreCAM(fails_when_masked, model[1]).attribute(torch.rand(1, 3, 8, 8), target=1)
-    assert settings == [KEEPING, USUAL]
-
-
-def test_nothing_is_changed_off_the_cpu(settings: list[dict[int, int]]) -> None:
-    with freed_memory_kept(torch.device("cuda")):
-        pass
-    assert settings == []
-
-
 def test_nothing_is_changed_with_another_c_library(
     settings: list[dict[int, int]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(freed_memory, "_is_glibc", lambda: False)
-    with freed_memory_kept(CPU):
+    with freed_memory_kept():
         pass
     assert settings == []
 
@@ -145,6 +135,6 @@ def test_who_tunes_the_c_library_is_obeyed(monkeypatch: pytest.MonkeyPatch, name
     told: list[dict[int, int]] = []
     monkeypatch.setattr(freed_memory, "_set", told.append)
     monkeypatch.setattr(freed_memory, "_is_glibc", lambda: True)
-    with freed_memory_kept(CPU):
+    with freed_memory_kept():
         pass
     assert told == ([] if tuned else [KEEPING, USUAL])

@@ -25,7 +25,7 @@ def test_scores_of_masked_inputs_by_hand() -> None:
     masks = torch.tensor([[[0.5, 1.0]], [[0.0, 0.0]], [[1.0, 0.25]]])
     scores = forward((masks,), torch.tensor([0, 0, 1]))
     assert scores.tolist() == [[3 + 8], [2 + 2], [-2 + 3]]
-    assert forward.unmasked_scores().tolist() == [[12], [4]]
+    assert forward.unmasked_output().tolist() == [12, 4]
 
 
 def test_every_input_has_its_mask_and_arguments_follow_their_example() -> None:
@@ -55,34 +55,9 @@ def test_the_users_inputs_do_not_reach_the_model_itself() -> None:
     inputs = torch.rand(2, 1, 3)
     before = inputs.clone()
     forward = forward_of(overwriting, inputs)
-    forward.unmasked_scores()
+    forward.unmasked_output()
     forward((torch.ones(2, 1, 3),), torch.tensor([0, 1]))
     assert torch.equal(inputs, before)
-
-
-def test_inputs_go_through_in_channels_last_on_a_cpu() -> None:
-    formats = []
-
-    def model(x: Tensor) -> Tensor:
-        formats.append(x.is_contiguous(memory_format=torch.channels_last))
-        return x.mean((2, 3))
-
-    score_masked_inputs(forward_of(model, torch.rand(2, 3, 4, 5)), random_masks(2, 2, (4, 5)), ChunkSize(3))
-    assert formats == [True, True]
-
-
-def test_a_model_that_flattens_with_view_gets_the_default_format() -> None:
-    formats = []
-
-    def model(x: Tensor) -> Tensor:
-        formats.append(x.is_contiguous())
-        return x.view(len(x), -1).cumsum(1)
-
-    inputs, masks = torch.rand(2, 3, 4, 5), random_masks(2, 3, (4, 5))
-    scores = score_masked_inputs(forward_of(model, inputs, target=7), masks, ChunkSize(2))
-    masked = inputs[masks.examples] * masks[torch.arange(6)][0]
-    assert torch.allclose(scores[:, 0], masked.flatten(1).cumsum(1)[:, 7])
-    assert formats == [False, True, True, True]
 
 
 def test_scores_are_float32_in_half_precision_and_float64_in_double() -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from functools import partial
 from inspect import Parameter, signature
 from typing import Any, TypeAlias
 
@@ -16,9 +15,17 @@ from torch import Tensor
 
 from captum_scorecam import _captum
 from captum_scorecam._captum import TargetType, Tensors
-from captum_scorecam._messages import check_positive, check_whole_number
+from captum_scorecam._messages import check_no_constructor_options, check_positive, check_whole_number
 from captum_scorecam.attr.input_space import InputSpaceAttribution
-from captum_scorecam.model_state import unchanged_model_state
+from captum_scorecam.metrics.functional.arguments import (
+    as_tensors,
+    check_callable,
+    check_finite,
+    check_flag,
+    check_generator,
+    check_tensor,
+)
+from captum_scorecam.model_state import own_generator, unchanged_model_state
 
 PerturbFunction: TypeAlias = Callable[[Any], tuple[Any, Any]]
 
@@ -65,13 +72,17 @@ def infidelity(
             ``attribution.attribute``.
     """
     check_positive("noise_std", noise_std)
+    check_flag("`normalize`", normalize)
+    if perturb_func is not None:
+        check_callable("`perturb_func`", perturb_func)
+    check_generator(generator)
     rows = _checked_rows(inputs, n_perturb_samples, max_examples_per_batch)
     explain = _explanation_function(attribution, attribute_options)
     arguments = _forward_arguments(target, additional_forward_args)
     with _unchanged_model(attribution, inputs, additional_forward_args):
         values: Tensor = captum_infidelity(
             attribution.forward_func,
-            perturb_func or _normal_noise(noise_std, _noise_generator(generator)),
+            perturb_func or _normal_noise(noise_std, own_generator(generator)),
             inputs,
             explain(inputs, **arguments),
             n_perturb_samples=n_perturb_samples,
@@ -79,6 +90,7 @@ def infidelity(
             normalize=normalize,
             **arguments,
         )
+    check_finite("scores of the perturbed inputs", values)
     return values
 
 
@@ -111,6 +123,7 @@ def sensitivity_max(
         Tensor: Shape N. For a zero map, the largest ‖Φ(X + ε)‖, as in Captum.
     """
     check_positive("perturb_radius", perturb_radius)
+    check_generator(generator)
     rows = _checked_rows(inputs, n_perturb_samples, max_examples_per_batch)
     arguments = _forward_arguments(target, additional_forward_args)
     if "baselines" in attribute_options:
@@ -120,7 +133,7 @@ def sensitivity_max(
         values: Tensor = captum_sensitivity_max(
             explain,
             inputs,
-            perturb_func=_uniform_noise(perturb_radius, _noise_generator(generator)),
+            perturb_func=_uniform_noise(perturb_radius, own_generator(generator)),
             n_perturb_samples=n_perturb_samples,
             max_examples_per_batch=rows,
             **arguments,
@@ -129,17 +142,27 @@ def sensitivity_max(
 
 
 def _checked_rows(inputs: Tensor | Tensors, n_perturb_samples: int, max_examples_per_batch: int | None) -> int | None:
-    """Checks the numbers of samples and rows, and caps the rows at their total, beyond which Captum would warn."""
+    """Checks the inputs and the numbers of samples and rows, and caps the rows at their total.
+
+    With more rows than that, Captum would warn.
+    """
+    tensors = as_tensors("`inputs`", inputs)
+    for x in tensors:
+        check_tensor("`inputs`", x, "of N examples")
+        if x.dim() == 0 or len(x) == 0 or len(x) != len(tensors[0]):
+            shapes = [tuple(t.shape) for t in tensors]
+            raise ValueError(f"Expected `inputs` with the same non-zero number of examples, but got shapes {shapes}.")
+        check_finite("`inputs`", x)
     check_whole_number("n_perturb_samples", n_perturb_samples, least=1)
     if max_examples_per_batch is None:
         return None
-    n_examples = len(_captum.format_inputs(inputs)[0])
+    n_examples = len(tensors[0])
     check_whole_number("max_examples_per_batch", max_examples_per_batch, least=n_examples)
     return min(max_examples_per_batch, n_examples * n_perturb_samples)
 
 
 def _explanation_function(attribution: Attribution, options: dict[str, Any]) -> Callable[..., Tensor | Tensors]:
-    """Returns ``attribution.attribute`` with options bound and maps resized to the inputs.
+    """Returns ``attribution.attribute`` with options bound, maps resized to the inputs and checked to be finite.
 
     Raises:
         TypeError: If `attribution` is not an Attribution, or an option is not an argument of its ``attribute``.
@@ -147,21 +170,31 @@ def _explanation_function(attribution: Attribution, options: dict[str, Any]) -> 
     name = type(attribution).__name__
     if not isinstance(attribution, Attribution):
         raise TypeError(f"Expected `attribution` to be an Attribution, but got {name}.")
+    check_callable("`attribution.forward_func`", attribution.forward_func)
     parameters = signature(attribution.attribute).parameters
-    unknown = [option for option in options if option not in parameters]
-    if unknown and not any(parameter.kind is Parameter.VAR_KEYWORD for parameter in parameters.values()):
-        raise TypeError(
-            f"Expected arguments of {name}.attribute, but got `{unknown[0]}`. "
-            f"Options of {name} itself belong to its constructor."
-        )
+    if not any(parameter.kind is Parameter.VAR_KEYWORD for parameter in parameters.values()):
+        check_no_constructor_options(attribution, attribution.attribute, options)
+        unknown = [option for option in options if option not in parameters]
+        if unknown:
+            raise TypeError(
+                f"Expected `attribute_options` to be arguments of {name}.attribute, but got `{unknown[0]}`."
+            )
     shaped = InputSpaceAttribution(attribution) if isinstance(attribution, LayerAttribution) else attribution
-    return partial(shaped.attribute, **options)
+
+    def explain(*args: Any, **kwargs: Any) -> Tensor | Tensors:
+        maps: Tensor | Tensors = shaped.attribute(*args, **{**options, **kwargs})
+        if not all(part.isfinite().all() for part in as_tensors(f"attributions from {name}", maps)):
+            raise ValueError(f"Expected finite attributions from {name}, but got NaN or Inf.")
+        return maps
+
+    return explain
 
 
 def _forward_arguments(target: TargetType, additional_forward_args: object | None) -> dict[str, Any]:
-    if additional_forward_args is None:
-        return {"target": target}
-    return {"target": target, "additional_forward_args": additional_forward_args}
+    arguments: dict[str, Any] = {"target": _captum.format_target(target)}
+    if additional_forward_args is not None:
+        arguments["additional_forward_args"] = additional_forward_args
+    return arguments
 
 
 @contextmanager
@@ -171,15 +204,11 @@ def _unchanged_model(
     """Leaves the model unchanged. A forward pass before the body finds the modules in training mode."""
     tensors = _captum.format_inputs(inputs)
     arguments = _captum.format_forward_args(additional_forward_args)
-    with unchanged_model_state(tensors) as state:
-        with state.recorded():
-            _captum.run_forward(attribution.forward_func, tuple(x.clone() for x in tensors), arguments)
+    with unchanged_model_state(attribution.forward_func, tensors) as state:
+        state.first_forward(
+            lambda: _captum.run_forward(attribution.forward_func, tuple(x.clone() for x in tensors), arguments)
+        )
         yield
-
-
-def _noise_generator(generator: torch.Generator | None) -> torch.Generator:
-    # Drawing noise from the global generator would change the masks that a random method draws next.
-    return torch.default_generator.clone_state() if generator is None else generator
 
 
 def _normal_noise(std: float, generator: torch.Generator) -> PerturbFunction:

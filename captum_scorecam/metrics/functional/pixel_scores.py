@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor
 
 from captum_scorecam.model_state import unchanged_model_state
 from captum_scorecam.scoring.chunk_size import ChunkSizes
 from captum_scorecam.scoring.chunks import Masks, score_masked_inputs
 from captum_scorecam.scoring.masked_forward import MaskedForward
+from captum_scorecam.scoring.memory_format import MemoryFormats
 
 
 def score_pixel_masks(forward: MaskedForward, masks: Masks, perturbations_per_eval: int | None) -> Tensor:
@@ -26,8 +26,7 @@ def score_pixel_masks(forward: MaskedForward, masks: Masks, perturbations_per_ev
         TypeError, ValueError: If `perturbations_per_eval` is not an int of at least 1, or a score is not finite.
     """
     chunk_size = ChunkSizes().get(forward.forward_func, forward.inputs, perturbations_per_eval)
-    with unchanged_model_state(forward.inputs) as state:
-        with state.recorded():
-            row = torch.zeros(1, dtype=torch.long, device=forward.device)
-            forward(masks[row], masks.examples[row])
+    with unchanged_model_state(forward.forward_func, forward.inputs) as state:
+        output = state.first_forward(forward.unmasked_output)
+        forward = MemoryFormats().fastest(forward, output, len(masks))
         return score_masked_inputs(forward, masks, chunk_size)[:, 0]

@@ -18,7 +18,7 @@ from tests.support.small_net import Net, images
 
 NAN, INF = float("nan"), float("inf")
 WEIGHTING = "Expected `channel_weighting` to be 'softmax', 'increase' or 'score', but got "
-SCORE = "Expected `score` to be 'output', 'probability' or a callable, but got "
+SCORE = "Expected `score` to be 'output', 'probability', 'sigmoid' or a callable, but got "
 
 BAD_OPTIONS: list[tuple[type[Attribution], str, Any, type[Exception], str]] = [
     (ScoreCAM, "score", "logit", ValueError, SCORE + "'logit'."),

@@ -150,8 +150,9 @@ def test_model_that_draws_random_numbers_leaves_the_random_state(method: Method)
 
     net, x = Noisy(), images()
     method = replace(method, seed=3) if method.takes("generator") else method
-    with nothing_changes(net, x):
+    with nothing_changes(net, x), pytest.warns(UserWarning, match="draws random numbers: scores are random") as caught:
         actual = method.explain(net, net.relu, x, 2)
+    assert len(caught) == 1
     method.assert_close(actual, method.expected(net, net.relu, x, 2))
 
 
