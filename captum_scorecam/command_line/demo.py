@@ -11,8 +11,7 @@ from PIL import Image
 from captum_scorecam.command_line.explain import show_explanations
 from captum_scorecam.command_line.explanation import explain_image
 from captum_scorecam.command_line.messages import plain_messages
-from captum_scorecam.command_line.options import DEFAULT_MODEL, PictureOutput, load_on_device
-from captum_scorecam.command_line.panels import check_output
+from captum_scorecam.command_line.options import DEFAULT_MODEL, PictureOutput, check_writable, load_on_device
 from captum_scorecam.evaluation import MethodOptions, layer_to_explain
 from captum_scorecam.evaluation.methods import DEFAULT_METHODS
 
@@ -23,7 +22,7 @@ def demo(context: typer.Context, output: PictureOutput = Path("scorecam.png")) -
     The model is EfficientNet-Lite0 with ImageNet weights. Nothing is downloaded.
     """
     with plain_messages(context):
-        check_output(output)
+        check_writable(output, ".png")
         image = demo_image()
         classifier = load_on_device(DEFAULT_MODEL)
         inputs = classifier.inputs(image)

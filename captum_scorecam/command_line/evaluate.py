@@ -12,19 +12,26 @@ from captum_scorecam.command_line.messages import plain_messages
 from captum_scorecam.command_line.options import (
     DEFAULT_MODEL,
     OF_METHODS,
+    OF_RUN,
     ChosenDevice,
     LayerName,
+    MaskIterations,
+    MethodNames,
     ModelName,
     NMasks,
+    PerturbationsPerEval,
     Plugins,
+    Seed,
     WeightsName,
+    check_run_folder,
+    in_range,
     load_on_device,
 )
 from captum_scorecam.command_line.plugins import import_plugins
 from captum_scorecam.command_line.progress import shown_progress
 from captum_scorecam.command_line.summary_table import print_summary
 from captum_scorecam.datasets import DATA_FORMATS, DataFormat, open_data, read_label_table
-from captum_scorecam.evaluation import METHODS, METRICS, MethodOptions, plan_evaluation, run_evaluation
+from captum_scorecam.evaluation import METRICS, MethodOptions, plan_evaluation, run_evaluation
 from captum_scorecam.evaluation.methods import DEFAULT_METHODS, check_methods
 from captum_scorecam.evaluation.metrics.registry import DEFAULT_METRICS, check_metrics
 from captum_scorecam.evaluation.plan import DEFAULT_GALLERY, Provenance
@@ -33,8 +40,7 @@ from captum_scorecam.evaluation.records import Target
 from captum_scorecam.evaluation.request import DEFAULT_OPTIONS
 from captum_scorecam.models import check_model_name
 
-OF_RUN = "Run"  # a help panel
-_INTERRUPTED = "Interrupted. Finished images are kept; run the same command again to resume."
+_IF_STOPPED = "Finished images are kept; run the same command again to resume."
 
 
 def evaluate(
@@ -68,10 +74,7 @@ def evaluate(
     target: Annotated[
         Target, typer.Option(help="The class to explain: the predicted one or the image's label.")
     ] = "predicted",
-    method: Annotated[
-        list[str],
-        typer.Option(help=f"One of {', '.join(METHODS)}. Can be repeated.", metavar="NAME", rich_help_panel=OF_METHODS),
-    ] = list(DEFAULT_METHODS),  # noqa: B006 (Typer needs a list, and copies it)
+    method: MethodNames = list(DEFAULT_METHODS),  # noqa: B006 (Typer needs a list, and copies it)
     metric: Annotated[
         list[str],
         typer.Option(
@@ -81,45 +84,28 @@ def evaluate(
         ),
     ] = list(DEFAULT_METRICS),  # noqa: B006
     n_masks: NMasks = DEFAULT_OPTIONS.n_masks,
-    mask_iterations: Annotated[
-        int, typer.Option(help="Number of optimisation steps of mask.", min=1, metavar="N", rich_help_panel=OF_METHODS)
-    ] = DEFAULT_OPTIONS.mask_iterations,
-    perturbations_per_eval: Annotated[
-        int | None,
-        typer.Option(
-            help="Masked images per forward pass. Default: 4 on a CPU, 128 on a GPU.",
-            min=1,
-            metavar="N",
-            show_default=False,
-            rich_help_panel=OF_METHODS,
-        ),
-    ] = None,
+    mask_iterations: MaskIterations = DEFAULT_OPTIONS.mask_iterations,
+    perturbations_per_eval: PerturbationsPerEval = None,
     plugin: Plugins = None,
     model: ModelName = DEFAULT_MODEL,
     weights: WeightsName = "DEFAULT",
     layer: LayerName = "auto",
     device: ChosenDevice = "auto",
-    seed: Annotated[
-        int,
-        typer.Option(
-            help="Random seed of everything: images, mosaics, masks, noise, random weights.",
-            min=0,
-            metavar="N",
-            rich_help_panel=OF_RUN,
-        ),
-    ] = DEFAULT_OPTIONS.seed,
+    seed: Seed = DEFAULT_OPTIONS.seed,
     gallery: Annotated[
         int, typer.Option(help="Save pictures of the first N images.", min=0, metavar="N", rich_help_panel=OF_RUN)
     ] = DEFAULT_GALLERY,
     workers: Annotated[
         int,
-        typer.Option(help="Processes that read images ahead.", min=0, metavar="N", rich_help_panel=OF_RUN),
+        typer.Option(
+            help="Processes that read images ahead.", callback=in_range(0, 256), metavar="N", rich_help_panel=OF_RUN
+        ),
     ] = 0,
     threads: Annotated[
         int | None,
         typer.Option(
             help="Number of PyTorch CPU threads, which affects rounding. Default: PyTorch's.",
-            min=1,
+            callback=in_range(1, 1024),  # a million crashes the process
             metavar="N",
             show_default=False,
             rich_help_panel=OF_RUN,
@@ -141,15 +127,18 @@ def evaluate(
     again to resume an interrupted run.
 
     Exit status: 0 if all images were evaluated, 1 if some failed, 2 for bad
-    input, 130 after Ctrl-C.
+    input, 130 after Ctrl-C, 143 after SIGTERM.
     """
-    with plain_messages(context, _INTERRUPTED):
+    with plain_messages(context, _IF_STOPPED):
+        first_rank, gpu = is_first_rank(), local_rank()  # like the next lines, checked before the model is loaded
+        check_run_folder(output)
         import_plugins(plugin or [])
-        methods, metrics = check_methods(method), check_metrics(metric)  # before the model is loaded
+        methods, metrics = check_methods(method), check_metrics(metric)
         check_model_name(model)
+        labels = None if classes is None else read_label_table(classes)
         dataset = open_data(data, data_format)
         plan = plan_evaluation(
-            load_on_device(model, weights, device, gpu=local_rank(), seed=seed),
+            load_on_device(model, weights, device, gpu=gpu, seed=seed),
             dataset,
             methods=methods,
             metrics=metrics,
@@ -162,14 +151,14 @@ def evaluate(
                 mask_iterations=mask_iterations,
                 perturbations_per_eval=perturbations_per_eval,
             ),
-            labels=None if classes is None else read_label_table(classes),
+            labels=labels,
             gallery=gallery,
             provenance=Provenance(data=str(data.resolve()), data_format=data_format, weights=weights),
         )
         if dry_run:
             print_plan(plan, output)
             return
-        with shown_progress(is_first_rank()) as on_image:
+        with shown_progress(first_rank) as on_image:
             summary = run_evaluation(
                 plan, output, workers=workers, threads=threads, retry_errors=retry_errors, on_image=on_image
             )

@@ -15,18 +15,22 @@ from captum_scorecam.command_line.explanation_table import print_explanations
 from captum_scorecam.command_line.messages import plain_messages
 from captum_scorecam.command_line.options import (
     DEFAULT_MODEL,
-    OF_METHODS,
     ChosenDevice,
     LayerName,
+    MaskIterations,
+    MethodNames,
     ModelName,
     NMasks,
+    PerturbationsPerEval,
     PictureOutput,
+    Seed,
     WeightsName,
+    check_writable,
     load_on_device,
 )
-from captum_scorecam.command_line.panels import check_output, draw_explanations, write_png
+from captum_scorecam.command_line.panels import draw_explanations, write_png
 from captum_scorecam.datasets import read_image
-from captum_scorecam.evaluation import METHODS, MethodOptions, layer_to_explain
+from captum_scorecam.evaluation import MethodOptions, layer_to_explain
 from captum_scorecam.evaluation.methods import DEFAULT_METHODS, check_methods
 from captum_scorecam.evaluation.request import DEFAULT_OPTIONS
 from captum_scorecam.models import check_model_name
@@ -45,31 +49,11 @@ def explain(
     ] = PREDICTED,
     compare: Annotated[bool, typer.Option(help="Also explain the most probable other class.")] = True,
     output: PictureOutput = Path("scorecam.png"),
-    method: Annotated[
-        list[str],
-        typer.Option(
-            help=f"One of {', '.join(METHODS)}. Repeat it for several, drawn from left to right.",
-            metavar="NAME",
-            rich_help_panel=OF_METHODS,
-        ),
-    ] = list(DEFAULT_METHODS),  # noqa: B006 (Typer needs a list, and copies it)
+    method: MethodNames = list(DEFAULT_METHODS),  # noqa: B006 (Typer needs a list, and copies it)
     n_masks: NMasks = DEFAULT_OPTIONS.n_masks,
-    seed: Annotated[
-        int,
-        typer.Option(
-            help="Random seed of rise, mask and random weights.", min=0, metavar="N", rich_help_panel=OF_METHODS
-        ),
-    ] = DEFAULT_OPTIONS.seed,
-    perturbations_per_eval: Annotated[
-        int | None,
-        typer.Option(
-            help="Masked images per forward pass. Default: tuned while running.",
-            min=1,
-            metavar="N",
-            show_default=False,
-            rich_help_panel=OF_METHODS,
-        ),
-    ] = None,
+    mask_iterations: MaskIterations = DEFAULT_OPTIONS.mask_iterations,
+    perturbations_per_eval: PerturbationsPerEval = None,
+    seed: Seed = DEFAULT_OPTIONS.seed,
     model: ModelName = DEFAULT_MODEL,
     weights: WeightsName = "DEFAULT",
     layer: LayerName = "auto",
@@ -83,8 +67,8 @@ def explain(
     """
     with plain_messages(context):
         methods = check_methods(method)
-        check_output(output, images)
-        _check_images(images)
+        check_writable(output, ".png")
+        _check_images(images, output)
         check_model_name(model)
         classifier = load_on_device(model, weights, device, seed=seed)
         inputs = [classifier.inputs(read_image(path)) for path in images]
@@ -92,6 +76,7 @@ def explain(
         options = MethodOptions(
             n_masks=n_masks,
             seed=seed,
+            mask_iterations=mask_iterations,
             perturbations_per_eval=perturbations_per_eval,
             show_progress=sys.stderr.isatty(),
         )
@@ -105,7 +90,7 @@ def explain(
 
 
 def show_explanations(explanations: Sequence[ImageExplanation], heading: str, output: Path) -> None:
-    """Prints the table of explanations and writes the picture.
+    """Writes the picture, then prints the table of explanations.
 
     Args:
         explanations (sequence of ImageExplanation): One per image.
@@ -115,14 +100,18 @@ def show_explanations(explanations: Sequence[ImageExplanation], heading: str, ou
     Raises:
         OSError: If the picture can't be written.
     """
-    print_explanations(explanations, heading)
     write_png(draw_explanations(explanations, heading), output)
+    print_explanations(explanations, heading)
     typer.echo(f"Picture: {output}")
 
 
-def _check_images(paths: Sequence[Path]) -> None:
+def _check_images(paths: Sequence[Path], output: Path) -> None:
     """Checks up front that all images can be read. They are read again later instead of being kept in memory."""
+    if output.resolve() in [path.resolve() for path in paths]:
+        raise ValueError(f"Expected `output` to be another file than the images, but got {str(output)!r}.")
     if len(paths) > MOST_IMAGES:
         raise ValueError(f"Expected at most {MOST_IMAGES} images for one picture, but got {len(paths)}.")
     for path in paths:
+        if path.is_dir():
+            raise ValueError(f"Expected `images` to be image files, but {str(path)!r} is a folder: name its files.")
         read_image(path)

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Literal, TypeAlias
 
 import torch
 import typer
 
+from captum_scorecam.evaluation import METHODS
 from captum_scorecam.models import Classifier, load_classifier
 
 Device: TypeAlias = Literal["auto", "cpu", "cuda"]
@@ -15,6 +18,27 @@ DEFAULT_MODEL = "efficientnet_lite0"
 
 OF_MODEL = "Model"  # help panels
 OF_METHODS = "Methods"
+OF_RUN = "Run"
+
+_MILLION = 1_000_000
+_LARGEST_SEED = 2**63 - 1  # of PyTorch's generators
+
+
+def in_range(least: int, most: int) -> Callable[[typer.CallbackParam, int | None], int | None]:
+    """Returns a callback that checks an option's value; unlike Typer's ``min`` and ``max``, it does not widen the help.
+
+    Args:
+        least (int): The least value.
+        most (int): The largest value.
+    """
+
+    def check(parameter: typer.CallbackParam, value: int | None) -> int | None:
+        if value is not None and not least <= value <= most:
+            raise typer.BadParameter(f"Expected `{parameter.opts[0]}` in {least}..{most}, but got {value}.")
+        return value
+
+    return check
+
 
 ModelName = Annotated[
     str,
@@ -41,9 +65,45 @@ LayerName = Annotated[
     ),
 ]
 ChosenDevice = Annotated[Device, typer.Option(help="The device to run the model on.", rich_help_panel=OF_MODEL)]
+MethodNames = Annotated[
+    list[str],
+    typer.Option(
+        help=f"One of {', '.join(METHODS)}. Can be repeated; pictures and tables follow the order.",
+        metavar="NAME",
+        rich_help_panel=OF_METHODS,
+    ),
+]
 NMasks = Annotated[
     int,
-    typer.Option(help="Random masks of rise.", min=1, metavar="N", rich_help_panel=OF_METHODS),
+    typer.Option(help="Random masks of rise.", callback=in_range(1, _MILLION), metavar="N", rich_help_panel=OF_METHODS),
+]
+MaskIterations = Annotated[
+    int,
+    typer.Option(
+        help="Number of optimisation steps of mask.",
+        callback=in_range(1, _MILLION),
+        metavar="N",
+        rich_help_panel=OF_METHODS,
+    ),
+]
+PerturbationsPerEval = Annotated[
+    int | None,
+    typer.Option(
+        help="Masked images per forward pass. Default: tuned by explain; by evaluate, 4 on a CPU and 128 on a GPU.",
+        callback=in_range(1, _MILLION),
+        metavar="N",
+        show_default=False,
+        rich_help_panel=OF_METHODS,
+    ),
+]
+Seed = Annotated[
+    int,
+    typer.Option(
+        help="Random seed of everything: masks, noise, random weights, drawn images, mosaics.",
+        callback=in_range(0, _LARGEST_SEED),
+        metavar="N",
+        rich_help_panel=OF_METHODS,
+    ),
 ]
 Plugins = Annotated[
     list[str] | None,
@@ -53,6 +113,45 @@ Plugins = Annotated[
     ),
 ]
 PictureOutput = Annotated[Path, typer.Option(help="The picture to write, a .png file.", metavar="FILE")]
+
+
+def check_writable(path: Path, *suffixes: str) -> None:
+    """Checks, before any work, that the file of `output` can be written.
+
+    Args:
+        path (Path): The file.
+        suffixes (str): Its suffix, or suffixes to choose from, in lower case.
+
+    Raises:
+        ValueError: If the path ends otherwise, its folder is missing or not writable, or it is something other than a
+            writable file.
+    """
+    path = path.resolve()
+    if path.suffix.lower() not in suffixes:
+        raise ValueError(f"Expected `output` to end in {suffixes[0]}, but got {str(path)!r}.")
+    if not path.parent.is_dir():
+        raise ValueError(f"Expected `output` to be in a folder that exists, but there is no {str(path.parent)!r}.")
+    _check_folder_is_writable(path.parent)
+    if path.exists() and not (path.is_file() and os.access(path, os.W_OK)):
+        raise ValueError(f"Expected `output` to be a new or a writable file, but {str(path)!r} is not.")
+
+
+def check_run_folder(path: Path) -> None:
+    """Checks, before any work, that `output` is a writable folder, or that it can be created with its parents.
+
+    Raises:
+        ValueError: If it is neither.
+    """
+    path = path.resolve()
+    existing = next(folder for folder in (path, *path.parents) if folder.exists())
+    if not existing.is_dir():
+        raise ValueError(f"Expected `output` to be a folder, but {str(existing)!r} is a file.")
+    _check_folder_is_writable(existing)
+
+
+def _check_folder_is_writable(folder: Path) -> None:
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise ValueError(f"Expected `output` to be in a writable folder, but {str(folder)!r} is not.")
 
 
 def load_on_device(

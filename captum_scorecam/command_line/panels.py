@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import os
 import textwrap
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -165,30 +164,6 @@ def _fit(written: Text, width: float) -> Text:
         if excess <= 1:
             return written
         characters = int(characters / excess)
-
-
-def check_output(path: Path, images: Sequence[Path] = ()) -> None:
-    """Checks, before any work, that the picture can be written and that only an earlier picture may be overwritten.
-
-    Args:
-        path (Path): Where the picture goes.
-        images (sequence of Path): The images that are explained, which it must not replace.
-
-    Raises:
-        ValueError: If the path does not end in .png, its folder is missing or not writable, it is something other
-            than a writable file, or it is one of the images.
-    """
-    path, folder = path.resolve(), path.resolve().parent
-    if path.suffix.lower() != ".png":
-        raise ValueError(f"Expected `output` to end in .png, but got {str(path)!r}.")
-    if not folder.is_dir():
-        raise ValueError(f"Expected `output` to be in a folder that exists, but there is no {str(folder)!r}.")
-    if not os.access(folder, os.W_OK | os.X_OK):
-        raise ValueError(f"Expected `output` to be in a writable folder, but {str(folder)!r} is not.")
-    if path.exists() and not (path.is_file() and os.access(path, os.W_OK)):
-        raise ValueError(f"Expected `output` to be a new or a writable file, but {str(path)!r} is not.")
-    if path in [image.resolve() for image in images]:
-        raise ValueError(f"Expected `output` to be another file than the images, but got {str(path)!r}.")
 
 
 def write_png(figure: Figure, path: Path) -> None:

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from captum_scorecam.command_line.messages import plain_messages
-from captum_scorecam.command_line.options import Plugins
+from captum_scorecam.command_line.options import Plugins, check_writable
 from captum_scorecam.command_line.plugins import import_plugins
 from captum_scorecam.evaluation import write_report
 
@@ -38,5 +38,8 @@ def report(
     evaluation need not be finished.
     """
     with plain_messages(context):
+        if not run.is_dir():
+            raise ValueError(f"Expected `run` to be the folder of a run, but there is no folder {str(run)!r}.")
+        check_writable(run / "report.html" if output is None else output, ".html", ".htm")
         import_plugins(plugin or [])
         typer.echo(f"Report: {write_report(run, output, reference)}")

@@ -14,10 +14,12 @@ from captum_scorecam._messages import closest_matches
 _UsageError: Any = typer.BadParameter.__mro__[1]  # Typer does not export this base class
 
 _REWORDED = (
-    (r"^Invalid value for '([^']+)': Input should be (.*?)\.?$", r"Expected `\1` to be \2."),
-    (r"a valid integer, .*$", "a whole number."),
-    ("greater than or equal to", "at least"),
-    ("less than or equal to", "at most"),
+    (r"^Invalid value for '[^']+': (Expected .*)$", r"\1"),
+    (r"^Invalid value for '([^']+)': .* integer, .*$", r"Expected `\1` to be a whole number."),
+    (
+        r"^Invalid value for '([^']+)': Input should be greater than or equal to (.*)$",
+        r"Expected `\1` to be at least \2.",
+    ),
     (r" \(Possible options: (.*)\)$", r". Closest matches: \1."),
     (r"'(--?[\w-]+)'", r"`\1`"),
 )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -13,8 +14,7 @@ import torch
 import torch.distributed as dist
 
 LONGEST_WAIT = timedelta(hours=12)  # in a run of days, the slowest rank may be hours behind
-_RANK = "RANK"
-_SET_BY_TORCHRUN = (_RANK, "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
+_SET_BY_TORCHRUN = ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -71,13 +71,40 @@ class Ranks:
 
 
 def local_rank() -> int:
-    """Returns this process's rank on its machine, which is also the index of its GPU."""
-    return int(os.environ.get("LOCAL_RANK", "0"))
+    """Returns this process's rank on its machine, which is also the index of its GPU.
+
+    Raises:
+        ValueError: If LOCAL_RANK is not a whole number.
+    """
+    return _from_environment("LOCAL_RANK", 0) if "LOCAL_RANK" in os.environ else 0
 
 
 def is_first_rank() -> bool:
-    """Checks, before the ranks are joined, whether this process is rank 0 or the only one."""
-    return os.environ.get(_RANK, "0") == "0"
+    """Checks, before the ranks are joined, whether this process is rank 0 or the only one.
+
+    Raises:
+        ValueError: If a variable that ``torchrun`` sets has an invalid value.
+    """
+    return not _started_by_torchrun() or int(os.environ["RANK"]) == 0
+
+
+def _started_by_torchrun() -> bool:
+    if not all(name in os.environ for name in _SET_BY_TORCHRUN):
+        return False
+    _from_environment("RANK", 0, _from_environment("WORLD_SIZE", 1) - 1)
+    _from_environment("MASTER_PORT", 1, 65535)
+    if not os.environ["MASTER_ADDR"].strip():
+        raise ValueError("Expected the environment variable MASTER_ADDR to name a host, but it is empty.")
+    return True
+
+
+def _from_environment(name: str, least: int, most: int | None = None) -> int:
+    text = os.environ[name]
+    value = int(text) if re.fullmatch(r"[0-9]{1,9}", text) else -1
+    if value < least or (most is not None and value > most):
+        allowed = f"at least {least}" if most is None else f"in {least}..{most}"
+        raise ValueError(f"Expected the environment variable {name} to be a number {allowed}, but got {text!r}.")
+    return value
 
 
 @contextmanager
@@ -89,8 +116,11 @@ def joined_ranks(device: torch.device) -> Iterator[Ranks]:
 
     Yields:
         Ranks: The rank of this process. A default process group created here is destroyed at the end.
+
+    Raises:
+        ValueError: Same as `is_first_rank`.
     """
-    created_here = not dist.is_initialized() and all(name in os.environ for name in _SET_BY_TORCHRUN)
+    created_here = not dist.is_initialized() and _started_by_torchrun()
     if created_here:
         dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
     try:

@@ -35,6 +35,17 @@ def test_the_version() -> None:
     assert (result.exit_code, result.output) == (0, f"captum-scorecam {captum_scorecam.__version__}\n")
 
 
+def test_help_has_a_short_form() -> None:
+    assert "Write a report of an evaluation." in invoke("report", "-h").output
+    assert invoke("-h").output == invoke("--help").output
+
+
+def test_without_arguments_the_help_is_printed() -> None:
+    result = invoke()
+    assert "Explain a photograph of a cat." in result.output
+    assert "Error" not in result.output
+
+
 def test_the_package_runs_as_a_module(
     folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -48,21 +59,70 @@ def test_the_package_runs_as_a_module(
     )
 
 
+HUGE = "9" * 23
+
+
 @pytest.mark.parametrize(
-    "arguments",
+    ("arguments", "message"),
     [
-        ["explain"],
-        ["explain", "colours.png", "--perturbations-per-eval", "0"],
-        ["explain", "colours.png", "--n-masks", "0"],
-        ["explain", "colours.png", "--seed", "-1"],
-        ["explain", "colours.png", "--device", "tpu"],
-        ["evaluate", "data"],
-        ["evaluate", "data", "--output", "run", "--target", "red"],
-        ["evaluate", "data", "--output", "run", "--data-format", "zip"],
-        ["report"],
-        ["explode"],
-        ["demo", "x"],
+        ("explain", "Missing argument 'IMAGE'."),
+        ("explain x.png --perturbations-per-eval 0", "Expected `--perturbations-per-eval` in 1..1000000, but got 0."),
+        (f"explain x.png --perturbations-per-eval {HUGE}", f"in 1..1000000, but got {HUGE}."),
+        ("explain x.png --n-masks 0", "Expected `--n-masks` in 1..1000000, but got 0."),
+        (f"explain x.png --n-masks {HUGE}", f"Expected `--n-masks` in 1..1000000, but got {HUGE}."),
+        ("explain x.png --n-masks nan", "Expected `--n-masks` to be a whole number."),
+        (f"explain x.png --mask-iterations {HUGE}", "Expected `--mask-iterations` in 1..1000000, but got "),
+        ("explain x.png --seed -1", "Expected `--seed` in 0..9223372036854775807, but got -1."),
+        (f"explain x.png --seed {HUGE}", f"Expected `--seed` in 0..9223372036854775807, but got {HUGE}."),
+        (f"explain x.png --seed {'9' * 5000}", "Expected `--seed` to be a whole number."),
+        ("explain x.png --seed ½", "Expected `--seed` to be a whole number."),
+        ("explain x.png --device tpu", "Expected `--device` to be one of auto, cpu, cuda, but got 'tpu'."),
+        ("explain x.png --methd rise", "No such option: --methd. Closest matches: --method"),
+        ("explain x.png --weights", "Option `--weights` requires an argument."),
+        ("explain x.png --weights=", "Expected no empty values, but got one after `--weights`."),
+        ("evaluate data", "Missing option `--output`."),
+        (f"evaluate data --output run --threads {10**6}", "Expected `--threads` in 1..1024, but got 1000000."),
+        (f"evaluate data --output run --workers {10**6}", "Expected `--workers` in 0..256, but got 1000000."),
+        ("evaluate data --output run --images 0", "Expected `--images` to be at least 1."),
+        ("evaluate data --output run --images 1.5", "Expected `--images` to be a whole number."),
+        (
+            "evaluate data --output run --target lable",
+            "Expected `--target` to be one of predicted, label, but got 'lable'. Closest matches: label.",
+        ),
+        ("evaluate data --output run --data-format fodler", "but got 'fodler'. Closest matches: folder."),
+        ("report", "Missing argument 'RUN'."),
+        ("explian", "No such command 'explian'. Did you mean 'explain'?"),
+        ("demo x", "Got unexpected extra argument(s) (x)"),
     ],
 )
-def test_wrong_usage_ends_with_status_2(arguments: list[str]) -> None:
-    assert invoke(*arguments).exit_code == 2
+def test_wrong_usage_is_one_line_and_status_2(arguments: str, message: str) -> None:
+    result = invoke(*arguments.split())
+    assert (result.exit_code, result.stdout, result.stderr.count("\n")) == (2, "", 1)
+    assert result.stderr.startswith("Error: ")
+    assert message in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "place"),
+    [
+        (["explain", ""], "explain"),
+        (["explain", "x.png", "--weights", ""], "--weights"),
+        (["evaluate", "", "--output", "run"], "evaluate"),
+        (["evaluate", "data", "--output", ""], "--output"),
+        (["report", ""], "report"),
+        (["demo", "--output", ""], "--output"),
+    ],
+)
+def test_empty_values_are_wrong_usage(arguments: list[str], place: str) -> None:
+    """An empty path would be the current directory."""
+    result = invoke(*arguments)
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert result.stderr.startswith(f"Error: Expected no empty values, but got one after `{place}`.")
+
+
+def test_the_largest_values_are_accepted() -> None:
+    options = ("--seed", str(2**63 - 1), "--n-masks", "1000000", "--perturbations-per-eval", "1000000")
+    assert "there is no file 'nowhere.png'" in invoke("explain", "nowhere.png", *options).stderr
+    options = ("--threads", "1024", "--workers", "256", "--images", HUGE, "--gallery", HUGE)
+    result = invoke("evaluate", "nowhere", "--output", "run", *options)
+    assert "'nowhere' does not exist" in result.stderr

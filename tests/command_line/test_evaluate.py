@@ -87,7 +87,10 @@ def test_unreadable_images_end_with_status_1_and_the_rest_is_done(folder: Path) 
             ["data", "--output", "data"],
             "`--output` to be new, empty or the folder of a run, but 'data' contains 'blue'",
         ),
-        (["data", "--output", "data/red/000.png/run"], "Not a directory"),
+        (["data", "--output", "data/red/000.png/run"], "Expected `--output` to be a folder, but "),
+        (["data", "--output", "data/red/000.png"], "data/red/000.png' is a file"),
+        (["data", "--method", "scorecam"], "but got 'scorecam'. Closest matches: score_cam."),
+        (["data", "--metric", "average-drop"], "but got 'average-drop'. Closest matches: average_drop"),
         (["data", "--device", "cuda"], "Expected `--device` to be cpu or auto, since PyTorch finds no CUDA device"),
     ],
 )
@@ -104,12 +107,54 @@ def test_bad_input_is_one_line_and_status_2(
     assert sorted(folder.rglob("*")) == before
 
 
-@pytest.mark.usefixtures("folder")
-@pytest.mark.parametrize("option", ["--method", "--metric"])
-def test_a_misspelled_name_is_reported_before_the_model_is_loaded(option: str) -> None:
+@pytest.mark.parametrize(
+    ("option", "value", "message"),
+    [
+        ("--method", "magic", "Expected each of `--method` to be one of "),
+        ("--metric", "magic", "Expected each of `--metric` to be one of "),
+        ("--output", "file", "Expected `--output` to be a folder"),
+        ("--classes", "nowhere.csv", "Expected a CSV file"),
+    ],
+)
+def test_a_wrong_option_is_reported_before_the_model_is_loaded(
+    option: str, value: str, message: str, folder: Path
+) -> None:
+    (folder / "file").touch()
     failing = ("--model", "tests.support.colour_classifier:failing")
-    result = evaluate("data", "--output", "run", *failing, option, "magic")
-    assert result.output.startswith(f"Error: Expected each of `{option}` to be one of ")
+    result = evaluate("data", "--output", "run", *failing, option, value)
+    assert result.output.startswith(f"Error: {message}")
+
+
+@pytest.mark.usefixtures("folder")
+@pytest.mark.parametrize(
+    ("variables", "message"),
+    [
+        ({"RANK": "x"}, "RANK to be a number in 0..1, but got 'x'"),
+        ({"RANK": "2"}, "RANK to be a number in 0..1, but got '2'"),
+        ({"RANK": "-1"}, "RANK to be a number in 0..1, but got '-1'"),
+        ({"WORLD_SIZE": "0"}, "WORLD_SIZE to be a number at least 1, but got '0'"),
+        ({"WORLD_SIZE": "9" * 23}, "WORLD_SIZE to be a number at least 1, but got '99"),
+        ({"LOCAL_RANK": "gpu"}, "LOCAL_RANK to be a number at least 0, but got 'gpu'"),
+        ({"MASTER_PORT": "http"}, "MASTER_PORT to be a number in 1..65535, but got 'http'"),
+        ({"MASTER_ADDR": ""}, "MASTER_ADDR to name a host, but it is empty"),
+    ],
+    ids=str,
+)
+def test_malformed_variables_of_torchrun_are_reported_before_the_model_is_loaded(
+    variables: dict[str, str], message: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    valid = {"RANK": "0", "WORLD_SIZE": "2", "LOCAL_RANK": "0", "MASTER_ADDR": "localhost", "MASTER_PORT": "29500"}
+    for name, value in (valid | variables).items():
+        monkeypatch.setenv(name, value)
+    result = evaluate("data", "--output", "run", "--model", "tests.support.colour_classifier:failing")
+    assert (result.exit_code, result.stderr.count("\n")) == (2, 1)
+    assert result.stderr.startswith(f"Error: Expected the environment variable {message}")
+
+
+def test_one_variable_of_torchrun_alone_does_not_count(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RANK", "x")
+    assert evaluate("data", "--output", "run", *QUICK, "--images", "1").exit_code == 0
+    assert len(read_records(folder / "run")) == 1
 
 
 def test_an_interrupted_run_says_how_to_resume(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,6 +13,7 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from PIL import Image
 
+from captum_scorecam.command_line import explain
 from tests.support import colour_classifier
 from tests.support.command_line import COLOURS, help_of, invoke, options_of, panels_of, rows_of
 
@@ -96,6 +97,23 @@ def test_columns_follow_the_order_of_the_methods(figures: list[Figure]) -> None:
     assert np.abs(reseeded[2] - of_red[1]).mean() > 5
 
 
+def test_mask_iterations_are_used() -> None:
+    result = invoke("explain", "colours.png", *COLOURS, *options_of("mask"), "--mask-iterations", "7", "--no-compare")
+    assert [row[:4] for row in rows_of(result.output)] == [
+        ["colours.png", "red (0)", "Mask", "7"],
+        ["predicted, 93.6%"],
+    ]
+
+
+def test_the_picture_is_written_before_the_table_is_printed(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> None:
+        raise OSError("no terminal")
+
+    monkeypatch.setattr(explain, "print_explanations", fail)
+    assert invoke("explain", "colours.png", *COLOURS).exit_code == 2
+    assert (folder / "scorecam.png").exists()
+
+
 def test_rise_and_mask_need_no_layer(figures: list[Figure]) -> None:
     command = ["explain", "colours.png", "--model", "tests.support.colour_classifier:without_maps", "--n-masks", "20"]
     result = invoke(*command, *options_of("rise"))
@@ -158,6 +176,7 @@ def test_target_layer_weights_and_chunk_size_are_used(folder: Path) -> None:
     [
         (["none.png"], "there is no file 'none.png'"),
         (["text.png"], "'text.png' can't be read as one"),
+        (["."], "Expected `IMAGE` to be image files, but '.' is a folder: name its files"),
         (["colours.png", "none.png"], "there is no file 'none.png'"),
         (["colours.png"] * 51, "at most 50 images for one picture, but got 51"),
         (["colours.png", "--model", "vgg17"], "or package.module:factory, but got 'vgg17'. Closest matches: vgg1"),
@@ -183,12 +202,15 @@ def test_target_layer_weights_and_chunk_size_are_used(folder: Path) -> None:
             ["colours.png", "--method", "rise", "--method", "smooth_grad"],
             "of `--method` to be one of grad_cam, grad_cam_plus_plus, score_cam, rise, mask, but got 'smooth_grad'",
         ),
+        (["colours.png", "--method", "scorecam"], "but got 'scorecam'. Closest matches: score_cam."),
+        (["colours.png", "--method", "GradCAM"], "but got 'GradCAM'. Closest matches: grad_cam"),
+        (["colours.png", "--target", "9" * 23], "matches none"),
         (
             ["colours.png", "--device", "cuda"],
             "`--device` to be cpu or auto, since PyTorch finds no CUDA device",
         ),
         (["colours.png", "--output", "nowhere/out.png"], "Expected `--output` to be in a folder that exists"),
-        (["colours.png", "--output", "colours.png"], "Expected `--output` to be another file than the images"),
+        (["colours.png", "--output", "./colours.png"], "Expected `--output` to be another file than the images"),
         (["colours.png", "--output", "out.pdf"], "Expected `--output` to end in .png"),
     ],
 )
@@ -208,5 +230,8 @@ def test_bad_input_is_one_line_and_status_2(
 
 def test_help_names_every_option() -> None:
     text = help_of("explain", columns=200)
-    options = "model weights layer target compare no-compare method n-masks seed output perturbations-per-eval device"
+    options = (
+        "model weights layer target compare no-compare method n-masks mask-iterations seed output "
+        "perturbations-per-eval device"
+    )
     assert [option for option in options.split() if f"--{option}" not in text] == []

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
+import signal
 import warnings
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import pytest
 import typer
@@ -20,7 +23,7 @@ from tests.support.tiny_classifier import write_folder
 TINY = ("--output", "run", "--model", "tests.support.tiny_classifier:tiny")
 
 
-def run(body: Callable[[], None], if_interrupted: str = "Interrupted.") -> Result:
+def run(body: Callable[[], None], if_stopped: str = "Start again.") -> Result:
     """Runs a command with an argument and options of several kinds."""
     app = typer.Typer()
 
@@ -31,7 +34,7 @@ def run(body: Callable[[], None], if_interrupted: str = "Interrupted.") -> Resul
         method: str = "",  # noqa: ARG001
         n_masks: Annotated[int, typer.Option("--n-masks", "-n")] = 1,  # noqa: ARG001
     ) -> None:
-        with plain_messages(context, if_interrupted):
+        with plain_messages(context, if_stopped):
             body()
 
     return CliRunner().invoke(app, ["here"])
@@ -70,13 +73,46 @@ def test_parameters_become_options_in_errors_and_warnings(text: str, line: str) 
         (ModuleNotFoundError("no module"), 2, "Error: no module"),
         (RuntimeError("broken"), 1, "Error: RuntimeError: broken"),
         (KeyError("two\nlines"), 1, "Error: KeyError: 'two\\nlines'"),
-        (KeyboardInterrupt(), 130, "Start again."),
+        (KeyboardInterrupt(), 130, "Interrupted. Start again."),
     ],
     ids=lambda value: type(value).__name__,
 )
 def test_the_exit_status_tells_bad_input_from_other_errors(error: BaseException, status: int, line: str) -> None:
-    result = run(raising(error), "Start again.")
+    result = run(raising(error))
     assert (result.exit_code, result.stdout, result.stderr) == (status, "", f"{line}\n")
+
+
+def test_sigterm_stops_the_command_in_the_same_way() -> None:
+    before = signal.getsignal(signal.SIGTERM)
+    result = run(lambda: signal.raise_signal(signal.SIGTERM))
+    assert (result.exit_code, result.stdout, result.stderr) == (143, "", "Terminated. Start again.\n")
+    assert signal.getsignal(signal.SIGTERM) is before
+
+
+def test_an_image_that_fails_does_not_swallow_sigterm() -> None:
+    """An evaluation records any `Exception` of an image and goes on."""
+
+    def body() -> None:
+        with contextlib.suppress(Exception):
+            signal.raise_signal(signal.SIGTERM)
+
+    assert run(body).exit_code == 143
+
+
+@pytest.mark.parametrize("handler", [signal.SIG_IGN, lambda *_: None], ids=["ignored", "handled"])
+def test_sigterm_stays_with_a_program_that_handles_or_ignores_it(handler: Any) -> None:
+    before = signal.signal(signal.SIGTERM, handler)
+    try:
+        assert run(lambda: signal.raise_signal(signal.SIGTERM)).exit_code == 0
+        assert signal.getsignal(signal.SIGTERM) is handler
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def test_messages_work_in_other_threads() -> None:
+    with ThreadPoolExecutor(1) as threads:
+        result = threads.submit(run, raising(ValueError("bad"))).result()
+    assert (result.exit_code, result.stderr) == (2, "Error: bad\n")
 
 
 def test_a_repeated_warning_is_printed_once() -> None:

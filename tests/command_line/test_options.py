@@ -1,11 +1,14 @@
-"""The classifier that options select: its device and its random weights."""
+"""The classifier that options select, and checks of where commands write."""
 
 from __future__ import annotations
+
+import os
+from pathlib import Path
 
 import pytest
 import torch
 
-from captum_scorecam.command_line.options import load_on_device
+from captum_scorecam.command_line.options import check_run_folder, check_writable, load_on_device
 
 
 def test_random_weights_follow_the_seed_and_leave_the_generator_alone() -> None:
@@ -32,3 +35,56 @@ def test_cuda_needs_a_cuda_device(monkeypatch: pytest.MonkeyPatch) -> None:
         load_on_device("tests.support.colour_classifier:with_names", device="cuda")
     classifier = load_on_device("tests.support.colour_classifier:with_names")
     assert next(classifier.model.parameters()).device == torch.device("cpu")
+
+
+def test_new_and_old_files_are_good_outputs(tmp_path: Path) -> None:
+    check_writable(tmp_path / "new.PNG", ".png")
+    (tmp_path / "old.htm").touch()
+    check_writable(tmp_path / "old.htm", ".html", ".htm")
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("out.jpg", "Expected `output` to end in .png"),
+        ("nowhere/out.png", "in a folder that exists, but there is no .*nowhere"),
+        ("image.png/out.png", "in a folder that exists"),
+        ("folder.png", "to be a new or a writable file"),
+    ],
+)
+def test_a_bad_output_is_an_error(name: str, message: str, tmp_path: Path) -> None:
+    (tmp_path / "folder.png").mkdir()
+    (tmp_path / "image.png").touch()
+    with pytest.raises(ValueError, match=message):
+        check_writable(tmp_path / name, ".png")
+
+
+@pytest.mark.parametrize(("refused", "message"), [("folder", "a writable folder"), ("out.png", "a writable file")])
+def test_an_output_without_permission_is_an_error(
+    refused: str, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    (folder / "out.png").touch()
+    access = os.access
+    monkeypatch.setattr(os, "access", lambda path, mode: Path(path).name != refused and access(path, mode))
+    with pytest.raises(ValueError, match=message):
+        check_writable(folder / "out.png", ".png")
+
+
+def test_the_folder_of_a_run_may_be_new_with_its_parents(tmp_path: Path) -> None:
+    for name in ("", "run", "runs/of/today"):
+        check_run_folder(tmp_path / name)
+
+
+@pytest.mark.parametrize("name", ["file", "file/run", "file/runs/today"])
+def test_the_folder_of_a_run_is_no_file(name: str, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(ValueError, match=r"Expected `output` to be a folder, but '.*file' is a file"):
+        check_run_folder(tmp_path / name)
+
+
+def test_the_folder_of_a_run_is_writable(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "access", lambda *_: False)
+    with pytest.raises(ValueError, match="Expected `output` to be in a writable folder"):
+        check_run_folder(tmp_path / "runs" / "today")

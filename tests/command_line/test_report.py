@@ -33,17 +33,21 @@ def test_output_and_reference_are_used(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["nowhere"], "Expected the folder of a run, but 'nowhere' contains no configuration.json"),
+        (["../nowhere"], "Expected `RUN` to be the folder of a run, but there is no folder '../nowhere'"),
+        (["file"], "Expected `RUN` to be the folder of a run, but there is no folder 'file'"),
+        (["."], "Expected the folder of a run, but '.' contains no configuration.json"),
+        (["run", "--output", "folder.html"], "Expected `--output` to be a new or a writable file"),
         (
             ["run", "--reference", "magic"],
             "Expected `--reference` to be one of grad_cam, score_cam, rise, but",
         ),
-        (["run", "--output", "page.txt"], "Expected `--output` to end in .html, but got 'page.txt'"),
+        (["run", "--output", "page.txt"], "Expected `--output` to end in .html, but got "),
         (["run", "--plugin", "nowhere"], "Expected `--plugin` nowhere to be a module, but importing it raised"),
     ],
 )
-@pytest.mark.usefixtures("folder")
-def test_bad_input_is_one_line_and_status_2(arguments: list[str], message: str) -> None:
+def test_bad_input_is_one_line_and_status_2(arguments: list[str], message: str, folder: Path) -> None:
+    (folder / "file").touch()
+    (folder / "folder.html").mkdir()
     result = invoke("report", *arguments)
     assert result.exit_code == 2
     assert result.stderr.startswith(f"Error: {message}")

@@ -1,0 +1,287 @@
+"""Arguments of the wrong kind: every metric says what it expected and what it got, before any forward pass."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from captum.attr import Attribution
+from torch import Tensor
+
+from captum_scorecam import ScoreCAM
+from captum_scorecam.metrics import (
+    AverageDrop,
+    AverageGain,
+    AverageIncrease,
+    DeletionAUC,
+    EnergyPointingGame,
+    InsertionAUC,
+    PointingGame,
+)
+from captum_scorecam.metrics import functional as F
+from tests.support.small_net import Net, images
+
+N, BOXES = 2, [torch.tensor([[0, 0, 2, 2]])] * 2
+MAPS = torch.rand(N, 1, 12, 10, generator=torch.Generator().manual_seed(0))
+SCORES = torch.tensor([0.25, 0.75])
+CURVES = torch.tensor([[0.25, 0.5], [0.5, 1.0]])
+NET = Net()
+CAM = ScoreCAM(NET, NET.relu)
+
+
+@pytest.fixture(autouse=True)
+def _no_forward() -> Any:
+    NET.forwards = 0
+    yield
+    assert NET.forwards == 0
+
+
+# A name → a call with one argument left open, the argument's name, a right value, and what is expected of it.
+TENSORS: dict[str, tuple[Callable[[Any], object], str, Tensor]] = {
+    "masked_input_scores": (lambda maps: F.masked_input_scores(NET, images(), maps, 0), "attributions", MAPS),
+    "insertion": (lambda maps: F.insertion(NET, images(), maps, 0), "attributions", MAPS),
+    "deletion": (lambda maps: F.deletion(NET, images(), maps, 0), "attributions", MAPS),
+    "energy_pointing_game": (lambda maps: F.energy_pointing_game(maps, BOXES), "attributions", MAPS),
+    "pointing_game": (lambda maps: F.pointing_game(maps, BOXES), "attributions", MAPS),
+    "EnergyPointingGame": (lambda maps: EnergyPointingGame().update(maps, BOXES), "attributions", MAPS),
+    "PointingGame": (lambda maps: PointingGame().update(maps, BOXES), "attributions", MAPS),
+    "average_drop, before": (lambda scores: F.average_drop(scores, SCORES), "original_scores", SCORES),
+    "average_drop, after": (lambda scores: F.average_drop(SCORES, scores), "masked_scores", SCORES),
+    "average_increase": (lambda scores: F.average_increase(scores, SCORES), "original_scores", SCORES),
+    "average_gain": (lambda scores: F.average_gain(SCORES, scores), "masked_scores", SCORES),
+    "AverageDrop": (lambda scores: AverageDrop().update(scores, SCORES), "original_scores", SCORES),
+    "AverageIncrease": (lambda scores: AverageIncrease().update(SCORES, scores), "masked_scores", SCORES),
+    "AverageGain": (lambda scores: AverageGain().update(scores, SCORES), "original_scores", SCORES),
+    "InsertionAUC": (lambda scores: InsertionAUC().update(torch.tensor([0.0, 1.0]), scores), "scores", CURVES),
+    "DeletionAUC": (lambda fractions: DeletionAUC().update(fractions, CURVES), "fractions", torch.tensor([0.0, 1.0])),
+}
+NO_TENSORS: dict[str, tuple[Callable[[Tensor], Any], str]] = {
+    "array": (lambda value: value.numpy(), "but got ndarray; use torch.from_numpy."),
+    "list": (lambda value: value.tolist(), "but got list."),
+    "number": (lambda _: 0.5, "but got float."),
+    "none": (lambda _: None, "but got NoneType."),
+    "string": (lambda _: "maps", "but got str."),
+}
+OTHER_NUMBERS = {
+    "int64": torch.int64,
+    "uint8": torch.uint8,
+    "bool": torch.bool,
+    "complex64": torch.complex64,
+}
+
+
+@pytest.mark.parametrize("metric", TENSORS)
+@pytest.mark.parametrize("kind", NO_TENSORS)
+def test_tensors_only(metric: str, kind: str) -> None:
+    call, name, right = TENSORS[metric]
+    convert, got = NO_TENSORS[kind]
+    with pytest.raises(TypeError, match=f"^Expected `{name}` to be a tensor .*{re.escape(got)}$"):
+        call(convert(right))
+
+
+@pytest.mark.parametrize("metric", TENSORS)
+@pytest.mark.parametrize("dtype", OTHER_NUMBERS)
+def test_floating_point_only(metric: str, dtype: str) -> None:
+    call, name, right = TENSORS[metric]
+    with pytest.raises(TypeError, match=f"^Expected `{name}` to be a floating-point tensor .*but got torch.{dtype}.$"):
+        call(right.to(OTHER_NUMBERS[dtype]))
+
+
+@pytest.mark.parametrize("metric", [name for name in TENSORS if name != "DeletionAUC"])
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
+def test_finite_values_only(metric: str, value: float) -> None:
+    call, name, right = TENSORS[metric]
+    values = right.clone()
+    values[1].flatten()[-1:] = value
+    message = f"^Expected finite `{name}`, but got NaN or Inf for 1 of 2 examples, the first for example 1.$"
+    with pytest.raises(ValueError, match=message):
+        call(values)
+
+
+@pytest.mark.parametrize("metric", TENSORS)
+def test_empty_batches_and_no_batch_dimension(metric: str) -> None:
+    call, _, right = TENSORS[metric]
+    for value in (right[:0], right[0]):
+        with pytest.raises(ValueError, match=r"^Expected .*but got .*\d"):
+            call(value)
+
+
+@pytest.mark.parametrize("metric", [name for name in TENSORS if name != "InsertionAUC"])
+def test_other_numbers_of_examples(metric: str) -> None:
+    call, _, right = TENSORS[metric]
+    for value in (right[:1], torch.cat([right, right])):
+        with pytest.raises(ValueError, match=r"^Expected .*but got .*\d"):
+            call(value)
+
+
+@pytest.mark.parametrize("metric", ["masked_input_scores", "insertion", "deletion"])
+@pytest.mark.parametrize(
+    ("size", "got"), [((13, 10), (2, 1, 13, 10)), ((12, 11), (2, 1, 12, 11)), ((0, 10), (2, 1, 0, 10))]
+)
+def test_maps_larger_than_the_input_or_empty(metric: str, size: tuple[int, int], got: tuple[int, ...]) -> None:
+    message = f"not larger than the input (2, 3, 12, 10), but got shape {got}"
+    with pytest.raises(ValueError, match=re.escape(message)):
+        TENSORS[metric][0](torch.ones(N, 1, *size))
+
+
+# --- The other arguments of metrics that run a model ------------------------------------------------------------------
+
+
+class OfNumber(Attribution):
+    def attribute(self, inputs: Tensor, target: Any = None) -> Tensor:  # noqa: ARG002
+        return inputs
+
+
+def explain(x: Tensor) -> Tensor:
+    maps: Tensor = CAM.attribute(x, 0)
+    return maps
+
+
+ARRAY_PART = (images(), images().numpy())
+NO_INPUTS = "Expected `inputs` to be a tensor or a tuple of tensors, but got "
+PIXEL_METRICS = {name: getattr(F, name) for name in ("masked_input_scores", "insertion", "deletion")}
+CAPTUM_METRICS = {name: getattr(F, name) for name in ("infidelity", "sensitivity_max")}
+RANDOMIZATION = F.cascading_parameter_randomization
+
+BAD_CALLS: list[tuple[Callable[[], object], type[Exception], str]] = [
+    *(
+        (call, error, message)
+        for f in PIXEL_METRICS.values()
+        for call, error, message in [
+            (lambda f=f: f(3, images(), MAPS, 0), TypeError, "Expected `forward_func` to be callable, but got int."),
+            (lambda f=f: f(None, images(), MAPS, 0), TypeError, "`forward_func` to be callable, but got NoneType."),
+            (lambda f=f: f(NET, images().numpy(), MAPS, 0), TypeError, f"{NO_INPUTS}ndarray; use torch.from_numpy."),
+            (lambda f=f: f(NET, [images()], MAPS, 0), TypeError, f"{NO_INPUTS}list."),
+            (lambda f=f: f(NET, (), MAPS, 0), TypeError, f"{NO_INPUTS}tuple."),
+            (lambda f=f: f(NET, ARRAY_PART, MAPS, 0), TypeError, f"{NO_INPUTS}a tuple with ndarray; use torch"),
+            (
+                lambda f=f: f(NET, images(), (MAPS.numpy(),), 0),
+                TypeError,
+                "Expected `attributions` to be a tensor or a tuple of tensors, but got a tuple with ndarray",
+            ),
+            (
+                lambda f=f: f(NET, images().numpy(), MAPS, 0, baselines=torch.zeros_like),
+                TypeError,
+                f"{NO_INPUTS}ndarray",
+            ),
+            (lambda f=f: f(NET, images()[:0], MAPS[:0], 0), ValueError, "the same non-zero number of examples"),
+        ]
+    ),
+    *(
+        (call, error, message)
+        for f in CAPTUM_METRICS.values()
+        for call, error, message in [
+            (lambda f=f: f(NET, images(), 0), TypeError, "Expected `attribution` to be an Attribution, but got Net."),
+            (lambda f=f: f(CAM.attribute, images(), 0), TypeError, "to be an Attribution, but got method."),
+            (
+                lambda f=f: f(OfNumber(3), images(), 0),
+                TypeError,
+                "Expected `attribution.forward_func` to be callable, but got int.",
+            ),
+            (lambda f=f: f(CAM, images().numpy(), 0), TypeError, f"{NO_INPUTS}ndarray; use torch.from_numpy."),
+            (lambda f=f: f(CAM, images().tolist(), 0), TypeError, f"{NO_INPUTS}list."),
+            (lambda f=f: f(CAM, ARRAY_PART, 0), TypeError, f"{NO_INPUTS}a tuple with ndarray"),
+            (
+                lambda f=f: f(CAM, images().to(torch.uint8), 0),
+                TypeError,
+                "Expected `inputs` to be a floating-point tensor of N examples, but got torch.uint8.",
+            ),
+            (
+                lambda f=f: f(CAM, images() / 0, 0),
+                ValueError,
+                "Expected finite `inputs`, but got NaN or Inf for 2 of 2 examples",
+            ),
+            (
+                lambda f=f: f(CAM, images()[:0], 0),
+                ValueError,
+                "Expected `inputs` with the same non-zero number of examples, but got shapes [(0, 3, 12, 10)].",
+            ),
+            (
+                lambda f=f: f(CAM, (images(), images()[:1]), 0),
+                ValueError,
+                "number of examples, but got shapes [(2, 3, 12, 10), (1, 3, 12, 10)].",
+            ),
+            (
+                lambda f=f: f(CAM, images(), 0, generator=7),
+                TypeError,
+                "Expected `generator` to be None or a torch.Generator, but got int.",
+            ),
+            *(
+                (
+                    lambda f=f, target=target: f(CAM, images(), target),
+                    TypeError,
+                    "Expected `target` to hold class indices as integers",
+                )
+                for target in (True, torch.tensor([True, False]), torch.tensor([0.0, 1.0]))
+            ),
+        ]
+    ),
+    (
+        lambda: F.infidelity(CAM, images(), 0, perturb_func=0.1),  # type: ignore[arg-type]
+        TypeError,
+        "Expected `perturb_func` to be callable, but got float.",
+    ),
+    (
+        lambda: F.infidelity(CAM, images(), 0, normalize="no"),  # type: ignore[arg-type]
+        TypeError,
+        "Expected `normalize` to be True or False, but got 'no'.",
+    ),
+    (
+        lambda: RANDOMIZATION(NET.forward, explain, images()),  # type: ignore[arg-type]
+        TypeError,
+        "Expected `model` to be a module, but got method.",
+    ),
+    (
+        lambda: RANDOMIZATION(NET, MAPS, images()),  # type: ignore[arg-type]
+        TypeError,
+        "Expected `explain` to be callable, but got Tensor.",
+    ),
+    (
+        lambda: RANDOMIZATION(NET, explain, images(), generator=0),  # type: ignore[arg-type]
+        TypeError,
+        "Expected `generator` to be None or a torch.Generator, but got int.",
+    ),
+    (
+        lambda: RANDOMIZATION(NET, explain, images(), layers="conv"),
+        TypeError,
+        "Expected `layers` to be a sequence of names, but got 'conv'.",
+    ),
+    (
+        lambda: RANDOMIZATION(NET, explain, images(), layers=2),  # type: ignore[arg-type]
+        TypeError,
+        "Expected `layers` to be a sequence of names, but got 2.",
+    ),
+    (
+        lambda: RANDOMIZATION(NET, explain, images(), layers=[NET.conv]),  # type: ignore[list-item]
+        ValueError,
+        "Expected `layers` to be names of modules of the model, but got Conv2d(",
+    ),
+    (
+        lambda: F.average_drop(SCORES, SCORES, relative="yes"),  # type: ignore[arg-type]
+        TypeError,
+        "Expected `relative` to be True or False, but got 'yes'.",
+    ),
+    (lambda: AverageDrop(SCORES), TypeError, "Expected `relative` to be True or False, but got tensor("),  # type: ignore[arg-type]
+]
+
+
+@pytest.mark.parametrize(("call", "error", "message"), BAD_CALLS)
+def test_bad_arguments(call: Callable[[], object], error: type[Exception], message: str) -> None:
+    with pytest.raises(error, match=re.escape(message)):
+        call()
+
+
+@pytest.mark.parametrize(
+    ("maps", "got"),
+    [
+        (lambda x: x.numpy(), "but got ndarray; use torch.from_numpy."),
+        (lambda x: (x,), "but got tuple."),
+        (lambda x: x > 0, "but got torch.bool."),
+    ],
+)
+def test_what_explain_returns(maps: Callable[[Tensor], Any], got: str) -> None:
+    with pytest.raises(TypeError, match=rf"Expected what `explain` returns to be .* N×C×spatial, {re.escape(got)}"):
+        next(RANDOMIZATION(NET, maps, images()))
