@@ -7,11 +7,11 @@ from typing import Any
 
 from torch import Tensor
 
+from captum_scorecam._messages import check_at_least
 from captum_scorecam.metrics.example_mean import ExampleMean
 from captum_scorecam.metrics.functional.energy_pointing_game import (
     _energy_pointing_game_update,
     _pointing_game_update,
-    check_tolerance,
 )
 
 
@@ -45,13 +45,14 @@ class PointingGame(ExampleMean):
         **kwargs: Arguments of ``torchmetrics.Metric``.
 
     Raises:
+        TypeError: If `tolerance` is not a number.
         ValueError: If `tolerance` is negative or not finite.
     """
 
     higher_is_better = True
 
     def __init__(self, tolerance: float = 15, **kwargs: Any) -> None:
-        check_tolerance(tolerance)
+        check_at_least("tolerance", tolerance, 0)
         # A persistent state becomes a buffer, whose name must not contain a dot.
         super().__init__(f"hits_within_{tolerance}".replace(".", "_"), **kwargs)
         self.tolerance = tolerance

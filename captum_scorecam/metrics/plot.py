@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
 from captum_scorecam._palette import curve_style
+from captum_scorecam.metrics.functional.arguments import type_of
 from captum_scorecam.metrics.functional.insertion_deletion import PerturbationCurve
 
 if TYPE_CHECKING:
@@ -52,12 +53,16 @@ def plot_curves(
         Figure: The figure of the axes.
 
     Raises:
-        ValueError: If there is no curve, or some curves are over numbers and others over names.
+        TypeError: If `curves` is no mapping, or a curve has no points.
+        ValueError: If there is no curve, a curve has not as many ``x`` as ``y``, or some curves are over numbers and
+            others over names.
     """
+    if not isinstance(curves, Mapping):
+        raise TypeError(f"Expected `curves` to be a mapping of names to curves, but got {type_of(curves)}.")
     if not curves:
         raise ValueError("Expected at least one curve, but got none.")
     axes = _new_axes(len(curves)) if axes is None else axes
-    points = [_points(curve) for curve in curves.values()]
+    points = [_points(name, curve) for name, curve in curves.items()]
     names = _names([x for x, _ in points])
     place: dict[float | str, int] = {name: number for number, name in enumerate(names)}
     lines = []
@@ -80,9 +85,15 @@ def plot_curves(
     return figure
 
 
-def _points(curve: PerturbationCurve | CurvePoints) -> tuple[Sequence[float | str], Sequence[float]]:
+def _points(name: str, curve: PerturbationCurve | CurvePoints) -> tuple[Sequence[float | str], Sequence[float]]:
     if isinstance(curve, PerturbationCurve):
         return curve.fractions.tolist(), curve.scores.mean(0).tolist()
+    if not (hasattr(curve, "x") and hasattr(curve, "y")):
+        raise TypeError(f"Expected `curves` to hold curves with `x` and `y`, but got {type_of(curve)} for {name!r}.")
+    if len(curve.x) != len(curve.y):
+        raise ValueError(
+            f"Expected `curves` with as many `x` as `y`, but got {len(curve.x)} and {len(curve.y)} for {name!r}."
+        )
     return curve.x, curve.y
 
 

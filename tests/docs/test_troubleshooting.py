@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 import torch
-from captum.attr import LayerActivation
+from captum.attr import LayerActivation, Saliency
 from torch import Tensor, nn
 
 from captum_scorecam import RISE, InputSpaceAttribution, MeaningfulPerturbation, ScoreCAM, vit_activation_maps
@@ -159,10 +159,17 @@ CALLS: dict[str, Callable[[], object]] = {
     "Expected a `keep_fraction`": lambda: F.masked_input_scores(
         Net(), images(), images(), 0, mask="binary", keep_fraction=None
     ),
-    "Expected every region": lambda: F.pointing_game(torch.rand(1, 1, 4, 4), [torch.tensor([[8, 8, 9, 9]])]),
+    "Expected `attributions` to be finite": lambda: F.pointing_game(torch.zeros(1, 1, 4, 4) / 0, [torch.ones(1, 4)]),
+    "Expected `attributions` to be a floating": lambda: F.insertion(Net(), images(), images().long(), 0),
+    "Expected finite scores of the perturbed": lambda: F.infidelity(
+        Saliency(Net()), images().requires_grad_(), 0, perturb_func=lambda x: (x, x / 0)
+    ),
+    "Expected `regions` to be": lambda: F.pointing_game(torch.rand(2, 1, 4, 4), [torch.ones(1, 4)]),
+    "Expected every region": lambda: F.pointing_game(torch.rand(1, 1, 4, 4), [torch.empty(0, 4)]),
     "Expected boxes of shape": lambda: F.pointing_game(torch.rand(1, 1, 4, 4), [torch.tensor([0, 0, 1, 1])]),
     "Expected finite boxes": lambda: F.pointing_game(torch.rand(1, 1, 9, 9), [torch.tensor([[5, 5, 2, 2]])]),
-    "Expected arguments of": lambda: F.infidelity(ScoreCAM(Net(), Net().relu), images(), 0, score="probability"),
+    "Expected boxes in pixels": lambda: F.pointing_game(torch.rand(1, 1, 9, 9), [torch.rand(1, 4)]),
+    "Expected boxes within": lambda: F.pointing_game(torch.rand(1, 1, 7, 7), [torch.tensor([[30, 40, 120, 160]])]),
     "Expected curves with": lambda: plot_curves(
         {"insertion": SimpleNamespace(x=[0.0], y=[1.0]), "layers": SimpleNamespace(x=["fc"], y=[1.0])}
     ),

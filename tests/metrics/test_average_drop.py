@@ -46,5 +46,5 @@ def test_a_collection_keeps_metrics_apart() -> None:
 
 @pytest.mark.parametrize("metric", METRICS)
 def test_scores_must_be_finite(metric: type[Metric]) -> None:
-    with pytest.raises(ValueError, match="Expected finite scores, but got NaN or Inf"):
+    with pytest.raises(ValueError, match="Expected `original_scores` to be finite, but got NaN or Inf"):
         metric().update(torch.tensor([float("nan")]), torch.tensor([0.5]))

@@ -27,9 +27,3 @@ def test_a_collection_keeps_metrics_apart() -> None:
     metrics.update(maps, [torch.tensor([[2, 1, 3, 2]])])
     metrics.update(maps, [torch.tensor([[3, 1, 4, 2]])])
     assert {name: value.item() for name, value in metrics.compute().items()} == {"energy": 0.5, "hit": 0.5, "near": 1}
-
-
-@pytest.mark.parametrize("tolerance", [-1, float("nan"), float("inf")])
-def test_tolerance_out_of_range(tolerance: float) -> None:
-    with pytest.raises(ValueError, match=f"Expected `tolerance` to be finite and at least 0, but got {tolerance}"):
-        PointingGame(tolerance)

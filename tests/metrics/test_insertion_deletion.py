@@ -35,15 +35,20 @@ def test_perfect_and_worst_explanation(make: type[Metric], curve: Any, maps: Ten
 @pytest.mark.parametrize(
     ("fractions", "scores", "message"),
     [
-        ([0.0, 1.0], [0.5, 0.5], r"Expected fractions of shape S and scores of shape N×S, but got \(2,\) and \(2,\)"),
+        (
+            [0.0, 1.0],
+            [0.5, 0.5],
+            r"Expected fractions of shape S and scores of shape N×S, .* but got \(2,\) and \(2,\)",
+        ),
         ([0.0, 0.5, 1.0], [[0.5, 0.5]], r"but got \(3,\) and \(1, 2\)"),
         ([0.0, 0.5], [[0.5, 0.5]], r"Expected `fractions` to rise from 0 to 1, but got \[0.0, 0.5\]"),
         ([0.1, 1.0], [[0.5, 0.5]], "Expected `fractions` to rise from 0 to 1"),
         ([0.0, 0.7, 0.6, 1.0], [[0.5] * 4], "Expected `fractions` to rise from 0 to 1"),
         ([0.0], [[0.5]], "Expected `fractions` to rise from 0 to 1"),
-        ([0.0, 1.0], [[0.5, float("nan")]], "Expected finite scores, but got NaN or Inf"),
+        ([0.0, 1.0], [[0.5, float("nan")]], "Expected `scores` to be finite, but got NaN or Inf for 1 of 1 examples"),
+        ([0.0, 1.0], torch.empty(0, 2), r"for at least one example, but got \(2,\) and \(0, 2\)"),
     ],
 )
 def test_malformed_curves(metric: type[Metric], fractions: list[float], scores: Any, message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        metric().update(torch.tensor(fractions), torch.tensor(scores))
+        metric().update(torch.tensor(fractions), torch.as_tensor(scores))

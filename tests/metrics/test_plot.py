@@ -53,6 +53,20 @@ def test_the_plot_shows_the_mean_curves_and_their_areas() -> None:
     assert plt.get_fignums() == []
 
 
+@pytest.mark.parametrize(
+    ("wrong", "error", "message"),
+    [
+        (curves()["perfect"], TypeError, "Expected `curves` to be a mapping of names to curves, but got PerturbationC"),
+        ([curves()["perfect"]], TypeError, "Expected `curves` to be a mapping of names to curves, but got list"),
+        ({"a": [0.5, 1.0]}, TypeError, "Expected `curves` to hold curves with `x` and `y`, but got list for 'a'"),
+        ({"a": Points([0.0, 1.0], [1.0])}, ValueError, "with as many `x` as `y`, but got 2 and 1 for 'a'"),
+    ],
+)
+def test_other_objects_are_no_curves(wrong: Any, error: type[Exception], message: str) -> None:
+    with pytest.raises(error, match=message):
+        plot_curves(wrong)
+
+
 def test_a_curve_is_the_mean_over_its_examples() -> None:
     fractions, scores = torch.tensor([0.0, 1.0]), torch.tensor([[0.0, 0.5], [0.5, 1.0]])
     axes = axes_of({"": PerturbationCurve(fractions, scores, torch.tensor([0.25, 0.75]))})

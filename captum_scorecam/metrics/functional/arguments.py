@@ -1,7 +1,4 @@
-"""Checks of metrics' arguments, before any work: what was expected, and what was given.
-
-`what` names the argument in the message, in backticks, such as "`attributions`".
-"""
+"""Checks of metrics' arguments, before any work: what was expected, and what was given."""
 
 from __future__ import annotations
 
@@ -13,15 +10,15 @@ from torch import Tensor
 from captum_scorecam._captum import Tensors
 
 
-def check_tensor(what: str, value: object, shape: str) -> None:
+def check_tensor(name: str, value: object, shape: str) -> None:
     """Raises TypeError if an argument is not a floating-point tensor; `shape` is the expected one, for the message."""
     if not isinstance(value, Tensor):
-        raise TypeError(f"Expected {what} to be a tensor {shape}, but got {type_of(value)}.")
+        raise TypeError(f"Expected `{name}` to be a tensor {shape}, but got {type_of(value)}.")
     if not value.is_floating_point():
-        raise TypeError(f"Expected {what} to be a floating-point tensor {shape}, but got {value.dtype}.")
+        raise TypeError(f"Expected `{name}` to be a floating-point tensor {shape}, but got {value.dtype}.")
 
 
-def as_tensors(what: str, value: object) -> Tensors:
+def as_tensors(name: str, value: object) -> Tensors:
     """Returns a tensor, or a tuple of tensors, as a tuple.
 
     Raises:
@@ -31,31 +28,31 @@ def as_tensors(what: str, value: object) -> Tensors:
     others = [part for part in values if not isinstance(part, Tensor)]
     if others or not values:
         got = f"a tuple with {type_of(others[0])}" if others and isinstance(value, tuple) else type_of(value)
-        raise TypeError(f"Expected {what} to be a tensor or a tuple of tensors, but got {got}.")
+        raise TypeError(f"Expected `{name}` to be a tensor or a tuple of tensors, but got {got}.")
     return values
 
 
-def check_finite(what: str, values: Tensor) -> None:
+def check_finite(name: str, values: Tensor) -> None:
     """Raises ValueError if a tensor N×… is NaN or infinite for an example."""
     per_example = values.flatten(1) if values.dim() > 1 else values.reshape(-1, 1)
     finite = per_example.isfinite().all(1)
     if not finite.all():
         raise ValueError(
-            f"Expected finite {what}, but got NaN or Inf for {int((~finite).sum())} of {len(finite)} examples, "
+            f"Expected `{name}` to be finite, but got NaN or Inf for {int((~finite).sum())} of {len(finite)} examples, "
             f"the first for example {int((~finite).nonzero()[0])}."
         )
 
 
-def check_callable(what: str, value: object) -> None:
+def check_callable(name: str, value: object) -> None:
     """Raises TypeError if an argument can't be called."""
     if not callable(value):
-        raise TypeError(f"Expected {what} to be callable, but got {type_of(value)}.")
+        raise TypeError(f"Expected `{name}` to be callable, but got {type_of(value)}.")
 
 
-def check_flag(what: str, value: object) -> None:
+def check_flag(name: str, value: object) -> None:
     """Raises TypeError if an argument is neither True nor False."""
     if not isinstance(value, bool):
-        raise TypeError(f"Expected {what} to be True or False, but got {reprlib.repr(value)}.")
+        raise TypeError(f"Expected `{name}` to be True or False, but got {reprlib.repr(value)}.")
 
 
 def check_generator(generator: object) -> None:
@@ -66,5 +63,5 @@ def check_generator(generator: object) -> None:
 
 def type_of(value: object) -> str:
     """Returns the name of a value's type, for a message, and how to convert it if it is a NumPy array."""
-    name = type(value).__name__
-    return f"{name}; use torch.from_numpy" if name == "ndarray" else name
+    kind = type(value).__name__
+    return f"{kind}; use torch.from_numpy" if kind == "ndarray" else kind

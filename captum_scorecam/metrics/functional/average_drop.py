@@ -20,14 +20,14 @@ from torch import Tensor
 
 from captum_scorecam._captum import ForwardFunction, TargetType, Tensors
 from captum_scorecam._messages import check_choice, check_fraction
-from captum_scorecam.masking.baselines import BaselineOption, resolve_baselines
+from captum_scorecam.masking.baselines import BaselineOption
 from captum_scorecam.masking.pixel_masks import StoredMasks, pixel_ranks
 from captum_scorecam.masking.scaling import min_max_normalize, varies
+from captum_scorecam.metrics.functional.arguments import check_finite, check_flag, check_tensor
 from captum_scorecam.metrics.functional.example_mean import Reduction, reduce_examples
+from captum_scorecam.metrics.functional.pixel_arguments import forward_and_pixel_values
 from captum_scorecam.metrics.functional.pixel_scores import score_pixel_masks
-from captum_scorecam.metrics.functional.pixel_values import pixel_values
 from captum_scorecam.scoring.class_scores import Score
-from captum_scorecam.scoring.masked_forward import MaskedForward
 
 MaskKind: TypeAlias = Literal["soft", "binary"]
 
@@ -83,13 +83,15 @@ def masked_input_scores(
         MaskedInputScores: `original` and `masked`, shape N each.
 
     Raises:
+        TypeError: If an argument has the wrong type, or an attribution is not a floating-point tensor.
         ValueError: If an option is invalid, an attribution does not match its input, or an attribution or score is not
             finite.
     """
     _check_options(keep_fraction, mask)
-    resolved = resolve_baselines(inputs, baselines)
-    forward = MaskedForward.from_call(forward_func, inputs, [target], additional_forward_args, resolved, score)
-    masks = _masks(pixel_values(attributions, forward.inputs), keep_fraction, mask)
+    forward, values = forward_and_pixel_values(
+        forward_func, inputs, attributions, target, baselines, score, additional_forward_args
+    )
+    masks = _masks(values, keep_fraction, mask)
     # Both versions of an example run through the same kernels, so that equal inputs get equal scores.
     pairs = torch.stack([torch.ones_like(masks), masks], 1).flatten(0, 1)
     examples = torch.arange(len(masks), device=forward.device).repeat_interleave(2)
@@ -112,6 +114,7 @@ def average_drop(
         Tensor: In percent, from 0 to 100 for probabilities. The drop is 0 if Y is 0 and O is not negative.
 
     Raises:
+        TypeError: If scores are not floating-point tensors.
         ValueError: If the shapes differ, there are no examples, a score is not finite, or a relative drop is undefined
             (Y is negative, or Y is 0 and O is negative).
 
@@ -154,6 +157,7 @@ def average_gain(original_scores: Tensor, masked_scores: Tensor, *, reduction: R
 
 
 def _average_drop_update(original_scores: Tensor, masked_scores: Tensor, relative: bool = True) -> Tensor:
+    check_flag("relative", relative)
     original, masked = _checked_scores(original_scores, masked_scores)
     drop = (original - masked).clamp(min=0)
     if not relative:
@@ -182,13 +186,16 @@ def _average_gain_update(original_scores: Tensor, masked_scores: Tensor) -> Tens
 
 
 def _checked_scores(original: Tensor, masked: Tensor) -> tuple[Tensor, Tensor]:
+    scores = {"original_scores": original, "masked_scores": masked}
+    for name, values in scores.items():
+        check_tensor(name, values, "of one score per example")
     if original.shape != masked.shape or original.numel() == 0:
         raise ValueError(
             "Expected original and masked scores of the same shape with at least one example, "
             f"but got shapes {tuple(original.shape)} and {tuple(masked.shape)}."
         )
-    if not (original.isfinite().all() and masked.isfinite().all()):
-        raise ValueError("Expected finite scores, but got NaN or Inf.")
+    for name, values in scores.items():
+        check_finite(name, values)
     return original.detach().double(), masked.detach().double()
 
 

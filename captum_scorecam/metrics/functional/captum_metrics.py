@@ -72,9 +72,9 @@ def infidelity(
             ``attribution.attribute``.
     """
     check_positive("noise_std", noise_std)
-    check_flag("`normalize`", normalize)
+    check_flag("normalize", normalize)
     if perturb_func is not None:
-        check_callable("`perturb_func`", perturb_func)
+        check_callable("perturb_func", perturb_func)
     check_generator(generator)
     rows = _checked_rows(inputs, n_perturb_samples, max_examples_per_batch)
     explain = _explanation_function(attribution, attribute_options)
@@ -90,7 +90,8 @@ def infidelity(
             normalize=normalize,
             **arguments,
         )
-    check_finite("scores of the perturbed inputs", values)
+    if not values.isfinite().all():
+        raise ValueError("Expected finite scores of the perturbed inputs, but got NaN or Inf.")
     return values
 
 
@@ -146,13 +147,13 @@ def _checked_rows(inputs: Tensor | Tensors, n_perturb_samples: int, max_examples
 
     With more rows than that, Captum would warn.
     """
-    tensors = as_tensors("`inputs`", inputs)
+    tensors = as_tensors("inputs", inputs)
     for x in tensors:
-        check_tensor("`inputs`", x, "of N examples")
+        check_tensor("inputs", x, "of N examples")
         if x.dim() == 0 or len(x) == 0 or len(x) != len(tensors[0]):
             shapes = [tuple(t.shape) for t in tensors]
             raise ValueError(f"Expected `inputs` with the same non-zero number of examples, but got shapes {shapes}.")
-        check_finite("`inputs`", x)
+        check_finite("inputs", x)
     check_whole_number("n_perturb_samples", n_perturb_samples, least=1)
     if max_examples_per_batch is None:
         return None
@@ -170,7 +171,7 @@ def _explanation_function(attribution: Attribution, options: dict[str, Any]) -> 
     name = type(attribution).__name__
     if not isinstance(attribution, Attribution):
         raise TypeError(f"Expected `attribution` to be an Attribution, but got {name}.")
-    check_callable("`attribution.forward_func`", attribution.forward_func)
+    check_callable("attribution.forward_func", attribution.forward_func)
     parameters = signature(attribution.attribute).parameters
     if not any(parameter.kind is Parameter.VAR_KEYWORD for parameter in parameters.values()):
         check_no_constructor_options(attribution, attribution.attribute, options)
@@ -183,8 +184,8 @@ def _explanation_function(attribution: Attribution, options: dict[str, Any]) -> 
 
     def explain(*args: Any, **kwargs: Any) -> Tensor | Tensors:
         maps: Tensor | Tensors = shaped.attribute(*args, **{**options, **kwargs})
-        if not all(part.isfinite().all() for part in as_tensors(f"attributions from {name}", maps)):
-            raise ValueError(f"Expected finite attributions from {name}, but got NaN or Inf.")
+        for part in as_tensors(f"{name}.attribute(...)", maps):
+            check_finite(f"{name}.attribute(...)", part)
         return maps
 
     return explain

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
+from captum_scorecam._messages import check_at_least
 from captum_scorecam.masking.scaling import varies
+from captum_scorecam.metrics.functional.arguments import check_tensor
 from captum_scorecam.metrics.functional.example_mean import Reduction, reduce_examples
 from captum_scorecam.metrics.functional.pixel_values import channel_sums
+from captum_scorecam.metrics.functional.regions import region_masks
 
 
 def energy_pointing_game(
@@ -22,17 +24,18 @@ def energy_pointing_game(
         attributions (Tensor): N×1×spatial or N×C×spatial (summed over the channels), at the image's size. Negative
             values count as 0.
         regions (sequence of Tensor or Tensor): The object in each image: a boolean tensor N×spatial, or N tensors M×4
-            of boxes x1, y1, x2, y2 in pixels, with exclusive right and bottom edges. The number of boxes M may vary,
-            and the object is their union. A pixel is in a box if its centre is; parts outside the image are ignored.
+            of boxes x1, y1, x2, y2 in pixels of the map, with exclusive right and bottom edges. The number of boxes M
+            may vary, and the object is their union. A pixel is in a box if its centre is. Boxes may exceed the map by
+            one pixel or 1 % of its size; clip others first.
         reduction (str): ``"mean"`` over the examples (default), or ``"none"`` for one value per example.
 
     Returns:
         Tensor: In [0, 1]; higher is better. 0 for attributions without positive values.
 
     Raises:
-        ValueError: If shapes do not match, a value is not finite, a box's edges are swapped, or a region has no pixel
-            in its image (no boxes, empty boxes or boxes outside the image), which leaves the share undefined.
-        TypeError: If `regions` are not tensors.
+        ValueError: If shapes do not match, a value is not finite, boxes can't be corners in pixels of the map, or a
+            region has no pixel in its image, which leaves the share undefined.
+        TypeError: If `attributions` are not floating-point tensors, or `regions` are not tensors.
 
     Example:
         >>> import torch
@@ -72,23 +75,17 @@ def pointing_game(
     return reduce_examples(_pointing_game_update(attributions, regions, tolerance), reduction)
 
 
-def check_tolerance(tolerance: float) -> None:
-    """Raises ValueError if a tolerance is negative or not finite."""
-    if not 0 <= tolerance < math.inf:
-        raise ValueError(f"Expected `tolerance` to be finite and at least 0, but got {tolerance}.")
-
-
 def _energy_pointing_game_update(attributions: Tensor, regions: Tensor | Sequence[Tensor]) -> Tensor:
     maps = _maps(attributions).relu()
-    inside = (maps * _region_masks(regions, maps)).flatten(1).sum(1)
+    inside = (maps * region_masks(regions, maps)).flatten(1).sum(1)
     total = maps.flatten(1).sum(1)
     return inside / torch.where(total > 0, total, 1.0)
 
 
 def _pointing_game_update(attributions: Tensor, regions: Tensor | Sequence[Tensor], tolerance: float = 15) -> Tensor:
-    check_tolerance(tolerance)
+    check_at_least("tolerance", tolerance, 0)
     maps = _maps(attributions)
-    masks = _region_masks(regions, maps).flatten(1)
+    masks = region_masks(regions, maps).flatten(1)
     axes = [torch.arange(length, device=maps.device) for length in maps.shape[1:]]
     pixels = torch.stack(torch.meshgrid(*axes, indexing="ij"), -1).flatten(0, -2)
     highest = pixels[maps.flatten(1).argmax(1)]
@@ -99,61 +96,10 @@ def _pointing_game_update(attributions: Tensor, regions: Tensor | Sequence[Tenso
 
 def _maps(attributions: Tensor) -> Tensor:
     """Converts attributions to maps N×spatial."""
+    check_tensor("attributions", attributions, "N×C×spatial")
     if attributions.dim() not in (3, 4, 5) or attributions.numel() == 0:
         raise ValueError(
             "Expected attributions of shape N×C×spatial (1 to 3 spatial dimensions), at least one, "
             f"but got shape {tuple(attributions.shape)}."
         )
     return channel_sums(attributions).squeeze(1)
-
-
-def _region_masks(regions: Tensor | Sequence[Tensor], maps: Tensor) -> Tensor:
-    """Converts the regions to boolean masks with the shape of `maps`, N×spatial."""
-    if isinstance(regions, Tensor) and regions.dtype == torch.bool:
-        masks = regions.to(maps.device)
-    else:
-        masks = torch.stack([_box_mask(boxes, maps.shape[1:]) for boxes in _checked_boxes(regions)]).to(maps.device)
-    if masks.shape != maps.shape:
-        raise ValueError(
-            f"Expected regions for attributions of shape {tuple(maps.shape)} (N×spatial), "
-            f"but got regions of shape {tuple(masks.shape)}."
-        )
-    empty = ~masks.flatten(1).any(1)
-    if empty.any():
-        raise ValueError(
-            f"Expected every region to contain at least one pixel of its image, but {int(empty.sum())} do not, "
-            f"the first for example {int(empty.nonzero()[0])}."
-        )
-    return masks
-
-
-def _checked_boxes(regions: Tensor | Sequence[Tensor]) -> list[Tensor]:
-    all_boxes = list(regions)
-    if not all_boxes:
-        raise ValueError("Expected regions for at least one image, but got none.")
-    for example, boxes in enumerate(all_boxes):
-        if not isinstance(boxes, Tensor):
-            raise TypeError(f"Expected `regions` to be tensors, but got {type(boxes).__name__} for example {example}.")
-        if boxes.dim() != 2 or boxes.shape[1] != 4:
-            raise ValueError(
-                f"Expected boxes of shape M×4, or boolean masks N×spatial, "
-                f"but got shape {tuple(boxes.shape)} for example {example}."
-            )
-        if not boxes.isfinite().all() or (boxes[:, :2] > boxes[:, 2:]).any():
-            raise ValueError(
-                f"Expected finite boxes x1, y1, x2, y2 with x1 ≤ x2 and y1 ≤ y2, "
-                f"but got {boxes.tolist()} for example {example}."
-            )
-    return all_boxes
-
-
-def _box_mask(boxes: Tensor, size: Sequence[int]) -> Tensor:
-    """Returns a mask H×W of the pixels whose centre is in one of the boxes M×4."""
-    if len(size) != 2:
-        raise ValueError(f"Expected boolean masks for attributions of {len(size)} spatial dimensions, but got boxes.")
-    height, width = size
-    x1, y1, x2, y2 = boxes.double().unsqueeze(2).unbind(1)
-    x = torch.arange(width, device=boxes.device) + 0.5
-    y = torch.arange(height, device=boxes.device) + 0.5
-    columns, rows = (x1 <= x) & (x < x2), (y1 <= y) & (y < y2)
-    return (rows.unsqueeze(2) & columns.unsqueeze(1)).any(0)

@@ -10,10 +10,11 @@ from torch import Tensor
 
 from captum_scorecam._captum import ForwardFunction, TargetType, Tensors
 from captum_scorecam._messages import check_fraction
-from captum_scorecam.masking.baselines import BaselineOption, resolve_baselines
+from captum_scorecam.masking.baselines import BaselineOption
 from captum_scorecam.masking.pixel_masks import RankMasks, pixel_ranks
+from captum_scorecam.metrics.functional.arguments import check_finite, check_tensor
+from captum_scorecam.metrics.functional.pixel_arguments import forward_and_pixel_values
 from captum_scorecam.metrics.functional.pixel_scores import score_pixel_masks
-from captum_scorecam.metrics.functional.pixel_values import pixel_values
 from captum_scorecam.scoring.class_scores import Score
 from captum_scorecam.scoring.masked_forward import MaskedForward
 
@@ -68,12 +69,15 @@ def insertion(
         PerturbationCurve: `fractions` S, `scores` N×S and `auc` N.
 
     Raises:
+        TypeError: If an argument has the wrong type, or an attribution is not a floating-point tensor.
         ValueError: If an option is invalid, an attribution does not match its input, or an attribution or score is not
             finite.
     """
-    resolved = resolve_baselines(inputs, baselines)
-    forward = MaskedForward.from_call(forward_func, inputs, [target], additional_forward_args, resolved, score)
-    return _curve(forward, attributions, step, perturbations_per_eval, keeps_highest=True)
+    check_fraction("step", step, with_one=True)
+    forward, values = forward_and_pixel_values(
+        forward_func, inputs, attributions, target, baselines, score, additional_forward_args
+    )
+    return _curve(forward, values, step, perturbations_per_eval, keeps_highest=True)
 
 
 def deletion(
@@ -98,19 +102,16 @@ def deletion(
     Returns:
         PerturbationCurve: `fractions` S, `scores` N×S and `auc` N.
     """
-    resolved = resolve_baselines(inputs, baselines)
-    forward = MaskedForward.from_call(forward_func, inputs, [target], additional_forward_args, resolved, score)
-    return _curve(forward, attributions, step, perturbations_per_eval, keeps_highest=False)
+    check_fraction("step", step, with_one=True)
+    forward, values = forward_and_pixel_values(
+        forward_func, inputs, attributions, target, baselines, score, additional_forward_args
+    )
+    return _curve(forward, values, step, perturbations_per_eval, keeps_highest=False)
 
 
 def _curve(
-    forward: MaskedForward,
-    attributions: Tensor | Tensors,
-    step: float,
-    perturbations_per_eval: int | None,
-    keeps_highest: bool,
+    forward: MaskedForward, values: Tensor, step: float, perturbations_per_eval: int | None, keeps_highest: bool
 ) -> PerturbationCurve:
-    values = pixel_values(attributions, forward.inputs)
     counts = _pixel_counts(values.shape[1], step).to(values.device)
     masks = RankMasks(pixel_ranks(values), counts, keeps_highest, forward.sizes, values.dtype)
     scores = score_pixel_masks(forward, masks, perturbations_per_eval).reshape(len(values), len(counts))
@@ -120,7 +121,6 @@ def _curve(
 
 def _pixel_counts(n_pixels: int, step: float) -> Tensor:
     """Returns the number of pixels changed at each step, strictly ascending from 0 to `n_pixels`."""
-    check_fraction("step", step, with_one=True)
     step = max(step, 1 / n_pixels)
     fractions = (torch.arange(math.ceil(1 / step) + 1, dtype=torch.float64) * step).clamp(max=1)
     # The offset rounds halves of a pixel, such as 3 · 0.1 · 35, up despite rounding errors.
@@ -132,15 +132,18 @@ def _auc_update(fractions: Tensor, scores: Tensor) -> Tensor:
     """Returns the area under each example's curve, shape N.
 
     Raises:
-        ValueError: If the shapes do not match, the fractions do not rise from 0 to 1, or a score is not finite.
+        TypeError: If the fractions or scores are not floating-point tensors.
+        ValueError: If the shapes do not match, there is no example, the fractions do not rise from 0 to 1, or a score
+            is not finite.
     """
-    if fractions.dim() != 1 or scores.dim() != 2 or scores.shape[1] != len(fractions):
+    check_tensor("fractions", fractions, "of shape S")
+    check_tensor("scores", scores, "N×S")
+    if fractions.dim() != 1 or scores.dim() != 2 or scores.shape[1] != len(fractions) or len(scores) == 0:
         raise ValueError(
-            "Expected fractions of shape S and scores of shape N×S, "
+            "Expected fractions of shape S and scores of shape N×S, for at least one example, "
             f"but got {tuple(fractions.shape)} and {tuple(scores.shape)}."
         )
     if len(fractions) < 2 or fractions[0] != 0 or fractions[-1] != 1 or not (fractions.diff() > 0).all():
         raise ValueError(f"Expected `fractions` to rise from 0 to 1, but got {fractions.tolist()}.")
-    if not scores.isfinite().all():
-        raise ValueError("Expected finite scores, but got NaN or Inf.")
+    check_finite("scores", scores)
     return torch.trapezoid(scores, fractions, dim=1)

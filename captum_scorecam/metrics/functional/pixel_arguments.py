@@ -26,9 +26,9 @@ def forward_and_pixel_values(
     Raises:
         TypeError, ValueError: If an argument is invalid, or an attribution does not match its input or is not finite.
     """
-    check_callable("`forward_func`", forward_func)
-    as_tensors("`inputs`", inputs)
-    as_tensors("`attributions`", attributions)
+    check_callable("forward_func", forward_func)
+    as_tensors("inputs", inputs)
+    as_tensors("attributions", attributions)
     resolved = resolve_baselines(inputs, baselines)
     forward = MaskedForward.from_call(forward_func, inputs, [target], additional_forward_args, resolved, score)
     return forward, pixel_values(attributions, forward.inputs)

@@ -5,13 +5,17 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from captum_scorecam import _captum
 from captum_scorecam._captum import Tensors
 from captum_scorecam.masking.scaling import resize, working_dtype
+from captum_scorecam.metrics.functional.arguments import as_tensors, check_finite, check_tensor
 
 
-def channel_sums(attributions: Tensor) -> Tensor:
+def channel_sums(attributions: Tensor, name: str = "attributions") -> Tensor:
     """Sums attributions N×C×spatial over their channels.
+
+    Args:
+        attributions (Tensor): Floating point.
+        name (str): Their name in an error message.
 
     Returns:
         Tensor: N×1×spatial, float32 (float64 for float64), detached.
@@ -19,12 +23,7 @@ def channel_sums(attributions: Tensor) -> Tensor:
     Raises:
         ValueError: If an attribution is NaN or infinite.
     """
-    finite = attributions.isfinite().flatten(1).all(1)
-    if not finite.all():
-        raise ValueError(
-            f"Expected finite attributions, but got NaN or Inf for {int((~finite).sum())} of {len(finite)} examples, "
-            f"the first for example {int((~finite).nonzero()[0])}."
-        )
+    check_finite(name, attributions)
     return attributions.detach().to(working_dtype(attributions.dtype)).sum(1, keepdim=True)
 
 
@@ -40,21 +39,23 @@ def pixel_values(attributions: Tensor | Tensors, inputs: Tensors) -> Tensor:
         Tensor: N×P, float32 (float64 for float64), with the pixels of all inputs concatenated.
 
     Raises:
+        TypeError: If an attribution is not a floating-point tensor.
         ValueError: If an attribution does not match its input, or is not finite.
     """
-    given = _captum.format_inputs(attributions)
+    given = as_tensors("attributions", attributions)
     if len(given) != len(inputs):
         raise ValueError(f"Expected an attribution for each of {len(inputs)} inputs, but got {len(given)}.")
     return torch.cat([_values_of_input(maps, x).flatten(1) for maps, x in zip(given, inputs, strict=True)], dim=1)
 
 
 def _values_of_input(attributions: Tensor, inputs: Tensor) -> Tensor:
+    check_tensor("attributions", attributions, "N×C×spatial")
     given, wanted = tuple(attributions.shape), tuple(inputs.shape)
     if (
         len(given) != len(wanted)
         or given[0] != wanted[0]
         or given[1] not in (1, wanted[1])
-        or any(have > most for have, most in zip(given[2:], wanted[2:], strict=True))
+        or any(not 0 < have <= most for have, most in zip(given[2:], wanted[2:], strict=True))
     ):
         raise ValueError(
             f"Expected attributions of shape N×1×spatial or N×C×spatial, not larger than the input {wanted}, "

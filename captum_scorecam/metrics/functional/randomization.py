@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import reprlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias
@@ -13,6 +14,7 @@ from torch.nn import Module
 from captum_scorecam._captum import Tensors
 from captum_scorecam._messages import check_choice
 from captum_scorecam.masking.scaling import varies
+from captum_scorecam.metrics.functional.arguments import check_callable, check_generator, check_tensor, type_of
 from captum_scorecam.metrics.functional.map_similarity import cosine, rank_correlation, structural_similarity
 from captum_scorecam.metrics.functional.model_parameters import ModelTensors, own_parameters, reinitialize
 from captum_scorecam.metrics.functional.pixel_values import channel_sums
@@ -72,6 +74,7 @@ def cascading_parameter_randomization(
         cosine is 0 for a zero map.
 
     Raises:
+        TypeError: If an argument has the wrong type, or `explain` returns anything but a floating-point tensor.
         ValueError: If an option is invalid, a layer has no parameters, maps are not finite or change shape, or an
             original map is constant, since nothing can be similar to it.
 
@@ -84,7 +87,11 @@ def cascading_parameter_randomization(
         >>> [record.layer for record in cascading_parameter_randomization(model, explain, torch.rand(1, 3, 8, 8))]
         ['2', '0']
     """
+    if not isinstance(model, Module):
+        raise TypeError(f"Expected `model` to be a module, but got {type_of(model)}.")
+    check_callable("explain", explain)
     check_choice("order", order, RandomizationOrder)
+    check_generator(generator)
     chosen = _layers(model, layers)
     seeded = list(zip(chosen, _seeds(len(chosen), generator), strict=True))
     return _randomized(model, explain, inputs, seeded[::-1] if order == "top_down" else seeded, order != "independent")
@@ -99,7 +106,7 @@ def _randomized(
 ) -> Iterator[LayerSimilarity]:
     tensors = ModelTensors(model)
     with tensors.unchanged():
-        original_maps = _maps(explain(inputs))
+        original_maps = _maps(explain(inputs), inputs)
     _check_vary(original_maps)
     randomized = None
     for (name, modules), seed in seeded_layers:
@@ -108,7 +115,7 @@ def _randomized(
                 tensors.fill(randomized)
             reinitialize(modules, seed)
             randomized = tensors.copies() if cascading else None
-            maps = _maps(explain(inputs))
+            maps = _maps(explain(inputs), inputs)
         yield _similarity(name, maps, original_maps)
 
 
@@ -123,6 +130,8 @@ def _layers(model: Module, names: Sequence[str] | None) -> list[tuple[str, list[
     if names is None:
         chosen = [(name or type(model).__name__, [m]) for name, m in model.named_modules() if own_parameters(m)]
     else:
+        if isinstance(names, str) or not isinstance(names, Sequence):
+            raise TypeError(f"Expected `layers` to be a sequence of names, but got {reprlib.repr(names)}.")
         chosen = [(name, _parametrized(model, name)) for name in names]
     if not chosen:
         raise ValueError("Expected at least one layer with parameters, but got none.")
@@ -130,21 +139,27 @@ def _layers(model: Module, names: Sequence[str] | None) -> list[tuple[str, list[
 
 
 def _parametrized(model: Module, name: str) -> list[Module]:
-    module = dict(model.named_modules()).get(name)
+    module = dict(model.named_modules()).get(name) if isinstance(name, str) else None
     if module is None:
-        raise ValueError(f"Expected `layers` to be names of modules of the model, but got {name!r}.")
+        raise ValueError(f"Expected `layers` to be names of modules of the model, but got {reprlib.repr(name)}.")
     parametrized = [part for part in module.modules() if own_parameters(part)]
     if not parametrized:
         raise ValueError(f"Expected `layers` with parameters, but {name!r} has none.")
     return parametrized
 
 
-def _maps(attributions: Tensor) -> Tensor:
+def _maps(attributions: Tensor, inputs: object) -> Tensor:
     """Converts the attributions returned by `explain` to maps N×1×spatial."""
-    if not isinstance(attributions, Tensor) or attributions.dim() not in (3, 4, 5):
-        got = tuple(attributions.shape) if isinstance(attributions, Tensor) else type(attributions).__name__
-        raise ValueError(f"Expected `explain` to return one tensor N×C×spatial, but got {got}.")
-    return channel_sums(attributions)
+    check_tensor("explain(inputs)", attributions, "N×C×spatial")
+    # A map of an image without its batch or channel dimension would pass for one of a signal.
+    least = max(3, inputs.dim()) if isinstance(inputs, Tensor) else 3
+    if not least <= attributions.dim() <= 5 or attributions.numel() == 0:
+        of_inputs = f" for `inputs` of shape {tuple(inputs.shape)}" if isinstance(inputs, Tensor) else ""
+        raise ValueError(
+            f"Expected `explain(inputs)` to be attributions N×C×spatial{of_inputs}, "
+            f"but got shape {tuple(attributions.shape)}."
+        )
+    return channel_sums(attributions, "explain(inputs)")
 
 
 def _check_vary(maps: Tensor) -> None:

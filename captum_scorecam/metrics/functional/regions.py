@@ -42,7 +42,7 @@ def _check_regions(regions: object, maps: Tensor) -> None:
     """Checks that there is a mask, or a number of boxes, for each map."""
     boxes_fit = maps.dim() == 3
     boxes = f"or a tensor M×4 of boxes for each of {len(maps)} maps" if boxes_fit else "(boxes need maps N×C×H×W)"
-    wanted = f"Expected `regions` to be boolean masks of shape {tuple(maps.shape)} {boxes}"
+    wanted = f"boolean masks of shape {tuple(maps.shape)} {boxes}"
     if isinstance(regions, Tensor):
         if regions.dtype == torch.bool:
             fits = regions.shape == maps.shape
@@ -52,9 +52,9 @@ def _check_regions(regions: object, maps: Tensor) -> None:
     elif isinstance(regions, Sequence) and not isinstance(regions, str):
         fits, got = boxes_fit and len(regions) == len(maps), f"a {type(regions).__name__} of {len(regions)}"
     else:
-        raise TypeError(f"{wanted}, but got {type_of(regions)}.")
+        raise TypeError(f"Expected `regions` to be {wanted}, but got {type_of(regions)}.")
     if not fits:
-        raise ValueError(f"{wanted}, but got {got}.")
+        raise ValueError(f"Expected `regions` to be {wanted}, but got {got}.")
 
 
 def _box_masks(regions: Tensor | Sequence[Tensor], maps: Tensor) -> Tensor:

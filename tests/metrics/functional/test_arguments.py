@@ -96,7 +96,7 @@ def test_finite_values_only(metric: str, value: float) -> None:
     call, name, right = TENSORS[metric]
     values = right.clone()
     values[1].flatten()[-1:] = value
-    message = f"^Expected finite `{name}`, but got NaN or Inf for 1 of 2 examples, the first for example 1.$"
+    message = f"^Expected `{name}` to be finite, but got NaN or Inf for 1 of 2 examples, the first for example 1.$"
     with pytest.raises(ValueError, match=message):
         call(values)
 
@@ -192,7 +192,7 @@ BAD_CALLS: list[tuple[Callable[[], object], type[Exception], str]] = [
             (
                 lambda f=f: f(CAM, images() / 0, 0),
                 ValueError,
-                "Expected finite `inputs`, but got NaN or Inf for 2 of 2 examples",
+                "Expected `inputs` to be finite, but got NaN or Inf for 2 of 2 examples",
             ),
             (
                 lambda f=f: f(CAM, images()[:0], 0),
@@ -283,5 +283,5 @@ def test_bad_arguments(call: Callable[[], object], error: type[Exception], messa
     ],
 )
 def test_what_explain_returns(maps: Callable[[Tensor], Any], got: str) -> None:
-    with pytest.raises(TypeError, match=rf"Expected what `explain` returns to be .* N×C×spatial, {re.escape(got)}"):
+    with pytest.raises(TypeError, match=rf"Expected `explain\(inputs\)` to be .* N×C×spatial, {re.escape(got)}"):
         next(RANDOMIZATION(NET, maps, images()))

@@ -108,8 +108,16 @@ def test_a_gain_needs_probabilities(before: float, after: float) -> None:
 @pytest.mark.parametrize(
     ("before", "after", "message"),
     [
-        ([0.5, float("nan")], [0.5, 0.5], "Expected finite scores"),
-        ([0.5, 0.5], [0.5, float("inf")], "Expected finite scores"),
+        (
+            [0.5, float("nan")],
+            [0.5, 0.5],
+            "Expected `original_scores` to be finite, .* for 1 of 2 examples, the first for example 1",
+        ),
+        (
+            [0.5, 0.5],
+            [0.5, float("inf")],
+            "Expected `masked_scores` to be finite, .* for 1 of 2 examples, the first for example 1",
+        ),
         ([0.5, 0.5], [0.5], r"but got shapes \(2,\) and \(1,\)"),
         ([], [], r"with at least one example, but got shapes \(0,\) and \(0,\)"),
     ],
@@ -291,7 +299,7 @@ MISFIT = r"Expected attributions .* not larger than the input \(1, 3, 4, 6\), bu
         (torch.ones(1, 4, 6), MISFIT),
         (
             torch.tensor([[[[0.0, float("nan")]]]]),
-            "Expected finite attributions, but got NaN or Inf for 1 of 1 examples, the first for example 0",
+            "Expected `attributions` to be finite, but got NaN or Inf for 1 of 1 examples, the first for example 0",
         ),
         ((torch.ones(1, 1, 4, 6),) * 2, "Expected an attribution for each of 1 inputs, but got 2"),
     ],

@@ -294,6 +294,37 @@ def test_other_objects_are_refused(metric: Any) -> None:
 
 
 @pytest.mark.parametrize("metric", METRICS)
+def test_maps_must_be_finite(metric: Any) -> None:
+    message = r"Expected `ConstantFactor.attribute\(...\)` to be finite, but got NaN or Inf for \d+ of \d+ examples"
+    with pytest.raises(ValueError, match=message):
+        metric(ConstantFactor(float("nan")), images())
+
+
+@pytest.mark.parametrize("metric", METRICS)
+def test_maps_must_be_tensors(metric: Any) -> None:
+    class OfArrays(Attribution):
+        def attribute(self, inputs: Any, target: Any = None) -> Any:  # noqa: ARG002
+            return inputs[0].numpy()
+
+    with pytest.raises(TypeError, match=r"Expected `OfArrays.attribute\(...\)` to be a tensor or a tuple of tensors"):
+        metric(OfArrays(lambda x: x.sum((1, 2, 3))), images())
+
+
+def test_scores_of_perturbed_inputs_must_be_finite() -> None:
+    with pytest.raises(ValueError, match="Expected finite scores of the perturbed inputs, but got NaN or Inf"):
+        infidelity(ConstantFactor(), images(), perturb_func=lambda x: (x, x / 0))
+
+
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.int32])
+@pytest.mark.parametrize("metric", METRICS)
+def test_targets_of_any_integer_dtype(metric: Any, dtype: torch.dtype) -> None:
+    net, x, targets = small_net(), images(), torch.tensor([2, 4])
+    cam = LayerGradCam(net, net[1])
+    found = metric(cam, x, targets.to(dtype), generator=seeded())
+    assert torch.equal(found, metric(cam, x, targets, generator=seeded()))
+
+
+@pytest.mark.parametrize("metric", METRICS)
 def test_a_model_in_training_mode_keeps_its_statistics(metric: Any) -> None:
     # Captum's own LayerGradCam does not restore them.
     net, x = Net().train(), small_images()

@@ -75,7 +75,7 @@ for metric in PIXEL_METRICS:
         (
             {"score": "logit"},
             ValueError,
-            "Expected `score` to be 'output', 'probability' or a callable, but got 'logit'",
+            "Expected `score` to be 'output', 'probability', 'sigmoid' or a callable, but got 'logit'",
         ),
         (
             {"perturbations_per_eval": 0},
@@ -92,8 +92,13 @@ for metric in CAPTUM_METRICS:
         (
             {"score": "probability"},
             TypeError,
-            "Expected arguments of ScoreCAM.attribute, but got `score`. Options of ScoreCAM itself belong to its "
-            "constructor.",
+            "`score` is an option of ScoreCAM, not of ScoreCAM.attribute: pass it to the constructor, as in "
+            "ScoreCAM(..., score='probability').",
+        ),
+        (
+            {"colour": "red"},
+            TypeError,
+            "Expected `attribute_options` to be arguments of ScoreCAM.attribute, but got `colour`.",
         ),
     ]
 

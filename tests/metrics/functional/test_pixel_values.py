@@ -33,6 +33,6 @@ def test_pixels_of_several_inputs_are_side_by_side() -> None:
 def test_the_first_example_that_is_not_finite_is_named() -> None:
     attributions = torch.zeros(3, 1, 2)
     attributions[1:, 0, 1] = float("inf")
-    message = "Expected finite attributions, but got NaN or Inf for 2 of 3 examples, the first for example 1"
+    message = "Expected `attributions` to be finite, but got NaN or Inf for 2 of 3 examples, the first for example 1"
     with pytest.raises(ValueError, match=message):
         channel_sums(attributions)

@@ -363,9 +363,14 @@ def test_layer_attributions_at_their_own_resolution(method: Any) -> None:
 @pytest.mark.parametrize(
     ("explain", "message"),
     [
-        (lambda x: x * float("nan"), "Expected finite attributions, but got NaN or Inf for 2 of 2 examples"),
-        (lambda x: x.flatten(1), r"Expected `explain` to return one tensor N×C×spatial, but got \(2, 324\)"),
-        (lambda x: (x,), "Expected `explain` to return one tensor N×C×spatial, but got tuple"),
+        (
+            lambda x: x * float("nan"),
+            "Expected `explain\\(inputs\\)` to be finite, but got NaN or Inf for 2 of 2 examples",
+        ),
+        (lambda x: x.flatten(1), r"`explain\(inputs\)` to be attributions N×C×spatial .* but got shape \(2, 324\)"),
+        (lambda x: x[:, 0], r"N×C×spatial for `inputs` of shape \(2, 3, 12, 9\), but got shape \(2, 12, 9\)"),
+        (lambda x: x[0], r"N×C×spatial for `inputs` of shape \(2, 3, 12, 9\), but got shape \(3, 12, 9\)"),
+        (lambda x: x[:0], r"N×C×spatial for `inputs` .* but got shape \(0, 3, 12, 9\)"),
         (lambda x: 0 * x, "similarity to a constant map is undefined, but 2 are constant"),
     ],
 )
