@@ -165,3 +165,14 @@ def test_errors_of_the_library_name_options(command: list[str], line: str, folde
     result = invoke(*command)
     assert result.exit_code == 2
     assert re.fullmatch(rf"Error: {re.escape(line)}[^\n]*\n", result.stderr)
+
+
+def test_changed_settings_name_options(folder: Path) -> None:
+    write_folder(folder / "data", 4)
+    command = ("evaluate", "data", *TINY, "--method", "grad_cam", "--metric", "average_drop")
+    assert invoke(*command).exit_code == 0
+    result = invoke(*command, "--n-masks", "7", "--method", "rise", "--seed", "1")
+    assert result.exit_code == 2
+    for change in ("`--n-masks`: 2000 -> 7", '`--method`: ["grad_cam"] -> ["grad_cam", "rise"]', "`--seed`: 0 -> 1"):
+        assert change in result.stderr
+    assert "Choose another `--output`" in result.stderr
