@@ -107,7 +107,9 @@ def inserted(maps: Tensor, step: float) -> list[list[int]]:
     """Returns the pixels that each step of an insertion into zeros adds."""
     model = EvidenceModel()
     insertion(model, ones(), maps, 0, step=step, baselines=0)
-    rows = torch.cat(model.seen[1:])[:, 0].flatten(1)
+    rows = torch.cat(model.seen)[:, 0].flatten(1)
+    first = int((rows.sum(1) == 0).nonzero()[0])  # after forwards of the unmasked image
+    rows = rows[first:].unique_consecutive(dim=0)  # a last chunk of one row is padded
     return [difference.nonzero().flatten().tolist() for difference in rows.diff(dim=0)]
 
 
