@@ -23,7 +23,6 @@ from captum_scorecam.command_line.options import (
     Plugins,
     Seed,
     WeightsName,
-    check_run_folder,
     in_range,
     load_on_device,
 )
@@ -38,6 +37,7 @@ from captum_scorecam.evaluation.plan import DEFAULT_GALLERY, Provenance
 from captum_scorecam.evaluation.ranks import is_first_rank, local_rank
 from captum_scorecam.evaluation.records import Target
 from captum_scorecam.evaluation.request import DEFAULT_OPTIONS
+from captum_scorecam.evaluation.run import check_folder
 from captum_scorecam.models import check_model_name
 
 _IF_STOPPED = "Finished images are kept; run the same command again to resume."
@@ -131,7 +131,7 @@ def evaluate(
     """
     with plain_messages(context, _IF_STOPPED):
         first_rank, gpu = is_first_rank(), local_rank()  # like the next lines, checked before the model is loaded
-        check_run_folder(output)
+        check_folder(output)
         import_plugins(plugin or [])
         methods, metrics = check_methods(method), check_metrics(metric)
         check_model_name(model)

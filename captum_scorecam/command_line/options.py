@@ -131,27 +131,10 @@ def check_writable(path: Path, *suffixes: str) -> None:
         raise ValueError(f"Expected `output` to end in {suffixes[0]}, but got {str(path)!r}.")
     if not path.parent.is_dir():
         raise ValueError(f"Expected `output` to be in a folder that exists, but there is no {str(path.parent)!r}.")
-    _check_folder_is_writable(path.parent)
+    if not os.access(path.parent, os.W_OK | os.X_OK):
+        raise ValueError(f"Expected `output` to be in a writable folder, but {str(path.parent)!r} is not.")
     if path.exists() and not (path.is_file() and os.access(path, os.W_OK)):
         raise ValueError(f"Expected `output` to be a new or a writable file, but {str(path)!r} is not.")
-
-
-def check_run_folder(path: Path) -> None:
-    """Checks, before any work, that `output` is a writable folder, or that it can be created with its parents.
-
-    Raises:
-        ValueError: If it is neither.
-    """
-    path = path.resolve()
-    existing = next(folder for folder in (path, *path.parents) if folder.exists())
-    if not existing.is_dir():
-        raise ValueError(f"Expected `output` to be a folder, but {str(existing)!r} is a file.")
-    _check_folder_is_writable(existing)
-
-
-def _check_folder_is_writable(folder: Path) -> None:
-    if not os.access(folder, os.W_OK | os.X_OK):
-        raise ValueError(f"Expected `output` to be in a writable folder, but {str(folder)!r} is not.")
 
 
 def load_on_device(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -145,7 +146,17 @@ def _check_device(outcome: Outcome) -> None:
         )
 
 
-def _make_folders(folder: Path) -> None:
+def check_folder(folder: Path) -> None:
+    """Checks, without writing to it, that a folder is writable, and new, empty or the folder of a run.
+
+    Raises:
+        ValueError: If it isn't.
+    """
+    existing = next(path for path in (folder.resolve(), *folder.resolve().parents) if path.exists())
+    if not existing.is_dir():
+        raise ValueError(f"Expected `folder` to be a folder, but {str(existing)!r} is a file.")
+    if not os.access(existing, os.W_OK | os.X_OK):
+        raise ValueError(f"Expected `folder` to be writable, but {str(existing)!r} is not.")
     if folder.is_dir() and not (folder / CONFIGURATION).exists():
         foreign = {path.name for path in folder.iterdir()} - {RECORDS, TIMES, GALLERY, f".{CONFIGURATION}.unfinished"}
         if foreign:
@@ -153,6 +164,10 @@ def _make_folders(folder: Path) -> None:
                 f"Expected `folder` to be new, empty or the folder of a run, but {str(folder)!r} contains "
                 f"{min(foreign)!r} and no {CONFIGURATION}."
             )
+
+
+def _make_folders(folder: Path) -> None:
+    check_folder(folder)
     for name in (RECORDS, TIMES, GALLERY):
         (folder / name).mkdir(parents=True, exist_ok=True)
 

@@ -113,6 +113,7 @@ def test_bad_input_is_one_line_and_status_2(
         ("--method", "magic", "Expected each of `--method` to be one of "),
         ("--metric", "magic", "Expected each of `--metric` to be one of "),
         ("--output", "file", "Expected `--output` to be a folder"),
+        ("--output", "data", "Expected `--output` to be new, empty or the folder of a run"),
         ("--classes", "nowhere.csv", "Expected a CSV file"),
     ],
 )

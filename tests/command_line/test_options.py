@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from captum_scorecam.command_line.options import check_run_folder, check_writable, load_on_device
+from captum_scorecam.command_line.options import check_writable, load_on_device
 
 
 def test_random_weights_follow_the_seed_and_leave_the_generator_alone() -> None:
@@ -70,21 +70,3 @@ def test_an_output_without_permission_is_an_error(
     monkeypatch.setattr(os, "access", lambda path, mode: Path(path).name != refused and access(path, mode))
     with pytest.raises(ValueError, match=message):
         check_writable(folder / "out.png", ".png")
-
-
-def test_the_folder_of_a_run_may_be_new_with_its_parents(tmp_path: Path) -> None:
-    for name in ("", "run", "runs/of/today"):
-        check_run_folder(tmp_path / name)
-
-
-@pytest.mark.parametrize("name", ["file", "file/run", "file/runs/today"])
-def test_the_folder_of_a_run_is_no_file(name: str, tmp_path: Path) -> None:
-    (tmp_path / "file").touch()
-    with pytest.raises(ValueError, match=r"Expected `output` to be a folder, but '.*file' is a file"):
-        check_run_folder(tmp_path / name)
-
-
-def test_the_folder_of_a_run_is_writable(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(os, "access", lambda *_: False)
-    with pytest.raises(ValueError, match="Expected `output` to be in a writable folder"):
-        check_run_folder(tmp_path / "runs" / "today")

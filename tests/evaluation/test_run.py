@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import warnings
 from collections.abc import Iterator
 from dataclasses import replace
@@ -30,6 +31,7 @@ from captum_scorecam.evaluation import (
     run_evaluation,
 )
 from captum_scorecam.evaluation.record_files import rank_file
+from captum_scorecam.evaluation.run import check_folder
 from captum_scorecam.models import Classifier
 from tests.support import tiny_classifier
 from tests.support.tiny_classifier import Pictures
@@ -202,9 +204,9 @@ def test_a_run_in_use_is_left_alone(classifier: Classifier, tmp_path: Path) -> N
     assert contents(tmp_path) == before
 
 
-def test_a_folder_below_a_file_is_refused_by_the_system(classifier: Classifier, tmp_path: Path) -> None:
+def test_a_folder_below_a_file_is_refused(classifier: Classifier, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(NotADirectoryError):
+    with pytest.raises(ValueError, match=r"Expected `folder` to be a folder, but '.*file' is a file"):
         evaluate(classifier, Pictures(1), tmp_path / "file" / "run", **QUICK)
 
 
@@ -293,3 +295,22 @@ def test_every_warning_about_a_model_in_training_mode_points_at_the_callers_line
     assert len(found) > planned
     assert {warning.filename for warning in found} == {__file__}
     assert [record.error for record in read_records(tmp_path)] == [None] * len(METHODS)
+
+
+@pytest.mark.parametrize("name", ["", "run", "runs/of/today"])
+def test_the_folder_may_be_empty_or_new_with_its_parents(name: str, tmp_path: Path) -> None:
+    check_folder(tmp_path / name)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("name", ["file", "file/run", "file/runs/today"])
+def test_the_folder_is_no_file(name: str, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(ValueError, match=r"Expected `folder` to be a folder, but '.*file' is a file"):
+        check_folder(tmp_path / name)
+
+
+def test_the_folder_is_writable(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "access", lambda *_: False)
+    with pytest.raises(ValueError, match=r"Expected `folder` to be writable, but '.*' is not"):
+        check_folder(tmp_path / "runs" / "today")
