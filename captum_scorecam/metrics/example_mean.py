@@ -27,8 +27,8 @@ class ExampleMean(Metric):
         super().__init__(**kwargs)
         self._total = f"{state_name}_total"
         self._count = f"{state_name}_count"
-        self.add_state(self._total, torch.zeros((), dtype=torch.float64), dist_reduce_fx="sum")
-        self.add_state(self._count, torch.zeros((), dtype=torch.long), dist_reduce_fx="sum")
+        self.add_state(self._total, torch.zeros((), dtype=torch.float64, device="cpu"), dist_reduce_fx="sum")
+        self.add_state(self._count, torch.zeros((), dtype=torch.long, device="cpu"), dist_reduce_fx="sum")
 
     def compute(self) -> Tensor:
         """Returns the mean over all examples so far, float32.

@@ -7,9 +7,10 @@ from captum_scorecam.metrics.functional.average_drop import (
     average_increase,
     masked_input_scores,
 )
-from captum_scorecam.metrics.functional.captum_metrics import PerturbFunction, infidelity, sensitivity_max
+from captum_scorecam.metrics.functional.captum_metrics import infidelity, sensitivity_max
 from captum_scorecam.metrics.functional.energy_pointing_game import energy_pointing_game, pointing_game
 from captum_scorecam.metrics.functional.insertion_deletion import PerturbationCurve, deletion, insertion
+from captum_scorecam.metrics.functional.perturbations import PerturbFunction
 from captum_scorecam.metrics.functional.randomization import LayerSimilarity, cascading_parameter_randomization
 
 __all__ = [

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from inspect import Parameter, signature
-from typing import Any, TypeAlias
+from typing import Any
 
 import torch
 from captum.attr import Attribution, LayerAttribution
@@ -25,9 +25,13 @@ from captum_scorecam.metrics.functional.arguments import (
     check_generator,
     check_tensor,
 )
+from captum_scorecam.metrics.functional.perturbations import (
+    PerturbFunction,
+    checked_results,
+    normal_noise,
+    uniform_noise,
+)
 from captum_scorecam.model_state import own_generator, unchanged_model_state
-
-PerturbFunction: TypeAlias = Callable[[Any], tuple[Any, Any]]
 
 
 def infidelity(
@@ -73,16 +77,17 @@ def infidelity(
     """
     check_positive("noise_std", noise_std)
     check_flag("normalize", normalize)
-    if perturb_func is not None:
-        check_callable("perturb_func", perturb_func)
     check_generator(generator)
+    if perturb_func is None:
+        perturb_func = normal_noise(noise_std, own_generator(generator))
+    check_callable("perturb_func", perturb_func)
     rows = _checked_rows(inputs, n_perturb_samples, max_examples_per_batch)
     explain = _explanation_function(attribution, attribute_options)
     arguments = _forward_arguments(target, additional_forward_args)
     with _unchanged_model(attribution, inputs, additional_forward_args):
         values: Tensor = captum_infidelity(
             attribution.forward_func,
-            perturb_func or _normal_noise(noise_std, own_generator(generator)),
+            checked_results(perturb_func),
             inputs,
             explain(inputs, **arguments),
             n_perturb_samples=n_perturb_samples,
@@ -134,7 +139,7 @@ def sensitivity_max(
         values: Tensor = captum_sensitivity_max(
             explain,
             inputs,
-            perturb_func=_uniform_noise(perturb_radius, own_generator(generator)),
+            perturb_func=uniform_noise(perturb_radius, own_generator(generator)),
             n_perturb_samples=n_perturb_samples,
             max_examples_per_batch=rows,
             **arguments,
@@ -210,25 +215,3 @@ def _unchanged_model(
             lambda: _captum.run_forward(attribution.forward_func, tuple(x.clone() for x in tensors), arguments)
         )
         yield
-
-
-def _normal_noise(std: float, generator: torch.Generator) -> PerturbFunction:
-    def perturb(values: Tensor | Tensors) -> tuple[Tensor | Tensors, Tensor | Tensors]:
-        inputs = _captum.format_inputs(values)
-        noise = tuple(std * _draw(torch.randn, x, generator) for x in inputs)
-        perturbed = tuple(x - e for x, e in zip(inputs, noise, strict=True))
-        return (noise, perturbed) if isinstance(values, tuple) else (noise[0], perturbed[0])
-
-    return perturb
-
-
-def _uniform_noise(radius: float, generator: torch.Generator) -> Callable[[Tensor | Tensors], Tensors]:
-    def perturb(values: Tensor | Tensors) -> Tensors:
-        return tuple(x + radius * (2 * _draw(torch.rand, x, generator) - 1) for x in _captum.format_inputs(values))
-
-    return perturb
-
-
-def _draw(distribution: Callable[..., Tensor], like: Tensor, generator: torch.Generator) -> Tensor:
-    # Drawn on the generator's device, so that a seed gives the same noise whatever the inputs' device.
-    return distribution(like.shape, generator=generator, device=generator.device).to(like)

@@ -122,7 +122,7 @@ def _curve(
 def _pixel_counts(n_pixels: int, step: float) -> Tensor:
     """Returns the number of pixels changed at each step, strictly ascending from 0 to `n_pixels`."""
     step = max(step, 1 / n_pixels)
-    fractions = (torch.arange(math.ceil(1 / step) + 1, dtype=torch.float64) * step).clamp(max=1)
+    fractions = (torch.arange(math.ceil(1 / step) + 1, dtype=torch.float64, device="cpu") * step).clamp(max=1)
     # The offset rounds halves of a pixel, such as 3 · 0.1 · 35, up despite rounding errors.
     counts: Tensor = torch.unique((fractions * n_pixels + 0.5 + 1e-6).floor().long())
     return counts

@@ -38,7 +38,7 @@ def structural_similarity(maps: Tensor, others: Tensor) -> Tensor:
     similarity = structural_similarity_index_measure(
         maps, others, gaussian_kernel=False, kernel_size=window, data_range=1.0, reduction="none"
     )
-    return torch.as_tensor(similarity).reshape(len(maps))
+    return torch.as_tensor(similarity, device=maps.device).reshape(len(maps))
 
 
 def _centred_ranks(maps: Tensor) -> Tensor:

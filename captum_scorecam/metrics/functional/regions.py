@@ -116,6 +116,6 @@ def _check_corners(boxes: Tensor, example: int, height: int, width: int) -> None
 def _box_mask(boxes: Tensor, height: int, width: int) -> Tensor:
     """Returns a mask H×W of the pixels whose centre is in one of the boxes M×4."""
     x1, y1, x2, y2 = boxes.double().unsqueeze(2).unbind(1)
-    x, y = torch.arange(width) + 0.5, torch.arange(height) + 0.5
+    x, y = (torch.arange(size, device=boxes.device) + 0.5 for size in (width, height))
     columns, rows = (x1 <= x) & (x < x2), (y1 <= y) & (y < y2)
     return (rows.unsqueeze(2) & columns.unsqueeze(1)).any(0)

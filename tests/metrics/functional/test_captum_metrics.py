@@ -310,6 +310,22 @@ def test_maps_must_be_tensors(metric: Any) -> None:
         metric(OfArrays(lambda x: x.sum((1, 2, 3))), images())
 
 
+@pytest.mark.parametrize(
+    ("perturb_func", "error", "message"),
+    [
+        (lambda x: x, ValueError, "to return perturbations and perturbed inputs, but got Tensor"),
+        (lambda _: None, ValueError, "to return perturbations and perturbed inputs, but got NoneType"),
+        (lambda x: (x, x, x), ValueError, "to return perturbations and perturbed inputs, but got 3 values"),
+        (lambda x: (x, x[:1]), ValueError, r"of shapes \[\(20, 3, 9, 7\)\], but got \[\(1, 3, 9, 7\)\]"),
+        (lambda x: (x[:, :1], x), ValueError, r"of shapes \[\(20, 3, 9, 7\)\], but got \[\(20, 1, 9, 7\)\]"),
+        (lambda x: (x.numpy(), x), TypeError, r"`perturb_func\(inputs\)` to be a tensor .* use torch.from_numpy"),
+    ],
+)
+def test_what_perturb_func_returns(perturb_func: Any, error: type[Exception], message: str) -> None:
+    with pytest.raises(error, match=message):
+        infidelity(ConstantFactor(), images(), perturb_func=perturb_func)
+
+
 def test_scores_of_perturbed_inputs_must_be_finite() -> None:
     with pytest.raises(ValueError, match="Expected finite scores of the perturbed inputs, but got NaN or Inf"):
         infidelity(ConstantFactor(), images(), perturb_func=lambda x: (x, x / 0))

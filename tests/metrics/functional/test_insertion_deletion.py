@@ -109,8 +109,8 @@ def inserted(maps: Tensor, step: float) -> list[list[int]]:
     insertion(model, ones(), maps, 0, step=step, baselines=0)
     rows = torch.cat(model.seen)[:, 0].flatten(1)
     first = int((rows.sum(1) == 0).nonzero()[0])  # after forwards of the unmasked image
-    rows = rows[first:].unique_consecutive(dim=0)  # a last chunk of one row is padded
-    return [difference.nonzero().flatten().tolist() for difference in rows.diff(dim=0)]
+    steps = [difference.nonzero().flatten().tolist() for difference in rows[first:].diff(dim=0)]
+    return [step for step in steps if step]  # a last chunk of one row is padded
 
 
 def test_ties_go_to_the_earlier_pixels() -> None:
