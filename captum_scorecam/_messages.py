@@ -102,7 +102,11 @@ def check_whole_number(name: str, value: object, least: int) -> None:
 
 
 def check_layer(layer: object) -> None:
-    """Raises TypeError if `layer` is not a module."""
+    """Raises TypeError if `layer` is not a module that takes hooks."""
+    if isinstance(layer, torch.jit.ScriptModule):
+        raise TypeError(
+            "Expected `layer` to be a module that takes hooks, but got a TorchScript module, which takes none."
+        )
     if not isinstance(layer, torch.nn.Module):
         raise TypeError(f"Expected `layer` to be a module of the model, but got {reprlib.repr(layer)}.")
 

@@ -106,9 +106,8 @@ class _Recorder:
     def check(self, run_again: Callable[[], Any]) -> None:
         """Raises an error if the layer did not run or recorded anything but tensors; warns if it ran repeatedly."""
         if not self._calls:
-            raise ValueError(
-                f"Expected `layer` to run in the forward pass of `forward_func`, but {_describe(self.layer)} did not run."
-            )
+            name = _describe(self.layer)
+            raise ValueError(f"Expected `layer` to run in the forward pass of `forward_func`, but {name} did not run.")
         for value in self._values.values():
             if not _are_tensors(value):
                 self._raise_no_tensors(value, run_again)
@@ -169,12 +168,9 @@ def _submodules_with_tensors(layer: Module, run_again: Callable[[], Any]) -> lis
 
 
 def _joined(parts: list[Tensors]) -> Tensors:
-    first = parts[0]
     if len(parts) == 1:
-        return first
-    return tuple(
-        torch.cat([x.to(like.device) for x in xs]) for like, xs in zip(first, zip(*parts, strict=True), strict=True)
-    )
+        return parts[0]
+    return tuple(torch.cat([x.to(same[0].device) for x in same]) for same in zip(*parts, strict=True))
 
 
 def _in_graph(tensor: Tensor) -> Tensor:
@@ -200,7 +196,11 @@ def _like(value: Any, tensors: list[Tensor]) -> Any:
 
 def _kind(value: Any) -> str:
     if isinstance(value, (tuple, list)):
-        return f"{type(value).__name__} of " + ", ".join(type(x).__name__ for x in value) if len(value) else "nothing"
+        return (
+            f"{type(value).__name__} of " + ", ".join(type(x).__name__ for x in value)
+            if len(value)
+            else f"an empty {type(value).__name__}"
+        )
     return type(value).__name__
 
 

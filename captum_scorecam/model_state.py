@@ -91,7 +91,9 @@ class ModelState:
         if not isinstance(self._forward_func, Module):
             return [lambda: register_module_forward_pre_hook(self._keep)]
         watched = [m for m in self._forward_func.modules() if m.training or _uses_batch_statistics(m)]
-        return [partial(m.register_forward_pre_hook, self._keep) for m in watched if not isinstance(m, ScriptModule)]
+        # Before the modules' own hooks, since spectral norm, for one, changes its buffers in a hook.
+        registered = (m.register_forward_pre_hook for m in watched if not isinstance(m, ScriptModule))
+        return [partial(register, self._keep, prepend=True) for register in registered]
 
     def _keep(self, module: Module, _args: Any) -> None:
         if not self._thread.makes_call_of(module) or module in self._kept:
@@ -115,7 +117,8 @@ class ModelState:
             reason = f"The model has a {self._batch_norms[0]} without running statistics: scores depend on the batch."
         else:
             return
-        warn_caller(reason + (" Call `model.eval()` for a reproducible map." if self._kept else ""))
+        can_be_avoided = self._kept and (changed or self._random_state is not None)
+        warn_caller(reason + (" Call `model.eval()` for a reproducible map." if can_be_avoided else ""))
 
     def _random_states(self) -> list[Tensor]:
         return [torch.get_rng_state(), *(torch.cuda.get_rng_state(device) for device in self._cuda_devices)]

@@ -124,11 +124,10 @@ class LayerGradCamPlusPlus(LayerAttribution, GradientAttribution):
         tensors = _captum.format_inputs(inputs)
         arguments = _captum.format_forward_args(additional_forward_args)
         scores = ClassScores(score_function(self.score), [target], len(tensors[0]), tensors[0].device)
+        of_input, options = attribute_to_layer_input, grad_kwargs or {}
         with unchanged_model_state(self.forward_func, tensors) as state:
             maps, slopes = state.first_forward(
-                lambda: self._maps_and_gradients(
-                    tensors, arguments, scores, attribute_to_layer_input, grad_kwargs or {}
-                )
+                lambda: self._maps_and_gradients(tensors, arguments, scores, of_input, options)
             )
             attributions = [
                 _attribution(of_map.detach(), slope.detach(), attr_dim_summation)
@@ -141,7 +140,7 @@ class LayerGradCamPlusPlus(LayerAttribution, GradientAttribution):
         inputs: Tensors,
         arguments: tuple[Any, ...],
         scores: ClassScores,
-        attribute_to_layer_input: bool,
+        of_input: bool,
         grad_kwargs: dict[str, Any],
     ) -> tuple[Tensors, Tensors]:
         """Runs a forward and a backward pass; returns the layer's maps and the gradients with respect to them."""
@@ -152,7 +151,7 @@ class LayerGradCamPlusPlus(LayerAttribution, GradientAttribution):
                 tuple(differentiable(x) for x in inputs),
                 tuple(differentiable(argument) for argument in arguments),
                 self.device_ids,
-                attribute_to_layer_input,
+                of_input,
                 with_graph=True,
             )
             maps = checked_activation_maps(evaluation.activations, inputs, self.activation_transform)

@@ -11,30 +11,36 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from captum_scorecam._messages import check_at_least, check_choice, warn_caller
+from captum_scorecam._messages import check_choice, check_whole_number, warn_caller
 from captum_scorecam.datasets import DataFormat, ImageDataset, Mosaics, label_table, resolve_label
-from captum_scorecam.evaluation.methods import DEFAULT_METHODS, check_methods, layer_to_explain
+from captum_scorecam.evaluation.methods import DEFAULT_METHODS, METHODS, check_methods, layer_to_explain
 from captum_scorecam.evaluation.metrics.metric import Metric, On
 from captum_scorecam.evaluation.metrics.registry import DEFAULT_METRICS, METRICS, check_metrics
 from captum_scorecam.evaluation.records import RunSettings, Target
 from captum_scorecam.evaluation.request import DEFAULT_OPTIONS, MethodOptions
 from captum_scorecam.evaluation.settings import digest_of_lines, digest_of_weights
+from captum_scorecam.evaluation.sources import digests_of_sources
 from captum_scorecam.models import Classifier, ExplainedLayer
 from captum_scorecam.scoring.chunk_size import FIXED_ROWS
 
 
 class Provenance(TypedDict, total=False):
-    """The source of a run's data and weights: keys of `RunSettings` that only the caller knows. All are optional.
+    """The source of a run's data, weights and code, which only the caller knows. All keys are optional.
 
     Attributes:
         data (str): Path of the data set.
         data_format (str): Format of the data set, as accepted by `open_data`.
         weights (str): Source of the weights, as accepted by `load_classifier`.
+        plugins (sequence of str): Imported modules that the results depend on. Modules that define the methods and
+            metrics or the model's factory need not be listed.
+        command (str): The command that runs the evaluation.
     """
 
     data: str
     data_format: DataFormat
     weights: str
+    plugins: Sequence[str]
+    command: str
 
 
 DEFAULT_GALLERY = 100
@@ -133,14 +139,22 @@ class Plan:
         """
         lines = (f"{index} {self._class_or_label(index)} {self.dataset.name(index)}" for index in self.indices)
         return RunSettings(
+            data=self.provenance.get("data"),
+            data_format=self.provenance.get("data_format"),
+            weights=self.provenance.get("weights"),
+            score=self.classifier.score,
+            sources=self._digests_of_sources(),
+            command=self.provenance.get("command"),
             model=self.classifier.name,
             weights_digest=digest_of_weights(self.classifier.model),
             layer=self.layer.name,
             dtype=str(self.example.dtype).removeprefix("torch."),
             device=self.device.type,
             threads=threads,
+            classes=self.n_classes,
             images=len(self.indices),
             images_digest=digest_of_lines(lines),
+            images_available=len(self.dataset),
             methods=self.methods,
             metrics=self.metrics,
             target=self.target,
@@ -149,7 +163,13 @@ class Plan:
             mask_iterations=self.options.mask_iterations,
             perturbations_per_eval=_fixed_rows(self.options, self.device),
             seed=self.options.seed,
-            **self.provenance,
+        )
+
+    def _digests_of_sources(self) -> dict[str, str]:
+        factory, has_factory, _ = self.classifier.name.partition(":")
+        return digests_of_sources(
+            [*self.provenance.get("plugins", ()), *([factory] if has_factory else [])],
+            [METHODS[name].explain for name in self.methods] + [metric.compute for metric in self.chosen_metrics()],
         )
 
 
@@ -195,6 +215,7 @@ def plan_evaluation(
     """
     methods, metrics = check_methods(methods), check_metrics(metrics)
     check_choice("target", target, Target)
+    _check_numbers(images, options, gallery)
     example = classifier.inputs(Image.linear_gradient("L").resize((512, 512)).convert("RGB"))
     n_classes = len(classifier.predict(example).scores)
     if labels is None:
@@ -219,12 +240,20 @@ def plan_evaluation(
     return replace(plan, mosaics=Mosaics(dataset, options.seed)) if plan.chosen_metrics("mosaic") else plan
 
 
+def _check_numbers(images: int | None, options: MethodOptions, gallery: int) -> None:
+    for name in ("n_masks", "mask_iterations"):
+        check_whole_number(name, getattr(options, name), 1)
+    for name, value in (("perturbations_per_eval", options.perturbations_per_eval), ("images", images)):
+        if value is not None:
+            check_whole_number(name, value, 1)
+    check_whole_number("gallery", gallery, 0)
+
+
 def _drawn(available: int, wanted: int | None, seed: int) -> tuple[int, ...]:
     """Returns the positions of all images, or of a random sample, since data sets are sorted by class."""
     if wanted is None or wanted >= available:
         return tuple(range(available))
-    check_at_least("images", wanted, 1)
-    drawn = torch.randperm(available, generator=torch.Generator().manual_seed(seed))[:wanted]
+    drawn = torch.randperm(available, generator=torch.Generator("cpu").manual_seed(seed), device="cpu")[:wanted]
     return tuple(sorted(drawn.tolist()))
 
 

@@ -93,7 +93,8 @@ def _equal_rows(rows: Tensor, examples: Tensor) -> tuple[Tensor, Tensor]:
     Returns:
         tuple: The group of each row (R), in ascending order of examples, and the first row of each group.
     """
-    vector = torch.rand(rows.shape[1], generator=torch.Generator().manual_seed(0), dtype=rows.dtype)
+    generator = torch.Generator("cpu").manual_seed(0)
+    vector = torch.rand(rows.shape[1], generator=generator, dtype=rows.dtype, device="cpu")
     order = (rows @ vector.to(rows.device)).argsort(stable=True)
     order = order[examples[order].argsort(stable=True)]
     differ = rows[order].diff(dim=0).abs().amax(1) > EQUAL_TO_ROUNDING * torch.finfo(rows.dtype).eps

@@ -76,8 +76,9 @@ def score_function(score: Score) -> ScoreFunction:
     """Returns f, a function of the model's output.
 
     Args:
-        score (str or callable): ``"output"``, ``"probability"`` (softmax over dim 1), ``"sigmoid"``, or a callable that takes the model's output and
-            returns a tensor of scores, one row per input row, from which the target is selected.
+        score (str or callable): ``"output"``, ``"probability"`` (softmax over dim 1), ``"sigmoid"``, or a callable
+            that takes the model's output and returns a tensor of scores, one row per input row, from which the target
+            is selected.
 
     Raises:
         ValueError: If `score` is none of these.

@@ -68,9 +68,9 @@ def test_upsampling_is_interpolation_and_then_a_gaussian_blur(size: tuple[int, .
 
 def test_constant_is_the_mean_of_each_channel_and_blur_has_ten_pixels() -> None:
     x = torch.rand(2, 3, 12, 10, generator=seeded(), dtype=torch.float64)
-    (constant,) = perturbed_inputs("constant", (x,), (), None)()
+    (constant,) = perturbed_inputs("constant", (x,), (), seeded())()
     torch.testing.assert_close(constant.expand_as(x)[1, 2, 3, 4], x[1, 2].mean())
-    (blurred,) = perturbed_inputs("blur", (x,), (), None)()
+    (blurred,) = perturbed_inputs("blur", (x,), (), seeded())()
     expected = gaussian_filter(x[1, 2].numpy(), 10.0, mode="nearest", truncate=3.0)
     torch.testing.assert_close(blurred[1, 2], torch.from_numpy(expected))
 

@@ -82,11 +82,11 @@ def test_an_error_of_a_model_that_takes_no_other_number_of_rows_points_to_pertur
     inputs, masks = torch.rand(2, 1, 4), random_masks(2, 5, (4,))
     forward = forward_of(fixed, inputs)
     with pytest.raises(type(error)) as caught:
-        score_masked_inputs(forward, masks, ChunkSizes().get(fixed, inputs.split(2), None))
+        score_masked_inputs(forward, masks, ChunkSizes().get(fixed, (inputs,), None))
     assert "pass perturbations_per_eval=1" in "".join(caught.value.__notes__)
     odd = random_masks(1, 3, (4,))  # three masks of the first example
     for given in (masks, odd):
-        scores = score_masked_inputs(forward, given, ChunkSizes().get(fixed, inputs.split(2), 1))
+        scores = score_masked_inputs(forward, given, ChunkSizes().get(fixed, (inputs,), 1))
         assert len(scores) == len(given)
 
 

@@ -1,0 +1,218 @@
+"""Threads that share a model get the maps of one thread, and other models are never touched."""
+
+from __future__ import annotations
+
+import sys
+import threading
+import warnings
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from captum_scorecam import ScoreCAM
+from tests.support.attributions import OURS, Method, each
+from tests.support.small_net import Net, images, nothing_changes
+
+CLASSES = {(method.attribution, method.over): name for name, method in reversed(OURS.items())}
+# One configuration of each attribution, with masks of its own where it draws any.
+ONE_OF_EACH = {
+    name: replace(OURS[name], seed=3) if OURS[name].takes("generator") else OURS[name] for name in CLASSES.values()
+}
+
+
+@pytest.fixture(autouse=True)
+def _frequent_switches() -> Iterator[None]:
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-5)
+    yield
+    sys.setswitchinterval(interval)
+
+
+def in_threads(*calls: Callable[[], Any]) -> list[Any]:
+    """Runs each call in a thread of its own and returns their results; raises the first error."""
+    results: list[Any] = [None] * len(calls)
+    errors: list[BaseException] = []
+
+    def run(i: int) -> None:
+        try:
+            results[i] = calls[i]()
+        except BaseException as error:  # an error of any kind must reach the test
+            errors.append(error)
+
+    threads = [threading.Thread(target=run, args=(i,)) for i in range(len(calls))]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    if errors:
+        raise errors[0]
+    return results
+
+
+@each(ONE_OF_EACH)
+@pytest.mark.parametrize("wrapped", [False, True])
+def test_threads_with_one_model_get_the_maps_of_one_thread(method: Method, wrapped: bool) -> None:
+    net = Net()
+    forward: Any = (lambda x: net(x)) if wrapped else net
+    batches = [images(2, seed=seed) for seed in (1, 2, 3)]
+    expected = [method.explain(forward, net.relu, x, 2) for x in batches]
+
+    def explained(x: Tensor) -> list[Tensor]:
+        return [method.explain(forward, net.relu, x, 2) for _ in range(4)]
+
+    with warnings.catch_warnings(), nothing_changes(net, *batches):
+        warnings.simplefilter("error")
+        results = in_threads(*(lambda x=x: explained(x) for x in batches))
+    for maps, one in zip(results, expected, strict=True):
+        for other in maps:
+            torch.testing.assert_close(other, one, rtol=1e-9, atol=1e-12)
+
+
+@each(ONE_OF_EACH)
+def test_threads_with_one_attribution_get_the_maps_of_one_thread(method: Method) -> None:
+    net = Net()
+    attribution = method.made(net, net.relu)
+    batches = [images(n, seed=n) for n in (1, 2, 3)]
+
+    def explain(x: Tensor) -> Any:
+        return getattr(attribution, method.entry)(x, **method.arguments(2))
+
+    expected = [explain(x) for x in batches]
+    results = in_threads(*(lambda x=x: [explain(x) for _ in range(4)] for x in batches))
+    for several, one in zip(results, expected, strict=True):
+        for other in several:
+            torch.testing.assert_close(other, one, rtol=1e-9, atol=1e-12)
+
+
+@each(ONE_OF_EACH)
+def test_predictions_in_another_thread_change_no_map(method: Method) -> None:
+    net, x = Net(), images()
+    expected, done = method.explain(net, net.relu, x, 2), threading.Event()
+
+    def predict() -> int:
+        count = 0
+        while not done.is_set():
+            net(images(5, seed=9))
+            count += 1
+        return count
+
+    def explain() -> list[Tensor]:
+        try:
+            return [method.explain(net, net.relu, x, 2) for _ in range(6)]
+        finally:
+            done.set()
+
+    predictions, maps = in_threads(predict, explain)
+    assert predictions > 0
+    for other in maps:
+        torch.testing.assert_close(other, expected, rtol=1e-9, atol=1e-12)
+
+
+class Trained(nn.Sequential):
+    """A model with statistics, dropout and a compiled-free forward, in training mode."""
+
+    def __init__(self) -> None:
+        with torch.random.fork_rng():
+            torch.manual_seed(0)
+            super().__init__(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Dropout(0.5), nn.Flatten(1))
+        self.train()
+
+
+@each(ONE_OF_EACH)
+@pytest.mark.parametrize("wrapped", [False, True])
+def test_a_model_that_trains_in_another_thread_is_not_touched(method: Method, wrapped: bool) -> None:
+    net, x, trained = Net(), images(), Trained()
+    forward: Any = (lambda x: net(x)) if wrapped else net
+    expected, done = method.explain(forward, net.relu, x, 2), threading.Event()
+    batches = [torch.rand(4, 3, 6, 6, generator=torch.Generator().manual_seed(i)) for i in range(5)]
+
+    def train() -> int:
+        steps = 0
+        while not done.is_set():
+            trained(batches[steps % 5])
+            steps += 1
+        return steps
+
+    def explain() -> list[Tensor]:
+        try:
+            return [method.explain(forward, net.relu, x, 2) for _ in range(6)]
+        finally:
+            done.set()
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        steps, maps = in_threads(train, explain)
+    undisturbed = Trained()
+    for step in range(steps):
+        undisturbed(batches[step % 5])
+    assert int(trained[1].num_batches_tracked) == steps > 0  # type: ignore[arg-type]
+    for name, value in undisturbed.state_dict().items():
+        assert torch.equal(trained.state_dict()[name], value), name
+    for other in maps:
+        torch.testing.assert_close(other, expected, rtol=1e-9, atol=1e-12)
+
+
+@each(ONE_OF_EACH)
+def test_a_random_model_in_another_thread_keeps_its_sequence_of_random_numbers(method: Method) -> None:
+    net, x, done = Net(), images(), threading.Event()
+    method.explain(net, net.relu, x, 2)
+    torch.manual_seed(3)
+    expected = torch.rand(10_000)
+    torch.manual_seed(3)
+
+    def draw() -> Tensor:
+        drawn = []
+        while len(drawn) < 50 or (not done.is_set() and len(drawn) < 9_000):
+            drawn.append(torch.rand(1))
+        return torch.cat(drawn)
+
+    def explain() -> None:
+        try:
+            for _ in range(6):
+                method.explain(net, net.relu, x, 2)
+        finally:
+            done.set()
+
+    drawn, _ = in_threads(draw, explain)
+    assert torch.equal(drawn, expected[: len(drawn)])
+
+
+@each(ONE_OF_EACH)
+def test_threads_explain_a_model_in_training_mode_one_after_the_other(method: Method) -> None:
+    net, x = Net().train(), images()
+    net.dropout.eval()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        with nothing_changes(net, x):
+            in_threads(*[lambda: [method.explain(net, net.relu, x, 2) for _ in range(3)]] * 3)
+
+
+@each(ONE_OF_EACH)
+def test_the_warning_filters_of_the_process_stay_the_same_object_and_content(method: Method) -> None:
+    net, x = Net(), images()
+    before, content = warnings.filters, list(warnings.filters)
+    in_threads(*[lambda: [method.explain(net, net.relu, x, 2) for _ in range(3)]] * 3)
+    assert warnings.filters is before
+    assert list(warnings.filters) == content
+
+
+@pytest.mark.slow
+def test_two_hundred_calls_in_each_of_three_threads() -> None:
+    net, layer = Net(), "relu"
+    batches = [images(1, seed=seed) for seed in range(3)]
+    expected = [ScoreCAM(net, net.get_submodule(layer)).attribute(x, 2) for x in batches]
+
+    def explain(x: Tensor) -> list[Any]:
+        return [ScoreCAM(net, net.get_submodule(layer)).attribute(x, 2) for _ in range(200)]
+
+    with warnings.catch_warnings(), nothing_changes(net, *batches):
+        warnings.simplefilter("error")
+        results = in_threads(*(lambda x=x: explain(x) for x in batches))
+    for maps, one in zip(results, expected, strict=True):
+        assert len(maps) == 200
+        for other in maps:
+            torch.testing.assert_close(other, one, rtol=1e-9, atol=1e-12)
