@@ -10,7 +10,6 @@ import torch
 from captum._utils.common import (
     _format_additional_forward_args,
     _format_baseline,
-    _format_tensor_into_tuples,
     _run_forward,
     _select_targets,
     _validate_input,
@@ -43,9 +42,16 @@ Baselines: TypeAlias = tuple[Tensor | int | float, ...]
 
 
 def format_inputs(inputs: Tensor | Tensors) -> Tensors:
-    """Returns the inputs as a tuple of tensors."""
-    formatted: Tensors = _format_tensor_into_tuples(inputs)
-    return formatted
+    """Returns the inputs as a tuple of tensors.
+
+    Raises:
+        TypeError: If `inputs` is neither a tensor nor a tuple of tensors.
+    """
+    parts = inputs if isinstance(inputs, tuple) else (inputs,)
+    wrong = [type(part).__name__ for part in parts if not isinstance(part, Tensor)]
+    if wrong or not parts:
+        raise TypeError(f"Expected `inputs` to be a tensor or a tuple of tensors, but got {wrong[0] if wrong else '()'}.")
+    return parts
 
 
 def format_baselines(baselines: BaselineType, inputs: Tensors) -> Baselines:

@@ -195,13 +195,10 @@ def _like(value: Any, tensors: list[Tensor]) -> Any:
 
 
 def _kind(value: Any) -> str:
-    if isinstance(value, (tuple, list)):
-        return (
-            f"{type(value).__name__} of " + ", ".join(type(x).__name__ for x in value)
-            if len(value)
-            else f"an empty {type(value).__name__}"
-        )
-    return type(value).__name__
+    name = type(value).__name__
+    if not isinstance(value, (tuple, list)):
+        return name
+    return f"{name} of {', '.join(type(x).__name__ for x in value)}" if value else f"an empty {name}"
 
 
 def _describe(layer: Module) -> str:

@@ -21,6 +21,8 @@ Pair = namedtuple("Pair", ["maps", "others"])
 class ModelOutput(OrderedDict[str, Any]):
     """As in transformers: a mapping with attributes."""
 
+    logits: Tensor
+
 
 @dataclass
 class Features:
@@ -37,17 +39,19 @@ class Block(nn.Module):
 
     def forward(self, x: Tensor, mask: Tensor | None = None, scale: float = 1.0) -> Any:
         z = self.second(self.first(x)) * scale
-        return {
-            "tensor": lambda: z,
-            "list": lambda: [z, z * 2],
-            "named tuple": lambda: Pair(z, z * 2),
-            "dict": lambda: {"maps": z},
-            "model output": lambda: ModelOutput(maps=z),
-            "dataclass": lambda: Features(z),
-            "tuple with None": lambda: (z, None),
-            "nested tuple": lambda: (z, (z,)),
-            "empty tuple": lambda: (),
-        }[self.kind]()
+        z = z if mask is None else z * mask
+        containers: dict[str, Any] = {
+            "tensor": z,
+            "list": [z, z * 2],
+            "named tuple": Pair(z, z * 2),
+            "dict": {"maps": z},
+            "model output": ModelOutput(maps=z),
+            "dataclass": Features(z),
+            "tuple with None": (z, None),
+            "nested tuple": (z, (z,)),
+            "empty tuple": (),
+        }
+        return containers[self.kind]
 
 
 class Net(nn.Module):
@@ -61,12 +65,14 @@ class Net(nn.Module):
         self.double()
 
     def forward(self, x: Tensor) -> Tensor:
-        out = {
-            "positional": lambda: self.block(x),
-            "keywords": lambda: self.block(x=x, scale=2.0),
-            "with None": lambda: self.block(x, None, scale=2.0),
-            "keywords with None": lambda: self.block(x=x, mask=None),
-        }[self.call]()
+        arguments: dict[str, tuple[tuple[Any, ...], dict[str, Any]]] = {
+            "positional": ((x,), {}),
+            "keywords": ((), {"x": x, "scale": 2.0}),
+            "with None": ((x, None), {"scale": 2.0}),
+            "keywords with None": ((), {"x": x, "mask": None}),
+        }
+        args, kwargs = arguments[self.call]
+        out = self.block(*args, **kwargs)
         parts = list(out.values()) if isinstance(out, dict) else getattr(out, "maps", out)
         z = parts if isinstance(parts, Tensor) else parts[0] if len(parts) else x[:, :1].expand(-1, 6, -1, -1)
         scores: Tensor = self.fc(z.mean((2, 3)))
@@ -150,9 +156,9 @@ def test_a_list_of_modules_that_does_not_run_itself_is_named(method: Method) -> 
 
 
 @each(OF_LAYER)
-@pytest.mark.filterwarnings("ignore:`torch.jit.trace` is deprecated")
+@pytest.mark.filterwarnings("ignore:.torch.jit.trace.* is deprecated")
 def test_a_layer_of_torchscript_has_no_hooks(method: Method) -> None:
-    traced = torch.jit.trace(Net("tensor"), images())
+    traced = torch.jit.trace(Net("tensor"), images())  # type: ignore[no-untyped-call]
     with pytest.raises(TypeError, match="got a TorchScript module, which takes none"):
         method.made(traced, traced.block)
 

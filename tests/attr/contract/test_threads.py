@@ -61,7 +61,7 @@ def test_threads_with_one_model_get_the_maps_of_one_thread(method: Method, wrapp
     batches = [images(2, seed=seed) for seed in (1, 2, 3)]
     expected = [method.explain(forward, net.relu, x, 2) for x in batches]
 
-    def explained(x: Tensor) -> list[Tensor]:
+    def explained(x: Tensor) -> list[Any]:
         return [method.explain(forward, net.relu, x, 2) for _ in range(4)]
 
     with warnings.catch_warnings(), nothing_changes(net, *batches):
@@ -100,7 +100,7 @@ def test_predictions_in_another_thread_change_no_map(method: Method) -> None:
             count += 1
         return count
 
-    def explain() -> list[Tensor]:
+    def explain() -> list[Any]:
         try:
             return [method.explain(net, net.relu, x, 2) for _ in range(6)]
         finally:
@@ -137,7 +137,7 @@ def test_a_model_that_trains_in_another_thread_is_not_touched(method: Method, wr
             steps += 1
         return steps
 
-    def explain() -> list[Tensor]:
+    def explain() -> list[Any]:
         try:
             return [method.explain(forward, net.relu, x, 2) for _ in range(6)]
         finally:
@@ -165,7 +165,7 @@ def test_a_random_model_in_another_thread_keeps_its_sequence_of_random_numbers(m
     torch.manual_seed(3)
 
     def draw() -> Tensor:
-        drawn = []
+        drawn: list[Tensor] = []
         while len(drawn) < 50 or (not done.is_set() and len(drawn) < 9_000):
             drawn.append(torch.rand(1))
         return torch.cat(drawn)
