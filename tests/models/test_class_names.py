@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
-import pytest
+from typing import Any
 
-from captum_scorecam.models import find_class, imagenet_class_names
+import numpy as np
+import pytest
+from torch import nn
+from torchvision import transforms
+
+from captum_scorecam.models import Classifier, find_class, imagenet_class_names
 
 
 @pytest.mark.parametrize(
@@ -46,3 +51,51 @@ def test_an_unknown_or_ambiguous_class_raises(target: str, message: str) -> None
 
 def test_classes_without_names_are_found_by_number() -> None:
     assert find_class("class 3", 5) == 3
+
+
+def names_of(class_names: Any) -> object:
+    return Classifier("own", nn.Identity(), transforms.ToTensor(), class_names).class_names
+
+
+@pytest.mark.parametrize(
+    "class_names",
+    [
+        ["cat", "dog", "eel"],
+        ("cat", "dog", "eel"),
+        np.array(["cat", "dog", "eel"]),
+        {0: "cat", 1: "dog", 2: "eel"},
+        {2: "eel", 0: "cat", 1: "dog"},
+        {"2": "eel", "1": "dog", "0": "cat"},
+    ],
+    ids=["list", "tuple", "array", "dict", "unsorted", "str keys"],
+)
+def test_class_names_are_listed_by_index(class_names: object) -> None:
+    assert names_of(class_names) == ["cat", "dog", "eel"]
+
+
+def test_more_than_ten_names_are_sorted_by_number() -> None:
+    assert names_of({str(index): f"class {index}" for index in reversed(range(12))}) == [
+        f"class {i}" for i in range(12)
+    ]
+
+
+def test_digits_are_names_too() -> None:
+    assert names_of([1, 0]) == ["1", "0"]
+    assert names_of(None) is None
+
+
+@pytest.mark.parametrize(
+    ("class_names", "error", "message"),
+    [
+        ("cat", TypeError, "Expected class names as a list of str or a dict of class index to name, but got str"),
+        ({"cat", "dog"}, TypeError, "but got set"),
+        (len, TypeError, "but got builtin_function_or_method"),
+        ({"cat": 0, "dog": 1}, TypeError, "Expected a dict of class index to name, but got the key 'cat'"),
+        ({0: "cat", 2: "dog"}, ValueError, r"Expected class names for 0\.\.1, but there is none for 1"),
+        (["cat", None], TypeError, "Expected class names of type str, but got None"),
+        ({0: "cat", 1: 0.5}, TypeError, r"Expected class names of type str, but got 0\.5"),
+    ],
+)
+def test_other_class_names_raise(class_names: object, error: type[Exception], message: str) -> None:
+    with pytest.raises(error, match=message):
+        names_of(class_names)

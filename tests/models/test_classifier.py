@@ -2,19 +2,80 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 from PIL import Image
-from torch import nn
+from torch import Tensor, nn
 
 from captum_scorecam.models import Classifier, Prediction, load_classifier
+from captum_scorecam.scoring.class_scores import NamedScore
 from tests.support import colour_classifier
 
 
+def own(model: nn.Module, score: NamedScore | None = None) -> Classifier:
+    return Classifier("own", model, colour_classifier.preprocess, score=score)
+
+
+def predict(outputs: list[float], score: NamedScore | None = None) -> Prediction:
+    return own(nn.Flatten(), score).predict(torch.tensor(outputs).view(1, 1, 1, -1))
+
+
 def test_probabilities_are_the_softmax_of_scores() -> None:
-    prediction = Prediction(torch.tensor([4.0, 1.0, 0.0]))
+    prediction = predict([4.0, 1.0, 0.0])
     assert prediction.score == "probability"
     assert prediction.probabilities.tolist() == pytest.approx([0.93624, 0.04661, 0.01715], abs=1e-5)
+
+
+def test_labels_that_do_not_exclude_each_other_have_the_sigmoid_of_their_scores() -> None:
+    prediction = predict([4.0, 1.0, 0.0], "sigmoid")
+    assert prediction.score == "sigmoid"
+    assert prediction.probabilities.tolist() == pytest.approx([0.98201, 0.73106, 0.5], abs=1e-5)
+
+
+def test_one_logit_has_a_probability() -> None:
+    assert predict([1.0], "sigmoid").probabilities.tolist() == pytest.approx([0.73106], abs=1e-5)
+
+
+@pytest.mark.parametrize(("outputs", "has_probabilities"), [([0.9, 0.8, 0.0], True), ([4.0, 1.0, 0.0], False)])
+def test_outputs_may_be_taken_as_they_are(outputs: list[float], has_probabilities: bool) -> None:
+    prediction = predict(outputs, "output")
+    assert prediction.probabilities.tolist() == pytest.approx(outputs)
+    assert prediction.has_probabilities == has_probabilities
+    assert predict(outputs, "probability").has_probabilities
+
+
+@pytest.mark.parametrize("score", [None, "probability"])
+def test_one_output_needs_a_score(score: NamedScore | None) -> None:
+    with pytest.raises(ValueError, match="Expected `score` to be 'sigmoid' or 'output' for a model with one output"):
+        predict([1.0], score)
+
+
+def test_outputs_like_those_of_a_sigmoid_are_pointed_out() -> None:
+    with pytest.warns(UserWarning, match=r"all in \[0, 1\] but do not sum to 1, and their softmax is used.* `score`"):
+        assert predict([0.9, 0.8, 0.1]).score == "probability"
+
+
+@pytest.mark.parametrize("outputs", [[0.04, 0.01, 0.03], [0.9, 1.2, 0.1], [0.9, -0.2, 0.1]])
+def test_small_or_negative_logits_are_not_pointed_out(outputs: list[float]) -> None:
+    assert predict(outputs).score == "probability"
+
+
+def test_an_unknown_score_raises() -> None:
+    with pytest.raises(
+        ValueError, match="Expected `score` to be 'output', 'probability' or 'sigmoid', but got 'softmax'"
+    ):
+        own(nn.Identity(), "softmax")  # type: ignore[arg-type]
+
+
+class WithLogits(nn.Module):
+    def forward(self, inputs: Tensor) -> SimpleNamespace:
+        return SimpleNamespace(logits=inputs.flatten(1), hidden_states=None)
+
+
+def test_logits_are_read() -> None:
+    assert own(WithLogits()).predict(torch.tensor([[[[3.0, 1.0]]]])).scores.tolist() == [3.0, 1.0]
 
 
 def test_a_wrong_number_of_class_names_raises() -> None:
@@ -32,9 +93,8 @@ def test_probabilities_that_the_model_returns_are_unchanged() -> None:
 
 @pytest.mark.parametrize(("output", "got"), [(nn.Identity(), r"\(1, 3, 4, 4\)"), (nn.Flatten(0), r"\(48,\)")])
 def test_a_model_that_does_not_classify_raises(output: nn.Module, got: str) -> None:
-    classifier = Classifier("own", output, colour_classifier.preprocess)
-    with pytest.raises(ValueError, match=f"N×classes scores of two or more classes, but got {got}"):
-        classifier.predict(torch.zeros(1, 3, 4, 4))
+    with pytest.raises(ValueError, match=f"Expected a model that returns N×classes scores, but got {got}"):
+        own(output).predict(torch.zeros(1, 3, 4, 4))
 
 
 def test_preprocessing_that_returns_no_image_raises() -> None:

@@ -1,46 +1,202 @@
-"""State dicts from files."""
+"""State dicts in files, and the names of their tensors."""
 
 from __future__ import annotations
 
+import re
+from argparse import Namespace
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel
 
-from captum_scorecam.models.state_dicts import class_count, read_state_dict
+from captum_scorecam.models.state_dicts import build_with_weights, class_count, load_state_dict, read_state_dict
+
+State = dict[str, Tensor]
 
 
-class Harmful:
-    """Code that unpickling must not run."""
+def net(num_classes: int = 3, fill: float = 0.0) -> nn.Sequential:
+    made = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Flatten(), nn.Linear(4, num_classes))
+    for parameter in made.parameters():
+        nn.init.constant_(parameter, fill)
+    return made
 
-    def __reduce__(self) -> tuple[object, ...]:
-        return print, ("unpickled",)
+
+def of_net(fill: float = 0.5, num_classes: int = 3) -> State:
+    return net(num_classes, fill).state_dict()
+
+
+def prefixed(prefix: str, state: State) -> State:
+    return {prefix + name: value for name, value in state.items()}
+
+
+def fill_of(model: nn.Module) -> float:
+    (value,) = {value for parameter in model.parameters() for value in parameter.flatten().tolist()}
+    return float(value)
+
+
+def saved(value: object, folder: Path) -> Path:
+    torch.save(value, folder / "weights.pt")
+    return folder / "weights.pt"
+
+
+OPTIMIZER = torch.optim.SGD(net().parameters(), lr=0.1).state_dict()
 
 
 @pytest.mark.parametrize(
-    ("saved", "message"),
+    "checkpoint",
     [
-        (b"no torch file", "Expected `weights` to be a state dict written by torch.save, but .* can't be read as one"),
-        ([1, 2], "Expected `weights` to contain a state dict of tensors"),
-        ({}, "Expected `weights` to contain a state dict of tensors"),
-        ({"state_dict": {"fc.bias": 3}}, "Expected `weights` to contain a state dict of tensors"),
-        (Harmful(), "Expected `weights` to be a state dict written by torch.save, but .* can't be read as one"),
+        of_net(),
+        {"state_dict": of_net(), "optimizer_states": [OPTIMIZER], "epoch": 3, "hyper_parameters": {"lr": 0.1}},
+        {"model_state_dict": of_net(), "optimizer_state_dict": OPTIMIZER, "loss": torch.tensor(0.3)},
+        {"model": of_net(), "optimizer": OPTIMIZER},
+        {"model": {"name": "resnet", "depth": 18}, "net": of_net()},
+        {"model": {"state_dict": of_net()}, "epoch": 1},
+        {"model": "resnet18", "state_dict": of_net()},
+        {"ema": of_net(), "model": None},
+        dict(net(fill=0.5).named_parameters()) | {"1.running_mean": torch.ones(4), "1.running_var": torch.ones(4)},
     ],
-    ids=["bytes", "list", "empty", "numbers", "code"],
+    ids=["bare", "Lightning", "PyTorch", "timm", "configuration", "nested", "name", "ema", "no counter"],
 )
-def test_a_file_without_a_state_dict_raises(
-    saved: object, message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    path = tmp_path / "weights.pt"
-    if isinstance(saved, bytes):
-        path.write_bytes(saved)
-    else:
-        torch.save(saved, path)
-    with pytest.raises(ValueError, match=message):
+def test_the_weights_are_found_in_a_checkpoint(checkpoint: dict[str, Any], tmp_path: Path) -> None:
+    model = net()
+    load_state_dict(model, read_state_dict(saved(checkpoint, tmp_path)), "net")
+    assert fill_of(model) == 0.5
+
+
+@pytest.mark.parametrize("average", ["state_dict_ema", "model_ema"])
+def test_averaged_weights_beside_the_model_s_are_ignored_with_a_warning(average: str, tmp_path: Path) -> None:
+    path = saved({average: of_net(0.25), "state_dict": of_net(0.5)}, tmp_path)
+    with pytest.warns(UserWarning, match=f"several state dicts: 'state_dict' is used, and '{average}' ignored"):
+        state = read_state_dict(path)
+    assert state["3.bias"].tolist() == [0.5] * 3
+
+
+@pytest.mark.parametrize(
+    ("contents", "problem"),
+    [
+        (nn.Linear(2, 1), "a pickled model (torch.nn.modules.linear.Linear), not a state dict. Save its state dict"),
+        ({"model": nn.Linear(2, 1)}, "contains, under 'model', a pickled model (torch.nn.modules.linear.Linear), not"),
+        (Namespace(lr=0.1), "contains a pickled object (argparse.Namespace), not a state dict."),
+        (OPTIMIZER, "contains the state of an optimizer."),
+        ({"generator": of_net(), "discriminator": of_net()}, "a state dict under 'generator' and 'discriminator'."),
+        (({"n01440764": ("tench",)}, ["n01440764"]), "contains an object of class tuple."),
+        (torch.zeros(3), "contains an object of class torch.Tensor."),
+        ({}, "contains an empty dict."),
+        ({"state_dict": {"fc.bias": 3}}, "under 'state_dict', a dict whose entry 'fc.bias' is of class int."),
+        ({0: torch.zeros(3)}, "contains a dict whose entry 0 is of class torch.Tensor."),
+        ({"fc.bias": torch.zeros(3, device="meta")}, "tensors without values, such as 'fc.bias', which is on"),
+    ],
+    ids=["model", "model in a dict", "object", "optimizer", "two", "tuple", "tensor", "empty", "int", "index", "meta"],
+)
+def test_a_file_of_torch_save_without_a_state_dict_is_described(contents: object, problem: str, tmp_path: Path) -> None:
+    path = saved(contents, tmp_path)
+    with pytest.raises(ValueError, match=re.escape(problem)) as raised:
         read_state_dict(path)
-    assert "unpickled" not in capsys.readouterr().out
+    assert str(raised.value).startswith("Expected `weights` to contain a state dict of tensors, but ")
+    assert "weights_only" not in str(raised.value)
 
 
-def test_a_state_dict_that_ends_with_a_number_has_no_class_count() -> None:
-    with pytest.raises(ValueError, match=r"ends with 'bn\.num_batches_tracked'"):
-        class_count({"bn.num_batches_tracked": torch.tensor(3)})
+PREFIXES = ["", "model.", "net.", "module.", "_orig_mod.", "model.module._orig_mod.", "backbone.resnet."]
+
+
+@pytest.mark.parametrize("prefix", PREFIXES)
+@pytest.mark.parametrize(
+    "model", [net(), nn.DataParallel(net()), torch.compile(net())], ids=["bare", "parallel", "compiled"]
+)
+def test_prefixes_are_found(prefix: str, model: nn.Module) -> None:
+    fill = 1.0 + PREFIXES.index(prefix)
+    load_state_dict(model, prefixed(prefix, of_net(fill)), "net")
+    assert fill_of(model) == fill
+
+
+class Wrapper(nn.Module):
+    """A model whose own names begin with a usual prefix."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.model = net()
+
+
+def test_a_prefix_that_the_model_has_itself_is_kept() -> None:
+    model = Wrapper()
+    load_state_dict(model, prefixed("model.", of_net(0.5)), "wrapper")
+    assert fill_of(model) == 0.5
+    load_state_dict(model, prefixed("module.model.", of_net(0.25)), "wrapper")
+    assert fill_of(model) == 0.25
+
+
+def test_the_counter_of_an_averaged_model_is_no_weight() -> None:
+    model = net()
+    load_state_dict(model, AveragedModel(net(fill=0.5)).state_dict(), "net")
+    assert fill_of(model) == 0.5
+
+
+def test_other_modules_of_a_lightning_module_are_ignored_with_a_warning() -> None:
+    model = net()
+    state = prefixed("model.", of_net(0.5)) | {"criterion.weight": torch.ones(3)}
+    with pytest.warns(
+        UserWarning, match=r"Only the tensors under 'model\.' in the file .*, without criterion\.weight\."
+    ):
+        load_state_dict(model, state, "net")
+    assert fill_of(model) == 0.5
+
+
+def test_of_several_sets_of_weights_the_one_with_a_usual_prefix_is_taken() -> None:
+    model = net()
+    with pytest.warns(UserWarning, match=r"Only the tensors under 'net\.' .* without teacher\.0\.weight.* and 6 more"):
+        load_state_dict(model, prefixed("teacher.", of_net(0.25)) | prefixed("net.", of_net(0.5)), "net")
+    assert fill_of(model) == 0.5
+
+
+def without(*names: str) -> State:
+    return {name: value for name, value in of_net().items() if name not in names}
+
+
+@pytest.mark.parametrize(
+    ("state", "names"),
+    [
+        (without("3.bias"), "3.bias"),
+        (of_net(num_classes=4), "3.bias, 3.weight"),
+        (of_net() | {"4.weight": torch.ones(1)}, "4.weight"),
+        (prefixed("model.", without("0.bias")), "0.bias"),
+        (prefixed("model.", of_net()) | {"model.head": torch.ones(1)}, "head"),
+        (
+            of_net() | prefixed("teacher.", without("0.weight")),
+            "teacher.0.bias, teacher.1.bias, teacher.1.running_mean",
+        ),
+        ({"encoder.weight": torch.ones(1)}, "0.bias, 0.weight, 1.bias"),
+    ],
+    ids=["missing", "shape", "unexpected", "missing in prefix", "unexpected in prefix", "two", "other"],
+)
+def test_weights_that_do_not_match_raise(state: State, names: str) -> None:
+    model = net()
+    message = "Expected `weights` to match tiny, but tensors are missing, unexpected or of a different shape: "
+    with pytest.raises(ValueError, match=re.escape(message + names)):
+        load_state_dict(model, state, "tiny")
+    assert fill_of(model) == 0.0
+
+
+def test_equal_sets_of_weights_with_unusual_prefixes_raise() -> None:
+    state = prefixed("student.", of_net()) | prefixed("teacher.", of_net())
+    with pytest.raises(
+        ValueError, match=r"contain tiny once, but it is there with the prefixes 'student\.', 'teacher\.'"
+    ):
+        load_state_dict(net(), state, "tiny")
+
+
+def reordered(state: State) -> State:
+    return dict(sorted(state.items(), reverse=True))
+
+
+@pytest.mark.parametrize("change", [dict, reordered, lambda state: prefixed("module.", state)])
+def test_the_number_of_classes_is_that_of_the_file(change: Callable[[State], State]) -> None:
+    model = build_with_weights(net, change(of_net(0.5, num_classes=7)), "net")
+    assert (class_count(model), fill_of(model)) == (7, 0.5)
+
+
+def test_a_model_without_its_head_has_no_classes() -> None:
+    assert class_count(net(), "head.weight") == 0

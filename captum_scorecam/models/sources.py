@@ -1,0 +1,44 @@
+"""What the sources of models share: optional packages, and weights that are downloaded."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+_Loaded = TypeVar("_Loaded")
+
+
+def import_extra(module: str, extra: str, needed_by: str) -> Any:
+    """Imports a module of an optional package.
+
+    Args:
+        module (str): The module.
+        extra (str): The extra of this package that installs it.
+        needed_by (str): What needs it, for the error message.
+
+    Raises:
+        ModuleNotFoundError: If the package is not installed.
+    """
+    try:
+        return importlib.import_module(module)
+    except ModuleNotFoundError as error:
+        package = module.partition(".")[0]
+        if error.name is None or error.name.partition(".")[0] != package:
+            raise
+        raise ModuleNotFoundError(f'{needed_by} needs {package}: pip install "captum-scorecam[{extra}]".') from error
+
+
+def downloaded(name: str, load: Callable[[], _Loaded]) -> _Loaded:
+    """Calls `load`, which downloads the weights of a model.
+
+    Raises:
+        OSError: If that fails. The message names the alternatives.
+    """
+    try:
+        return load()
+    except OSError as error:  # urllib's and huggingface_hub's errors are OSErrors
+        raise OSError(
+            f"Could not download the weights of {name} ({' '.join(str(error).split())}). "
+            "Set `weights` to a file with a state dict, or to none for random weights."
+        ) from error
