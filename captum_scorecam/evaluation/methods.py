@@ -15,6 +15,7 @@ from captum_scorecam import RISE, LayerGradCamPlusPlus, MeaningfulPerturbation, 
 from captum_scorecam.evaluation.registry import check_names, register
 from captum_scorecam.evaluation.request import ExplanationRequest, MethodRun
 from captum_scorecam.models import Classifier, ExplainedLayer, find_layer
+from captum_scorecam.scoring.class_scores import output_score
 
 DEFAULT_METHODS = ("grad_cam", "score_cam")
 Maps = Tensor | tuple[Tensor, ...]
@@ -106,7 +107,7 @@ def _grad_cam(request: ExplanationRequest) -> tuple[Maps, MethodRun]:
     if layer.activation_transform is not None:
         maps = _grad_cam_of_tokens(request, layer.activation_transform)
         return maps, MethodRun(forwards=2)
-    maps = LayerGradCam(request.model, layer.module).attribute(
+    maps = LayerGradCam(_class_scores(request), layer.module).attribute(
         request.repeated_inputs(),
         request.targets,
         attribute_to_layer_input=layer.of_input,
@@ -115,13 +116,18 @@ def _grad_cam(request: ExplanationRequest) -> tuple[Maps, MethodRun]:
     return maps, MethodRun(forwards=1)
 
 
+def _class_scores(request: ExplanationRequest) -> Callable[[Tensor], Tensor]:
+    """Returns the model as Captum's methods need it, with a tensor as its output."""
+    return lambda inputs: output_score(request.model(inputs))
+
+
 def _grad_cam_of_tokens(request: ExplanationRequest, transform: Callable[[Tensor], Tensor]) -> Tensor:
     """Applies Grad-CAM's formula to spatial maps of the tokens and their gradients.
 
     LayerGradCam averages gradients over all dimensions after the second, which are the channels for tokens.
     """
     layer, inputs = request.layer, request.repeated_inputs()
-    gradient = LayerGradientXActivation(request.model, layer.module, multiply_by_inputs=False)
+    gradient = LayerGradientXActivation(_class_scores(request), layer.module, multiply_by_inputs=False)
     activation = LayerActivation(request.model, layer.module)
     gradients = transform(gradient.attribute(inputs, request.targets, attribute_to_layer_input=layer.of_input))
     maps = transform(activation.attribute(inputs, attribute_to_layer_input=layer.of_input))
