@@ -43,7 +43,8 @@ def in_range(least: int, most: int) -> Callable[[typer.CallbackParam, int | None
 ModelName = Annotated[
     str,
     typer.Option(
-        help="A torchvision classifier, efficientnet_lite0 to efficientnet_lite2, or your own PACKAGE.MODULE:FACTORY.",
+        help="A torchvision classifier, efficientnet_lite0 to efficientnet_lite2, timm/NAME, hf/FOLDER, or your own "
+        "PACKAGE.MODULE:FACTORY.",
         metavar="NAME",
         rich_help_panel=OF_MODEL,
     ),
@@ -51,7 +52,7 @@ ModelName = Annotated[
 WeightsName = Annotated[
     str,
     typer.Option(
-        help="DEFAULT (pretrained), none (random), or a file with a state dict.",
+        help="DEFAULT (pretrained), none (random), or a file with a state dict or checkpoint.",
         metavar="FILE",
         rich_help_panel=OF_MODEL,
     ),

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from captum_scorecam.models.class_names import listed_class_names
 from captum_scorecam.models.classifier import Classifier
 from captum_scorecam.models.sources import downloaded, import_extra
-from captum_scorecam.models.state_dicts import StateDict, load_state_dict, read_state_dict
+from captum_scorecam.models.state_dicts import StateDict, listed_names, load_state_dict, read_state_dict
 from captum_scorecam.scoring.class_scores import NamedScore
 
 HUGGING_FACE = "hf/"
@@ -113,7 +113,7 @@ def _pretrained(name: str, load: Callable[[], Any]) -> nn.Module:
     if missing:
         raise ValueError(
             f"Expected a trained image classifier, but {name} has no weights for {len(missing)} tensors: "
-            f"{', '.join(missing[:3])}{', …' if len(missing) > 3 else ''}."
+            f"{listed_names(missing)}."
         )
     return model
 

@@ -148,7 +148,9 @@ def load_state_dict(model: nn.Module, state: StateDict, model_name: str) -> None
     prefix = _prefix(own, state, model_name)
     outside = [name for name in state if not name.startswith(prefix) and name != _OF_AVERAGED_MODEL]
     if outside:
-        warn_caller(f"Only the tensors under {prefix!r} in the file of weights are used, without {_few(outside)}.")
+        warn_caller(
+            f"Only the tensors under {prefix!r} in the file of weights are used, without {listed_names(outside)}."
+        )
     fitting = {name: value for name, value in _inside(state, prefix).items() if name in own and _fits(own[name], value)}
     model.load_state_dict({wrapper + name: value for name, value in fitting.items()}, strict=False)
 
@@ -184,7 +186,7 @@ def _prefix(own: StateDict, state: StateDict, model_name: str) -> str:
     names = min(wrong.values(), key=len)
     raise ValueError(
         f"Expected `weights` to match {model_name}, but tensors are missing, unexpected or of a different shape: "
-        f"{_few(names)}."
+        f"{listed_names(names)}."
     )
 
 
@@ -213,5 +215,6 @@ def _fits(own: object, value: object) -> bool:
     return getattr(own, "shape", None) == getattr(value, "shape", None)
 
 
-def _few(names: list[str]) -> str:
+def listed_names(names: list[str]) -> str:
+    """Returns the first three names, and how many more there are."""
     return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
