@@ -53,7 +53,7 @@ def plain_messages(
         raise typer.Exit(128 + (signal.SIGTERM if terminated else signal.SIGINT)) from error
     except Exception as error:
         name = "" if isinstance(error, BAD_INPUT) else f"{type(error).__name__}: "
-        typer.echo(f"Error: {name}{_line(error, options)}", err=True)
+        typer.echo(f"Error: {name}{_line(_text(error), options)}", err=True)
         raise typer.Exit(2 if isinstance(error, BAD_INPUT) else 1) from error
 
 
@@ -100,6 +100,13 @@ def _options_of(context: typer.Context) -> dict[str, str]:
     return options | {
         name: options[option] for name, option in _OPTIONS_OF.items() if option in options and name not in options
     }
+
+
+def _text(error: Exception) -> str:
+    """Returns an error's message; the system's errors without their number."""
+    if isinstance(error, OSError) and error.strerror:
+        return f"{error.strerror}{'' if error.filename is None else f': {str(error.filename)!r}'}."
+    return str(error)
 
 
 def _line(message: object, options: dict[str, str]) -> str:

@@ -23,7 +23,7 @@ _REWORDED = (
     (r" \(Possible options: (.*)\)$", r". Closest matches: \1."),
     (r"'(--?[\w-]+)'", r"`\1`"),
 )
-_NOT_A_CHOICE = re.compile(r"Invalid value for '(.+?)': (?:Value error, )?'(.*)' is not one of (.*?)\.?")
+_NOT_A_CHOICE = re.compile(r"Invalid value for '(.+?)': (?:Value error, )?(['\"])(.*)\2 is not one of (.*?)\.?")
 
 
 class Commands(TyperGroup):
@@ -59,7 +59,8 @@ class Command(TyperCommand):
 def _line(error: Any) -> str:
     text = " ".join(error.format_message().split())
     if choice := _NOT_A_CHOICE.fullmatch(text):
-        option, value, choices = choice[1], choice[2], choice[3].replace("'", "")
+        option, _, value, quoted = choice.groups()
+        choices = quoted.replace("'", "")
         closest = closest_matches(value, choices.split(", "))
         text = f"Expected `{option}` to be one of {choices}, but got {value!r}.{closest}"
     for pattern, replacement in _REWORDED:

@@ -77,6 +77,7 @@ HUGE = "9" * 23
         (f"explain x.png --seed {'9' * 5000}", "Expected `--seed` to be a whole number."),
         ("explain x.png --seed ½", "Expected `--seed` to be a whole number."),
         ("explain x.png --device tpu", "Expected `--device` to be one of auto, cpu, cuda, but got 'tpu'."),
+        ("explain x.png --device '", """to be one of auto, cpu, cuda, but got "'"."""),
         ("explain x.png --methd rise", "No such option: --methd. Closest matches: --method"),
         ("explain x.png --weights", "Option `--weights` requires an argument."),
         ("explain x.png --weights=", "Expected no empty values, but got one after `--weights`."),

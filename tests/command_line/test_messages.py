@@ -69,7 +69,9 @@ def test_parameters_become_options_in_errors_and_warnings(text: str, line: str) 
     ("error", "status", "line"),
     [
         (TypeError("bad"), 2, "Error: bad"),
-        (FileNotFoundError(2, "No such file"), 2, "Error: [Errno 2] No such file"),
+        (FileNotFoundError(2, "No such file", "a.png"), 2, "Error: No such file: 'a.png'."),
+        (OSError(28, "No space left on device"), 2, "Error: No space left on device."),
+        (OSError("cannot download"), 2, "Error: cannot download"),
         (ModuleNotFoundError("no module"), 2, "Error: no module"),
         (RuntimeError("broken"), 1, "Error: RuntimeError: broken"),
         (KeyError("two\nlines"), 1, "Error: KeyError: 'two\\nlines'"),
