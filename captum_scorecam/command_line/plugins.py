@@ -20,9 +20,13 @@ def import_plugins(names: Sequence[str]) -> None:
 
 
 def _import(name: str) -> None:
+    if not all(part.isidentifier() for part in name.split(".")):
+        raise ValueError(f"Expected `plugin` to be a module, as in package.module, but got {name!r}.")
     try:
         importlib.import_module(name)
     except Exception as error:  # the user's code may raise anything
+        if isinstance(error, ModuleNotFoundError) and f"{name}.".startswith(f"{error.name}."):
+            raise ValueError(f"Expected `plugin` to be a module, but there is none named {name!r}.") from error
         raise ValueError(
             f"Expected `plugin` {name} to be a module, but importing it raised {type(error).__name__}: {error}."
         ) from error

@@ -81,7 +81,7 @@ def test_unreadable_images_end_with_status_1_and_the_rest_is_done(folder: Path) 
         (["data", "--metric", "magic"], "Expected each of `--metric` to be one of average_drop"),
         (["data", "--model", "resnet81"], "but got 'resnet81'. Closest matches: resnet18"),
         (["data", "--metric", "pointing_game"], "Expected a data set with boxes for pointing_game, but it has none"),
-        (["data", "--plugin", "nowhere"], "Expected `--plugin` nowhere to be a module"),
+        (["data", "--plugin", "nowhere"], "Expected `--plugin` to be a module, but there is none named 'nowhere'"),
         (["data", "--classes", "nowhere.csv"], "Expected a CSV file in UTF-8, but 'nowhere.csv' can't be read as one"),
         (
             ["data", "--output", "data"],

@@ -42,12 +42,26 @@ def test_output_and_reference_are_used(folder: Path) -> None:
             "Expected `--reference` to be one of grad_cam, score_cam, rise, but",
         ),
         (["run", "--output", "page.txt"], "Expected `--output` to end in .html, but got "),
-        (["run", "--plugin", "nowhere"], "Expected `--plugin` nowhere to be a module, but importing it raised"),
+        (
+            ["run", "--plugin", "nowhere.else"],
+            "Expected `--plugin` to be a module, but there is none named 'nowhere.else'",
+        ),
+        (["run", "--plugin", "empty.py"], "Expected `--plugin` to be a module, but there is none named 'empty.py'"),
+        (
+            ["run", "--plugin", "../failing"],
+            "Expected `--plugin` to be a module, as in package.module, but got '../failing'",
+        ),
+        (
+            ["run", "--plugin", "failing"],
+            "Expected `--plugin` failing to be a module, but importing it raised ZeroDivisionErr",
+        ),
     ],
 )
 def test_bad_input_is_one_line_and_status_2(arguments: list[str], message: str, folder: Path) -> None:
     (folder / "file").touch()
     (folder / "folder.html").mkdir()
+    (folder / "empty.py").touch()
+    (folder / "failing.py").write_text("1 / 0")
     result = invoke("report", *arguments)
     assert result.exit_code == 2
     assert result.stderr.startswith(f"Error: {message}")
