@@ -11,7 +11,8 @@ from captum_scorecam.evaluation.forwards import measure_forwards
 from captum_scorecam.evaluation.methods import METHODS, Method, layer_to_explain, register_method, run_method
 from captum_scorecam.evaluation.metrics.metric import Metric, MetricInput, MetricResult
 from captum_scorecam.evaluation.metrics.registry import METRICS, register_metric
-from captum_scorecam.evaluation.plan import Plan, Provenance, plan_evaluation
+from captum_scorecam.evaluation.plan import Plan, Provenance
+from captum_scorecam.evaluation.planning import plan_evaluation
 from captum_scorecam.evaluation.record_files import read_records
 from captum_scorecam.evaluation.records import Curve, Failure, Record, RunSettings
 from captum_scorecam.evaluation.report.page import write_report

@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-from typing import Any
-
-from torch import nn
-
+from captum_scorecam.evaluation.forward_rows import forward_rows
 from captum_scorecam.evaluation.image_evaluation import StageError, Subject, classify, explain
 from captum_scorecam.evaluation.loading import LoadedImages, load_images
 from captum_scorecam.evaluation.metrics.metric import MetricInput, On
 from captum_scorecam.evaluation.plan import Plan
+from captum_scorecam.evaluation.record_checks import MAP
 
 
 def measure_forwards(plan: Plan) -> dict[str, dict[str, int]]:
@@ -46,27 +42,15 @@ def _first_subject(plan: Plan) -> Subject:
 
 
 def _forwards_of(plan: Plan, subject: Subject, method: str) -> dict[str, int]:
-    forwards = dict.fromkeys(("map", *plan.metrics), 0)
+    forwards: dict[str, int] = {}
     metric_inputs: dict[On, MetricInput] = {}
-    with _counted(plan.classifier.model, forwards, "map"):
+    with forward_rows(plan.classifier.model) as rows:
         metric_inputs["image"] = explain(plan, subject, method, "image")[0]
+    forwards[MAP] = sum(rows)
     for metric in plan.chosen_metrics():
-        with _counted(plan.classifier.model, forwards, metric.name):
+        with forward_rows(plan.classifier.model) as rows:
             if metric.on not in metric_inputs:
                 metric_inputs[metric.on] = explain(plan, subject, method, metric.on)[0]
             metric.compute(metric_inputs[metric.on])
+        forwards[metric.name] = sum(rows)
     return forwards
-
-
-@contextmanager
-def _counted(model: nn.Module, counts: dict[str, int], part: str) -> Iterator[None]:
-    """Adds the rows run through the model to the count of a part."""
-
-    def count(_: nn.Module, inputs: tuple[Any, ...]) -> None:
-        counts[part] += len(inputs[0])
-
-    hook = model.register_forward_pre_hook(count)
-    try:
-        yield
-    finally:
-        hook.remove()

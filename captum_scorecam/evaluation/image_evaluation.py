@@ -11,13 +11,16 @@ from typing import NamedTuple
 
 from torch import Tensor
 
+from captum_scorecam.evaluation.forward_rows import forward_rows
 from captum_scorecam.evaluation.loading import Loaded, Preprocessed
 from captum_scorecam.evaluation.methods import run_method
 from captum_scorecam.evaluation.metrics.metric import MetricInput, MetricResult, On
 from captum_scorecam.evaluation.plan import Plan
+from captum_scorecam.evaluation.record_checks import MAP, problem_of_result
 from captum_scorecam.evaluation.records import Curve, Failure, Record, Stage, Times
 from captum_scorecam.evaluation.request import ExplanationRequest, MethodRun
 from captum_scorecam.models import Prediction, class_name, seen_pixels
+from captum_scorecam.scoring.class_scores import NamedScore
 
 
 @dataclass(frozen=True)
@@ -155,27 +158,41 @@ def explain(plan: Plan, subject: Subject, method: str, on: On) -> tuple[MetricIn
 
 
 def _evaluate_method(plan: Plan, loaded: Loaded, subject: Subject, method: str) -> Outcome:
-    start = time.perf_counter()
-    with _stage("method"):
-        explained = {on: explain(plan, subject, method, on) for on in subject.views}
-    attribution = time.perf_counter() - start
+    rows: dict[str, list[int]] = {}
     seconds: dict[str, float] = {}
     results: dict[str, MetricResult] = {}
+    with _stage("method"), _measured(plan, MAP, rows, seconds):
+        explained = {on: explain(plan, subject, method, on) for on in subject.views}
     for metric in plan.chosen_metrics():
-        start = time.perf_counter()
-        with _stage("metric"):
-            results[metric.name] = _checked(metric.compute(explained[metric.on][0]), metric.name)
-        seconds[metric.name] = time.perf_counter() - start
+        with _stage("metric"), _measured(plan, metric.name, rows, seconds):
+            results[metric.name] = _checked(metric.compute(explained[metric.on][0]), metric.name, plan.classifier.score)
     metric_input, run = explained["image"]
-    record = _record(plan, loaded, subject, method, run.forwards, results)
-    times = Times(loaded.index, method, attribution, seconds)
+    chunk_rows = {part: tuple(dict.fromkeys(of_part)) for part, of_part in rows.items() if of_part}
+    record = _record(plan, loaded, subject, method, run.forwards, results, chunk_rows)
+    times = Times(loaded.index, method, seconds.pop(MAP), seconds)
     return Outcome(record, times, subject.pixels, metric_input.maps[0, 0])
 
 
+@contextmanager
+def _measured(plan: Plan, part: str, rows: dict[str, list[int]], seconds: dict[str, float]) -> Iterator[None]:
+    """Adds the rows of each forward pass of a part, and its wall-clock time."""
+    start = time.perf_counter()
+    with forward_rows(plan.classifier.model) as rows[part]:
+        yield
+    seconds[part] = time.perf_counter() - start
+
+
 def _record(
-    plan: Plan, loaded: Loaded, subject: Subject, method: str, forwards: int, results: Mapping[str, MetricResult]
+    plan: Plan,
+    loaded: Loaded,
+    subject: Subject,
+    method: str,
+    forwards: int,
+    results: Mapping[str, MetricResult],
+    chunk_rows: Mapping[str, tuple[int, ...]],
 ) -> Record:
     target, predicted = subject.views["image"].target, int(subject.prediction.scores.argmax())
+    without_probabilities = plan.classifier.score == "output" and not subject.prediction.has_probabilities
     return Record(
         image=loaded.name,
         index=loaded.index,
@@ -186,17 +203,20 @@ def _record(
         label=subject.label,
         predicted=predicted,
         correct=None if subject.label is None else predicted == subject.label,
-        probability=float(subject.prediction.probabilities[target]),
+        probability=None if without_probabilities else float(subject.prediction.probabilities[target]),
         forwards=forwards,
         values={name: result.value for name, result in results.items()},
         curves={name: result.curve for name, result in results.items() if result.curve is not None},
+        chunk_rows=chunk_rows,
     )
 
 
-def _checked(result: MetricResult, name: str) -> MetricResult:
-    """Checks that numbers are finite; converts tensors and NumPy numbers of custom metrics to floats for JSON."""
+def _checked(result: MetricResult, name: str, score: NamedScore | None) -> MetricResult:
+    """Checks the numbers and the curve; converts tensors and NumPy numbers of custom metrics to floats for JSON."""
     value = None if result.value is None else float(result.value)
     curve = None if result.curve is None else Curve(result.curve.x, [float(y) for y in result.curve.y])
     if not all(math.isfinite(number) for number in (value or 0.0, *(curve.y if curve else ()))):
         raise ValueError(f"Expected finite numbers from {name}, but got NaN or Inf.")
+    if problem := problem_of_result(name, value, curve, score):
+        raise ValueError(f"Expected a result of {name} that fits its metric, but {problem}.")
     return MetricResult(value, curve)

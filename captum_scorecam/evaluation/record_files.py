@@ -9,10 +9,13 @@ from pathlib import Path
 from types import TracebackType
 
 from captum_scorecam.evaluation.durable_files import sync_folder, write_durably
-from captum_scorecam.evaluation.records import Record, from_json
+from captum_scorecam.evaluation.record_checks import check_record
+from captum_scorecam.evaluation.records import Record, RunSettings
 from captum_scorecam.evaluation.settings import read_settings
+from captum_scorecam.evaluation.typed_json import from_json
 
 RECORDS = "records"
+_LEFT_ALONE = "Expected that nothing else changes the run's files while it runs, but"
 
 
 def rank_file(run: Path, folder: str, rank: int) -> Path:
@@ -20,8 +23,16 @@ def rank_file(run: Path, folder: str, rank: int) -> Path:
     return run / folder / f"rank-{rank:03d}.jsonl"
 
 
+def check_still_there(path: Path) -> None:
+    """Raises OSError if a file or folder of a run was removed or moved while it runs."""
+    if not path.exists():
+        raise OSError(f"{_LEFT_ALONE} {str(path)!r} was removed or moved")
+
+
 class LineFile:
     """A file opened for appending lines. Opening it removes an incomplete last line, left by a killed process.
+
+    Nothing else may change the file meanwhile, since lines could go to a file that nobody can find.
 
     Args:
         path (Path): The file, created if missing.
@@ -35,7 +46,8 @@ class LineFile:
         self.path, self._durable = path, durable
         as_bytes = getattr(os, "O_BINARY", 0)  # Windows would otherwise write each newline as two characters
         self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | as_bytes, 0o666)
-        os.ftruncate(self._descriptor, _length_of_whole_lines(path))
+        self._length = _length_of_whole_lines(path)
+        os.ftruncate(self._descriptor, self._length)
         if durable:
             sync_folder(path.parent)
 
@@ -43,18 +55,25 @@ class LineFile:
         """Appends one line, completely or not at all.
 
         Raises:
-            OSError: If the line can't be written.
+            OSError: If the line can't be written, or the file was removed, replaced or changed since the last line.
         """
-        line = f"{text}\n".encode()
-        before = os.fstat(self._descriptor).st_size
+        self._check_unchanged()
+        line = left = f"{text}\n".encode()
         try:
-            while line:
-                line = line[os.write(self._descriptor, line) :]
+            while left:
+                left = left[os.write(self._descriptor, left) :]
             if self._durable:
                 os.fsync(self._descriptor)
         except OSError:
-            os.ftruncate(self._descriptor, before)
+            os.ftruncate(self._descriptor, self._length)
             raise
+        self._length += len(line)
+
+    def _check_unchanged(self) -> None:
+        check_still_there(self.path)
+        found, opened = self.path.stat(), os.fstat(self._descriptor)
+        if not os.path.samestat(found, opened) or found.st_size != self._length:
+            raise OSError(f"{_LEFT_ALONE} {str(self.path)!r} was replaced or changed")
 
     def __enter__(self) -> LineFile:
         return self
@@ -92,14 +111,14 @@ def iterate_records(run: Path, *, curves: bool = True) -> Iterator[Record]:
         ValueError: If there is no run, or a line is damaged. The message names the file and the line.
         OSError: If a file can't be read.
     """
-    methods = {*read_settings(run).methods, None}
+    settings = read_settings(run)
     seen = set()
     for path in _record_files(run):
         with path.open("rb") as file:
             for number, line in enumerate(file, 1):
                 if not line.endswith(b"\n"):
                     break
-                record = _read_line(line, path, number, methods)
+                record = _read_line(line, path, number, settings)
                 if (record.index, record.method) not in seen:
                     seen.add((record.index, record.method))
                     yield record if curves else replace(record, curves={})
@@ -109,11 +128,13 @@ def _record_files(run: Path) -> list[Path]:
     return sorted((run / RECORDS).glob("rank-*.jsonl"))
 
 
-def _read_line(line: bytes, path: Path, number: int, methods: set[str | None]) -> Record:
+def _read_line(line: bytes, path: Path, number: int, settings: RunSettings) -> Record:
     place = f"line {number} of {str(path)!r}"
     record = from_json(Record, line, place)
-    if record.method not in methods:
-        raise ValueError(f"Expected a record in {place}, but the run has no method {record.method!r}.")
+    try:
+        check_record(record, settings)
+    except ValueError as error:
+        raise ValueError(f"Expected a record in {place}, but {error}.") from error
     return record
 
 
@@ -163,9 +184,9 @@ def remove_failures(run: Path) -> None:
         ValueError: If a line is damaged.
         OSError: If a file can't be written; its records are left unchanged.
     """
-    methods = {*read_settings(run).methods, None}
+    settings = read_settings(run)
     for path in _record_files(run):
         whole = path.read_bytes()[: _length_of_whole_lines(path)]
         lines = enumerate(whole.splitlines(keepends=True), 1)
-        kept = [line for number, line in lines if _read_line(line, path, number, methods).error is None]
+        kept = [line for number, line in lines if _read_line(line, path, number, settings).error is None]
         write_durably(path, b"".join(kept))

@@ -1,25 +1,27 @@
-"""The types of a run's records and settings, and their conversion to and from JSON."""
+"""The types of a run's records and settings, with the range of each field."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields, is_dataclass
-from functools import cache
+from dataclasses import dataclass, field
 from re import sub
-from types import NoneType, UnionType
-from typing import Any, Literal, TypeAlias, TypeVar, Union, get_args, get_origin, get_type_hints
+from typing import Annotated, Literal, TypeAlias
 
 from captum_scorecam.datasets import DataFormat
+from captum_scorecam.evaluation.typed_json import Between
+from captum_scorecam.scoring.class_scores import NamedScore
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 
 Stage: TypeAlias = Literal["image", "label", "method", "metric"]
 Target: TypeAlias = Literal["predicted", "label"]
 
+Count: TypeAlias = Annotated[int, Between(0, 2**63 - 1)]
+Positive: TypeAlias = Annotated[int, Between(1, 2**63 - 1)]
+Probability: TypeAlias = Annotated[float, Between(0, 1, rounding=1e-3)]  # as `are_probabilities` allows
+Seconds: TypeAlias = Annotated[float, Between(0)]
+
 _LONGEST_MESSAGE = 1000
-_JSON_SCALARS: dict[Any, set[type]] = {int: {int}, float: {int, float}, str: {str}, bool: {bool}, NoneType: {NoneType}}
-T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,26 +73,31 @@ class Record:
         label (int, optional): Class index of the image's label; None if the model has no such class.
         predicted (int, optional): Index of the class with the highest score.
         correct (bool, optional): Whether the label was predicted; None without a label.
-        probability (float, optional): The target's probability, in [0, 1].
+        probability (float, optional): The target's probability, in [0, 1]; None if the model's outputs are explained as
+            they are and are no probabilities.
         forwards (int, optional): The work for the map: Score-CAM's distinct masks that ran, RISE's masks, Mask's
             optimisation steps, or a gradient method's forward passes. `measure_forwards` counts all rows instead.
         values (mapping of str to float): Values by metric name, in the metric's unit; None if undefined.
         curves (mapping of str to Curve): Curves by metric name, for metrics that have one.
+        chunk_rows (mapping of str to tuple of int): The distinct numbers of rows per forward pass, in the order
+            first run, for the ``map`` (with the mosaic's) and by metric name; parts that ran none are omitted. A chunk
+            that did not fit in memory was halved, which shows here and changes rounding.
     """
 
     image: str
-    index: int
+    index: Count
     method: str | None
     error: Failure | None
-    target: int | None = None
+    target: Count | None = None
     target_name: str | None = None
-    label: int | None = None
-    predicted: int | None = None
+    label: Count | None = None
+    predicted: Count | None = None
     correct: bool | None = None
-    probability: float | None = None
-    forwards: int | None = None
+    probability: Probability | None = None
+    forwards: Count | None = None
     values: Mapping[str, float | None] = field(default_factory=dict)
     curves: Mapping[str, Curve] = field(default_factory=dict)
+    chunk_rows: Mapping[str, tuple[Positive, ...]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,15 +112,15 @@ class Times:
         metrics (mapping of str to float): Seconds by metric name; empty after a failure.
     """
 
-    index: int
+    index: Count
     method: str | None
-    attribution: float | None = None
-    metrics: Mapping[str, float] = field(default_factory=dict)
+    attribution: Seconds | None = None
+    metrics: Mapping[str, Seconds] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
 class RunSettings:
-    """All settings of a run. A run can only be resumed with the same settings.
+    """All settings of a run. A run can only be resumed with the same settings, apart from `command`.
 
     Attributes:
         model (str): The name under which the model was loaded.
@@ -122,8 +129,10 @@ class RunSettings:
         dtype (str): Dtype of the inputs, such as ``float32``.
         device (str): Device type, such as ``cpu``.
         threads (int): PyTorch's number of CPU threads, which affects rounding.
+        classes (int): The model's number of classes.
         images (int): Number of images to evaluate.
         images_digest (str): Digest of the images' positions, labels and names.
+        images_available (int): Number of images in the data set.
         methods (tuple of str): Names in `METHODS`, in the order in which they run.
         metrics (tuple of str): Names in `METRICS`, in the order in which they run.
         target (str): The class to explain: the ``predicted`` class or that of the image's ``label``.
@@ -135,6 +144,10 @@ class RunSettings:
         data (str, optional): Path of the data set; None if unknown.
         data_format (str, optional): Format of the data set, as accepted by `open_data`; None if unknown.
         weights (str, optional): Source of the weights, as accepted by `load_classifier`; None if unknown.
+        score (str, optional): How outputs become probabilities, as in `Classifier`; None if it depends on the outputs.
+        sources (mapping of str to str): Digests of the source code of plugins, registered methods and metrics, and the
+            model's factory, by module; ``unknown`` for a module without a file.
+        command (str, optional): The command that started the run, for information; None if there was none.
     """
 
     model: str
@@ -142,20 +155,25 @@ class RunSettings:
     layer: str
     dtype: str
     device: str
-    threads: int
-    images: int
+    threads: Positive
+    classes: Positive
+    images: Positive
     images_digest: str
+    images_available: Positive
     methods: tuple[str, ...]
     metrics: tuple[str, ...]
     target: Target
-    gallery: int
-    n_masks: int
-    mask_iterations: int
-    perturbations_per_eval: int
-    seed: int
+    gallery: Count
+    n_masks: Positive
+    mask_iterations: Positive
+    perturbations_per_eval: Positive
+    seed: Annotated[int, Between(-(2**63), 2**64 - 1)]
     data: str | None = None
     data_format: DataFormat | None = None
     weights: str | None = None
+    score: NamedScore | None = None
+    sources: Mapping[str, str] = field(default_factory=dict)
+    command: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,84 +190,3 @@ class Configuration:
     format_version: int
     settings: RunSettings
     versions: Mapping[str, str | None]
-
-
-def to_json(value: Record | Times | Configuration, indent: int | None = None) -> str:
-    """Returns a record, its times or a configuration as JSON with sorted keys, on one line unless `indent` is given.
-
-    Raises:
-        ValueError: If a number is NaN or infinite.
-    """
-    separators = (",", ":") if indent is None else None
-    return json.dumps(value, default=members, sort_keys=True, allow_nan=False, indent=indent, separators=separators)
-
-
-def members(value: Any) -> dict[str, Any]:
-    """Returns the fields of a dataclass by name; unlike `asdict`, without copying their values."""
-    return {member.name: getattr(value, member.name) for member in fields(value)}
-
-
-def from_json(kind: type[T], text: str | bytes, place: str) -> T:
-    """Parses the JSON written by `to_json`.
-
-    Args:
-        kind (type): `Record`, `Times` or `Configuration`.
-        text (str or bytes): The JSON.
-        place (str): Source of the JSON, for error messages.
-
-    Raises:
-        ValueError: If `text` is not JSON, a key is missing or unknown, a value has the wrong type, or a number is NaN
-            or infinite. The message names the place and the key.
-    """
-    try:
-        parsed: T = _parsed(json.loads(text, parse_constant=_refuse_constant), kind, "it")
-    except json.JSONDecodeError as error:
-        raise ValueError(f"Expected a {kind.__name__.lower()} in {place}, but it is not JSON: {error}.") from error
-    except ValueError as error:
-        raise ValueError(f"Expected a {kind.__name__.lower()} in {place}, but {error}.") from error
-    return parsed
-
-
-def _refuse_constant(constant: str) -> None:
-    raise ValueError(f"it contains {constant}")
-
-
-def _parsed(value: Any, kind: Any, name: str) -> Any:
-    """Checks a JSON value against a type used by the dataclasses above, and builds nested dataclasses."""
-    options = _options(kind)
-    if value is None and NoneType in options:
-        return None
-    kind = next(option for option in options if option is not NoneType)
-    origin, arguments = get_origin(kind), get_args(kind)
-    if is_dataclass(kind) and isinstance(value, dict):
-        return _dataclass(value, kind, name)
-    if origin is Mapping and isinstance(value, dict):
-        return {key: _parsed(item, arguments[1], f"{name}[{key!r}]") for key, item in value.items()}
-    if origin in (Sequence, tuple) and isinstance(value, list) and {*map(type, value)} <= _scalars(arguments[0]):
-        return tuple(value) if origin is tuple else value
-    if type(value) in _scalars(kind) and (origin is not Literal or value in arguments):
-        return value
-    raise ValueError(f"{name} is {value!r:.80}")
-
-
-def _options(kind: Any) -> tuple[Any, ...]:
-    return get_args(kind) if get_origin(kind) in (Union, UnionType) else (kind,)
-
-
-def _scalars(kind: Any) -> set[type]:
-    """Returns the Python types of the JSON scalars that match a type."""
-    kinds = (str,) if get_origin(kind) is Literal else _options(kind)
-    return {scalar for option in kinds for scalar in _JSON_SCALARS.get(option, set())}
-
-
-def _dataclass(value: Mapping[str, Any], kind: Any, name: str) -> Any:
-    types = _types(kind)
-    for wrong, keys in (("lacks the", types.keys() - value.keys()), ("has the unknown", value.keys() - types.keys())):
-        if keys:
-            raise ValueError(f"{name} {wrong} key {min(keys)!r}")
-    return kind(**{key: _parsed(item, types[key], f"`{key}`") for key, item in value.items()})
-
-
-@cache
-def _types(kind: Any) -> dict[str, Any]:
-    return get_type_hints(kind)

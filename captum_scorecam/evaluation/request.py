@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
 from captum_scorecam import RunStatistics
 from captum_scorecam.models import ExplainedLayer
+from captum_scorecam.scoring.class_scores import NamedScore
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,8 @@ class ExplanationRequest:
         layer (ExplainedLayer): The layer to explain.
         inputs (Tensor): The preprocessed image, 1×C×H×W.
         targets (list of int): The T classes.
-        score (str): ``output`` if the model returns probabilities, otherwise ``probability``. Default: "probability".
+        score (str): The score to explain: ``probability``, ``sigmoid``, or ``output``, as of `Classifier`.
+            Default: "probability".
         options (MethodOptions): Options of the methods. Default: those of `MethodOptions`.
     """
 
@@ -56,7 +57,7 @@ class ExplanationRequest:
     layer: ExplainedLayer
     inputs: Tensor
     targets: list[int]
-    score: Literal["output", "probability"] = "probability"
+    score: NamedScore = "probability"
     options: MethodOptions = DEFAULT_OPTIONS
 
     def repeated_inputs(self) -> Tensor:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
@@ -18,13 +18,14 @@ from captum_scorecam.evaluation.ranks import joined_ranks
 from captum_scorecam.evaluation.record_files import (
     RECORDS,
     LineFile,
+    check_still_there,
     iterate_records,
     missing_methods,
     rank_file,
     read_records,
     remove_failures,
 )
-from captum_scorecam.evaluation.records import RunSettings, to_json
+from captum_scorecam.evaluation.records import Record, RunSettings
 from captum_scorecam.evaluation.settings import (
     CONFIGURATION,
     check_same_settings,
@@ -35,8 +36,10 @@ from captum_scorecam.evaluation.settings import (
     write_configuration,
 )
 from captum_scorecam.evaluation.summary import Summary, summarize, write_summary
+from captum_scorecam.evaluation.typed_json import to_json
 
 TIMES = "times"
+_RESUME = "Finished records are kept; run the evaluation again to resume."
 LOCK_SECONDS = 10  # the workers of a killed DataLoader hold the lock until they notice
 OnImage = Callable[[int, int], None]
 Todo = dict[int, tuple[str, ...]]
@@ -71,7 +74,8 @@ def run_evaluation(
 
     Raises:
         ValueError: If the folder contains a run with different settings or other files, or is used by another process.
-        OSError: If a file can't be written. Finished records are kept.
+        OSError: If a file can't be written, or something else removed, replaced or changed files of the run meanwhile.
+            Finished records are kept.
     """
     folder = Path(folder)
     threads = threads or _threads_of(folder) or torch.get_num_threads()
@@ -95,17 +99,33 @@ def run_evaluation(
         ranks.wait_for_all()
         if ranks.rank > 0:
             return None
-        summary = summarize(read_records(folder, curves=False), settings)
+        records = read_records(folder, curves=False)
+        _check_complete(plan, folder, records)
+        summary = summarize(records, settings)
         write_summary(summary, folder)
         return summary
 
 
 def left_to_do(plan: Plan, folder: Path) -> Todo:
     """Returns the methods still to run on each unfinished image of a plan; all methods if the folder has no run."""
-    records = iterate_records(folder, curves=False) if (folder / CONFIGURATION).exists() else ()
+    return _missing(plan, iterate_records(folder, curves=False) if (folder / CONFIGURATION).exists() else ())
+
+
+def _missing(plan: Plan, records: Iterable[Record]) -> Todo:
     missing = missing_methods(records, plan.methods)
+    if unplanned := missing.keys() - {*plan.indices}:
+        raise ValueError(f"Expected records of planned images only, but `folder` has one of image {min(unplanned)}.")
     todo = {index: missing.get(index, plan.methods) for index in plan.indices}
     return {index: methods for index, methods in todo.items() if methods}
+
+
+def _check_complete(plan: Plan, folder: Path, records: Sequence[Record]) -> None:
+    """Checks that no record was lost after it had been written."""
+    if lost := _missing(plan, records):
+        raise OSError(
+            f"Expected records of all {len(plan.indices)} images in {str(folder)!r}, but those of {len(lost)} images "
+            f"were removed while the evaluation ran. {_RESUME}"
+        )
 
 
 def _run_images(plan: Plan, folder: Path, rank: int, todo: Todo, workers: int, on_image: OnImage | None) -> None:
@@ -117,7 +137,8 @@ def _run_images(plan: Plan, folder: Path, rank: int, todo: Todo, workers: int, o
     ):
         for number, loaded in enumerate(load_images(images, workers), 1):
             for outcome in evaluate_image(plan, loaded, todo[loaded.index]):
-                with _explained_write_errors(folder):
+                with _explained_write_errors():
+                    check_still_there(folder / GALLERY)
                     if loaded.index in pictured:
                         write_pictures(folder, outcome)
                     records.append(to_json(outcome.record))
@@ -128,12 +149,13 @@ def _run_images(plan: Plan, folder: Path, rank: int, todo: Todo, workers: int, o
 
 
 @contextmanager
-def _explained_write_errors(folder: Path) -> Iterator[None]:
+def _explained_write_errors() -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        text = f"{error.strerror}. Finished records in {str(folder)!r} are kept; run the evaluation again to resume"
-        raise OSError(error.errno, text) from error
+        place = "" if error.filename is None else f": {str(error.filename)!r}"
+        problem = str(error) if error.errno is None else f"{error.strerror}{place}"
+        raise OSError(f"{problem}. {_RESUME}") from error
 
 
 def _check_device(outcome: Outcome) -> None:
@@ -158,7 +180,10 @@ def check_folder(folder: Path) -> None:
     if not os.access(existing, os.W_OK | os.X_OK):
         raise ValueError(f"Expected `folder` to be writable, but {str(existing)!r} is not.")
     if folder.is_dir() and not (folder / CONFIGURATION).exists():
-        foreign = {path.name for path in folder.iterdir()} - {RECORDS, TIMES, GALLERY, f".{CONFIGURATION}.unfinished"}
+        # A run that was killed while it started leaves empty folders and locks.
+        known = {RECORDS, TIMES, GALLERY, f".{CONFIGURATION}.unfinished"}
+        foreign = {path.name for path in folder.iterdir()} - known
+        foreign |= {f"{RECORDS}/{path.name}" for path in (folder / RECORDS).glob("*.jsonl")}
         if foreign:
             raise ValueError(
                 f"Expected `folder` to be new, empty or the folder of a run, but {str(folder)!r} contains "

@@ -17,7 +17,9 @@ from torch import nn
 import captum_scorecam
 from captum_scorecam._messages import warn_caller
 from captum_scorecam.evaluation.durable_files import write_durably
-from captum_scorecam.evaluation.records import FORMAT_VERSION, Configuration, RunSettings, from_json, members, to_json
+from captum_scorecam.evaluation.records import FORMAT_VERSION, Configuration, RunSettings
+from captum_scorecam.evaluation.registry import NAME
+from captum_scorecam.evaluation.typed_json import from_json, members, plain_json, to_json
 
 CONFIGURATION = "configuration.json"
 _PACKAGES = ("torch", "torchvision", "captum", "torchmetrics", "pillow")
@@ -31,26 +33,39 @@ def read_configuration(run: Path) -> Configuration:
     """
     path = run / CONFIGURATION
     try:
-        text = path.read_text(encoding="utf-8")
+        text = path.read_bytes()
     except FileNotFoundError as error:
         raise ValueError(f"Expected the folder of a run, but {str(run)!r} contains no {CONFIGURATION}.") from error
-    except (OSError, ValueError) as error:
-        raise ValueError(f"Expected the folder of a run, but {str(path)!r} can't be read: {error}.") from error
+    except OSError as error:
+        raise ValueError(f"Expected the folder of a run, but {str(path)!r} can't be read: {error.strerror}.") from error
     _check_format_version(text, path)
-    return from_json(Configuration, text, repr(str(path)))
+    configuration = from_json(Configuration, text, repr(str(path)))
+    if problem := _problem(configuration.settings):
+        raise ValueError(f"Expected a configuration in {str(path)!r}, but {problem}.")
+    return configuration
 
 
-def _check_format_version(text: str, path: Path) -> None:
+def _check_format_version(text: bytes, path: Path) -> None:
     try:
-        content = json.loads(text)
+        content = plain_json(text)
     except ValueError:
         return  # `from_json` describes the damage
     version = content.get("format_version") if isinstance(content, dict) else None
     if isinstance(content, dict) and version != FORMAT_VERSION:
         raise ValueError(
-            f"Expected a run of format version {FORMAT_VERSION}, but {str(path)!r} has {version!r}: "
+            f"Expected a run of format version {FORMAT_VERSION}, but {str(path)!r} has {version!r:.80}: "
             "another version of captum-scorecam wrote it. Read it with that version, or evaluate again."
         )
+
+
+def _problem(settings: RunSettings) -> str | None:
+    """Returns what is wrong with settings whose fields are each in their range, or None."""
+    for name, names in (("methods", settings.methods), ("metrics", settings.metrics)):
+        if not names or len({*names}) < len(names) or not all(NAME.fullmatch(one) for one in names):
+            return f"`{name}` is {list(names)!r:.80}"
+    if settings.images > settings.images_available:
+        return f"`images` is {settings.images} and `images_available` is {settings.images_available}"
+    return None
 
 
 def read_settings(run: Path | str) -> RunSettings:
@@ -81,12 +96,28 @@ def check_same_settings(before: RunSettings, now: RunSettings) -> None:
     Raises:
         ValueError: If the settings differ. The message lists the differences.
     """
-    changes = _changes(members(before), members(now))
+    changes = _changes(*map(_by_parameter, (before, now)))
     if changes:
         raise ValueError(
             f"The run in this folder was started with different settings: {changes}. "
             "Choose another `folder` or use the settings of that run."
         )
+
+
+def compared_settings(settings: RunSettings) -> dict[str, Any]:
+    """Returns the settings that a resumed run must share, by name; each source is one of them."""
+    compared = members(settings)
+    del compared["command"]
+    sources = compared.pop("sources")
+    return compared | {f"source of {module}": digest for module, digest in sources.items()}
+
+
+def _by_parameter(settings: RunSettings) -> dict[str, Any]:
+    """Returns `compared_settings` with parameters in backticks; `classes` is the name of another parameter."""
+    compared = compared_settings(settings)
+    classes = compared.pop("classes")
+    named = {f"`{name}`" if name.isidentifier() else name: value for name, value in compared.items()}
+    return named | {"number of classes": classes}
 
 
 def warn_of_other_versions(before: Mapping[str, str | None], now: Mapping[str, str | None]) -> None:

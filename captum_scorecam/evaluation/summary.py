@@ -26,6 +26,7 @@ _COLUMNS = (
     *("class", "method", "metric", "mean", "low", "high", "n"),
     *("reference", "difference", "difference_low", "difference_high", "pairs"),
 )
+_BEGINNINGS_OF_FORMULAS = tuple("=+-@\t\r\n\uff1d\uff0b\uff0d\uff20")  # OWASP, "CSV Injection"
 
 
 @dataclass(frozen=True)
@@ -159,7 +160,8 @@ def class_title(index: int, names: Mapping[int, str]) -> str:
 def write_summary(summary: Summary, run: Path) -> None:
     """Writes ``summary.json`` and ``summary.csv`` to a run's folder; the same records give identical files.
 
-    The CSV file has a row for each class (``all`` first), method and metric.
+    The CSV file has a row for each class (``all`` first), method and metric. Names that a spreadsheet would run as a
+    formula begin with an apostrophe.
 
     Args:
         summary (Summary): The summary.
@@ -169,8 +171,9 @@ def write_summary(summary: Summary, run: Path) -> None:
         OSError: If a file can't be written; an existing file is unchanged.
     """
     plain = json.dumps(_plain(summary), indent=2, ensure_ascii=False)
-    write_durably(run / "summary.json", f"{plain}\n".encode())
-    write_durably(run / "summary.csv", _table_text(summary).encode())
+    # Names need not be valid Unicode: JSON has escapes for what UTF-8 lacks.
+    write_durably(run / "summary.json", f"{plain}\n".encode(errors="backslashreplace"))
+    write_durably(run / "summary.csv", _table_text(summary).encode(errors="replace"))
 
 
 def _plain(summary: Summary) -> dict[str, Any]:
@@ -192,6 +195,13 @@ def _plain_group(group: Group) -> dict[str, Any]:
     return plain
 
 
+def text_cell(text: str) -> str:
+    """Returns a text as one line for a CSV file, with an apostrophe if a spreadsheet would run it as a formula."""
+    is_formula = any(beginning.startswith(_BEGINNINGS_OF_FORMULAS) for beginning in (text, text.lstrip()))
+    line = text.translate(str.maketrans("\r\n", "  "))
+    return f"'{line}" if is_formula else line
+
+
 def _table_text(summary: Summary) -> str:
     text = io.StringIO()
     table = csv.writer(text, lineterminator="\n")
@@ -202,7 +212,7 @@ def _table_text(summary: Summary) -> str:
                 mean = group.means[method][metric]
                 difference = group.differences.get(method, {}).get(metric)
                 compared = [] if difference is None else [summary.reference, *_cells(difference)]
-                table.writerow([group.name, method, metric, *_cells(mean), *(compared or [""] * 5)])
+                table.writerow([text_cell(group.name), method, metric, *_cells(mean), *(compared or [""] * 5)])
     return text.getvalue()
 
 

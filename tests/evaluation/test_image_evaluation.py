@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from torch import nn
 
 from captum_scorecam.datasets import Mosaics, Sample
 from captum_scorecam.evaluation import (
@@ -60,8 +61,12 @@ def test_the_numbers_are_those_of_methods_and_metrics_called_directly(classifier
             forwards=run_method(record.method, image.request)[1].forwards,
             values={name: result.value for name, result in results.items()},
             curves={name: result.curve for name, result in results.items() if result.curve is not None},
+            chunk_rows=record.chunk_rows,
         )
         assert record.curves.keys() == {"insertion", "deletion"}
+        assert 4 in record.chunk_rows["map"] if record.method == "rise" else max(record.chunk_rows["map"]) <= 4
+        assert record.chunk_rows["map"] == (1,) or record.method in ("score_cam", "rise")
+        assert record.chunk_rows.keys() == {"map", "average_drop", "insertion", "deletion"}  # the others ran no forward
         assert (record.values["energy_pointing_game"] is None) == (index == 2)  # the picture without a box
 
 
@@ -132,6 +137,58 @@ def test_a_method_or_metric_that_raises_is_a_record(classifier: Classifier, tmp_
     evaluate(classifier, Pictures(2), tmp_path / "b", **(QUICK | {"metrics": ["undefined", "average_drop"]}))
     undefined = Failure("ValueError", "Expected finite numbers from undefined, but got NaN or Inf.", "metric")
     assert [record.error for record in read_records(tmp_path / "b")] == [undefined] * 4
+
+
+@pytest.mark.parametrize("error", [torch.OutOfMemoryError, MemoryError])
+def test_chunks_that_memory_halved_are_in_the_records_of_maps_and_metrics(
+    error: type[Exception], classifier: Classifier, tmp_path: Path
+) -> None:
+    def run_out(_: nn.Module, inputs: tuple[torch.Tensor]) -> None:
+        if len(inputs[0]) > 2:
+            raise error("out of memory")
+
+    arguments = QUICK | {"methods": ["rise"], "metrics": ["insertion", "deletion"]}
+    evaluate(classifier, Pictures(2), tmp_path / "whole", **arguments)
+    with warnings.catch_warnings(), classifier.model.register_forward_pre_hook(run_out):
+        warnings.simplefilter("ignore")
+        evaluate(classifier, Pictures(2), tmp_path / "halved", **arguments)
+    for folder, rows in (("whole", {1, 4}), ("halved", {1, 2})):
+        for record in read_records(tmp_path / folder):
+            found = {part: {*of_part} for part, of_part in record.chunk_rows.items()}
+            assert found == {"map": rows, "insertion": rows, "deletion": rows}
+
+
+@pytest.mark.parametrize(
+    ("result", "message"),
+    [
+        (MetricResult(1.5), "the value of own is 1.5, not in [0, 1]"),
+        (MetricResult(0.5, Curve([0.0, 1.0], [0.5, -0.5])), "the value of own is -0.5, not in [0, 1]"),
+        (MetricResult(0.5, Curve([0.0, 1.0], [0.5])), "the curve of own has 2 x and 1 y"),
+        (MetricResult(0.5, Curve([], [])), "the curve of own has 0 x and 0 y"),
+        (MetricResult(0.5, Curve([0.0, "stem"], [0.5, 0.5])), "the x of the curve of own are both numbers and names"),
+    ],
+)
+def test_a_result_that_could_not_be_read_back_is_a_failure_of_the_metric(
+    result: MetricResult, message: str, classifier: Classifier, tmp_path: Path
+) -> None:
+    register_metric(Metric("own", "Own", True, lambda _: result, range=(0, 1)))
+    evaluate(classifier, Pictures(1), tmp_path, **(QUICK | {"metrics": ["own"], "methods": ["grad_cam"]}))
+    (record,) = read_records(tmp_path)
+    assert record.error == Failure(
+        "ValueError", f"Expected a result of own that fits its metric, but {message}.", "metric"
+    )
+
+
+def test_outputs_that_are_no_probabilities_have_no_range(classifier: Classifier, tmp_path: Path) -> None:
+    with torch.no_grad():
+        classifier.model.get_parameter("score.bias").add_(100)
+    arguments = QUICK | {"metrics": ["insertion", "average_drop"], "methods": ["grad_cam"]}
+    evaluate(replace(classifier, score="output"), Pictures(1), tmp_path, **arguments)
+    (record,) = read_records(tmp_path)
+    assert (record.error, record.probability) == (None, None)
+    assert (record.values["insertion"] or 0) > 90
+    with pytest.raises(ValueError, match='different settings: `score`: "output" -> null'):
+        evaluate(classifier, Pictures(1), tmp_path, **arguments)
 
 
 def test_workers_change_nothing(classifier: Classifier, tmp_path: Path) -> None:

@@ -49,7 +49,9 @@ def test_a_metric_of_mosaics_makes_mosaics_of_the_data_set(classifier: Classifie
 
 def test_the_settings_are_those_of_the_arguments(classifier: Classifier) -> None:
     options = MethodOptions(n_masks=20, seed=3, mask_iterations=5, perturbations_per_eval=8)
-    provenance = Provenance(data="/pictures", data_format="folder", weights="none")
+    provenance = Provenance(
+        data="/pictures", data_format="folder", weights="none", command="captum-scorecam evaluate /pictures"
+    )
     plan = plan_evaluation(
         classifier, Pictures(9), **QUICK, target="label", images=4, options=options, gallery=2, provenance=provenance
     )
@@ -61,8 +63,10 @@ def test_the_settings_are_those_of_the_arguments(classifier: Classifier) -> None
         dtype="float32",
         device="cpu",
         threads=2,
+        classes=4,
         images=4,
         images_digest=found.images_digest,
+        images_available=9,
         methods=("grad_cam", "score_cam"),
         metrics=("average_drop",),
         target="label",
@@ -74,6 +78,8 @@ def test_the_settings_are_those_of_the_arguments(classifier: Classifier) -> None
         data="/pictures",
         data_format="folder",
         weights="none",
+        sources={"tests.support.tiny_classifier": found.sources["tests.support.tiny_classifier"]},
+        command="captum-scorecam evaluate /pictures",
     )
 
 
@@ -98,6 +104,12 @@ def test_the_digest_of_images_sees_the_class_of_a_label_and_not_its_spelling(cla
         ({"metrics": []}, "Expected at least one method and one metric"),
         ({"target": "runner-up"}, "Expected `target` to be 'predicted' or 'label', but got 'runner-up'"),
         ({"images": 0}, "Expected `images` to be at least 1, but got 0"),
+        ({"gallery": -1}, "Expected `gallery` to be at least 0, but got -1"),
+        ({"options": MethodOptions(n_masks=0)}, "Expected `n_masks` to be at least 1, but got 0"),
+        (
+            {"options": MethodOptions(perturbations_per_eval=-4)},
+            "Expected `perturbations_per_eval` to be at least 1",
+        ),
         ({"layer": "nowhere"}, "Expected `layer` to name a module of the model, but got 'nowhere'"),
         (
             {"labels": {"violet": 9}, "target": "label"},

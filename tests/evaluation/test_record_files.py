@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Iterator, Sequence
+import shutil
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -19,15 +20,15 @@ from captum_scorecam.evaluation.record_files import (
     rank_file,
     remove_failures,
 )
-from captum_scorecam.evaluation.records import to_json
 from captum_scorecam.evaluation.settings import write_configuration
+from captum_scorecam.evaluation.typed_json import to_json
 from tests.support.run_records import SETTINGS, failure, record
 from tests.support.systems import needs_posix
 
 RECORDS = [
     replace(record(index, method, {"insertion": value}), image=f"{name}.jpg")
     for index, name in enumerate(["ä", "b\n\udcff"])
-    for method, value in (("rise", 0.1 + index), ("score_cam", 1 / 3))
+    for method, value in (("rise", 0.1 + index / 2), ("score_cam", 1 / 3))
 ]
 FAILURE = failure(2)
 
@@ -35,7 +36,7 @@ FAILURE = failure(2)
 @pytest.fixture
 def run(tmp_path: Path) -> Path:
     (tmp_path / "records").mkdir()
-    write_configuration(tmp_path, replace(SETTINGS, methods=("score_cam", "rise")), {})
+    write_configuration(tmp_path, replace(SETTINGS, methods=("score_cam", "rise"), metrics=("insertion",)), {})
     return tmp_path
 
 
@@ -119,7 +120,7 @@ def test_an_incomplete_line_longer_than_a_block_is_cut_off(run: Path) -> None:
     [
         (b"\x00\x00\x00\n", "but it is not JSON: "),
         (b"[]\n", r"but it is \[\]\."),
-        (b'{"index":1}\n', "but it lacks the key 'correct'"),
+        (b'{"index":1}\n', "but it lacks the key 'chunk_rows'"),
         (to_json(replace(FAILURE, method="magic")).encode() + b"\n", "but the run has no method 'magic'"),
     ],
 )
@@ -151,6 +152,67 @@ def test_a_full_disk_raises_the_systems_error(run: Path, monkeypatch: pytest.Mon
         monkeypatch.setattr(os, "write", full)
         with pytest.raises(OSError, match="No space left on device"):
             file.append(to_json(RECORDS[0]))
+
+
+def remove_file(path: Path) -> None:
+    path.unlink()
+
+
+def remove_folder(path: Path) -> None:
+    shutil.rmtree(path.parent)
+
+
+def rename_run(path: Path) -> None:
+    path.parent.parent.rename(path.parent.parent.with_name("renamed"))
+
+
+def replace_run_by_file(path: Path) -> None:
+    rename_run(path)
+    path.parent.parent.write_text("")
+
+
+def replace_file(path: Path) -> None:
+    content = path.read_bytes()
+    path.unlink()
+    path.with_name("other").write_bytes(b"")  # takes the inode
+    path.write_bytes(content)
+
+
+def truncate(path: Path) -> None:
+    os.truncate(path, 10)
+
+
+def append_from_elsewhere(path: Path) -> None:
+    with path.open("a") as file:
+        file.write("{}\n")
+
+
+@needs_posix
+@pytest.mark.parametrize(
+    ("interfere", "problem"),
+    [
+        (remove_file, "was removed or moved"),
+        (remove_folder, "was removed or moved"),
+        (rename_run, "was removed or moved"),
+        (replace_run_by_file, "was removed or moved"),
+        (replace_file, "was replaced or changed"),
+        (truncate, "was replaced or changed"),
+        (append_from_elsewhere, "was replaced or changed"),
+    ],
+)
+@pytest.mark.parametrize("durable", [True, False])
+def test_a_file_that_something_else_changes_takes_no_more_lines(
+    tmp_path: Path, interfere: Callable[[Path], None], problem: str, durable: bool
+) -> None:
+    path = rank_file(tmp_path / "run", "records", 0)
+    path.parent.mkdir(parents=True)
+    with LineFile(path, durable) as file:
+        file.append(to_json(RECORDS[0]))
+        file.append(to_json(RECORDS[1]))
+        interfere(path)
+        message = rf"^Expected that nothing else changes the run's files .*, but '.*rank-000\.jsonl' {problem}$"
+        with pytest.raises(OSError, match=message):
+            file.append(to_json(RECORDS[2]))
 
 
 def test_curves_can_be_left_out(run: Path) -> None:

@@ -9,11 +9,18 @@ from typing import Any
 import pytest
 
 from captum_scorecam.evaluation import Curve, Failure, Record
-from captum_scorecam.evaluation.records import FORMAT_VERSION, Configuration, Times, from_json, to_json
+from captum_scorecam.evaluation.records import FORMAT_VERSION, Configuration, Times
+from captum_scorecam.evaluation.typed_json import from_json, to_json
 from tests.support.run_records import SETTINGS, failure, record
 
 CURVES = {"insertion": Curve([0.0, 1.0], [0.25, 1]), "sanity_check": Curve(["head", "stem"], [0.5, -0.1])}
-RECORD = record(7, "rise", {"insertion": 0.625, "sanity_check": None}, label=2, correct=False, curves=CURVES)
+RECORD = record(
+    *(7, "rise", {"insertion": 0.625, "sanity_check": None}),
+    label=2,
+    correct=False,
+    curves=CURVES,
+    chunk_rows={"map": (1, 4, 3), "insertion": (4, 1)},
+)
 
 
 @pytest.mark.parametrize("written", [RECORD, failure(3), failure(3, "rise")])
@@ -33,8 +40,8 @@ def test_a_configuration_comes_back_equal() -> None:
 
 
 def test_a_record_is_one_flat_line_with_sorted_keys() -> None:
-    assert to_json(record(1, "rise", {"insertion": 0.1}, target_name="ä")) == (
-        '{"correct":null,"curves":{},"error":null,"forwards":1,"image":"1.png","index":1,"label":null,"method":"rise",'
+    assert to_json(record(1, "rise", {"insertion": 0.1}, target_name="ä", chunk_rows={"map": (1, 4)})) == (
+        '{"chunk_rows":{"map":[1,4]},"correct":null,"curves":{},"error":null,"forwards":1,"image":"1.png","index":1,"label":null,"method":"rise",'
         '"predicted":0,"probability":0.75,"target":0,"target_name":"\\u00e4","values":{"insertion":0.1}}'
     )
 

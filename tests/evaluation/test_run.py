@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -32,8 +33,9 @@ from captum_scorecam.evaluation import (
 )
 from captum_scorecam.evaluation.record_files import rank_file
 from captum_scorecam.evaluation.run import check_folder
-from captum_scorecam.models import Classifier
+from captum_scorecam.models import Classifier, load_classifier
 from tests.support import tiny_classifier
+from tests.support.systems import needs_posix
 from tests.support.tiny_classifier import Pictures
 from tests.support.tiny_evaluation import OPTIONS, QUICK, contents, evaluate
 
@@ -129,16 +131,16 @@ def test_an_incomplete_record_is_done_again(cut: float, classifier: Classifier, 
 @pytest.mark.parametrize(
     ("changed", "difference"),
     [
-        ({"methods": ["score_cam"]}, r'methods: \["grad_cam", "score_cam"\] -> \["score_cam"\]'),
-        ({"metrics": ["insertion"]}, r'metrics: \["average_drop"\] -> \["insertion"\]'),
-        ({"target": "label"}, 'target: "predicted" -> "label"'),
-        ({"options": replace(OPTIONS, seed=4)}, "seed: 3 -> 4"),
-        ({"options": replace(OPTIONS, perturbations_per_eval=8)}, "perturbations_per_eval: 4 -> 8"),
-        ({"images": 2}, r"images: 3 -> 2; images_digest: \"\w+\" -> "),
-        ({"gallery": 1}, "gallery: 100 -> 1"),
-        ({"layer": "features.0"}, 'layer: "features" -> "features.0"'),
-        ({"threads": 2}, "threads: 1 -> 2"),
-        ({"provenance": {"data": "elsewhere"}}, 'data: null -> "elsewhere"'),
+        ({"methods": ["score_cam"]}, r'methods`: \["grad_cam", "score_cam"\] -> \["score_cam"\]'),
+        ({"metrics": ["insertion"]}, r'metrics`: \["average_drop"\] -> \["insertion"\]'),
+        ({"target": "label"}, 'target`: "predicted" -> "label"'),
+        ({"options": replace(OPTIONS, seed=4)}, "seed`: 3 -> 4"),
+        ({"options": replace(OPTIONS, perturbations_per_eval=8)}, "perturbations_per_eval`: 4 -> 8"),
+        ({"images": 2}, r"images_digest`: \"\w+\" -> \"\w+\"; `images`: 3 -> 2"),
+        ({"gallery": 1}, "gallery`: 100 -> 1"),
+        ({"layer": "features.0"}, 'layer`: "features" -> "features.0"'),
+        ({"threads": 2}, "threads`: 1 -> 2"),
+        ({"provenance": {"data": "elsewhere"}}, 'data`: null -> "elsewhere"'),
     ],
 )
 def test_different_settings_are_refused_and_listed(
@@ -146,7 +148,7 @@ def test_different_settings_are_refused_and_listed(
 ) -> None:
     evaluate(classifier, Pictures(3), tmp_path, **QUICK, images=None)
     before = contents(tmp_path, without=())
-    message = f"^The run in this folder was started with different settings: {difference}.* Choose another `folder`"
+    message = f"^The run in this folder was started with different settings: `{difference}.* Choose another `folder`"
     with pytest.raises(ValueError, match=message):
         evaluate(classifier, Pictures(3), tmp_path, **(QUICK | changed))
     assert contents(tmp_path, without=()) == before
@@ -156,9 +158,9 @@ def test_another_model_or_other_labels_are_refused(classifier: Classifier, tmp_p
     evaluate(classifier, Pictures(3), tmp_path, **QUICK)
     changed = tiny_classifier.TinyClassifier().eval()
     changed.score.bias.data[0] += 1e-6
-    with pytest.raises(ValueError, match="different settings: weights_digest: "):
+    with pytest.raises(ValueError, match="different settings: `weights_digest`: "):
         evaluate(replace(classifier, model=changed), Pictures(3), tmp_path, **QUICK)
-    with pytest.raises(ValueError, match="different settings: images_digest: "):
+    with pytest.raises(ValueError, match="different settings: `images_digest`: "):
         evaluate(classifier, Pictures(3, ["red", "red", "red"]), tmp_path, **QUICK)
 
 
@@ -234,11 +236,117 @@ def test_a_disk_that_is_full_stops_the_run_and_loses_nothing(
 
     with monkeypatch.context() as patched:
         patched.setattr(run, "write_pictures", until_full)
-        with pytest.raises(OSError, match=r"No space left on device\. Finished records in '.*' are kept; run the eval"):
+        with pytest.raises(OSError, match=r"No space left on device\. Finished records are kept; run the eval"):
             evaluate(classifier, Pictures(4), tmp_path / "run", **QUICK)
     assert len(read_records(tmp_path / "run")) == 3
     evaluate(classifier, Pictures(4), tmp_path / "run", **QUICK)
     assert contents(tmp_path / "run") == contents(tmp_path / "undisturbed")
+
+
+def remove(path: Path) -> None:
+    shutil.rmtree(path) if path.is_dir() else path.unlink()
+
+
+def replace_with_a_copy(path: Path) -> None:
+    shutil.copy(path, path.with_suffix(".copy"))
+    path.with_suffix(".copy").replace(path)
+
+
+def second_run(path: Path) -> None:
+    """Another process that evaluates the images again, since it finds no records."""
+    shutil.rmtree(path)
+    classifier = load_classifier("tests.support.tiny_classifier:tiny")
+    evaluate(classifier, Pictures(4), path.parent, **QUICK)
+
+
+def rename(path: Path) -> None:
+    path.rename(path.with_name("renamed"))
+
+
+@needs_posix
+@pytest.mark.parametrize(
+    ("interfere", "name", "message"),
+    [
+        (remove, "records", "nothing else changes .* but '.*records.rank-000.jsonl' was removed or moved"),
+        (remove, "records/rank-000.jsonl", "'.*records.rank-000.jsonl' was removed or moved"),
+        (replace_with_a_copy, "records/rank-000.jsonl", "'.*records.rank-000.jsonl' was replaced or changed"),
+        (lambda path: os.truncate(path, 0), "records/rank-000.jsonl", "rank-000.jsonl' was replaced or changed"),
+        (second_run, "records", "'.*records.rank-000.jsonl' was replaced or changed"),
+        (remove, "times", "'.*times.rank-000.jsonl' was removed or moved"),
+        (replace_with_a_copy, "times/rank-000.jsonl", "'.*times.rank-000.jsonl' was replaced or changed"),
+        (remove, "gallery", "'.*gallery' was removed or moved"),
+        (remove, "", "'.*gallery' was removed or moved"),
+        (rename, "", "'.*gallery' was removed or moved"),
+    ],
+)
+def test_a_run_whose_files_something_else_changes_stops_and_can_be_resumed(
+    interfere: Callable[[Path], None], name: str, message: str, classifier: Classifier, tmp_path: Path
+) -> None:
+    evaluate(classifier, Pictures(4), tmp_path / "undisturbed", **QUICK)
+    finished: list[int] = []
+
+    def on_image(number: int, _: int) -> None:
+        finished.append(number)
+        if number == 2:
+            interfere(tmp_path / "run" / name)
+
+    with pytest.raises(OSError, match=rf"{message}\. Finished records are kept; run the evaluation again to resume\."):
+        evaluate(classifier, Pictures(4), tmp_path / "run", **QUICK, on_image=on_image)
+    assert finished == [1, 2]
+    evaluate(classifier, Pictures(4), tmp_path / "run", **QUICK)
+    assert read_records(tmp_path / "run") == read_records(tmp_path / "undisturbed")
+
+
+@needs_posix
+def test_a_gallery_that_is_removed_stops_a_run_that_saves_no_more_pictures(
+    classifier: Classifier, tmp_path: Path
+) -> None:
+    def on_image(number: int, _: int) -> None:
+        if number == 2:
+            remove(tmp_path / "gallery")
+
+    with pytest.raises(OSError, match=r"'.*gallery' was removed or moved\. Finished records are kept"):
+        evaluate(classifier, Pictures(4), tmp_path, **QUICK, gallery=1, on_image=on_image)
+
+
+@pytest.mark.parametrize("number", [4, 2])
+def test_records_that_vanish_after_the_last_append_are_an_error(
+    number: int, classifier: Classifier, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    original = run._run_images
+
+    def run_images(*arguments: Any) -> None:
+        original(*arguments)
+        path = rank_file(tmp_path, "records", 0)
+        path.write_bytes(b"".join(path.read_bytes().splitlines(keepends=True)[: 8 - 2 * number]))
+
+    monkeypatch.setattr(run, "_run_images", run_images)
+    message = f"Expected records of all 4 images in '.*', but those of {number} images were removed while"
+    with pytest.raises(OSError, match=message):
+        evaluate(classifier, Pictures(4), tmp_path, **QUICK)
+    assert not (tmp_path / "summary.json").exists()
+
+
+def test_records_without_their_configuration_are_left_alone(classifier: Classifier, tmp_path: Path) -> None:
+    evaluate(classifier, Pictures(2), tmp_path, **QUICK)
+    (tmp_path / "configuration.json").unlink()
+    (tmp_path / "summary.json").unlink()
+    (tmp_path / "summary.csv").unlink()
+    before = contents(tmp_path)
+    with pytest.raises(ValueError, match=r"contains 'records/rank-000\.jsonl' and no configuration\.json"):
+        evaluate(classifier, Pictures(2), tmp_path, **(QUICK | {"options": replace(OPTIONS, seed=9)}))
+    assert contents(tmp_path) == before
+
+
+def test_records_of_images_that_are_not_planned_are_refused(classifier: Classifier, tmp_path: Path) -> None:
+    evaluate(classifier, Pictures(40), tmp_path, **QUICK, images=3)
+    path = rank_file(tmp_path, "records", 0)
+    drawn = {record.index for record in read_records(tmp_path)}
+    other = next(index for index in range(40) if index not in drawn)
+    line = json.loads(path.read_bytes().splitlines()[0]) | {"index": other}
+    path.write_text(f"{path.read_text()}{json.dumps(line)}\n")
+    with pytest.raises(ValueError, match=f"planned images only, but `folder` has one of image {other}"):
+        evaluate(classifier, Pictures(40), tmp_path, **QUICK, images=3)
 
 
 def test_only_what_failed_is_run_again_and_only_on_request(classifier: Classifier, tmp_path: Path) -> None:

@@ -134,3 +134,21 @@ def test_a_rerun_writes_the_same_bytes(tmp_path: Path) -> None:
         write_summary(summarize(make_records(), settings(METHODS, METRICS)), tmp_path)
         written.append([(tmp_path / name).read_bytes() for name in ("summary.json", "summary.csv")])
     assert written[0] == written[1]
+
+
+@pytest.mark.parametrize("beginning", [*"=+-@\t\r\n\uff1d\uff0b\uff0d\uff20", "  =", "\r\n="])
+def test_a_class_that_a_spreadsheet_would_run_becomes_text(beginning: str, tmp_path: Path) -> None:
+    names = {0: f"{beginning}cmd|' /C calc'!A0", 1: "a = b\r-1", 2: "\udcff"}
+    records = [
+        result(index, method, value, target=index, predicted=index, target_name=name)
+        for index, name in names.items()
+        for method, value in (("grad_cam", 0.25), ("score_cam", 0.5))
+    ]
+    write_summary(summarize(records, SETTINGS), tmp_path)
+    with (tmp_path / "summary.csv").open(newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    cell = f"'{names[0]} (0)".replace("\r", " ").replace("\n", " ")
+    assert [*dict.fromkeys(row["class"] for row in rows)] == ["all", cell, "a = b -1 (1)", "? (2)"]
+    assert rows[0]["difference"] == "-0.25"  # numbers stay numbers
+    classes = json.loads((tmp_path / "summary.json").read_text(encoding="utf-8"))["classes"]
+    assert [*classes] == [f"{names[0]} (0)", "a = b\r-1 (1)", "\udcff (2)"]

@@ -11,7 +11,7 @@ from PIL import Image
 from captum_scorecam.evaluation import Curve, Failure, Record
 from captum_scorecam.evaluation.pictures import GALLERY, picture_name
 from captum_scorecam.evaluation.record_files import RECORDS, rank_file
-from captum_scorecam.evaluation.records import to_json
+from captum_scorecam.evaluation.typed_json import to_json
 from captum_scorecam.evaluation.settings import write_configuration
 from tests.support.run_records import SETTINGS
 

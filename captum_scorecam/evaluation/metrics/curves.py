@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from captum_scorecam.evaluation.metrics.metric import Metric, MetricInput, MetricResult, as_floats
+from captum_scorecam.evaluation.metrics.metric import FRACTION, Metric, MetricInput, MetricResult, as_floats
 from captum_scorecam.evaluation.records import Curve
 from captum_scorecam.metrics.functional import PerturbationCurve, deletion, insertion
 
@@ -28,6 +28,6 @@ def _area_under(function: Callable[..., PerturbationCurve]) -> Callable[[MetricI
 
 
 METRICS_OF_CURVES = (
-    Metric("insertion", "Insertion, AUC", True, _area_under(insertion)),
-    Metric("deletion", "Deletion, AUC", False, _area_under(deletion)),
+    Metric("insertion", "Insertion, AUC", True, _area_under(insertion), range=FRACTION),
+    Metric("deletion", "Deletion, AUC", False, _area_under(deletion), range=FRACTION),
 )

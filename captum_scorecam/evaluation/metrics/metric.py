@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
@@ -16,6 +17,13 @@ from captum_scorecam.metrics.functional import MaskedInputScores, masked_input_s
 
 On: TypeAlias = Literal["image", "mosaic"]
 Need: TypeAlias = Literal["label", "boxes"]
+Range: TypeAlias = tuple[float, float]
+
+ANY_NUMBER: Range = (-math.inf, math.inf)
+AT_LEAST_0: Range = (0, math.inf)
+FRACTION: Range = (0, 1)
+PERCENT: Range = (0, 100)
+CORRELATION: Range = (-1, 1)
 
 
 @dataclass(frozen=True)
@@ -91,6 +99,8 @@ class Metric:
         compute (callable): Takes a `MetricInput` and returns a `MetricResult`. Exceptions are recorded as errors.
         on (str): ``image``, or ``mosaic`` for the map of a mosaic in which the image is one of four. Default: "image".
         needs (frozenset of str): What the data set must provide: ``label``, ``boxes``. Default: nothing.
+        range (tuple of float): The lowest and highest possible number in values and curves; others are errors.
+            Default: any finite number.
     """
 
     name: str
@@ -99,6 +109,7 @@ class Metric:
     compute: Callable[[MetricInput], MetricResult]
     on: On = "image"
     needs: frozenset[Need] = frozenset()
+    range: Range = ANY_NUMBER
 
 
 def as_floats(values: Tensor) -> list[float]:

@@ -10,7 +10,14 @@ from captum.attr import Attribution
 from torch import Tensor, nn
 
 from captum_scorecam.evaluation.methods import run_method
-from captum_scorecam.evaluation.metrics.metric import Metric, MetricInput, MetricResult, as_floats
+from captum_scorecam.evaluation.metrics.metric import (
+    AT_LEAST_0,
+    CORRELATION,
+    Metric,
+    MetricInput,
+    MetricResult,
+    as_floats,
+)
 from captum_scorecam.evaluation.records import Curve
 from captum_scorecam.masking.scaling import varies
 from captum_scorecam.metrics.functional import cascading_parameter_randomization, infidelity, sensitivity_max
@@ -87,7 +94,7 @@ def _children_with_parameters(model: nn.Module) -> list[str] | None:
 
 
 METRICS_OF_METHODS = (
-    Metric("infidelity", "Infidelity", False, _infidelity),
-    Metric("sensitivity_max", "Sensitivity", False, _sensitivity_max),
-    Metric("sanity_check", "Similarity after randomisation", False, _sanity_check),
+    Metric("infidelity", "Infidelity", False, _infidelity, range=AT_LEAST_0),
+    Metric("sensitivity_max", "Sensitivity", False, _sensitivity_max, range=AT_LEAST_0),
+    Metric("sanity_check", "Similarity after randomisation", False, _sanity_check, range=CORRELATION),
 )

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from torch import Tensor
 
-from captum_scorecam.evaluation.metrics.metric import Metric, MetricInput, MetricResult, Need
+from captum_scorecam.evaluation.metrics.metric import FRACTION, Metric, MetricInput, MetricResult, Need
 from captum_scorecam.metrics.functional import energy_pointing_game, pointing_game
 
 _BOXES: frozenset[Need] = frozenset({"boxes"})
@@ -22,8 +22,10 @@ def _in_region(function: Callable[[Tensor, Tensor], Tensor]) -> Callable[[Metric
     return compute
 
 
+_POINTING, _ENERGY = _in_region(pointing_game), _in_region(energy_pointing_game)
+
 METRICS_OF_REGIONS = (
-    Metric("pointing_game", "Pointing game", True, _in_region(pointing_game), needs=_BOXES),
-    Metric("energy_pointing_game", "Energy in the boxes", True, _in_region(energy_pointing_game), needs=_BOXES),
-    Metric("mosaic_pointing_game", "Energy in the tile", True, _in_region(energy_pointing_game), "mosaic", _LABEL),
+    Metric("pointing_game", "Pointing game", True, _POINTING, needs=_BOXES, range=FRACTION),
+    Metric("energy_pointing_game", "Energy in the boxes", True, _ENERGY, needs=_BOXES, range=FRACTION),
+    Metric("mosaic_pointing_game", "Energy in the tile", True, _ENERGY, "mosaic", _LABEL, FRACTION),
 )

@@ -15,7 +15,7 @@ from PIL import Image
 
 from captum_scorecam.evaluation.pictures import GALLERY, picture_name
 from captum_scorecam.evaluation.presentation import best_of, method_title
-from captum_scorecam.evaluation.records import Record
+from captum_scorecam.evaluation.records import Record, RunSettings
 from captum_scorecam.evaluation.summary import class_names, class_title
 from captum_scorecam.metrics.functional.map_similarity import rank_correlation
 
@@ -56,7 +56,7 @@ class GalleryImage:
         target (str): The explained class.
         label (str, optional): The class of its label.
         correct (bool, optional): Whether that class was predicted.
-        probability (float): The target's probability.
+        probability (float, optional): The target's probability.
         disagreement (float, optional): How much the methods' maps disagree, see `disagreement`.
         tiles (list of Tile): One per method, in the order of the run's settings.
     """
@@ -68,7 +68,7 @@ class GalleryImage:
     target: str
     label: str | None
     correct: bool | None
-    probability: float
+    probability: float | None
     disagreement: float | None
     tiles: list[Tile]
 
@@ -82,34 +82,77 @@ class GalleryImage:
         return best_of({tile.method: tile.values.get(metric) for tile in self.tiles}, metric)
 
 
-def make_gallery(run: Path, records: Sequence[Record], methods: Sequence[str]) -> list[GalleryImage]:
-    """Reads the pictures of a run.
+@dataclass(frozen=True)
+class Gallery:
+    """The gallery of a run.
+
+    Attributes:
+        images (list of GalleryImage): The images that have a picture and the result of at least one method.
+        left_out (list of str): Files that are missing or damaged, as ``NAME is missing`` or ``NAME is damaged``.
+    """
+
+    images: list[GalleryImage]
+    left_out: list[str]
+
+
+def make_gallery(run: Path, records: Sequence[Record], settings: RunSettings) -> Gallery:
+    """Reads the pictures of a run; those that are missing or damaged are left out.
 
     Args:
         run (Path): The run's folder.
         records (sequence of Record): Its records, sorted by image.
-        methods (sequence of str): Its methods.
-
-    Returns:
-        list of GalleryImage: The images that have a picture and the result of at least one method.
+        settings (RunSettings): Its settings.
     """
-    names = class_names(records)
-    by_image = groupby(records, key=lambda record: record.index)
-    images = (_gallery_image(run / GALLERY, list(of_image), methods, names) for _, of_image in by_image)
-    return [image for image in images if image is not None]
+    names, files = class_names(records), _Files(run / GALLERY)
+    by_image = {index: list(of_image) for index, of_image in groupby(records, key=lambda record: record.index)}
+    pictured = [*by_image][: settings.gallery] if len(by_image) == settings.images else range(settings.gallery)
+    images = []
+    for index, of_image in by_image.items():
+        has_result = any(record.error is None for record in of_image)
+        if has_result and (index in pictured or files.has(picture_name(index))):
+            picture = files.open(picture_name(index), "RGB")
+            if picture is not None:
+                images.append(_gallery_image(files, picture, of_image, settings.methods, names))
+    return Gallery(images, files.left_out)
+
+
+class _Files:
+    """The files of a gallery; those that are missing or damaged are listed."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.left_out: list[str] = []
+
+    def has(self, name: str) -> bool:
+        return (self.folder / name).is_file()
+
+    def open(self, name: str, mode: str, size: tuple[int, int] | None = None) -> Image.Image | None:
+        """Opens a picture, of the given size if there is one."""
+        if not self.has(name):
+            self.left_out.append(f"{name} is missing")
+            return None
+        try:
+            with Image.open(self.folder / name) as image:
+                opened = image.convert(mode)
+        except Exception:  # Pillow raises errors of many kinds for damaged files
+            opened = None
+        if opened is None or opened.size != (size or opened.size):
+            self.left_out.append(f"{name} is damaged")
+            return None
+        return opened
 
 
 def _gallery_image(
-    folder: Path, records: Sequence[Record], methods: Sequence[str], names: Mapping[int, str]
-) -> GalleryImage | None:
-    first = next((record for record in records if record.error is None), None)
-    if first is None or first.target is None or first.probability is None:
-        return None
-    picture = folder / picture_name(first.index)
-    if not picture.is_file():
-        return None
-    seen, by_method = _open(picture, "RGB"), {record.method: record for record in records}
-    maps = {method: _map(folder, first.index, method) for method in methods}
+    files: _Files, seen: Image.Image, records: Sequence[Record], methods: Sequence[str], names: Mapping[int, str]
+) -> GalleryImage:
+    by_method = {record.method: record for record in records if record.error is None}
+    first = next(iter(by_method.values()))
+    assert first.target is not None  # as of every result
+    maps = {
+        method: files.open(picture_name(first.index, method), "L", seen.size) if method in by_method else None
+        for method in methods
+    }
+    of_method = {record.method: record for record in records}
     return GalleryImage(
         index=first.index,
         name=first.image,
@@ -120,26 +163,16 @@ def _gallery_image(
         correct=first.correct,
         probability=first.probability,
         disagreement=disagreement([found for found in maps.values() if found is not None]),
-        tiles=[_tile(method, number, by_method.get(method), maps[method]) for number, method in enumerate(methods)],
+        tiles=[_tile(method, number, of_method.get(method), maps[method]) for number, method in enumerate(methods)],
     )
 
 
 def _tile(method: str, series: int, record: Record | None, found: Image.Image | None) -> Tile:
     error = "not run" if record is None else record.error.message if record.error else None
     if error is None and found is None:
-        error = "no map was saved"
+        error = "the map's file is missing or damaged"
     source = None if error or found is None else _data_uri(found, MAP_SIZE)
     return Tile(method, method_title(method), series, source, error, {} if record is None else record.values)
-
-
-def _map(folder: Path, index: int, method: str) -> Image.Image | None:
-    path = folder / picture_name(index, method)
-    return _open(path, "L") if path.is_file() else None
-
-
-def _open(path: Path, mode: str) -> Image.Image:
-    with Image.open(path) as image:
-        return image.convert(mode)
 
 
 def _smaller(image: Image.Image, longest: int) -> Image.Image:

@@ -6,7 +6,6 @@ import base64
 import hashlib
 import re
 from collections.abc import Sequence
-from dataclasses import asdict
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
+from captum_scorecam._messages import warn_caller
 from captum_scorecam._palette import CURVE_COLORS, MAP_COLORS
 from captum_scorecam.evaluation.durable_files import write_durably
 from captum_scorecam.evaluation.presentation import decimals, method_title, metric_title, number_text
@@ -24,15 +24,17 @@ from captum_scorecam.evaluation.report.gallery import (
     COMPARED_SIZE,
     MAP_SIZE,
     PICTURE_SIZE,
+    Gallery,
     GalleryImage,
     make_gallery,
 )
 from captum_scorecam.evaluation.report.tables import class_tables, differences_table, means_table
-from captum_scorecam.evaluation.settings import read_configuration
+from captum_scorecam.evaluation.settings import compared_settings, read_configuration
 from captum_scorecam.evaluation.statistics import RESAMPLES
 from captum_scorecam.evaluation.summary import Summary, summarize
 
 MOST_ERRORS = 200
+MOST_NAMES = 5
 COLOR_STOPS = 17
 _TEMPLATES = "templates"
 
@@ -40,7 +42,8 @@ _TEMPLATES = "templates"
 def write_report(run: Path | str, output: Path | str | None = None, reference: str | None = None) -> Path:
     """Writes the report of a run, finished or not.
 
-    The page makes no network requests, and all text from the run is escaped.
+    The page makes no network requests, and all text from the run is escaped. Pictures that are missing or damaged are
+    left out; the page and a warning name them.
 
     Args:
         run (Path or str): The run's folder.
@@ -63,7 +66,10 @@ def write_report(run: Path | str, output: Path | str | None = None, reference: s
     if not records:
         raise ValueError(f"Expected a run with records, but {str(run)!r} has none yet.")
     summary = summarize(records, configuration.settings, reference)
-    page = render_report(run, configuration, records, summary)
+    gallery = make_gallery(run, records, configuration.settings)
+    if text := _left_out(gallery):
+        warn_caller(text)
+    page = render_report(run, configuration, records, summary, gallery)
     write_durably(output, page.encode(errors="replace"))  # file names need not be valid Unicode
     return output
 
@@ -76,8 +82,10 @@ def _check_output(path: Path) -> None:
         raise ValueError(f"Expected `output` to be in a folder that exists, but there is no {str(path.parent)!r}.")
 
 
-def render_report(run: Path, configuration: Configuration, records: Sequence[Record], summary: Summary) -> str:
-    """Renders the report; its curves and pictures are read from the run's folder."""
+def render_report(
+    run: Path, configuration: Configuration, records: Sequence[Record], summary: Summary, gallery: Gallery
+) -> str:
+    """Renders the report; its curves are read from the run's folder."""
     environment = Environment(
         loader=PackageLoader(__package__, _TEMPLATES),
         autoescape=True,
@@ -88,7 +96,7 @@ def render_report(run: Path, configuration: Configuration, records: Sequence[Rec
     return environment.get_template("report.html.j2").render(
         **_run_context(configuration, records),
         **_results_context(summary),
-        **_gallery_context(make_gallery(run, records, summary.methods), summary),
+        **_gallery_context(gallery, summary),
         **_script_context(),
         charts=make_charts(mean_curves(iterate_records(run)), summary.methods, summary.metrics),
         curve_colors=CURVE_COLORS,
@@ -100,7 +108,7 @@ def _run_context(configuration: Configuration, records: Sequence[Record]) -> dic
     settings = configuration.settings
     missing = missing_methods(records, settings.methods)
     return {
-        "settings": asdict(settings),
+        "settings": compared_settings(settings) | {"command": settings.command},
         "versions": configuration.versions,
         "data_name": _data_name(settings.data),
         "accuracy": _accuracy(records),
@@ -121,8 +129,10 @@ def _results_context(summary: Summary) -> dict[str, Any]:
     }
 
 
-def _gallery_context(images: Sequence[GalleryImage], summary: Summary) -> dict[str, Any]:
+def _gallery_context(gallery: Gallery, summary: Summary) -> dict[str, Any]:
+    images = gallery.images
     return {
+        "left_out": _left_out(gallery),
         "images": images,
         "kilobytes": _kilobytes(images),
         "metrics": _gallery_metrics(summary, images),
@@ -201,6 +211,13 @@ def _gallery_data(summary: Summary, images: Sequence[GalleryImage]) -> dict[str,
             for image in images
         ],
     }
+
+
+def _left_out(gallery: Gallery) -> str | None:
+    """Names the pictures that are missing or damaged, or a few of them if there are many."""
+    names = gallery.left_out
+    more = f" and {len(names) - MOST_NAMES} more" if len(names) > MOST_NAMES else ""
+    return f"Some pictures are left out of the report: {', '.join(names[:MOST_NAMES])}{more}." if names else None
 
 
 def _map_colors() -> list[list[float]]:

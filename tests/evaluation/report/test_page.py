@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import warnings
+from collections.abc import Callable
 from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
@@ -130,6 +131,7 @@ def test_what_failed_is_listed(page: Page) -> None:
 
 def test_more_images_than_have_pictures_are_in_the_tables_only(tmp_path: Path) -> None:
     run = write_run(tmp_path / "run")
+    write_configuration(run, replace(RUN_SETTINGS, gallery=5), VERSIONS)
     for index in range(5, N_IMAGES):
         for path in (run / "gallery").glob(f"{index:06d}*.png"):
             path.unlink()
@@ -143,13 +145,84 @@ def test_a_run_without_pictures_curves_or_other_methods_has_a_report(tmp_path: P
     for path in (run / "gallery").iterdir():
         path.unlink()
     write_configuration(
-        run, replace(RUN_SETTINGS, methods=("score_cam",), metrics=("pointing_game",), data=None), VERSIONS
+        run, replace(RUN_SETTINGS, methods=("score_cam",), metrics=("pointing_game",), data=None, gallery=0), VERSIONS
     )
-    records = [replace(record, curves={}) for record in make_records() if record.method in ("score_cam", None)]
+    records = [
+        replace(found, curves={}, values={name: found.values[name] for name in found.values if name == "pointing_game"})
+        for found in make_records()
+        if found.method in ("score_cam", None)
+    ]
     write_records(run, records)
     page = Page(write_report(run).read_text(encoding="utf-8"))
     assert page.texts["h1"] == ["efficientnet_lite0 on a data set"]
     assert page.texts["h2"] == ["Means", "Failures"]
+
+
+def cut(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:-200])
+
+
+def corrupt_a_chunk(path: Path) -> None:
+    content = bytearray(path.read_bytes())
+    content[content.index(b"IDAT") + 8] ^= 0xFF
+    path.write_bytes(content)
+
+
+def shrink(path: Path) -> None:
+    Image.new("L", (3, 2)).save(path)
+
+
+@pytest.mark.parametrize(
+    ("name", "damage", "text"),
+    [
+        ("000003.png", Path.unlink, "000003.png is missing"),
+        ("000003.png", cut, "000003.png is damaged"),
+        ("000003.png", lambda path: path.write_text("no picture"), "000003.png is damaged"),
+        ("000004-rise.png", Path.unlink, "000004-rise.png is missing"),
+        ("000004-rise.png", corrupt_a_chunk, "000004-rise.png is damaged"),
+        ("000004-rise.png", lambda path: path.write_bytes(b""), "000004-rise.png is damaged"),
+        ("000004-rise.png", shrink, "000004-rise.png is damaged"),
+    ],
+)
+def test_a_missing_or_damaged_picture_is_named_and_left_out(
+    name: str, damage: Callable[[Path], None], text: str, tmp_path: Path
+) -> None:
+    run = write_run(tmp_path / "run")
+    damage(run / "gallery" / name)
+    with pytest.warns(UserWarning, match=f"^Some pictures are left out of the report: {text}.$") as found:
+        page = Page(write_report(run).read_text(encoding="utf-8"))
+    assert [warning.filename for warning in found] == [__file__]
+    assert any(text in shown for shown in page.texts["p"])
+    of_map = "-" in name
+    assert len(page.of("article")) == N_IMAGES - (not of_map)
+    assert ("the map's file is missing or damaged" in page.texts["p"]) == of_map
+
+
+def test_of_many_missing_pictures_a_few_are_named(tmp_path: Path) -> None:
+    run = write_run(tmp_path / "run")
+    for path in (run / "gallery").iterdir():
+        path.unlink()
+    with pytest.warns(UserWarning, match="000000.png is missing, .*, 000004.png is missing and 7 more.$"):
+        page = Page(write_report(run).read_text(encoding="utf-8"))
+    assert page.of("article") == []
+
+
+def test_an_unfinished_run_misses_no_picture_of_an_image_that_may_not_have_one(tmp_path: Path) -> None:
+    run = write_run(tmp_path / "run")
+    write_configuration(run, replace(RUN_SETTINGS, gallery=2), VERSIONS)
+    write_records(run, [found for found in make_records() if found.index in (5, 6)])
+    for path in (run / "gallery").iterdir():
+        path.unlink()
+    assert Page(write_report(run).read_text(encoding="utf-8")).of("article") == []
+
+
+def test_the_command_and_the_plugins_are_among_the_settings(tmp_path: Path) -> None:
+    run = write_run(tmp_path / "run")
+    settings = replace(RUN_SETTINGS, command="captum-scorecam evaluate data", sources={"flatness": "0123456789abcdef"})
+    write_configuration(run, settings, VERSIONS)
+    details = Page(write_report(run).read_text(encoding="utf-8")).texts["details"][0]
+    assert "captum-scorecam evaluate data" in details
+    assert re.search(r"source of flatness\s*0123456789abcdef", details)
 
 
 def test_a_run_in_which_everything_failed_has_a_report(tmp_path: Path) -> None:

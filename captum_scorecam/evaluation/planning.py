@@ -1,0 +1,136 @@
+"""Plans an evaluation, and checks all arguments before anything runs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+
+import torch
+from PIL import Image
+
+from captum_scorecam._messages import check_choice, check_whole_number, warn_caller
+from captum_scorecam.datasets import ImageDataset, Mosaics, label_table
+from captum_scorecam.evaluation.methods import DEFAULT_METHODS, check_methods, layer_to_explain
+from captum_scorecam.evaluation.metrics.registry import DEFAULT_METRICS, check_metrics
+from captum_scorecam.evaluation.plan import DEFAULT_GALLERY, NO_PROVENANCE, Plan, Provenance, fixed_rows
+from captum_scorecam.evaluation.records import Target
+from captum_scorecam.evaluation.request import DEFAULT_OPTIONS, MethodOptions
+from captum_scorecam.models import Classifier
+
+
+def plan_evaluation(
+    classifier: Classifier,
+    dataset: ImageDataset,
+    *,
+    methods: Sequence[str] = DEFAULT_METHODS,
+    metrics: Sequence[str] = DEFAULT_METRICS,
+    layer: str = "auto",
+    target: Target = "predicted",
+    images: int | None = None,
+    options: MethodOptions = DEFAULT_OPTIONS,
+    labels: Mapping[str, int] | None = None,
+    gallery: int = DEFAULT_GALLERY,
+    provenance: Provenance = NO_PROVENANCE,
+) -> Plan:
+    """Plans an evaluation: checks the arguments and finds the layer and the classes of the labels.
+
+    Args:
+        classifier (Classifier): The model, in evaluation mode, on the device to use.
+        dataset (ImageDataset): The images, from `open_data` or a custom object.
+        methods (sequence of str): Names in `METHODS`. Default: grad_cam and score_cam.
+        metrics (sequence of str): Names in `METRICS`. Default: average_drop, average_increase, insertion and
+            deletion.
+        layer (str): The layer to explain, as accepted by `find_layer`. Default: "auto".
+        target (str): The class to explain: ``predicted``, or ``label`` for the class of the image's label.
+            Default: "predicted".
+        images (int, optional): Number of images to draw at random, with ``options.seed``. Default: None, all.
+        options (MethodOptions): Options of the methods. If `perturbations_per_eval` is None, it is set to 4 on a CPU
+            and 128 on a GPU, since a tuned value would make rounding differ between runs.
+        labels (mapping of str to int, optional): Class indices of labels that are not class names of the model.
+            Default: None, `label_table` of the data set's classes.
+        gallery (int): Number of images, from the first on, whose pictures and maps are saved. Default: 100.
+        provenance (Provenance): The source of data and weights. Default: unknown.
+
+    Returns:
+        Plan: The plan for `run_evaluation`.
+
+    Raises:
+        ValueError: If an argument is invalid, does not match the model, or needs labels or boxes that the data set does
+            not have.
+    """
+    methods, metrics = check_methods(methods), check_metrics(metrics)
+    check_choice("target", target, Target)
+    _check_numbers(images, options, gallery)
+    example = classifier.inputs(Image.linear_gradient("L").resize((512, 512)).convert("RGB"))
+    n_classes = len(classifier.predict(example).scores)
+    if labels is None:
+        labels = label_table(getattr(dataset, "classes", None), classifier.class_names, n_classes)
+    plan = Plan(
+        classifier=classifier,
+        dataset=dataset,
+        indices=_drawn(len(dataset), images, options.seed),
+        methods=methods,
+        metrics=metrics,
+        layer=layer_to_explain(methods, classifier, example, layer),
+        target=target,
+        options=replace(options, perturbations_per_eval=fixed_rows(options, example.device), show_progress=False),
+        example=example,
+        n_classes=n_classes,
+        labels=labels,
+        mosaics=None,
+        gallery=gallery,
+        provenance=provenance,
+    )
+    _check(plan)
+    return replace(plan, mosaics=Mosaics(dataset, options.seed)) if plan.chosen_metrics("mosaic") else plan
+
+
+def _check_numbers(images: int | None, options: MethodOptions, gallery: int) -> None:
+    for name in ("n_masks", "mask_iterations"):
+        check_whole_number(name, getattr(options, name), 1)
+    for name, value in (("perturbations_per_eval", options.perturbations_per_eval), ("images", images)):
+        if value is not None:
+            check_whole_number(name, value, 1)
+    check_whole_number("gallery", gallery, 0)
+
+
+def _drawn(available: int, wanted: int | None, seed: int) -> tuple[int, ...]:
+    """Returns the positions of all images, or of a random sample, since data sets are sorted by class."""
+    if wanted is None or wanted >= available:
+        return tuple(range(available))
+    drawn = torch.randperm(available, generator=torch.Generator("cpu").manual_seed(seed), device="cpu")[:wanted]
+    return tuple(sorted(drawn.tolist()))
+
+
+def _check(plan: Plan) -> None:
+    if not plan.indices:
+        raise ValueError("Expected a data set with at least one image, but it has none.")
+    if not plan.methods or not plan.metrics:
+        raise ValueError("Expected at least one method and one metric.")
+    for metric in plan.chosen_metrics("image"):
+        if "boxes" in metric.needs and not plan.dataset.has_boxes:
+            raise ValueError(f"Expected a data set with boxes for {metric.name}, but it has none.")
+    if plan.needing_labels and not plan.dataset.has_labels:
+        raise ValueError(f"Expected a data set with labels for {plan.needing_labels[0]}, but it has none.")
+    if plan.dataset.has_labels:
+        _check_labels(plan)
+
+
+def _check_labels(plan: Plan) -> None:
+    """Checks that labels are classes of the model. If needed, a few unknown ones are recorded as errors later."""
+    unknown = list(_unknown_labels(plan))
+    if plan.needs_labels and len(unknown) == len(plan.indices):
+        raise ValueError(f"Expected labels that name classes of the model, but none does. The first: {unknown[0]}")
+    if unknown:
+        warn_caller(
+            f"{len(unknown)} of {len(plan.indices)} images have no label that is a class of the model. "
+            f"The first: {unknown[0]}"
+        )
+
+
+def _unknown_labels(plan: Plan) -> Iterator[str]:
+    for index in plan.indices:
+        try:
+            plan.class_of(plan.dataset.label(index))
+        except (ValueError, OSError) as error:
+            yield f"{plan.dataset.name(index)}: {error}"

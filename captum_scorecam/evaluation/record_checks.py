@@ -1,0 +1,95 @@
+"""What a record must hold besides the types and ranges of its fields: agreement with itself and with the settings."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+
+from captum_scorecam.evaluation.metrics.metric import ANY_NUMBER
+from captum_scorecam.evaluation.metrics.registry import METRICS
+from captum_scorecam.evaluation.records import Curve, Record, RunSettings
+from captum_scorecam.evaluation.typed_json import Between, members
+from captum_scorecam.scoring.class_scores import NamedScore
+
+MAP = "map"
+_ROUNDING = 1e-3  # the sum of a model's probabilities may be off by as much
+_OF_EVERY_RECORD = ("image", "index", "method", "error")
+_OF_EVERY_RESULT = ("method", "target", "target_name", "predicted", "forwards")
+
+
+def check_record(record: Record, settings: RunSettings) -> None:
+    """Checks that a record can be one of a run.
+
+    Raises:
+        ValueError: If it can't. The message continues "Expected a record in …, but ".
+    """
+    if record.method is not None and record.method not in settings.methods:
+        raise ValueError(f"the run has no method {record.method!r}")
+    if record.index >= settings.images_available:
+        raise ValueError(f"`index` is {record.index}, and the data set has {settings.images_available} images")
+    if record.error is not None:
+        _check_failure(record)
+    else:
+        _check_result(record, settings)
+
+
+def _check_failure(record: Record) -> None:
+    for name, value in members(record).items():
+        if name not in _OF_EVERY_RECORD and value not in (None, {}):
+            raise ValueError(f"it has both an error and `{name}`")
+
+
+def _check_result(record: Record, settings: RunSettings) -> None:
+    for name in _OF_EVERY_RESULT:
+        if getattr(record, name) is None:
+            raise ValueError(f"it has neither an error nor `{name}`")
+    if record.probability is None and settings.score != "output":
+        raise ValueError("`probability` is None")
+    for name in ("target", "label", "predicted"):
+        if (getattr(record, name) or 0) >= settings.classes:
+            raise ValueError(f"`{name}` is {getattr(record, name)}, and the model has {settings.classes} classes")
+    explained = "predicted" if settings.target == "predicted" else "label"
+    if record.target != getattr(record, explained):
+        raise ValueError(f"`target` is {record.target} and `{explained}` is {getattr(record, explained)}")
+    if record.correct != (None if record.label is None else record.label == record.predicted):
+        raise ValueError(
+            f"`correct` is {record.correct}, `label` is {record.label} and `predicted` is {record.predicted}"
+        )
+    _check_numbers(record, settings)
+
+
+def _check_numbers(record: Record, settings: RunSettings) -> None:
+    metrics = {*settings.metrics}
+    _check_keys("values", record.values, metrics)
+    _check_keys("curves", record.curves, metrics)
+    _check_keys("chunk_rows", record.chunk_rows, metrics | {MAP})
+    if missing := metrics - record.values.keys():
+        raise ValueError(f"`values` lacks {min(missing)!r}")
+    for metric, value in record.values.items():
+        curve = record.curves.get(metric)
+        if problem := problem_of_result(metric, value, curve, settings.score):
+            raise ValueError(problem)
+
+
+def _check_keys(name: str, keys: Collection[str], known: set[str]) -> None:
+    if unknown := {*keys} - known:
+        raise ValueError(f"`{name}` has {min(unknown)!r}, which is no metric of the run")
+
+
+def problem_of_result(metric: str, value: float | None, curve: Curve | None, score: NamedScore | None) -> str | None:
+    """Returns what is wrong with the numbers of a metric, or None.
+
+    Ranges are not known for metrics that are not registered, nor if outputs that need not be probabilities are scores.
+    """
+    is_known = metric in METRICS and score != "output"
+    limits = Between(*(METRICS[metric].range if is_known else ANY_NUMBER), rounding=_ROUNDING)
+    numbers = [*([] if value is None else [value]), *([] if curve is None else curve.y)]
+    for number in numbers:
+        if number not in limits:
+            return f"the value of {metric} is {number!r}, not {limits}"
+    if curve is None:
+        return None
+    if not 0 < len(curve.x) == len(curve.y):
+        return f"the curve of {metric} has {len(curve.x)} x and {len(curve.y)} y"
+    if len({isinstance(x, str) for x in curve.x}) > 1:
+        return f"the x of the curve of {metric} are both numbers and names"
+    return None
