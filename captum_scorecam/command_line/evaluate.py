@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shlex
+import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -153,7 +155,13 @@ def evaluate(
             ),
             labels=labels,
             gallery=gallery,
-            provenance=Provenance(data=str(data.resolve()), data_format=data_format, weights=weights),
+            provenance=Provenance(
+                data=str(data.resolve()),
+                data_format=data_format,
+                weights=weights,
+                plugins=plugin or [],
+                command=shlex.join(["captum-scorecam", *sys.argv[1:]]),
+            ),
         )
         if dry_run:
             print_plan(plan, output)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from datetime import timedelta
 
 import typer
@@ -25,7 +25,7 @@ class _Speed(ProgressColumn):
 
 @contextmanager
 def shown_progress(shown: bool) -> Iterator[Callable[[int, int], None] | None]:
-    """Shows the number of finished images, the speed and the time left.
+    """Shows the number of finished images, the speed and the time left, or that there was nothing to do.
 
     Args:
         shown (bool): Whether this process shows progress.
@@ -35,13 +35,26 @@ def shown_progress(shown: bool) -> Iterator[Callable[[int, int], None] | None]:
     """
     if not shown:
         yield None
-    elif not sys.stderr.isatty():
-        yield _Lines()
-    else:
-        columns = (TextColumn("Images"), BarColumn(), MofNCompleteColumn(), _Speed(), TimeRemainingColumn())
-        with Progress(*columns, console=Console(stderr=True), speed_estimate_period=600) as progress:
-            task = progress.add_task("")
-            yield lambda finished, total: progress.update(task, completed=finished, total=total)
+        return
+    was_called = False
+    with _bar() if sys.stderr.isatty() else nullcontext(_Lines()) as show:
+
+        def on_image(finished: int, total: int) -> None:
+            nonlocal was_called
+            was_called = True
+            show(finished, total)
+
+        yield on_image
+    if not was_called:
+        typer.echo("All images are already evaluated.", err=True)
+
+
+@contextmanager
+def _bar() -> Iterator[Callable[[int, int], None]]:
+    columns = (TextColumn("Images"), BarColumn(), MofNCompleteColumn(), _Speed(), TimeRemainingColumn())
+    with Progress(*columns, console=Console(stderr=True), speed_estimate_period=600) as progress:
+        task = progress.add_task("")
+        yield lambda finished, total: progress.update(task, completed=finished, total=total)
 
 
 class _Lines:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 from rich.table import Table
 from rich.text import Text
 
 from captum_scorecam.command_line.tables import plain_table, stdout_console
-from captum_scorecam.evaluation import Summary
+from captum_scorecam.evaluation import Record, Summary
 from captum_scorecam.evaluation.presentation import (
     best_methods,
     decimals,
@@ -20,22 +22,48 @@ from captum_scorecam.evaluation.presentation import (
 from captum_scorecam.evaluation.summary import Estimates
 
 _WIDTH = 160  # if the output is not a terminal
+_MOST_FAILURES = 5
 _ARROWS = {True: " ↑", False: " ↓", None: ""}
 
 
 def print_summary(summary: Summary) -> None:
-    """Prints the means over all images with intervals, then the differences from the reference method."""
+    """Prints the means over all images with intervals, the differences from the reference method, and failures."""
     console = stdout_console(_WIDTH)
     overall = summary.overall
-    heading = f"Means over {overall.images} images with 95 % bootstrap intervals; ↑ higher is better, the best in bold"
-    console.print(Text(heading))
-    console.print(_table(summary, overall.means))
-    if overall.differences:
-        reference = method_title(summary.reference)
-        console.print(Text(f"Differences from {reference} on the same images; * the interval excludes 0"))
-        console.print(_table(summary, overall.differences, signed=True))
-    if summary.errors:
-        console.print(Text(f"Failed: {len(summary.errors)}. See the report or the records for the errors."))
+    if overall.images > 0 or not summary.errors:
+        heading = "images with 95 % bootstrap intervals; ↑ higher is better, the best in bold"
+        console.print(Text(f"Means over {overall.images} {heading}"))
+        console.print(_table(summary, overall.means))
+        if overall.differences:
+            reference = method_title(summary.reference)
+            console.print(Text(f"Differences from {reference} on the same images; * the interval excludes 0"))
+            console.print(_table(summary, overall.differences, signed=True))
+    for line in _failures(summary):
+        console.print(Text(line))
+
+
+def _failures(summary: Summary) -> Iterator[str]:
+    """Yields the first failures, or only the first if everything failed, as the others are likely the same."""
+    if not summary.errors:
+        return
+    if summary.overall.images == 0:
+        yield f"All images failed. The first: {_failure(summary.errors[0])}"
+    else:
+        yield f"Failed: {len(summary.errors)}"
+        yield from (f"  {_failure(record)}" for record in summary.errors[:_MOST_FAILURES])
+        if len(summary.errors) > _MOST_FAILURES:
+            yield f"  and {len(summary.errors) - _MOST_FAILURES} more, listed in the report"
+    yield "To try again, run the same command with --retry-errors."
+
+
+def _failure(record: Record) -> str:
+    failed = record.image if record.method is None else f"{record.image}, {method_title(record.method)}"
+    reason = "" if record.error is None else record.error.message or record.error.type
+    return _printable(f"{failed}: {reason}")
+
+
+def _printable(text: str) -> str:
+    return "".join(character if character.isprintable() else "?" for character in text)
 
 
 def _table(summary: Summary, rows: Estimates, *, signed: bool = False) -> Table:

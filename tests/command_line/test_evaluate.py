@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
+import sys
 from pathlib import Path
 
 import pytest
@@ -12,7 +14,9 @@ from typer.testing import Result
 
 import captum_scorecam.evaluation.run
 from captum_scorecam.evaluation import METHODS, METRICS, read_records, read_settings
+from captum_scorecam.evaluation.image_evaluation import Outcome
 from tests.support.command_line import help_of, invoke
+from tests.support.systems import needs_posix
 from tests.support.tiny_classifier import write_folder
 
 TINY = ("--model", "tests.support.tiny_classifier:tiny", "--n-masks", "20")
@@ -62,7 +66,7 @@ def test_unreadable_images_end_with_status_1_and_the_rest_is_done(folder: Path) 
     Image.new("I;16", (30, 20), 40000).save(folder / "data" / "white" / "deep.png")
     result = evaluate("data", "--output", "run", *QUICK)
     assert result.exit_code == 1
-    assert re.search(r"Failed: \s*2", result.output)
+    assert re.search(r"\nFailed: 2\n  green/001\.png: Expected .*\n  red/000\.png: Expected ", result.output)
     records = {record.image: record for record in read_records(folder / "run")}
     failed = {name: record.error.stage for name, record in records.items() if record.error}
     assert failed == {"red/000.png": "image", "green/001.png": "image"}
@@ -193,6 +197,85 @@ def test_a_plugin_adds_methods_and_metrics(folder: Path) -> None:
     records = read_records(folder / "run")
     assert [record.method for record in records[:2]] == ["from_plugin", "grad_cam"]
     assert records[0].values == records[1].values
+
+
+def run_plugin(*options: str) -> Result:
+    sys.modules.pop("plugin_of_test", None)
+    METHODS.pop("from_plugin", None)
+    METRICS.pop("mean", None)
+    try:
+        return evaluate("data", "--output", "run", *TINY, "--method", "grad_cam", *options)
+    finally:
+        METHODS.pop("from_plugin", None)
+        METRICS.pop("mean", None)
+        sys.modules.pop("plugin_of_test", None)
+
+
+def test_a_run_is_not_resumed_after_its_plugin_was_edited(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)
+    plugin = folder / "plugin_of_test.py"
+    plugin.write_text(PLUGIN)
+    options = ("--plugin", "plugin_of_test", "--metric", "mean")
+    assert run_plugin(*options).exit_code == 0
+    assert run_plugin(*options).exit_code == 0
+    plugin.write_text(PLUGIN.replace("maps.mean()", "maps.amax()"))
+    result = run_plugin(*options)
+    assert result.exit_code == 2
+    assert re.fullmatch(
+        r"Error: The run in this folder was started with different settings: "
+        r'source of plugin_of_test: "\w+" -> "\w+"\. '
+        r"Choose another `--output` or use the settings of that run\.\n",
+        result.stderr,
+    )
+
+
+def test_the_configuration_has_the_command(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    arguments = ["data", "--output", "run of today", *QUICK]
+    monkeypatch.setattr(sys, "argv", ["/usr/bin/captum-scorecam", "evaluate", *arguments])
+    assert evaluate(*arguments).exit_code == 0
+    command = read_settings(folder / "run of today").command
+    assert command == f"captum-scorecam evaluate data --output 'run of today' {' '.join(QUICK)}"
+    monkeypatch.setattr(sys, "argv", ["captum-scorecam", "evaluate", *arguments, "--workers", "0"])
+    assert evaluate(*arguments).exit_code == 0  # the command is not compared
+    assert read_settings(folder / "run of today").command == command
+
+
+@needs_posix
+def test_records_that_are_removed_stop_the_run_and_do_not_end_with_status_0(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def write_pictures(run: Path, outcome: Outcome) -> None:
+        if outcome.record.index == 3:
+            shutil.rmtree(run / "records")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(captum_scorecam.evaluation.run, "write_pictures", write_pictures)
+        result = evaluate("data", "--output", "run", *QUICK)
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert re.fullmatch(
+        r"Error: Expected that nothing else changes the run's files while it runs, but "
+        r"'run/records/rank-000\.jsonl' was removed or moved\. "
+        r"Finished records are kept; run the evaluation again to resume\.\n",
+        result.stderr,
+    )
+    assert evaluate("data", "--output", "run", *QUICK).exit_code == 0
+    assert len(read_records(folder / "run")) == 8
+
+
+@pytest.mark.usefixtures("folder")
+def test_a_finished_run_says_that_nothing_is_left_to_do() -> None:
+    assert evaluate("data", "--output", "run", *QUICK).stderr == ""
+    result = evaluate("data", "--output", "run", *QUICK)
+    assert (result.exit_code, result.stderr) == (0, "All images are already evaluated.\n")
+    assert result.stdout.endswith("Run: run\n")
+
+
+def test_if_all_images_fail_the_first_reason_is_printed(folder: Path) -> None:
+    for path in (folder / "data").glob("*/*.png"):
+        path.write_text("no image")
+    result = evaluate("data", "--output", "run", *QUICK)
+    assert result.exit_code == 1
+    assert re.match(r"All images failed\. The first: blue/002\.png: Expected .*blue/002\.png", result.stdout)
 
 
 def test_labels_can_be_given_in_a_table(folder: Path) -> None:

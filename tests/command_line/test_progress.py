@@ -18,3 +18,13 @@ def test_a_log_has_one_line_per_minute(monkeypatch: pytest.MonkeyPatch, capsys: 
         "10 of 100 images, 0.164 images/s, 0:09:09 left",
         "25 of 100 images, 0.2 images/s, 0:06:15 left",
     ]
+
+
+def test_nothing_to_do_is_said_once_all_is_well(capsys: pytest.CaptureFixture[str]) -> None:
+    with progress.shown_progress(True):
+        pass
+    with progress.shown_progress(False):
+        pass
+    with pytest.raises(ValueError, match=r"^stopped$"), progress.shown_progress(True):
+        raise ValueError("stopped")
+    assert capsys.readouterr().err == "All images are already evaluated.\n"

@@ -24,4 +24,24 @@ def test_the_terminal_shows_means_differences_and_failures(capsys: pytest.Captur
     assert "0.200" in means
     assert "0.502" in means
     assert "−0.302*" in differences
-    assert "Failed: 1." in printed
+    assert printed.endswith("Failed: 1\n  9.png: text\nTo try again, run the same command with --retry-errors.\n")
+
+
+def test_a_few_failures_are_named_and_the_others_counted(capsys: pytest.CaptureFixture[str]) -> None:
+    failures = [failure(index, "grad_cam" if index == 5 else None, f"reason {index}\x1b[2J") for index in range(4, 12)]
+    print_summary(summarize([record(0, "grad_cam", {"insertion": 0.5, "average_drop": 1.0}), *failures], SETTINGS))
+    assert capsys.readouterr().out.splitlines()[-8:] == [
+        "Failed: 8",
+        "  4.png: reason 4?[2J",
+        "  5.png, Grad-CAM: reason 5?[2J",
+        *(f"  {index}.png: reason {index}?[2J" for index in (6, 7, 8)),
+        "  and 3 more, listed in the report",
+        "To try again, run the same command with --retry-errors.",
+    ]
+
+
+def test_if_everything_failed_the_first_reason_is_printed_and_no_table(capsys: pytest.CaptureFixture[str]) -> None:
+    print_summary(summarize([failure(index, message=f"reason {index}") for index in range(3)], SETTINGS))
+    assert capsys.readouterr().out == (
+        "All images failed. The first: 0.png: reason 0\nTo try again, run the same command with --retry-errors.\n"
+    )
