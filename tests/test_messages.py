@@ -24,6 +24,8 @@ from captum_scorecam._messages import (
     check_fraction,
     check_positive,
     check_whole_number,
+    closest_matches,
+    closest_names,
     warn_caller,
     without_constructor_options,
 )
@@ -340,3 +342,32 @@ def test_option_of_the_constructor_is_no_option_of_the_call() -> None:
         Explainer().attribute(3, depth=2)  # type: ignore[call-arg]
     with pytest.raises(TypeError, match="unexpected keyword argument 'width'"):
         Explainer().attribute(3, width=2)  # type: ignore[call-arg]
+
+
+NAMES = ["grad_cam", "grad_cam_plus_plus", "score_cam", "rise", "Cardigan"]
+
+
+@pytest.mark.parametrize(
+    ("name", "closest"),
+    [
+        ("scorecam", " Closest matches: score_cam."),
+        ("SCORE-CAM", " Closest matches: score_cam."),
+        ("cardigans", " Closest matches: Cardigan."),
+        ("lime", ""),
+        ("", ""),
+    ],
+)
+def test_misspelled_names_have_closest_matches(name: str, closest: str) -> None:
+    assert closest_matches(name, NAMES) == closest
+
+
+def test_the_closest_name_comes_first_and_at_most_five_are_listed() -> None:
+    assert closest_names("score_cat", NAMES)[0] == "score_cam"
+    assert closest_names("layer1", [f"layer1.{index}" for index in range(9)]) == [
+        f"layer1.{index}" for index in (8, 7, 6, 5, 4)
+    ]
+
+
+def test_a_misspelled_choice_has_its_closest_matches() -> None:
+    with pytest.raises(ValueError, match=r"but got 'probabilty'\. Closest matches: probability\.$"):
+        check_choice("score", "probabilty", Literal["output", "probability"])

@@ -29,12 +29,12 @@ _NOT_A_CHOICE = re.compile(r"Invalid value for '(.+?)': (?:Value error, )?(['\"]
 class Commands(TyperGroup):
     """The commands; wrong usage ends with a single line and status 2."""
 
-    def main(self, *args: Any, standalone_mode: bool = True, **extra: Any) -> Any:
+    def main(self, *args: Any, **extra: Any) -> Any:
         """Same as Typer's, except for the form of errors."""
-        if not standalone_mode:
-            return super().main(*args, standalone_mode=False, **extra)
+        if not extra.get("standalone_mode", True):
+            return super().main(*args, **extra)
         try:
-            status = super().main(*args, standalone_mode=False, **extra)
+            status = super().main(*args, **(extra | {"standalone_mode": False}))
         except _UsageError as error:
             if error.format_message():  # empty if the help was printed because there are no arguments
                 typer.echo(f"Error: {_line(error)}", err=True)

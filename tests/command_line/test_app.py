@@ -124,6 +124,6 @@ def test_empty_values_are_wrong_usage(arguments: list[str], place: str) -> None:
 def test_the_largest_values_are_accepted() -> None:
     options = ("--seed", str(2**63 - 1), "--n-masks", "1000000", "--perturbations-per-eval", "1000000")
     assert "there is no file 'nowhere.png'" in invoke("explain", "nowhere.png", *options).stderr
-    options = ("--threads", "1024", "--workers", "256", "--images", HUGE, "--gallery", HUGE)
-    result = invoke("evaluate", "nowhere", "--output", "run", *options)
+    of_run = ("--threads", "1024", "--workers", "256", "--images", HUGE, "--gallery", HUGE)
+    result = invoke("evaluate", "nowhere", "--output", "run", *of_run)
     assert "'nowhere' does not exist" in result.stderr
