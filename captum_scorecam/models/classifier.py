@@ -31,9 +31,9 @@ class Prediction:
 
     @property
     def probabilities(self) -> Tensor:
-        """The score of each class: the softmax or sigmoid of the outputs, or for ``"output"`` the outputs themselves.
+        """The softmax or sigmoid of the outputs, or with the score ``"output"`` the outputs themselves.
 
-        Outputs are probabilities only if the model returns probabilities: see `has_probabilities`.
+        These are probabilities only if the model returns probabilities, as `has_probabilities` says.
         """
         return score_function(self.score)(self.scores.unsqueeze(0))[0]
 

@@ -22,7 +22,8 @@ from captum_scorecam.models.state_dicts import load_state_dict, read_state_dict
 
 def check_factory_name(name: str) -> None:
     """Raises ValueError if the name is not of the form ``package.module:factory``."""
-    if not re.fullmatch(r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*", name):
+    is_dotted = re.fullmatch(r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*", name)
+    if not is_dotted or Path(name.partition(":")[0]).is_file():
         raise ValueError(
             "Expected `name` to be package.module:factory, without slashes and .py, as in my_models:make_model, "
             f"but got {name!r}."

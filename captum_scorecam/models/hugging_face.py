@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from captum_scorecam.models.class_names import listed_class_names
 from captum_scorecam.models.classifier import Classifier
-from captum_scorecam.models.sources import downloaded, import_extra
+from captum_scorecam.models.sources import import_extra
 from captum_scorecam.models.state_dicts import StateDict, listed_names, load_state_dict, read_state_dict
 from captum_scorecam.scoring.class_scores import NamedScore
 
@@ -96,13 +96,17 @@ def hugging_face_classifier(name: str, weights: str) -> Classifier:
 
 
 def _loaded(name: str, load: Callable[[], Any]) -> Any:
-    if not Path(name.removeprefix(HUGGING_FACE)).is_dir():
-        return downloaded(name, load)
+    source = name.removeprefix(HUGGING_FACE)
     try:
         return load()
-    except Exception as error:  # transformers' and safetensors' errors
-        raise ValueError(
-            f"Expected {name} to be a folder written by save_pretrained, but loading it fails: {error}"
+    except Exception as error:  # errors of transformers, safetensors and huggingface_hub
+        cause = " ".join(str(error).split())
+        if Path(source).is_dir():
+            raise ValueError(
+                f"Expected {name} to be a folder written by save_pretrained, but loading it fails: {cause}"
+            ) from error
+        raise OSError(
+            f"There is no folder {source!r}, and downloading a model of that name from Hugging Face fails: {cause}"
         ) from error
 
 

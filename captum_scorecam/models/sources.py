@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any
 
-_Loaded = TypeVar("_Loaded")
+from torch import nn
 
 
 def import_extra(module: str, extra: str, needed_by: str) -> Any:
@@ -29,7 +29,7 @@ def import_extra(module: str, extra: str, needed_by: str) -> Any:
         raise ModuleNotFoundError(f'{needed_by} needs {package}: pip install "captum-scorecam[{extra}]".') from error
 
 
-def downloaded(name: str, load: Callable[[], _Loaded]) -> _Loaded:
+def downloaded(name: str, load: Callable[[], nn.Module]) -> nn.Module:
     """Calls `load`, which downloads the weights of a model.
 
     Raises:

@@ -67,8 +67,7 @@ def _pretrained(timm: Any, name: str) -> nn.Module:
     architecture = name.removeprefix(TIMM)
     if not timm.is_model_pretrained(architecture):
         raise ValueError(f"Expected `weights` to be none or a file for {name}, since timm has no weights for it.")
-    model: nn.Module = downloaded(name, partial(timm.create_model, architecture, pretrained=True))
-    return model
+    return downloaded(name, partial(timm.create_model, architecture, pretrained=True))
 
 
 def _head(config: Any) -> str | None:

@@ -90,6 +90,13 @@ def test_a_factory_without_a_model_raises(name: str, message: str) -> None:
         load_classifier(name)
 
 
+def test_a_file_is_not_imported_as_a_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "my_file.py").write_text("raise RuntimeError")
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ValueError, match=r"package\.module:factory, without slashes and \.py.* got 'my_file\.py:make'"):
+        load_classifier("my_file.py:make")
+
+
 @pytest.mark.parametrize(
     ("source", "cause"),
     [

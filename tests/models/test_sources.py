@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from torch import nn
 
 from captum_scorecam.models.sources import downloaded, import_extra
 
@@ -26,7 +27,7 @@ def test_what_a_package_lacks_is_not_blamed_on_the_extra(tmp_path: Path, monkeyp
 
 
 def test_the_text_of_a_failed_download_is_one_line() -> None:
-    def load() -> object:
+    def load() -> nn.Module:
         raise OSError("no network\nat all")
 
     with pytest.raises(OSError, match=r"Could not download the weights of it \(no network at all\)\. Set `weights`"):
