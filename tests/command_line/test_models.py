@@ -20,13 +20,13 @@ def _offline(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_a_timm_model_with_the_weights_of_a_file_is_explained(folder: Path) -> None:
     timm = pytest.importorskip("timm")
-    trained = timm.create_model("resnet18", num_classes=2)
+    trained = timm.create_model("test_resnet", num_classes=2)
     with torch.no_grad():
         trained.fc.bias.copy_(torch.tensor([-20.0, 20.0]))
     torch.save({"state_dict": trained.state_dict(), "epoch": 3}, folder / "weights.pth")
-    result = invoke("explain", "colours.png", "--model", "timm/resnet18", "--weights", "weights.pth")
+    result = invoke("explain", "colours.png", "--model", "timm/test_resnet", "--weights", "weights.pth")
     assert result.exit_code == 0, result.output
-    assert "timm/resnet18, weights weights.pth, layer layer4" in result.output
+    assert "timm/test_resnet, weights weights.pth, layer layer4" in result.output
     assert [row[:2] for row in rows_of(result.output)[::2]] == [
         ["colours.png", "class 1 (1)"],
         ["class 0 (0)", "Grad-CAM"],
