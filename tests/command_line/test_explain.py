@@ -180,12 +180,12 @@ def test_target_layer_weights_and_chunk_size_are_used(folder: Path) -> None:
         (["colours.png", "none.png"], "there is no file 'none.png'"),
         (["colours.png"] * 51, "at most 50 images for one picture, but got 51"),
         (["colours.png", "--model", "vgg17"], "or package.module:factory, but got 'vgg17'. Closest matches: vgg1"),
-        (["colours.png", "--model", "nowhere:factory"], "No module named 'nowhere'"),
+        (["colours.png", "--model", "nowhere:factory"], "but there is no module named 'nowhere'"),
         (
             ["colours.png", "--weights", "none.pt"],
             "`--weights` to be DEFAULT, none or a file, but there is no file 'none.pt'",
         ),
-        (["colours.png", "--weights", "text.png"], "'text.png' can't be read as one"),
+        (["colours.png", "--weights", "text.png"], "but 'text.png' is a text file"),
         (
             ["colours.png", "--layer", "feature"],
             "`--layer` to name a module of the model, but got 'feature'. Closest matches: features",
