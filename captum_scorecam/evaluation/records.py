@@ -21,6 +21,7 @@ Positive: TypeAlias = Annotated[int, Between(1, 2**63 - 1)]
 Probability: TypeAlias = Annotated[float, Between(0, 1, rounding=1e-3)]  # as `are_probabilities` allows
 Seconds: TypeAlias = Annotated[float, Between(0)]
 
+MOST_THREADS = 4096  # many more exhaust the system
 _LONGEST_MESSAGE = 1000
 
 
@@ -155,7 +156,7 @@ class RunSettings:
     layer: str
     dtype: str
     device: str
-    threads: Positive
+    threads: Annotated[int, Between(1, MOST_THREADS)]
     classes: Positive
     images: Positive
     images_digest: str

@@ -10,6 +10,7 @@ from pathlib import Path
 import torch
 from filelock import FileLock, Timeout
 
+from captum_scorecam._messages import check_whole_number
 from captum_scorecam.evaluation.image_evaluation import Outcome, evaluate_image
 from captum_scorecam.evaluation.loading import LoadedImages, load_images
 from captum_scorecam.evaluation.pictures import GALLERY, write_pictures
@@ -25,7 +26,7 @@ from captum_scorecam.evaluation.record_files import (
     read_records,
     remove_failures,
 )
-from captum_scorecam.evaluation.records import Record, RunSettings
+from captum_scorecam.evaluation.records import MOST_THREADS, Record, RunSettings
 from captum_scorecam.evaluation.settings import (
     CONFIGURATION,
     check_same_settings,
@@ -73,12 +74,13 @@ def run_evaluation(
         Summary: The summary of the whole run; None on all ranks except the first.
 
     Raises:
-        ValueError: If the folder contains a run with different settings or other files, or is used by another process.
+        ValueError: If the folder contains a run with different settings or other files, or is used by another process,
+            or `threads` is not in 1 to 4096.
         OSError: If a file can't be written, or something else removed, replaced or changed files of the run meanwhile.
             Finished records are kept.
     """
     folder = Path(folder)
-    threads = threads or _threads_of(folder) or torch.get_num_threads()
+    threads = _threads_of(folder) if threads is None else _checked_threads(threads)
     with joined_ranks(plan.device) as ranks, _torch_threads(threads), ExitStack() as locks:
         settings = plan.settings(threads)
 
@@ -207,9 +209,16 @@ def _start_or_resume(plan: Plan, folder: Path, settings: RunSettings) -> None:
         write_configuration(folder, settings, versions)
 
 
-def _threads_of(folder: Path) -> int | None:
-    """Returns the number of threads of the run in a folder, or None if there is no run."""
-    return read_settings(folder).threads if (folder / CONFIGURATION).exists() else None
+def _threads_of(folder: Path) -> int:
+    """Returns the number of threads of the run in a folder, or PyTorch's current number if there is no run."""
+    return read_settings(folder).threads if (folder / CONFIGURATION).exists() else torch.get_num_threads()
+
+
+def _checked_threads(threads: int) -> int:
+    check_whole_number("threads", threads, 1)
+    if threads > MOST_THREADS:
+        raise ValueError(f"Expected `threads` to be at most {MOST_THREADS}, but got {threads}.")
+    return threads
 
 
 @contextmanager

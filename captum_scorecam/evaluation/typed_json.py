@@ -27,7 +27,7 @@ class Between:
 
     low: float
     high: float = math.inf
-    rounding: float = 0.0
+    rounding: float = 0  # an int, as floats round large ints
 
     def __contains__(self, value: float) -> bool:
         return self.low - self.rounding <= value <= self.high + self.rounding

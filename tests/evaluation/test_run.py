@@ -189,6 +189,18 @@ def test_a_run_is_resumed_with_the_threads_that_it_started_with(
     assert (used, torch.get_num_threads()) == ([2], 1)
 
 
+@pytest.mark.parametrize(
+    ("threads", "message"),
+    [(0, "at least 1, but got 0"), (10**6, "at most 4096, but got 10000")],
+)
+def test_a_number_of_threads_that_no_machine_has_is_refused(
+    threads: int, message: str, classifier: Classifier, tmp_path: Path
+) -> None:
+    with pytest.raises(ValueError, match=f"Expected `threads` to be {message}"):
+        evaluate(classifier, Pictures(1), tmp_path / "run", **QUICK, threads=threads)
+    assert not (tmp_path / "run").exists()
+
+
 def test_a_folder_with_something_else_is_left_alone(classifier: Classifier, tmp_path: Path) -> None:
     (tmp_path / "thesis.tex").write_text("dear")
     message = r"Expected `folder` to be new, .*, but '.*' contains 'thesis\.tex' and no configuration\.json"
@@ -392,8 +404,8 @@ def test_the_users_model_and_random_state_are_unchanged(classifier: Classifier, 
 def test_every_warning_about_a_model_in_training_mode_points_at_the_callers_line(
     classifier: Classifier, tmp_path: Path
 ) -> None:
-    model = nn.Sequential(classifier.model, nn.Dropout(0.1)).train()
-    training = replace(classifier, model=model, layer="0.features")
+    model = nn.Sequential(nn.Dropout(0.1), classifier.model).train()  # of the inputs, so that no map is constant
+    training = replace(classifier, model=model, layer="1.features")
     with warnings.catch_warnings(record=True) as found:
         warnings.simplefilter("always")
         plan = plan_evaluation(training, Pictures(4), methods=list(METHODS), metrics=list(METRICS), target="label",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -91,3 +92,38 @@ def test_the_digest_of_lines_tells_where_they_end() -> None:
     assert digest_of_lines(["ab", "c"]) != digest_of_lines(["a", "bc"])
     assert digest_of_lines(["\udcff"]) != digest_of_lines(["\udcfe"])
     assert len(digest_of_lines([])) == 16
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"threads": 0}, "`threads` is 0, not in [1, 4096]"),
+        ({"threads": 10**6}, "`threads` is 1000000, not in [1, 4096]"),
+        ({"images": 17}, "`images` is 17 and `images_available` is 16"),
+        ({"images": "3"}, "`images` is '3'"),
+        ({"classes": 0}, "`classes` is 0, not in [1, 9.22337e+18]"),
+        ({"gallery": -1}, "`gallery` is -1, not in [0, 9.22337e+18]"),
+        ({"seed": 2**64}, "`seed` is 18446744073709551616, not in [-9.22337e+18, 1.84467e+19]"),
+        ({"seed": 10**23}, "it contains a whole number of 24 digits"),
+        ({"methods": []}, "`methods` is []"),
+        ({"methods": ["rise", "rise"]}, "`methods` is ['rise', 'rise']"),
+        ({"methods": ["../../rise"]}, "`methods` is ['../../rise']"),
+        ({"metrics": "insertion"}, "`metrics` is 'insertion'"),
+        ({"metrics": [""]}, "`metrics` is ['']"),
+        ({"target": "runner-up"}, "`target` is 'runner-up'"),
+        ({"score": "magic"}, "`score` is 'magic'"),
+        ({"sources": {"plugin": 7}}, "`sources`['plugin'] is 7"),
+        ({"sources": []}, "`sources` is []"),
+        ({"command": 7}, "`command` is 7"),
+    ],
+)
+def test_settings_out_of_their_range_are_refused_with_the_file_and_the_key(
+    changed: dict[str, object], message: str, tmp_path: Path
+) -> None:
+    write_configuration(tmp_path, SETTINGS, {})
+    path = tmp_path / "configuration.json"
+    content = json.loads(path.read_text())
+    content["settings"] |= changed
+    path.write_text(json.dumps(content))
+    with pytest.raises(ValueError, match=re.escape(f"Expected a configuration in {str(path)!r}, but {message}.")):
+        read_settings(tmp_path)
