@@ -3,53 +3,63 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
+import torch
 from torch import Tensor
 
 from captum_scorecam._captum import Tensors
+from captum_scorecam._messages import check_whole_number
 
 
-def vit_activation_maps(tokens: Tensor, prefix_tokens: int = 1, grid_size: tuple[int, int] | None = None) -> Tensor:
+def vit_activation_maps(tokens: Tensor, prefix_tokens: int = 1, grid_size: Sequence[int] | None = None) -> Tensor:
     """Reshapes the patch tokens of a Vision Transformer to maps, for use as ``activation_transform``.
 
     Args:
-        tokens (Tensor): N×(P + h·w)×K; the first P are class or register tokens.
+        tokens (Tensor): N×(P + cells)×K; the first P are class or register tokens, the others patches in row-major
+            order.
         prefix_tokens (int): P, the number of tokens before the patches. Default: 1, the class token.
-        grid_size (tuple of int, optional): (h, w), the patches along each side. Default: None, a square grid.
+        grid_size (sequence of int, optional): The patches along each spatial dimension of the input, whose product is
+            the number of cells: (h, w), (t, h, w) for video, (t,) for signals. Default: None, a square (h, h).
 
     Returns:
-        Tensor: N×K×h×w.
+        Tensor: N×K×grid.
 
     Raises:
-        ValueError: If `tokens` is not 3-D, or the patch tokens do not fill the grid.
+        TypeError: If `prefix_tokens` or a side of the grid is not an int.
+        ValueError: If `tokens` is not 3-D, an option is out of range, or the patch tokens do not fill the grid.
     """
+    check_whole_number("prefix_tokens", prefix_tokens, 0)
+    for side in grid_size or ():
+        check_whole_number("grid_size", side, 1)
     if tokens.dim() != 3:
         raise ValueError(f"Expected tokens of shape N×S×K, but got {tuple(tokens.shape)}.")
     patches = tokens[:, prefix_tokens:]
-    height, width = grid_size or (math.isqrt(patches.shape[1]),) * 2
-    if height * width != patches.shape[1]:
+    grid = tuple(grid_size or (math.isqrt(patches.shape[1]),) * 2)
+    if math.prod(grid) != patches.shape[1]:
         raise ValueError(
-            f"Expected {height}×{width} patch tokens, but got {patches.shape[1]} "
+            f"Expected {'×'.join(map(str, grid))} patch tokens, but got {patches.shape[1]} "
             f"(after {prefix_tokens} prefix tokens); set `grid_size` for a different grid."
         )
-    return patches.movedim(-1, 1).reshape(len(tokens), -1, height, width)
+    return torch.unflatten(patches, 1, grid).movedim(-1, 1)
 
 
-def swin_activation_maps(tokens: Tensor, grid_size: tuple[int, int] | None = None) -> Tensor:
-    """Reshapes the tokens of a Swin Transformer to maps, for use as ``activation_transform``.
+def swin_activation_maps(tokens: Tensor, grid_size: Sequence[int] | None = None) -> Tensor:
+    """Moves the channels of a Swin Transformer's tokens first, for use as ``activation_transform``.
 
     Args:
-        tokens (Tensor): N×h×w×K (torchvision), or N×(h·w)×K.
-        grid_size (tuple of int, optional): (h, w), for flat tokens. Default: None, a square grid.
+        tokens (Tensor): N×h×w×K (torchvision, timm), N×t×h×w×K (video), or N×cells×K (Hugging Face).
+        grid_size (sequence of int, optional): The grid of flat tokens, as in :func:`vit_activation_maps`. Default:
+            None, a square.
 
     Returns:
-        Tensor: N×K×h×w.
+        Tensor: N×K×grid.
 
     Raises:
-        ValueError: If `tokens` is neither 3-D nor 4-D, or flat tokens do not fill the grid.
+        TypeError: If a side of the grid is not an int.
+        ValueError: If `tokens` has other dimensions, or flat tokens do not fill the grid.
     """
-    if tokens.dim() == 4:
+    if tokens.dim() in (4, 5):
         return tokens.movedim(-1, 1)
     return vit_activation_maps(tokens, prefix_tokens=0, grid_size=grid_size)
 
@@ -65,6 +75,8 @@ def checked_activation_maps(
 ) -> Tensors:
     """Transforms a layer's activations and checks that the results are finite maps that match the inputs.
 
+    Quantised activations are dequantised first.
+
     Args:
         activations (tuple of Tensor): The layer's activation, one or more tensors.
         inputs (tuple of Tensor): N examples, each N×C×spatial.
@@ -78,10 +90,16 @@ def checked_activation_maps(
         ValueError: If an activation is not a map, differs from the inputs in spatial rank or number of examples, or is
             not finite.
     """
-    maps = tuple(activation if transform is None else transform(activation) for activation in activations)
+    values = tuple(_dequantised(activation) for activation in activations)
+    maps = values if transform is None else tuple(transform(activation) for activation in values)
     for activation in maps:
         _check_map(activation, inputs)
     return maps
+
+
+def _dequantised(activation: Tensor) -> Tensor:
+    is_quantised = isinstance(activation, Tensor) and activation.is_quantized
+    return activation.dequantize() if is_quantised else activation
 
 
 def _check_map(activation: Tensor, inputs: Tensors) -> None:

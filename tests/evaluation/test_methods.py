@@ -173,7 +173,7 @@ def test_methods_without_a_layer_take_a_model_without_maps() -> None:
     classifier = load_classifier("tests.support.colour_classifier:without_maps")
     inputs = classifier.inputs(colour_classifier.red_and_green())
     assert layer_to_explain(["rise", "mask"], classifier, inputs).name == "none"
-    with pytest.raises(ValueError, match="Expected a model with a layer whose output is N×K×h×w"):
+    with pytest.raises(ValueError, match="Expected a model with a layer that is certain to hold the last maps"):
         layer_to_explain(["rise", "grad_cam"], classifier, inputs)
 
 

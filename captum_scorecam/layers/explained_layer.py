@@ -1,0 +1,113 @@
+"""The layer to explain, named by the user or found by how a model's activations depend on the image."""
+
+from __future__ import annotations
+
+import difflib
+import reprlib
+from dataclasses import dataclass, replace
+
+from torch import Tensor, nn
+
+from captum_scorecam import _captum
+from captum_scorecam._captum import Tensors
+from captum_scorecam.layers.automatic import AutomaticChoice
+from captum_scorecam.layers.layout import ActivationTransform, Layout
+from captum_scorecam.layers.probe import INPUT, Activation, Probe
+
+_MAPS = {1: "N×K×t", 2: "N×K×h×w", 3: "N×K×d×h×w"}
+
+
+@dataclass(frozen=True)
+class ExplainedLayer:
+    """A module whose output or input is explained.
+
+    Attributes:
+        name (str): The module's dotted path, followed by ``:input`` if its input is explained.
+        module (nn.Module): The module.
+        activation_transform (callable, optional): Converts the layer's activation to maps. Default: None.
+    """
+
+    name: str
+    module: nn.Module
+    activation_transform: ActivationTransform | None = None
+
+    @property
+    def of_input(self) -> bool:
+        """Whether the module's input is explained: Captum's ``attribute_to_layer_input``."""
+        return self.name.endswith(INPUT)
+
+
+def find_layer(
+    model: nn.Module, inputs: Tensor | Tensors, layer: str = "auto", additional_forward_args: object | None = None
+) -> ExplainedLayer:
+    """Finds the layer to explain and how to convert its activation to maps.
+
+    Runs the model on pairs of noise images in evaluation mode: a few times for a named layer, some ten times for
+    ``auto``. The model and the random state are left as they were. Maps N×K×h×w, channels last (N×h×w×K), and tokens
+    N×(P + h·w)×K are told apart by which values react to which part of the image.
+
+    ``auto`` selects the last activation that holds image positions and on which alone, of everything computed before
+    it, the output depends: not a stem, a residual branch, or an attention matrix. If the head reads a class token,
+    this is the input of the last attention, since no patch token affects the output after it.
+
+    Args:
+        model (nn.Module): The model.
+        inputs (Tensor or tuple of Tensor): Inputs N×C×spatial with 1 to 3 spatial dimensions; their size, mean and
+            spread matter.
+        layer (str): ``auto``, a module's dotted path as in ``model.named_modules()``, or that path followed by
+            ``:input`` for the module's input. Default: "auto".
+        additional_forward_args (optional): Arguments of the model after the inputs. Default: None.
+
+    Returns:
+        ExplainedLayer: The layer.
+
+    Raises:
+        TypeError: If `layer` is not a string.
+        ValueError: If no module has that name, the module does not run or has no maps, or ``auto`` finds no layer that
+            is certain to be right; the message lists candidates.
+    """
+    if not isinstance(layer, str):
+        raise TypeError(f'Expected `layer` to be "auto" or the name of a module, but got {reprlib.repr(layer)}.')
+    if layer != "auto":
+        _check_name(model, layer)
+    probe = Probe(model, _captum.format_inputs(inputs), _captum.format_forward_args(additional_forward_args))
+    with probe.running():
+        name, layout = AutomaticChoice(probe).choose() if layer == "auto" else (layer, _layout_of(probe, layer))
+    return ExplainedLayer(name, model.get_submodule(name.removesuffix(INPUT)), layout.transform)
+
+
+def _check_name(model: nn.Module, name: str) -> None:
+    names = [module_name for module_name, _ in model.named_modules(remove_duplicate=False) if module_name]
+    wanted = name.removesuffix(INPUT)
+    if wanted not in names:
+        nearest = difflib.get_close_matches(wanted, names, n=5, cutoff=0.3) or names[-5:]
+        raise ValueError(
+            f"Expected `layer` to name a module of the model, but got {name!r}. Closest matches: {', '.join(nearest)}."
+        )
+
+
+def _layout_of(probe: Probe, name: str) -> Layout:
+    """The layout of a named layer's activation in its last call, which is the explained one."""
+    module_name = name.removesuffix(INPUT)
+    activations = probe.record()
+    if not probe.n_calls[module_name]:
+        raise ValueError(f"Expected `layer` to name a module that runs in the forward pass, but {name!r} does not.")
+    last = probe.n_calls[module_name] - 1
+    at_layer = [a for a in activations if any((p.name, p.call, p.is_alone) == (name, last, True) for p in a.points)]
+    what = "no tensor." + _modules_inside(activations, module_name)
+    if at_layer:
+        activation = replace(at_layer[-1], name=name)
+        batch_axis = 1 if len(activation.shape) == 3 and activation.shape[0] != 2 == activation.shape[1] else 0
+        if activation.shape[batch_axis] == 2:
+            reactions = probe.reactions(activation, batch_axis)
+            layout = reactions.layout() or reactions.unless_contradicted()
+            if layout is not None:
+                return layout
+        shape = (probe.n_examples if activation.shape[0] == 2 else activation.shape[0], *activation.shape[1:])
+        what = f"shape {shape}" + ("." if activation.is_vector else " that does not follow the positions of the image.")
+    raise ValueError(f"Expected `layer` to have {_MAPS[len(probe.size)]} maps, but {name!r} has {what}")
+
+
+def _modules_inside(activations: list[Activation], module_name: str) -> str:
+    names = [a.name for a in activations if a.name.startswith(f"{module_name}.") and not a.name.endswith(INPUT)]
+    return f" Modules in it that return a tensor: {', '.join(names[-6:])}." if names else ""

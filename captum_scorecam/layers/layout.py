@@ -1,0 +1,251 @@
+"""Where an activation holds image positions, judged by which positions react to which part of the image."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Literal, TypeAlias
+
+import torch
+from torch import Tensor
+
+from captum_scorecam.masking.activation_maps import swin_activation_maps, vit_activation_maps
+
+ActivationTransform: TypeAlias = Callable[[Tensor], Tensor]
+
+# Correlation of the reactions with those of an ideal map: below it along any dimension, an activation is no map; and
+# by how much the best reading has to exceed the second best.
+_LEAST_CORRELATION = 0.3
+_LEAST_LEAD = 0.03
+_MOST_EXTRA_TOKENS = 16
+
+
+@dataclass(frozen=True)
+class Layout:
+    """How an activation holds image positions.
+
+    Attributes:
+        form (str): ``maps`` N×K×grid, ``channels_last`` N×grid×K, ``tokens`` N×(P + cells)×K, or ``flat_maps``
+            N×K×cells.
+        grid (tuple of int): The cells along each dimension of the image.
+        channels (int): K.
+        prefix_tokens (int): P. Default: 0.
+        suffix_tokens (int): The tokens after the patches. Default: 0.
+        batch_axis (int): 1 for tokens of shape S×N×K, else 0. Default: 0.
+    """
+
+    form: Literal["maps", "channels_last", "tokens", "flat_maps"]
+    grid: tuple[int, ...]
+    channels: int
+    prefix_tokens: int = 0
+    suffix_tokens: int = 0
+    batch_axis: int = 0
+
+    @property
+    def transform(self) -> ActivationTransform | None:
+        """Converts the activation to maps N×K×grid. None if it already has that shape."""
+        if self.form == "maps":
+            return None
+        if self.form == "flat_maps":
+            return partial(_unflattened_maps, grid_size=self.grid)
+        transform = self._of_tokens() if self.form == "tokens" or len(self.grid) == 1 else swin_activation_maps
+        return partial(_of_sequence_first, transform=transform) if self.batch_axis else transform
+
+    def _of_tokens(self) -> ActivationTransform:
+        if self.prefix_tokens == 1 and len(self.grid) == 2 and self.grid[0] == self.grid[1]:
+            return vit_activation_maps
+        return partial(vit_activation_maps, prefix_tokens=self.prefix_tokens, grid_size=self.grid)
+
+    def maps_of(self, activation: Tensor) -> Tensor:
+        """Returns a view of the activation as maps N×K×grid."""
+        values = activation.movedim(self.batch_axis, 0)
+        if self.form == "tokens":
+            cells = values.narrow(1, self.prefix_tokens, math.prod(self.grid))
+            return torch.unflatten(cells, 1, self.grid).movedim(-1, 1)
+        if self.form == "flat_maps":
+            return torch.unflatten(values, -1, self.grid)
+        return values if self.form == "maps" else values.movedim(-1, 1)
+
+    def swap_positions(self, activation: Tensor) -> Tensor:
+        """Swaps the image positions of two examples, but not their prefix tokens."""
+        swapped = activation.clone()
+        self.maps_of(swapped).copy_(self.maps_of(activation.flip(self.batch_axis)))
+        return swapped
+
+
+@dataclass(frozen=True)
+class Reactions:
+    """How much an activation of one example changes when a slab of the image changes.
+
+    Attributes:
+        changes (sequence of Tensor): For each dimension of the image, n_slabs×activation: the squared change.
+        slabs (sequence of list of float): For each dimension of the image, the slabs' n_slabs + 1 bounds in [0, 1].
+        size (tuple of int): The image's size.
+        batch_axis (int): The activation's axis of examples. Default: 0.
+    """
+
+    changes: Sequence[Tensor]
+    slabs: Sequence[list[float]]
+    size: tuple[int, ...]
+    batch_axis: int = 0
+
+    @property
+    def are_zero(self) -> bool:
+        """Whether the activation does not change at all."""
+        return not any(changes.any() for changes in self.changes)
+
+    def layout(self) -> Layout | None:
+        """Finds the layout in which positions react most to their own part of the image; None if uncertain.
+
+        Deep maps of a few cells may react everywhere. They are told by their shape, if nothing speaks against it.
+        """
+        scores = sorted(((self.correlation(layout), layout) for layout in self._candidates()), key=lambda x: -x[0])
+        leads = [scores[0][0] - score for score, _ in scores[1:2]]
+        if (
+            scores
+            and scores[0][0] > self._least_correlation(scores[0][1])
+            and all(lead > _LEAST_LEAD for lead in leads)
+        ):
+            found = scores[0][1]
+        else:
+            plausible = [layout for _, layout in scores if self._is_plausible(layout) and not self._contradicts(layout)]
+            if len(plausible) != 1:
+                return None
+            found = plausible[0]
+        if found.suffix_tokens or (self.batch_axis and found.form not in ("tokens", "channels_last")):
+            return None
+        return replace(found, batch_axis=self.batch_axis)
+
+    def unless_contradicted(self) -> Layout | None:
+        """The layout N×K×grid, if the activation has the axes for it and no axis follows another dimension."""
+        maps = next((layout for layout in self._candidates() if layout.form == "maps"), None)
+        if maps is None or self.batch_axis or self._contradicts(maps):
+            return None
+        return maps if len(maps.grid) == 1 or self._is_isotropic(maps.grid) else None
+
+    def may_hold_positions(self) -> bool:
+        """Whether an axis follows a dimension of the image, or is as long as a grid, with or without a class token."""
+        candidates = (layout for layout in self._candidates() if layout.form != "flat_maps")
+        is_long = any(math.prod(x.grid) > 3 and x.prefix_tokens + x.suffix_tokens <= 1 for x in candidates)
+        return is_long or any(
+            self._follows(a, d) for d in range(len(self.size)) for a in range(1, self.changes[0].dim())
+        )
+
+    def correlation(self, layout: Layout) -> float:
+        """Correlates the reactions with those of an ideal map: the smallest value over the dimensions of the image."""
+        channel_axis = {"maps": 1, "channels_last": -1, "tokens": -1, "flat_maps": 1}[layout.form]
+        values = []
+        for dimension, changes in enumerate(self.changes):
+            if layout.grid[dimension] > 1:
+                found = _centred(changes.mean(channel_axis).flatten(1))
+                expected = self._ideal(layout, dimension)
+                norms = found.norm() * expected.norm()
+                values.append(float((found * expected).sum() / norms) if norms > 0 else 0.0)
+        return min(values)
+
+    def _least_correlation(self, layout: Layout) -> float:
+        """What positions taken at random seldom reach: along one dimension, or along two or more at once."""
+        deviations = 1.8 if sum(cells > 1 for cells in layout.grid) > 1 else 2.6
+        degrees = (math.prod(layout.grid) - 1) * (min(map(len, self.changes)) - 1)
+        return max(_LEAST_CORRELATION, deviations / math.sqrt(max(degrees, 1)))
+
+    def _is_plausible(self, layout: Layout) -> bool:
+        """Whether the shape alone suggests maps: with one stride along the image's last two dimensions."""
+        return layout.form in ("maps", "channels_last") and len(layout.grid) > 1 and self._is_isotropic(layout.grid)
+
+    def _contradicts(self, layout: Layout) -> bool:
+        """Whether an axis follows a dimension of the image that is not its own, as both axes of an attention matrix."""
+        first = 2 if layout.form == "maps" else 1
+        own = {(first + dimension, dimension) for dimension in range(len(self.size))}
+        axes, dimensions = range(1, self.changes[0].dim()), range(len(self.size))
+        return any(self._follows(a, d) for a in axes for d in dimensions if (a, d) not in own)
+
+    def _follows(self, axis: int, dimension: int) -> bool:
+        changes = self.changes[dimension].movedim(axis, 1).flatten(2)
+        found = _centred(changes.mean(2))
+        expected = _centred(_overlaps(self.slabs[dimension], changes.shape[1]).to(found))
+        norms, degrees = float(found.norm() * expected.norm()), (changes.shape[1] - 1) * (len(changes) - 1)
+        least = max(_LEAST_CORRELATION, 3 / math.sqrt(max(degrees, 1)))
+        return norms > 0 and float((found * expected).sum()) / norms > least
+
+    def _ideal(self, layout: Layout, dimension: int) -> Tensor:
+        overlaps = _overlaps(self.slabs[dimension], layout.grid[dimension]).to(self.changes[dimension])
+        shape = [len(overlaps)] + [1] * len(layout.grid)
+        shape[dimension + 1] = layout.grid[dimension]
+        cells = overlaps.view(shape).expand(-1, *layout.grid).flatten(1)
+        uniform = cells.new_full((len(cells), 1), 1 / len(cells))
+        prefix, suffix = (uniform.expand(-1, n) for n in (layout.prefix_tokens, layout.suffix_tokens))
+        return _centred(torch.cat([prefix, cells, suffix], dim=1))
+
+    def _candidates(self) -> Iterator[Layout]:
+        shape = tuple(self.changes[0].shape[1:])
+        rank = len(self.size)
+        if len(shape) == rank + 1:
+            for grid, channels, form in ((shape[1:], shape[0], "maps"), (shape[:-1], shape[-1], "channels_last")):
+                if math.prod(grid) > 1:
+                    yield Layout(form, grid, channels)  # type: ignore[arg-type]
+        if len(shape) == 2:
+            yield from self._token_layouts(*shape)
+            yield from (Layout("flat_maps", grid, shape[0]) for grid in self._grids(shape[1]) if rank > 1)
+
+    def _token_layouts(self, n_tokens: int, channels: int) -> Iterator[Layout]:
+        for extra in range(min(_MOST_EXTRA_TOKENS, n_tokens - 2) + 1):
+            for grid in self._grids(n_tokens - extra):
+                if extra == 0 and len(grid) == 1:
+                    continue  # the same as channels_last
+                for suffix in (0, extra) if extra else (0,):
+                    yield Layout("tokens", grid, channels, extra - suffix, suffix)
+
+    def _grids(self, cells: int) -> Iterator[tuple[int, ...]]:
+        """Grids of so many cells whose stride is the same along the image's last two dimensions."""
+        if len(self.size) == 1:
+            if cells <= self.size[0]:
+                yield (cells,)
+            return
+        frames = range(1, min(cells, self.size[0]) + 1) if len(self.size) == 3 else [0]
+        for frame in frames:
+            if frame and cells % frame:
+                continue
+            rest = cells // (frame or 1)
+            for height in range(1, math.isqrt(rest) + 1):
+                if rest % height == 0:
+                    for last in {(height, rest // height), (rest // height, height)}:
+                        grid = (frame, *last) if frame else last
+                        if rest > 1 and self._is_isotropic(grid):
+                            yield grid
+
+    def _is_isotropic(self, grid: tuple[int, ...]) -> bool:
+        """Whether one stride explains the grid's last two sides, to within a cell; equal sides have equal cells."""
+        (height, width), cells = self.size[-2:], grid[-2:]
+        if any(n > size for n, size in zip(grid, self.size, strict=True)) or (height == width and cells[0] != cells[1]):
+            return False
+        least = max(height / (cells[0] + 1), width / (cells[1] + 1))
+        most = min(height / max(cells[0] - 1, 1e-9), width / max(cells[1] - 1, 1e-9))
+        return least < most
+
+
+def _centred(changes: Tensor) -> Tensor:
+    """Each position's shares of its changes, n_slabs×positions, less each slab's mean."""
+    total = changes.sum(0, keepdim=True)
+    shares = torch.where(total > 0, changes / total.clamp_min(torch.finfo(changes.dtype).tiny), 1 / len(changes))
+    return shares - shares.mean(1, keepdim=True)
+
+
+def _overlaps(bounds: list[float], cells: int) -> Tensor:
+    """The share of each cell that each slab covers, n_slabs×cells."""
+    starts = torch.arange(cells, dtype=torch.float64) / cells
+    rows = [
+        (starts + 1 / cells).clamp_max(right) - starts.clamp_min(left) for left, right in itertools.pairwise(bounds)
+    ]
+    return torch.stack(rows).clamp_min(0) * cells
+
+
+def _unflattened_maps(maps: Tensor, grid_size: tuple[int, ...]) -> Tensor:
+    return torch.unflatten(maps, -1, grid_size)
+
+
+def _of_sequence_first(tokens: Tensor, transform: ActivationTransform) -> Tensor:
+    return transform(tokens.transpose(0, 1))

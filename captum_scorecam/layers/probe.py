@@ -1,0 +1,343 @@
+"""Runs a model on two noise images to see what its activations depend on and what depends on them."""
+
+from __future__ import annotations
+
+import itertools
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any, TypeAlias
+
+import torch
+from torch import Tensor, nn
+from torch.utils._pytree import tree_flatten, tree_unflatten
+from torch.utils.weak import WeakTensorKeyDictionary
+
+from captum_scorecam import _captum
+from captum_scorecam._captum import Tensors
+from captum_scorecam._threads import CallingThread, hooks
+from captum_scorecam.layers.layout import Reactions
+from captum_scorecam.model_state import compiled_code_run_eagerly
+
+INPUT = ":input"
+_N_SLABS = 4
+
+Rows: TypeAlias = tuple[Tensor, ...]
+Change: TypeAlias = Callable[[Tensor], Tensor | None]
+
+
+@dataclass(frozen=True)
+class Point:
+    """One tensor among the arguments or the outputs of one call of a module.
+
+    Attributes:
+        module_name (str): The module's dotted path.
+        call (int): The call, counted from 0.
+        of_input (bool): Whether the tensor is an argument.
+        index (int): Its index among the tensors and other values there.
+        is_alone (bool): Whether it is all that Captum reads there.
+    """
+
+    module_name: str
+    call: int
+    of_input: bool
+    index: int
+    is_alone: bool
+
+    @property
+    def name(self) -> str:
+        """The layer's name, as accepted by `find_layer`."""
+        return self.module_name + INPUT * self.of_input
+
+
+@dataclass
+class Activation:
+    """A tensor and the points at which it passes.
+
+    Attributes:
+        shape (torch.Size): Its shape for two examples.
+        time (int): When it appeared.
+        points (list of Point): In the order of time.
+        name (str): The name of the layer at which to read it, or "" if it can't be read.
+    """
+
+    shape: torch.Size
+    time: int
+    points: list[Point] = field(default_factory=list)
+    name: str = ""
+
+    @property
+    def point(self) -> Point:
+        """The point at which it is read, or changed."""
+        return next((point for point in reversed(self.points) if point.name == self.name), self.points[-1])
+
+    @property
+    def is_vector(self) -> bool:
+        """Whether at most one axis besides the examples has several values."""
+        return sum(size > 1 for size in self.shape) <= 2
+
+
+class Probe:
+    """A model and two images of noise. Its methods are for the body of `running`.
+
+    Args:
+        model (nn.Module): The model.
+        inputs (tuple of Tensor): Inputs; noise gets the size, mean and spread of the first example.
+        additional_forward_args (tuple): Arguments after the inputs; tensors with as many rows are indexed by example.
+    """
+
+    def __init__(self, model: nn.Module, inputs: Tensors, additional_forward_args: tuple[Any, ...] = ()) -> None:
+        self.model = model
+        self.input_shape = max((tuple(x.shape[1:]) for x in inputs), key=len)
+        self.size = self.input_shape[1:]
+        self.n_examples = len(inputs[0])
+        self._arguments = tuple(_of_two(value, len(inputs[0])) for value in additional_forward_args)
+        generator = torch.Generator().manual_seed(0)
+        self._images = [tuple(_noise(x[:1], generator) for x in inputs) for _ in range(3)]
+        self._forward = model.module if isinstance(model, nn.DataParallel) else model
+        self.modules = dict(model.named_modules())
+        self._head_input: Activation | None = None
+
+    @contextmanager
+    def running(self) -> Iterator[None]:
+        """Runs the model in evaluation mode, without gradients; restores modes, hooks and random state."""
+        in_training = [module for module in self.model.modules() if module.training]
+        with torch.inference_mode(False), torch.no_grad(), compiled_code_run_eagerly():
+            for module in in_training:
+                module.training = False
+            try:
+                yield
+            finally:
+                for module in in_training:
+                    module.training = True
+
+    def record(self) -> list[Activation]:
+        """Runs the model and lists its activations in the order in which they appear.
+
+        Sets `output`, the scores of the two images, `output_shape`, `n_calls`, the calls of each module, and `spans`,
+        when the last call of each module began and ended.
+        """
+        found: dict[tuple[int, int], Activation] = {}
+        numbers: Any = WeakTensorKeyDictionary()
+        counter, clock = itertools.count(), itertools.count()
+        self.spans: dict[str, tuple[int, int]] = {}
+        self.n_calls: Counter[str] = Counter()
+
+        def note(name: str, of_input: bool, call: int, values: list[Any], alone: Tensor | None) -> None:
+            for index, value in enumerate(values):
+                if isinstance(value, Tensor) and value.dim() > 1 and (value.is_floating_point() or value.is_quantized):
+                    key = (numbers.setdefault(value, next(counter)), value._version)
+                    activation = found.setdefault(key, Activation(value.shape, next(clock)))
+                    activation.points.append(Point(name, call, of_input, index, value is alone))
+
+        def before(name: str) -> Callable[..., None]:
+            def hook(module: nn.Module, args: Any, kwargs: Any) -> None:
+                if thread.makes_call_of(module):
+                    note(name, True, self.n_calls[name], tree_flatten((args, kwargs))[0], _argument(args, kwargs))
+                    self.n_calls[name] += 1
+                    self.spans[name] = (next(clock), -1)
+
+            return hook
+
+        def after(name: str) -> Callable[..., None]:
+            def hook(module: nn.Module, _args: Any, output: Any) -> None:
+                if thread.makes_call_of(module):
+                    self.spans[name] = (self.spans[name][0], next(clock))
+                    note(name, False, self.n_calls[name] - 1, tree_flatten(output)[0], _only_tensor(output))
+
+            return hook
+
+        thread = CallingThread()
+        named = [(name, module) for name, module in self.modules.items() if name]
+        with hooks(
+            *(partial(module.register_forward_pre_hook, before(name), with_kwargs=True) for name, module in named),
+            *(partial(module.register_forward_hook, after(name)) for name, module in named),
+        ):
+            output = self._run(*self._images[:2])
+        self.output, self.output_shape = _rows(output), _shape(output)
+        for activation in found.values():
+            activation.name = self._name(activation)
+        self._use_features_of_a_constant_head(list(found.values()))
+        return list(found.values())
+
+    def _use_features_of_a_constant_head(self, activations: list[Activation]) -> None:
+        """Takes the head's input for the output if that is constant, as with a head of zero weights."""
+        for activation in reversed(activations):
+            if distance(self.output[:1], self.output[1:]) > 0 or not activation.is_vector:
+                return
+            if activation.shape[0] == 2:
+                self._head_input, values = activation, self._read(activation, *self._images[:2])
+                self.output = (values[0], values[1])
+
+    def output_with(self, activation: Activation, change: Change) -> Rows:
+        """Runs the model with a changed activation and returns the scores of the two images."""
+        with self._changed(activation.point, change):
+            if self._head_input is None:
+                return _rows(self._run(*self._images[:2]))
+            values = self._read(self._head_input, *self._images[:2])
+            return values[0], values[1]
+
+    def values(self, activation: Activation) -> Tensor:
+        """Returns an activation of the two images."""
+        return self._read(activation, *self._images[:2])
+
+    def values_with(self, activation: Activation, changed: Activation, change: Change) -> Tensor:
+        """Returns an activation of the two images after a change of another one."""
+        with self._changed(changed.point, change):
+            return self._read(activation, *self._images[:2])
+
+    def reactions(self, activation: Activation, batch_axis: int = 0) -> Reactions:
+        """Measures how an activation of the first image changes when slabs of the image change."""
+        first, second = self._images[:2]
+        base = self._read(activation, first, second).select(batch_axis, 0)
+        slabs = [_bounds(size) for size in self.size]
+        places = [(dim, k) for dim, bounds in enumerate(slabs) for k in range(len(bounds) - 1)]
+        changes: list[list[Tensor]] = [[] for _ in slabs]
+        for start in range(0, len(places), 2):
+            pair = places[start : start + 2]
+            images = [tuple(map(_with_slab(slabs[dim], dim, k), first, second)) for dim, k in pair]
+            values = self._read(activation, images[0], images[-1])
+            for row, (dim, _) in enumerate(pair):
+                changes[dim].append((values.select(batch_axis, row) - base).square())
+        bounds = [[edge / b[-1] for edge in b] for b in slabs]
+        return Reactions([torch.stack(c) for c in changes], bounds, self.size, batch_axis)
+
+    def _read(self, activation: Activation, *images: Tensors) -> Tensor:
+        values: list[Tensor] = []
+        with self._changed(activation.point, lambda value: values.append(_plain(value).clone())):
+            self._run(*images)
+        return values[0]
+
+    def _run(self, first: Tensors, second: Tensors) -> Any:
+        inputs = tuple(torch.cat(pair) for pair in zip(first, second, strict=True))
+        devices = sorted({x.device.index for x in inputs if x.is_cuda})
+        with torch.random.fork_rng(devices):
+            return _captum.run_forward(self._forward, inputs, self._arguments)
+
+    @contextmanager
+    def _changed(self, point: Point, change: Change) -> Iterator[None]:
+        """Changes one tensor of one call of a module; a change that returns None leaves it."""
+        module, thread, call = self.modules[point.module_name], CallingThread(), itertools.count()
+
+        def changed(values: Any) -> Any:
+            if not thread.makes_call_of(module) or next(call) != point.call:
+                return None
+            leaves, structure = tree_flatten(values)
+            new = change(leaves[point.index])
+            return None if new is None else tree_unflatten(_with(leaves, point.index, new), structure)
+
+        if point.of_input:
+            register = partial(
+                module.register_forward_pre_hook, lambda _, args, kwargs: changed((args, kwargs)), with_kwargs=True
+            )
+        else:
+            register = partial(module.register_forward_hook, lambda _module, _args, output: changed(output))
+        with hooks(register):
+            yield
+
+    def _name(self, activation: Activation) -> str:
+        """The outermost module that returns it, if possible with parameters; else the first that takes it."""
+        readable = [p for p in activation.points if p.is_alone and self.n_calls[p.module_name] == 1]
+        outputs = [point for point in readable if not point.of_input]
+        trained = [p for p in outputs if any(True for _ in self.modules[p.module_name].parameters())]
+        chosen = (trained or outputs)[-1:] or readable[:1]
+        return chosen[0].name if chosen else ""
+
+
+def distance(found: Rows, expected: Rows) -> float:
+    """The largest difference between two pairs of scores; infinite if their shapes differ."""
+    pairs = list(zip(found, expected, strict=True))
+    if any(a.shape != b.shape for a, b in pairs):
+        return float("inf")
+    return max(float((a - b).nan_to_num().abs().max()) if a.numel() else 0.0 for a, b in pairs)
+
+
+def _of_two(value: Any, n_examples: int) -> Any:
+    if not isinstance(value, Tensor) or value.dim() == 0 or len(value) != n_examples:
+        return value
+    return value[:1].expand(2, *value.shape[1:])
+
+
+def _noise(x: Tensor, generator: torch.Generator) -> Tensor:
+    """Noise of the mean, spread and range of an input, coarse and fine, since layers may respond to one of them."""
+    if x.dim() < 3:
+        return x.detach().clone()
+    values = x.detach().float().nan_to_num()
+    fine = torch.randn(x.shape, generator=generator)
+    coarse = torch.randn(*x.shape[:2], *(-(-size // 8) for size in x.shape[2:]), generator=generator)
+    for axis, size in enumerate(x.shape[2:], start=2):
+        coarse = coarse.index_select(axis, torch.arange(size) // 8)
+    noise = ((fine + coarse) / 2**0.5).to(x.device)
+    spread = values.std() if x.numel() > 1 else values.new_zeros(())
+    if not spread > 0:
+        return (values.mean() + noise).to(x.dtype)
+    return (values.mean() + spread * noise).clamp(values.min(), values.max()).to(x.dtype)
+
+
+def _bounds(size: int) -> list[int]:
+    n_slabs = min(_N_SLABS, size)
+    return [size * k // n_slabs for k in range(n_slabs + 1)]
+
+
+def _with_slab(bounds: list[int], dimension: int, k: int) -> Callable[[Tensor, Tensor], Tensor]:
+    """Returns a function that replaces one slab of an image by that of another."""
+
+    def replaced(first: Tensor, second: Tensor) -> Tensor:
+        if first.dim() - 2 <= dimension:
+            return first
+        size = first.shape[dimension + 2]
+        start, stop = (bound * size // bounds[-1] for bound in (bounds[k], bounds[k + 1]))
+        new = first.clone()
+        new.narrow(dimension + 2, start, stop - start).copy_(second.narrow(dimension + 2, start, stop - start))
+        return new
+
+    return replaced
+
+
+def _with(values: list[Any], index: int, new: Any) -> list[Any]:
+    return [*values[:index], new, *values[index + 1 :]]
+
+
+def _argument(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor | None:
+    """The tensor that is explained as a module's input, if there is one only: positional, else by keyword."""
+    tensors = [x for x in args if isinstance(x, Tensor)] or [x for x in kwargs.values() if isinstance(x, Tensor)]
+    return tensors[0] if len(tensors) == 1 else None
+
+
+def _only_tensor(values: Any) -> Tensor | None:
+    """The tensor that is explained as a module's output, if there is one only."""
+    alone = values[0] if isinstance(values, (tuple, list)) and len(values) == 1 else values
+    return alone if isinstance(alone, Tensor) else None
+
+
+def _plain(value: Tensor) -> Tensor:
+    """The values in float32, or float64 for float64."""
+    values = value.dequantize() if value.is_quantized else value
+    return values if values.dtype == torch.float64 else values.float()
+
+
+def _shape(output: Any) -> tuple[int, ...]:
+    leaves = _leaves(output)
+    return tuple(leaves[0].shape) if leaves else ()
+
+
+def _leaves(output: Any) -> list[Tensor]:
+    logits = getattr(output, "logits", None)
+    values = [logits] if isinstance(logits, Tensor) else tree_flatten(output)[0]
+    return [_plain(v) for v in values if isinstance(v, Tensor)]
+
+
+def _rows(output: Any) -> Rows:
+    """The scores of the two examples: of the logits, of a list with one entry per example, or of the first tensor."""
+    if isinstance(output, (list, tuple)) and len(output) == 2 and all(isinstance(row, Mapping) for row in output):
+        first, second = (torch.cat([leaf.flatten() for leaf in _leaves(row)]) for row in output)
+        return first, second
+    leaf = next((leaf for leaf in _leaves(output) if leaf.dim() and len(leaf) == 2), None)
+    if leaf is None:
+        raise ValueError(
+            "Expected `model` to return a tensor with one row per example, or an object with `logits`, but got "
+            f"{type(output).__name__}."
+        )
+    return leaf[0], leaf[1]

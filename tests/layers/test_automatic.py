@@ -1,0 +1,208 @@
+"""``auto``: the last maps that the output depends on, or an error; never a stem, a branch, or an attention matrix."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from captum_scorecam import vit_activation_maps
+from captum_scorecam.layers import ExplainedLayer, find_layer
+from tests.support.token_nets import (
+    ChannelsLastNet,
+    ClassAttentionNet,
+    DeadBranchNet,
+    SequenceFirstNet,
+    TokenNet,
+    TwoStreamNet,
+    WindowNet,
+)
+
+
+def seeded(net: Callable[[], nn.Module], seed: int = 0) -> nn.Module:
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        return net().eval()
+
+
+def maps_of(model: nn.Module, layer: ExplainedLayer, inputs: Tensor) -> Tensor:
+    found: list[Tensor] = []
+    if layer.of_input:
+        hook = layer.module.register_forward_pre_hook(lambda _, args: found.append(args[0]))
+    else:
+        hook = layer.module.register_forward_hook(lambda _module, _args, output: found.append(output))
+    with torch.no_grad():
+        model(inputs)
+    hook.remove()
+    return found[0] if layer.activation_transform is None else layer.activation_transform(found[0])
+
+
+def assert_follows_the_image(
+    model: nn.Module, layer: ExplainedLayer, grid: tuple[int, ...], size: tuple[int, ...]
+) -> None:
+    """Each of some cells reacts more than the others to a change of its own part of the image."""
+    generator = torch.Generator().manual_seed(1)
+    inputs, others = (torch.rand(1, 3, *size, generator=generator) for _ in range(2))
+    before = maps_of(model, layer, inputs)
+    assert tuple(before.shape[2:]) == grid
+    for cell in ([0] * len(grid), [n - 1 for n in grid], [n // 2 for n in grid], [0, *(n - 1 for n in grid[1:])]):
+        part = [slice(c * s // n, (c + 1) * s // n) for c, n, s in zip(cell, grid, size, strict=True)]
+        changed = inputs.clone()
+        place: Any = (..., *part)
+        changed[place] = others[place]
+        reaction = (maps_of(model, layer, changed) - before).square().sum((0, 1))
+        assert [int(i) for i in torch.unravel_index(reaction.argmax(), grid)] == cell
+
+
+@pytest.mark.parametrize(
+    ("net", "size", "name", "grid"),
+    [
+        (lambda: TokenNet(0), (32, 32), "norm", (8, 8)),
+        (lambda: TokenNet(0), (32, 48), "norm", (8, 12)),
+        (lambda: TokenNet(1), (32, 32), "blocks.3.norm1", (8, 8)),
+        (lambda: TokenNet(1), (48, 32), "blocks.3.norm1", (12, 8)),
+        (lambda: TokenNet(2), (32, 32), "blocks.3.norm1", (8, 8)),
+        (lambda: TokenNet(5), (32, 32), "blocks.3.norm1", (8, 8)),
+        (lambda: TokenNet(1, rank=1), (96,), "blocks.3.norm1", (24,)),
+        (lambda: TokenNet(0, rank=1), (96,), "norm", (24,)),
+        (lambda: TokenNet(1, rank=3), (8, 16, 24), "blocks.3.norm1", (2, 4, 6)),
+        (ChannelsLastNet, (32, 32), "norm", (8, 8)),
+        (ChannelsLastNet, (24, 40), "norm", (6, 10)),
+        (lambda: ChannelsLastNet(width=8), (32, 32), "norm", (8, 8)),
+        (SequenceFirstNet, (32, 32), "norm", (8, 8)),
+        (ClassAttentionNet, (32, 32), "blocks", (8, 8)),
+        (DeadBranchNet, (17, 17), "features", (8, 8)),
+    ],
+)
+def test_auto_selects_maps_in_every_layout(
+    net: Callable[[], nn.Module], size: tuple[int, ...], name: str, grid: tuple[int, ...]
+) -> None:
+    model = seeded(net)
+    found = find_layer(model, torch.zeros(1, 3, *size))
+    assert found.name == name
+    assert_follows_the_image(model, found, grid, size)
+
+
+def test_the_transform_of_a_square_grid_with_a_class_token_is_the_public_one() -> None:
+    assert (
+        find_layer(seeded(lambda: TokenNet(1)), torch.zeros(1, 3, 32, 32)).activation_transform is vit_activation_maps
+    )
+
+
+class Pyramid(nn.Module):
+    """Maps of two sizes reach the score: the finer ones hold all information, and are no last maps."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.fine = nn.Conv2d(3, 16, 3, stride=2)
+        self.coarse = nn.Conv2d(16, 8, 3, stride=2)
+        self.head = nn.Linear(24, 3)
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        fine = self.fine(inputs)
+        scores: Tensor = self.head(torch.cat([fine.mean((2, 3)), self.coarse(fine).mean((2, 3))], dim=1))
+        return scores
+
+
+class ShuffledTokens(TokenNet):
+    """Tokens in an order that is not the image's."""
+
+    def __init__(self) -> None:
+        super().__init__(0)
+        self.register_buffer("order", torch.randperm(64, generator=torch.Generator().manual_seed(0)))
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        tokens = self.stem(inputs).flatten(2).transpose(1, 2)[:, self.order]
+        scores: Tensor = self.head(self.norm(self.blocks(tokens)).mean(1))
+        return scores
+
+
+@pytest.mark.parametrize(
+    ("net", "reason"),
+    [
+        (TwoStreamNet, "none of the later ones is maps on which alone the output depends"),
+        (Pyramid, r"\(8, 7, 7\) of 'coarse' follows .*'fine', and the output does not depend on it alone"),
+        (ShuffledTokens, r"\(64, 16\) of 'norm' holds image positions in an unknown order"),
+        (WindowNet, "'blocks' has no axis of examples"),
+    ],
+)
+def test_auto_refuses_what_is_uncertain_and_lists_candidates(net: Callable[[], nn.Module], reason: str) -> None:
+    with pytest.raises(
+        ValueError, match=f"Expected a model with a layer .*{reason}.*Name the layer; the last"
+    ) as error:
+        find_layer(seeded(net), torch.zeros(1, 3, 32, 32))
+    assert "'stem' (N×" in str(error.value) or "'fine' (N×16×15×15)" in str(error.value)
+
+
+def test_a_model_without_maps_is_refused() -> None:
+    with pytest.raises(
+        ValueError,
+        match="certain to hold the last maps of the image, but no activation with spatial dimensions was seen",
+    ):
+        find_layer(nn.Sequential(nn.Flatten(), nn.Linear(48, 2)), torch.zeros(1, 3, 4, 4))
+
+
+def test_a_traced_model_is_refused() -> None:
+    images = torch.zeros(1, 3, 17, 17)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # tracing is deprecated
+        traced: nn.Module = torch.jit.trace(seeded(DeadBranchNet), images)  # type: ignore[no-untyped-call]
+    with pytest.raises(ValueError, match="its modules call no hooks, as in TorchScript"):
+        find_layer(traced, images)
+
+
+def test_a_model_whose_output_ignores_the_image_is_refused() -> None:
+    model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Conv2d(4, 2, 1))
+    for parameter in model[1].parameters():
+        nn.init.zeros_(parameter)
+    with pytest.raises(ValueError, match="its output is the same for two images of noise"):
+        find_layer(model, torch.zeros(1, 3, 8, 8))
+
+
+def test_a_head_of_zeros_does_not_hide_the_layer() -> None:
+    model = seeded(lambda: TokenNet(1))
+    nn.init.zeros_(model.get_parameter("head.weight"))
+    assert find_layer(model, torch.zeros(1, 3, 32, 32)).name == "blocks.3.norm1"
+
+
+class Wrapped(nn.Module):
+    """Returns a model's scores in some other form, and may take more arguments."""
+
+    def __init__(self, form: Callable[[Tensor], Any]) -> None:
+        super().__init__()
+        self.net, self.form = seeded(DeadBranchNet), form
+
+    def forward(self, inputs: Tensor, scale: Tensor | None = None) -> Any:
+        return self.form(self.net(inputs if scale is None else inputs * scale[:, None, None, None]))
+
+
+@pytest.mark.parametrize(
+    "form",
+    [
+        lambda scores: SimpleNamespace(logits=scores),
+        lambda scores: (scores, scores * 0),
+        lambda scores: {"out": scores},
+        lambda scores: [{"scores": row[row > row.mean()]} for row in scores],
+    ],
+    ids=["logits", "tuple", "dict", "detections"],
+)
+def test_outputs_come_in_several_forms(form: Callable[[Tensor], Any]) -> None:
+    assert find_layer(Wrapped(form), torch.zeros(1, 3, 17, 17)).name == "net.features"
+
+
+def test_additional_arguments_with_a_row_per_example_follow_it() -> None:
+    model = Wrapped(lambda scores: scores)
+    found = find_layer(model, (torch.zeros(3, 3, 17, 17),), additional_forward_args=torch.tensor([1.0, 2.0, 3.0]))
+    assert found.name == "net.features"
+
+
+def test_maps_of_classes_for_every_pixel_are_not_explained() -> None:
+    model = seeded(
+        lambda: nn.Sequential(nn.Conv2d(3, 8, 3, stride=2), nn.ReLU(), nn.Conv2d(8, 5, 1), nn.Upsample((17, 17)))
+    )
+    assert find_layer(model, torch.zeros(1, 3, 17, 17)).name == "1"

@@ -1,0 +1,255 @@
+"""The layer to explain: found by one forward pass, or named."""
+
+from __future__ import annotations
+
+import warnings
+from functools import partial
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.ao.quantization import DeQuantStub, QuantStub, convert, get_default_qconfig, prepare
+from torchvision.models import SwinTransformer, VisionTransformer, get_model
+
+from captum_scorecam import ScoreCAM, swin_activation_maps, vit_activation_maps
+from captum_scorecam.layers import find_layer
+from tests.support.token_nets import ChannelsLastNet, TokenNet
+
+
+@pytest.fixture(scope="module")
+def tiny_vit() -> nn.Module:
+    model: nn.Module = VisionTransformer(
+        image_size=32, patch_size=8, num_layers=2, num_heads=2, hidden_dim=8, mlp_dim=16, num_classes=3
+    )
+    return model.eval()
+
+
+@pytest.fixture(scope="module")
+def tiny_swin() -> nn.Module:
+    model: nn.Module = SwinTransformer(
+        patch_size=[4, 4], embed_dim=8, depths=[1, 1], num_heads=[2, 2], window_size=[4, 4], num_classes=3
+    )
+    return model.eval()
+
+
+@pytest.mark.parametrize(
+    ("name", "size", "layer"),
+    [
+        ("resnet18", 64, "layer4"),
+        ("vgg11", 64, "avgpool"),
+        ("densenet121", 64, "features"),
+        ("squeezenet1_1", 64, "classifier.2"),
+        ("googlenet", 64, "inception5b"),
+        ("mobilenet_v3_small", 64, "features"),
+        ("shufflenet_v2_x0_5", 64, "conv5"),
+        ("efficientnet_b0", 64, "features"),
+        ("convnext_tiny", 64, "features"),
+        ("swin_t", 64, "permute"),
+    ],
+)
+def test_auto_selects_the_last_maps_of_a_convolutional_model(name: str, size: int, layer: str) -> None:
+    options = {"init_weights": False} if name in ("googlenet", "vgg11") else {}
+    model = get_model(name, weights=None, **options).eval()
+    found = find_layer(model, torch.zeros(1, 3, size, size))
+    assert (found.name, found.of_input, found.activation_transform) == (layer, False, None)
+    assert found.module is model.get_submodule(layer)
+
+
+def test_auto_selects_the_last_blocks_first_norm_of_a_vision_transformer(tiny_vit: nn.Module) -> None:
+    found = find_layer(tiny_vit, torch.zeros(1, 3, 32, 32))
+    assert found.name == "encoder.layers.encoder_layer_1.ln_1"
+    assert found.activation_transform is vit_activation_maps
+
+
+@pytest.mark.parametrize("name", ["conv_proj", "encoder.layers.encoder_layer_0", "encoder.ln", "encoder.ln:input"])
+def test_tokens_of_a_named_vit_layer_become_maps(name: str, tiny_vit: nn.Module) -> None:
+    found = find_layer(tiny_vit, torch.zeros(1, 3, 32, 32), name)
+    assert found.activation_transform is (None if name == "conv_proj" else vit_activation_maps)
+
+
+@pytest.mark.parametrize(
+    ("name", "has_tokens"),
+    [
+        ("features.0.0", False),
+        ("features.0", True),
+        ("features.1.0.norm2", True),
+        ("norm", True),
+        ("permute:input", True),
+        ("permute", False),
+    ],
+)
+def test_tokens_of_a_named_swin_layer_become_maps(name: str, has_tokens: bool, tiny_swin: nn.Module) -> None:
+    found = find_layer(tiny_swin, torch.zeros(1, 3, 32, 32), name)
+    assert found.activation_transform is (swin_activation_maps if has_tokens else None)
+
+
+class Branches(nn.Module):
+    """A convolution, a ReLU that runs twice, one that never runs, and a head with 1×1 maps."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = nn.Conv2d(3, 4, 1)
+        self.relu = nn.ReLU()
+        self.single = nn.Conv2d(4, 1, 1)
+        self.unused = nn.Conv2d(4, 4, 1)
+        self.pool = nn.AdaptiveAvgPool2d(1)
+        self.pair = nn.LSTM(1, 1)
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        maps = self.single(self.relu(self.relu(self.stem(inputs))))
+        self.pair(maps.flatten(1)[:, :1])
+        pooled: Tensor = self.pool(maps)
+        return pooled.flatten(1)
+
+
+def test_auto_takes_the_input_of_a_module_for_the_output_of_one_that_runs_twice() -> None:
+    assert find_layer(Branches().eval(), torch.zeros(1, 3, 4, 4)).name == "single:input"
+
+
+def test_the_input_of_a_layer_can_be_named() -> None:
+    model = Branches().eval()
+    found = find_layer(model, torch.zeros(1, 3, 4, 4), "pool:input")
+    assert (found.module, found.of_input) == (model.pool, True)
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("stemm", r"Expected `layer` to name a module of the model, but got 'stemm'\. Closest matches: stem"),
+        (
+            "pool:output",
+            r"Expected `layer` to name a module of the model, but got 'pool:output'\. Closest matches: pool",
+        ),
+        ("", "Expected `layer` to name a module of the model, but got ''"),
+        ("unused", "Expected `layer` to name a module that runs in the forward pass, but 'unused' does not"),
+        ("pool", r"Expected `layer` to have N×K×h×w maps, but 'pool' has shape \(1, 1, 1, 1\)"),
+        ("pair", "N×K×h×w maps, but 'pair' has no tensor"),
+    ],
+)
+def test_a_layer_that_cannot_be_explained_raises(name: str, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        find_layer(Branches().eval(), torch.zeros(1, 3, 4, 4), name)
+
+
+@pytest.mark.parametrize("layer", [None, ["stem"], nn.Conv2d(3, 4, 1)], ids=["None", "list", "module"])
+def test_a_layer_that_is_no_name_raises(layer: Any) -> None:
+    with pytest.raises(TypeError, match='Expected `layer` to be "auto" or the name of a module, but got'):
+        find_layer(Branches().eval(), torch.zeros(1, 3, 4, 4), layer)
+
+
+class Container(nn.Module):
+    """Returns a dictionary, and passes a tensor by keyword."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.maps, self.last = nn.Conv2d(3, 4, 3), nn.Conv2d(4, 5, 3)
+
+    def forward(self, pixels: Tensor) -> dict[str, Tensor]:
+        return {"maps": self.last(self.maps(pixels))}
+
+
+class Keyword(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.container = Container()
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        maps: Tensor = self.container(pixels=inputs)["maps"]
+        return maps.mean((2, 3))
+
+
+def test_a_layer_that_returns_a_dictionary_names_the_modules_in_it() -> None:
+    with pytest.raises(
+        ValueError, match=r"'container' has no tensor\. Modules in it .* container\.maps, container\.last"
+    ):
+        find_layer(Keyword().eval(), torch.zeros(1, 3, 8, 8), "container")
+
+
+def test_an_input_passed_by_keyword_can_be_named() -> None:
+    model = Keyword().eval()
+    found = find_layer(model, torch.zeros(1, 3, 8, 8), "container:input")
+    assert (found.module, found.of_input, found.activation_transform) == (model.container, True, None)
+
+
+@pytest.mark.parametrize(
+    ("name", "prefix_tokens"), [("blocks.0", 5), ("blocks.3.attention:input", 5), ("norm", 5), ("blocks.2.norm2", 5)]
+)
+def test_tokens_of_a_named_layer_become_maps(name: str, prefix_tokens: int) -> None:
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model = TokenNet(prefix_tokens).eval()
+    transform = find_layer(model, torch.zeros(1, 3, 32, 48), name).activation_transform
+    assert isinstance(transform, partial)
+    assert (transform.func, transform.keywords) == (
+        vit_activation_maps,
+        {"prefix_tokens": prefix_tokens, "grid_size": (8, 12)},
+    )
+
+
+@pytest.mark.parametrize("name", ["matrix", "q_norm", "k_norm"])
+def test_an_attention_matrix_and_queries_are_no_maps(name: str) -> None:
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model = TokenNet(0).eval()
+    with pytest.raises(
+        ValueError, match=f"attention.{name}' has shape .* that does not follow the positions of the im"
+    ):
+        find_layer(model, torch.zeros(1, 3, 32, 32), f"blocks.1.attention.{name}")
+
+
+def test_channels_last_are_told_from_channels_first_when_both_could_be() -> None:
+    """Eight channels of an 8×8 grid, in either order."""
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model = ChannelsLastNet(width=8).eval()
+    images = torch.zeros(1, 3, 32, 32)
+    assert find_layer(model, images, "norm").activation_transform is swin_activation_maps
+    assert find_layer(model, images, "stem").activation_transform is None
+
+
+def test_the_model_and_the_random_state_stay_as_they_were() -> None:
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        features = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Dropout(0.5), nn.ReLU())
+        model = nn.Sequential(features, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 2)).train()
+    features[1].eval()
+    seen: list[torch.Size] = []
+    features.register_forward_hook(lambda _module, _args, output: seen.append(output.shape))
+    modes, state = [module.training for module in model.modules()], model.state_dict()
+    state, random_state = {name: value.clone() for name, value in state.items()}, torch.get_rng_state()
+    with torch.inference_mode():
+        assert find_layer(model, torch.rand(2, 3, 8, 8, generator=torch.Generator())).name == "0"
+    assert torch.equal(torch.get_rng_state(), random_state)
+    assert [module.training for module in model.modules()] == modes
+    assert all(torch.equal(value, state[name]) for name, value in model.state_dict().items())
+    assert len(seen) > 1
+    assert [len(module._forward_hooks) + len(module._forward_pre_hooks) for module in model.modules()].count(0) == 8
+
+
+def test_a_layer_of_a_statically_quantised_model_is_found() -> None:
+    model = nn.Sequential(QuantStub(), nn.Conv2d(3, 8, 3, stride=2), nn.ReLU(), DeQuantStub(), nn.AdaptiveAvgPool2d(1))
+    model.append(nn.Flatten()).eval()
+    images = torch.rand(4, 3, 17, 17, generator=torch.Generator().manual_seed(0))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # PyTorch plans to move this quantisation elsewhere
+        model.qconfig = get_default_qconfig(torch.backends.quantized.engine)  # type: ignore[no-untyped-call]
+        prepare(model, inplace=True)  # type: ignore[no-untyped-call]
+        model(images)
+        convert(model, inplace=True)  # type: ignore[no-untyped-call]
+        found = find_layer(model, images[:1])
+        maps = ScoreCAM(model, model.get_submodule("2")).attribute(images[:1], target=1)
+    assert found.name in ("3", "2")
+    assert maps.max() > 0
+
+
+@pytest.mark.parametrize("channels", [3, 5], ids=["runs", "fails"])
+def test_no_hook_stays_on_the_model(channels: int) -> None:
+    model = Branches().eval()
+    try:
+        find_layer(model, torch.zeros(1, channels, 4, 4))
+        failed = False
+    except RuntimeError:
+        failed = True
+    assert failed == (channels == 5)
+    assert all(not module._forward_hooks for module in model.modules())
