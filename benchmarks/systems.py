@@ -74,7 +74,7 @@ def ours(
 
     def explain(x: Tensor, target: int) -> Result:
         targets = [(target + i) % 1000 for i in range(n_targets)]
-        with torch.autocast(subject.device.type, torch.bfloat16, enabled=bfloat16):
+        with freed_memory_kept(), torch.autocast(subject.device.type, torch.bfloat16, enabled=bfloat16):
             maps = score_cam.attribute_targets(x, targets, perturbations_per_eval=rows)
         assert isinstance(maps, Tensor)
         assert score_cam.last_run is not None

@@ -109,16 +109,21 @@ class ModelState:
     def _warn(self) -> None:
         changed = [type(module).__name__ for module, buffers in self._kept.items() if _changes_scores(module, buffers)]
         if changed:
-            reason = f"The model is in training mode ({changed[0]}): scores depend on the batch or are random."
+            warn_caller(
+                f"The model is in training mode ({changed[0]}): scores depend on the batch or are random. "
+                "Call `model.eval()` for a reproducible map."
+            )
+        elif self._random_state is not None and self._kept:
+            warn_caller(
+                "The model draws random numbers in training mode: scores are random. "
+                "Call `model.eval()` for a reproducible map."
+            )
         elif self._random_state is not None:
-            mode = " in training mode" if self._kept else ""
-            reason = f"The model draws random numbers{mode}: scores are random."
+            warn_caller("The model draws random numbers: scores are random.")
         elif self._batch_norms:
-            reason = f"The model has a {self._batch_norms[0]} without running statistics: scores depend on the batch."
-        else:
-            return
-        can_be_avoided = self._kept and (changed or self._random_state is not None)
-        warn_caller(reason + (" Call `model.eval()` for a reproducible map." if can_be_avoided else ""))
+            warn_caller(
+                f"The model has a {self._batch_norms[0]} without running statistics: scores depend on the batch."
+            )
 
     def _random_states(self) -> list[Tensor]:
         return [torch.get_rng_state(), *(torch.cuda.get_rng_state(device) for device in self._cuda_devices)]

@@ -17,11 +17,12 @@ FILES = [path.relative_to(PACKAGE) for path in sorted(PACKAGE.rglob("*.py"))]
 
 # Lowest first. A file imports from its own part and from lower layers; `captum_scorecam` is the package's own exports.
 LAYERS = [
-    {"_messages", "_palette"},
+    {"_messages", "_palette", "_threads"},
     {"model_state"},
     {"_captum"},
-    {"masking", "weighting"},
+    {"layer_evaluation", "masking", "weighting"},
     {"scoring"},
+    {"layers"},
     {"attr", "metrics", "models", "datasets"},
     {"captum_scorecam"},
     {"evaluation"},

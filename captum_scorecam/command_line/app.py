@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from captum_scorecam import __version__
+from captum_scorecam import __version__, freed_memory_kept
 from captum_scorecam.command_line.demo import demo
 from captum_scorecam.command_line.evaluate import evaluate
 from captum_scorecam.command_line.explain import explain
@@ -31,6 +31,7 @@ def _print_version(wanted: bool) -> None:
 
 @commands.callback()
 def _options(
+    context: typer.Context,
     _version: Annotated[
         bool, typer.Option("--version", help="Show the version and exit.", callback=_print_version, is_eager=True)
     ] = False,
@@ -40,6 +41,7 @@ def _options(
     Start with the demo, then explain your own images with your own model, or
     compare methods on a data set with evaluate and report.
     """
+    context.with_resource(freed_memory_kept())
 
 
 for _command in (demo, explain, evaluate, report):

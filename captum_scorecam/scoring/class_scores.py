@@ -27,10 +27,16 @@ def output_score(output: Any) -> Tensor:
     for scores in (output, getattr(output, "logits", None)):
         if isinstance(scores, Tensor):
             return scores
-    found = "".join(f"\n  {name}, of shape {shape}: score={score}" for name, shape, score in _tensors_in(output))
+    name = type(output).__name__
+    tensors = "".join(f"\n  {part}, of shape {shape}: score={read}" for part, shape, read in _tensors_in(output))
+    if tensors:
+        raise TypeError(
+            f"Expected `forward_func` to return a tensor or an object with `logits`, but got {name}. "
+            f"Set `score` to read one of its tensors:{tensors}"
+        )
     raise TypeError(
-        f"Expected `forward_func` to return a tensor or an object with `logits`, but got {type(output).__name__}. "
-        + (f"Set `score` to read one of its tensors:{found}" if found else "A callable `score` can extract the scores.")
+        f"Expected `forward_func` to return a tensor or an object with `logits`, but got {name}. "
+        "A callable `score` can extract the scores."
     )
 
 

@@ -331,7 +331,7 @@ def test_tuple_layer_runs_the_masks_of_each_tensor() -> None:
     maps = layer_maps(net, x)
     net.maps = Halves()
     score_cam = ScoreCAM(net, net.maps)
-    score_cam.attribute(x, 0)
+    score_cam.attribute(x, 0, perturbations_per_eval=2)
     first, second = expected_rows(maps[:, :2], x), expected_rows(F.avg_pool2d(maps[:, 2:], 2), x)
     assert_same_rows(net.masked_rows(), {**first, **{(n, k + 2): row for (n, k), row in second.items()}})
     assert (last_run(score_cam).channels, last_run(score_cam).rows) == (12, 12)
