@@ -8,8 +8,9 @@ from typing import NoReturn
 import torch
 from torch import Tensor
 
+from captum_scorecam.layers.example_scores import Rows, distance
 from captum_scorecam.layers.layout import Layout
-from captum_scorecam.layers.probe import INPUT, Activation, Change, Probe, Rows, distance
+from captum_scorecam.layers.probe import INPUT, Activation, Change, Probe
 
 # Two pairs of scores are the same if they differ by less than this share of the difference between two images.
 _SAME = 0.01

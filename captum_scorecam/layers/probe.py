@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
@@ -18,13 +18,13 @@ from torch.utils.weak import WeakTensorKeyDictionary
 from captum_scorecam import _captum
 from captum_scorecam._captum import Tensors
 from captum_scorecam._threads import CallingThread, hooks
+from captum_scorecam.layers.example_scores import Rows, distance, float_values, scores_of_examples, scores_shape
 from captum_scorecam.layers.layout import Reactions
+from captum_scorecam.layers.noise_images import noise_image, slab_bounds, with_slab
 from captum_scorecam.model_state import compiled_code_run_eagerly
 
 INPUT = ":input"
-_N_SLABS = 4
 
-Rows: TypeAlias = tuple[Tensor, ...]
 Change: TypeAlias = Callable[[Tensor], Tensor | None]
 
 
@@ -95,7 +95,7 @@ class Probe:
         self.n_examples = len(inputs[0])
         self._arguments = tuple(_of_two(value, len(inputs[0])) for value in additional_forward_args)
         generator = torch.Generator().manual_seed(0)
-        self._images = [tuple(_noise(x[:1], generator) for x in inputs) for _ in range(3)]
+        self._images = [tuple(noise_image(x[:1], generator) for x in inputs) for _ in range(2)]
         self._forward = model.module if isinstance(model, nn.DataParallel) else model
         self.modules = dict(model.named_modules())
         self._head_input: Activation | None = None
@@ -155,8 +155,8 @@ class Probe:
             *(partial(module.register_forward_pre_hook, before(name), with_kwargs=True) for name, module in named),
             *(partial(module.register_forward_hook, after(name)) for name, module in named),
         ):
-            output = self._run(*self._images[:2])
-        self.output, self.output_shape = _rows(output), _shape(output)
+            output = self._run(*self._images)
+        self.output, self.output_shape = scores_of_examples(output), scores_shape(output)
         for activation in found.values():
             activation.name = self._name(activation)
         self._use_features_of_a_constant_head(list(found.values()))
@@ -168,36 +168,36 @@ class Probe:
             if distance(self.output[:1], self.output[1:]) > 0 or not activation.is_vector:
                 return
             if activation.shape[0] == 2:
-                self._head_input, values = activation, self._read(activation, *self._images[:2])
+                self._head_input, values = activation, self._read(activation, *self._images)
                 self.output = (values[0], values[1])
 
     def output_with(self, activation: Activation, change: Change) -> Rows:
         """Runs the model with a changed activation and returns the scores of the two images."""
         with self._changed(activation.point, change):
             if self._head_input is None:
-                return _rows(self._run(*self._images[:2]))
-            values = self._read(self._head_input, *self._images[:2])
+                return scores_of_examples(self._run(*self._images))
+            values = self._read(self._head_input, *self._images)
             return values[0], values[1]
 
     def values(self, activation: Activation) -> Tensor:
         """Returns an activation of the two images."""
-        return self._read(activation, *self._images[:2])
+        return self._read(activation, *self._images)
 
     def values_with(self, activation: Activation, changed: Activation, change: Change) -> Tensor:
         """Returns an activation of the two images after a change of another one."""
         with self._changed(changed.point, change):
-            return self._read(activation, *self._images[:2])
+            return self._read(activation, *self._images)
 
     def reactions(self, activation: Activation, batch_axis: int = 0) -> Reactions:
         """Measures how an activation of the first image changes when slabs of the image change."""
-        first, second = self._images[:2]
+        first, second = self._images
         base = self._read(activation, first, second).select(batch_axis, 0)
-        slabs = [_bounds(size) for size in self.size]
+        slabs = [slab_bounds(size) for size in self.size]
         places = [(dim, k) for dim, bounds in enumerate(slabs) for k in range(len(bounds) - 1)]
         changes: list[list[Tensor]] = [[] for _ in slabs]
         for start in range(0, len(places), 2):
             pair = places[start : start + 2]
-            images = [tuple(map(_with_slab(slabs[dim], dim, k), first, second)) for dim, k in pair]
+            images = [tuple(map(with_slab(slabs[dim], dim, k), first, second)) for dim, k in pair]
             values = self._read(activation, images[0], images[-1])
             for row, (dim, _) in enumerate(pair):
                 changes[dim].append((values.select(batch_axis, row) - base).square())
@@ -206,7 +206,7 @@ class Probe:
 
     def _read(self, activation: Activation, *images: Tensors) -> Tensor:
         values: list[Tensor] = []
-        with self._changed(activation.point, lambda value: values.append(_plain(value).clone())):
+        with self._changed(activation.point, lambda value: values.append(float_values(value).clone())):
             self._run(*images)
         return values[0]
 
@@ -246,54 +246,10 @@ class Probe:
         return chosen[0].name if chosen else ""
 
 
-def distance(found: Rows, expected: Rows) -> float:
-    """The largest difference between two pairs of scores; infinite if their shapes differ."""
-    pairs = list(zip(found, expected, strict=True))
-    if any(a.shape != b.shape for a, b in pairs):
-        return float("inf")
-    return max(float((a - b).nan_to_num().abs().max()) if a.numel() else 0.0 for a, b in pairs)
-
-
 def _of_two(value: Any, n_examples: int) -> Any:
     if not isinstance(value, Tensor) or value.dim() == 0 or len(value) != n_examples:
         return value
     return value[:1].expand(2, *value.shape[1:])
-
-
-def _noise(x: Tensor, generator: torch.Generator) -> Tensor:
-    """Noise of the mean, spread and range of an input, coarse and fine, since layers may respond to one of them."""
-    if x.dim() < 3:
-        return x.detach().clone()
-    values = x.detach().float().nan_to_num()
-    fine = torch.randn(x.shape, generator=generator)
-    coarse = torch.randn(*x.shape[:2], *(-(-size // 8) for size in x.shape[2:]), generator=generator)
-    for axis, size in enumerate(x.shape[2:], start=2):
-        coarse = coarse.index_select(axis, torch.arange(size) // 8)
-    noise = ((fine + coarse) / 2**0.5).to(x.device)
-    spread = values.std() if x.numel() > 1 else values.new_zeros(())
-    if not spread > 0:
-        return (values.mean() + noise).to(x.dtype)
-    return (values.mean() + spread * noise).clamp(values.min(), values.max()).to(x.dtype)
-
-
-def _bounds(size: int) -> list[int]:
-    n_slabs = min(_N_SLABS, size)
-    return [size * k // n_slabs for k in range(n_slabs + 1)]
-
-
-def _with_slab(bounds: list[int], dimension: int, k: int) -> Callable[[Tensor, Tensor], Tensor]:
-    """Returns a function that replaces one slab of an image by that of another."""
-
-    def replaced(first: Tensor, second: Tensor) -> Tensor:
-        if first.dim() - 2 <= dimension:
-            return first
-        size = first.shape[dimension + 2]
-        start, stop = (bound * size // bounds[-1] for bound in (bounds[k], bounds[k + 1]))
-        new = first.clone()
-        new.narrow(dimension + 2, start, stop - start).copy_(second.narrow(dimension + 2, start, stop - start))
-        return new
-
-    return replaced
 
 
 def _with(values: list[Any], index: int, new: Any) -> list[Any]:
@@ -310,34 +266,3 @@ def _only_tensor(values: Any) -> Tensor | None:
     """The tensor that is explained as a module's output, if there is one only."""
     alone = values[0] if isinstance(values, (tuple, list)) and len(values) == 1 else values
     return alone if isinstance(alone, Tensor) else None
-
-
-def _plain(value: Tensor) -> Tensor:
-    """The values in float32, or float64 for float64."""
-    values = value.dequantize() if value.is_quantized else value
-    return values if values.dtype == torch.float64 else values.float()
-
-
-def _shape(output: Any) -> tuple[int, ...]:
-    leaves = _leaves(output)
-    return tuple(leaves[0].shape) if leaves else ()
-
-
-def _leaves(output: Any) -> list[Tensor]:
-    logits = getattr(output, "logits", None)
-    values = [logits] if isinstance(logits, Tensor) else tree_flatten(output)[0]
-    return [_plain(v) for v in values if isinstance(v, Tensor)]
-
-
-def _rows(output: Any) -> Rows:
-    """The scores of the two examples: of the logits, of a list with one entry per example, or of the first tensor."""
-    if isinstance(output, (list, tuple)) and len(output) == 2 and all(isinstance(row, Mapping) for row in output):
-        first, second = (torch.cat([leaf.flatten() for leaf in _leaves(row)]) for row in output)
-        return first, second
-    leaf = next((leaf for leaf in _leaves(output) if leaf.dim() and len(leaf) == 2), None)
-    if leaf is None:
-        raise ValueError(
-            "Expected `model` to return a tensor with one row per example, or an object with `logits`, but got "
-            f"{type(output).__name__}."
-        )
-    return leaf[0], leaf[1]

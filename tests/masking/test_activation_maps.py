@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
@@ -38,6 +39,48 @@ def test_tokens_of_a_swin_transformer_become_maps() -> None:
     assert torch.equal(swin_activation_maps(PATCHES.reshape(2, 2, 3, 2)), MAPS)
     assert torch.equal(swin_activation_maps(PATCHES, grid_size=(2, 3)), MAPS)
     assert swin_activation_maps(torch.tensor([1.0, 2.0, 3.0, 4.0]).view(1, 4, 1)).tolist() == [[[[1, 2], [3, 4]]]]
+
+
+@pytest.mark.parametrize("prefix_tokens", [0, 1, 5])
+@pytest.mark.parametrize("grid", [(6,), (2, 3), (2, 3, 4)], ids=["signal", "image", "video"])
+def test_tokens_of_any_rank_and_prefix_become_maps(grid: tuple[int, ...], prefix_tokens: int) -> None:
+    """Channel d of a patch is its place along dimension d."""
+    places = torch.stack(torch.meshgrid(*(torch.arange(n) * 1.0 for n in grid), indexing="ij"))
+    tokens = torch.cat([torch.full((prefix_tokens, len(grid)), 9.0), places.flatten(1).T]).expand(2, -1, -1)
+    assert torch.equal(vit_activation_maps(tokens, prefix_tokens, grid), places.expand(2, *places.shape))
+    patches = tokens[:, prefix_tokens:]
+    assert torch.equal(swin_activation_maps(patches, grid), places.expand(2, *places.shape))
+
+
+def test_tokens_of_a_video_swin_transformer_become_maps() -> None:
+    tokens = torch.arange(48.0).view(1, 2, 3, 4, 2)  # N×t×h×w×K
+    assert torch.equal(swin_activation_maps(tokens), torch.arange(48.0).view(1, 24, 2).mT.view(1, 2, 2, 3, 4))
+
+
+ANY_TOKENS: Any = vit_activation_maps
+
+
+@pytest.mark.parametrize(
+    ("lay_out", "error", "message"),
+    [
+        (lambda: vit_activation_maps(TOKENS, -1), ValueError, "Expected `prefix_tokens` to be at least 0, but got -1"),
+        (lambda: ANY_TOKENS(TOKENS, 1.0), TypeError, r"Expected `prefix_tokens` to be an int, but got 1\.0"),
+        (lambda: swin_activation_maps(PATCHES, (0, 3)), ValueError, "Expected `grid_size` to be at least 1, but got 0"),
+        (lambda: ANY_TOKENS(PATCHES, 0, (2.0, 3)), TypeError, r"Expected `grid_size` to be an int, but got 2\.0"),
+    ],
+)  # fmt: skip
+def test_options_of_tokens_are_checked(lay_out: Callable[[], Tensor], error: type[Exception], message: str) -> None:
+    with pytest.raises(error, match=message):
+        lay_out()
+
+
+@pytest.mark.filterwarnings("ignore:torch.quantize_per_tensor")  # to be moved out of PyTorch
+def test_quantised_activations_are_dequantised() -> None:
+    values = torch.tensor([[[[0.5, 1.0], [1.5, 2.0]]]])
+    quantised = torch.quantize_per_tensor(values, 0.5, 0, torch.quint8)
+    inputs = (torch.rand(1, 3, 8, 8),)
+    assert torch.equal(checked_activation_maps((quantised,), inputs)[0], values)
+    assert torch.equal(checked_activation_maps((quantised,), inputs, torch.neg)[0], -values)
 
 
 @pytest.mark.parametrize(
