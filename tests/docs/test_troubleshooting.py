@@ -13,6 +13,7 @@ import pytest
 import torch
 from captum.attr import LayerActivation, Saliency
 from torch import Tensor, nn
+from torch.nn import functional
 
 from captum_scorecam import RISE, InputSpaceAttribution, MeaningfulPerturbation, ScoreCAM, vit_activation_maps
 from captum_scorecam.metrics import AverageDrop, plot_curves
@@ -117,6 +118,22 @@ def of_vector() -> object:
     return InputSpaceAttribution(LayerActivation(net, net.fc)).attribute(images())
 
 
+def functional_dropout(always: bool = False) -> nn.Module:
+    class Dropping(Net):
+        def forward(self, x: Tensor) -> Tensor:
+            return super().forward(functional.dropout(x, training=self.training or always))
+
+    net = Dropping()
+    net.norm = nn.Identity()  # type: ignore[assignment]
+    return net
+
+
+def without_statistics() -> nn.Module:
+    net = Net()
+    net.norm = nn.BatchNorm2d(6, track_running_stats=False).double()
+    return net
+
+
 # The beginning of a message → a call that triggers it.
 CALLS: dict[str, Callable[[], object]] = {
     "Expected `layer` to run": lambda: ScoreCAM(Net(), Net().relu).attribute(images(), 0),
@@ -137,12 +154,16 @@ CALLS: dict[str, Callable[[], object]] = {
     "Expected at least one target": lambda: ScoreCAM(Net(), nn.ReLU()).attribute_targets(images(), []),
     "Expected `forward_func` to return": of_dictionary,
     "Expected an output of shape": of_one_score,
+    "Expected two or more classes": lambda: RISE(lambda x: Net()(x)[:, :1]).attribute(images(), 0),
     "Expected an output with one row": lambda: attribute(score=lambda output: output.mean(0, keepdim=True)),
     "Expected finite scores of the inputs": lambda: attribute(score=lambda output: output / 0),
     "All channels of the layer are constant": lambda: attribute(inputs=images() * 0),
     "The softmax of probabilities": lambda: attribute(score="probability"),
     "The model's outputs are probabilities": lambda: attribute(nn.Sequential(Net(), nn.Softmax(1)), "0.relu"),
     "The model is in training mode": lambda: attribute(Net().train()),
+    "The model draws random numbers in": lambda: attribute(functional_dropout().train()),
+    "The model draws random numbers:": lambda: attribute(functional_dropout(always=True)),
+    "The model has a BatchNorm2d without": lambda: attribute(without_statistics()),
     "Score-CAM uses no gradients": lambda: attribute(grad_kwargs={}),
     "Expected score='probability'": lambda: attribute(tolerance=0.1),
     "Expected neither": lambda: attribute(
