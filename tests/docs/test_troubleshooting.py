@@ -125,7 +125,7 @@ def functional_dropout(always: bool = False) -> nn.Module:
 
     net = Dropping()
     net.norm = nn.Identity()  # type: ignore[assignment]
-    return net
+    return net.eval()
 
 
 def without_statistics() -> nn.Module:
