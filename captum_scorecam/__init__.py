@@ -10,6 +10,7 @@ from captum_scorecam.attr import (
     ScoreCAM,
 )
 from captum_scorecam.attr.deletion_game import PerturbationKind
+from captum_scorecam.layers.activation_tap import ActivationTap
 from captum_scorecam.masking.activation_maps import swin_activation_maps, vit_activation_maps
 from captum_scorecam.masking.baselines import BaselineFunction
 from captum_scorecam.scoring.class_scores import Score
@@ -18,6 +19,7 @@ from captum_scorecam.weighting import ChannelWeighting
 
 __all__ = [
     "RISE",
+    "ActivationTap",
     "BaselineFunction",
     "BaselineType",
     "ChannelWeighting",

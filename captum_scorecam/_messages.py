@@ -105,7 +105,8 @@ def check_layer(layer: object) -> None:
     """Raises TypeError if `layer` is not a module that takes hooks."""
     if isinstance(layer, torch.jit.ScriptModule):
         raise TypeError(
-            "Expected `layer` to be a module that takes hooks, but got a TorchScript module, which takes none."
+            "Expected `layer` to be a module that takes hooks, but got a TorchScript module, which takes none. Let the "
+            "model return the activation too, and pass it to an `ActivationTap`, which is the layer."
         )
     if not isinstance(layer, torch.nn.Module):
         raise TypeError(f"Expected `layer` to be a module of the model, but got {reprlib.repr(layer)}.")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any
@@ -37,9 +37,21 @@ class LayerEvaluation:
         return _joined(self.parts)
 
     def gradients(self, scores: Tensor, grad_kwargs: dict[str, Any]) -> Tensors:
-        """Returns the gradients of the summed `scores`, without accumulating any in the model's parameters."""
+        """Returns the gradients of the summed `scores`, without accumulating any in the model's parameters.
+
+        Raises:
+            ValueError: If the scores are not differentiable with respect to the recorded tensors.
+        """
         flat = [tensor for part in self.parts for tensor in part]
-        gradients = torch.autograd.grad(scores.unbind(), flat, **grad_kwargs)
+        found: Sequence[Tensor | None] = []
+        if scores.requires_grad:
+            found = torch.autograd.grad(scores.unbind(), flat, **{"allow_unused": True, **grad_kwargs})
+        gradients = tuple(gradient for gradient in found if gradient is not None)
+        if len(gradients) < len(flat):
+            raise ValueError(
+                "Expected scores that are differentiable with respect to the layer's activation, but they have no "
+                "gradient. ScoreCAM needs no gradients."
+            )
         n_tensors = len(self.parts[0])
         return _joined([gradients[start : start + n_tensors] for start in range(0, len(gradients), n_tensors)])
 
@@ -106,8 +118,11 @@ class _Recorder:
     def check(self, run_again: Callable[[], Any]) -> None:
         """Raises an error if the layer did not run or recorded anything but tensors; warns if it ran repeatedly."""
         if not self._calls:
-            name = _describe(self.layer)
-            raise ValueError(f"Expected `layer` to run in the forward pass of `forward_func`, but {name} did not run.")
+            raise ValueError(
+                f"Expected `layer` to run in the forward pass of `forward_func`, but {_describe(self.layer)} did not "
+                "run. If the model runs no modules (TorchScript, exported programs, ONNX sessions, functions), use an "
+                "`ActivationTap`."
+            )
         for value in self._values.values():
             if not _are_tensors(value):
                 self._raise_no_tensors(value, run_again)
