@@ -8,9 +8,10 @@ from typing import NoReturn
 import torch
 from torch import Tensor
 
+from captum_scorecam.layers.activations import INPUT, Activation
 from captum_scorecam.layers.example_scores import Rows, distance
 from captum_scorecam.layers.layout import Layout
-from captum_scorecam.layers.probe import INPUT, Activation, Change, Probe
+from captum_scorecam.layers.probe import Change, Probe
 
 # Two pairs of scores are the same if they differ by less than this share of the difference between two images.
 _SAME = 0.01
@@ -31,9 +32,12 @@ class AutomaticChoice:
 
     def __init__(self, probe: Probe) -> None:
         self.probe = probe
-        self.activations = [a for a in probe.record() if not a.is_vector and a.shape[1:] != probe.input_shape]
-        first, second = probe.output
-        self.scale = distance((first,), (second,))
+        activations = probe.record()
+        probe.read_output(activations)
+        self.activations = [a for a in activations if not a.is_vector and a.shape[1:] != probe.input_shape]
+        self.scale = distance(probe.output[:1], probe.output[1:])
+        if math.isinf(self.scale):  # different numbers of detections
+            self.scale = self._largest_output
         self._share_after = self._shares_after()
         self._n_forwards = 0
         self._branches: list[tuple[int, int]] = []  # the calls of modules whose output is not of the trunk
@@ -123,7 +127,11 @@ class AutomaticChoice:
 
     @property
     def _least_effect(self) -> float:
-        return _ROUNDING * max(float(row.nan_to_num().abs().max()) for row in self.probe.output)
+        return _ROUNDING * self._largest_output
+
+    @property
+    def _largest_output(self) -> float:
+        return max(float(row.nan_to_num().abs().max()) for row in self.probe.output if row.numel())
 
     def _is_dense_output(self, layout: Layout) -> bool:
         """Whether the maps are those of the classes, in a model that scores every pixel."""

@@ -10,9 +10,10 @@ from torch import Tensor, nn
 
 from captum_scorecam import _captum
 from captum_scorecam._captum import Tensors
+from captum_scorecam.layers.activations import INPUT, Activation
 from captum_scorecam.layers.automatic import AutomaticChoice
 from captum_scorecam.layers.layout import ActivationTransform, Layout
-from captum_scorecam.layers.probe import INPUT, Activation, Probe
+from captum_scorecam.layers.probe import Probe
 
 _MAPS = {1: "N×K×t", 2: "N×K×h×w", 3: "N×K×d×h×w"}
 

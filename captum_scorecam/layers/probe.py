@@ -6,7 +6,6 @@ import itertools
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, TypeAlias
 
@@ -18,65 +17,13 @@ from torch.utils.weak import WeakTensorKeyDictionary
 from captum_scorecam import _captum
 from captum_scorecam._captum import Tensors
 from captum_scorecam._threads import CallingThread, hooks
+from captum_scorecam.layers.activations import Activation, Point
 from captum_scorecam.layers.example_scores import Rows, distance, float_values, scores_of_examples, scores_shape
 from captum_scorecam.layers.layout import Reactions
 from captum_scorecam.layers.noise_images import noise_image, slab_bounds, with_slab
 from captum_scorecam.model_state import compiled_code_run_eagerly
 
-INPUT = ":input"
-
 Change: TypeAlias = Callable[[Tensor], Tensor | None]
-
-
-@dataclass(frozen=True)
-class Point:
-    """One tensor among the arguments or the outputs of one call of a module.
-
-    Attributes:
-        module_name (str): The module's dotted path.
-        call (int): The call, counted from 0.
-        of_input (bool): Whether the tensor is an argument.
-        index (int): Its index among the tensors and other values there.
-        is_alone (bool): Whether it is all that Captum reads there.
-    """
-
-    module_name: str
-    call: int
-    of_input: bool
-    index: int
-    is_alone: bool
-
-    @property
-    def name(self) -> str:
-        """The layer's name, as accepted by `find_layer`."""
-        return self.module_name + INPUT * self.of_input
-
-
-@dataclass
-class Activation:
-    """A tensor and the points at which it passes.
-
-    Attributes:
-        shape (torch.Size): Its shape for two examples.
-        time (int): When it appeared.
-        points (list of Point): In the order of time.
-        name (str): The name of the layer at which to read it, or "" if it can't be read.
-    """
-
-    shape: torch.Size
-    time: int
-    points: list[Point] = field(default_factory=list)
-    name: str = ""
-
-    @property
-    def point(self) -> Point:
-        """The point at which it is read, or changed."""
-        return next((point for point in reversed(self.points) if point.name == self.name), self.points[-1])
-
-    @property
-    def is_vector(self) -> bool:
-        """Whether at most one axis besides the examples has several values."""
-        return sum(size > 1 for size in self.shape) <= 2
 
 
 class Probe:
@@ -98,6 +45,7 @@ class Probe:
         self._images = [tuple(noise_image(x[:1], generator) for x in inputs) for _ in range(2)]
         self._forward = model.module if isinstance(model, nn.DataParallel) else model
         self.modules = dict(model.named_modules())
+        self._recorded: Any = None
         self._head_input: Activation | None = None
 
     @contextmanager
@@ -116,8 +64,7 @@ class Probe:
     def record(self) -> list[Activation]:
         """Runs the model and lists its activations in the order in which they appear.
 
-        Sets `output`, the scores of the two images, `output_shape`, `n_calls`, the calls of each module, and `spans`,
-        when the last call of each module began and ended.
+        Sets `n_calls`, the calls of each module, and `spans`, when the last call of each module began and ended.
         """
         found: dict[tuple[int, int], Activation] = {}
         numbers: Any = WeakTensorKeyDictionary()
@@ -156,14 +103,20 @@ class Probe:
             *(partial(module.register_forward_hook, after(name)) for name, module in named),
         ):
             output = self._run(*self._images)
-        self.output, self.output_shape = scores_of_examples(output), scores_shape(output)
         for activation in found.values():
             activation.name = self._name(activation)
-        self._use_features_of_a_constant_head(list(found.values()))
+        self._recorded = output
         return list(found.values())
 
-    def _use_features_of_a_constant_head(self, activations: list[Activation]) -> None:
-        """Takes the head's input for the output if that is constant, as with a head of zero weights."""
+    def read_output(self, activations: list[Activation]) -> None:
+        """Sets `output`, the scores of the two images, and `output_shape`, after `record`.
+
+        A head of zero weights returns the same scores for all images; its input is taken instead.
+
+        Raises:
+            ValueError: If the model's output has no tensor with one row per example.
+        """
+        self.output, self.output_shape = scores_of_examples(self._recorded), scores_shape(self._recorded)
         for activation in reversed(activations):
             if distance(self.output[:1], self.output[1:]) > 0 or not activation.is_vector:
                 return

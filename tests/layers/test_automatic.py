@@ -187,9 +187,11 @@ class Wrapped(nn.Module):
         lambda scores: SimpleNamespace(logits=scores),
         lambda scores: (scores, scores * 0),
         lambda scores: {"out": scores},
+        lambda scores: SimpleNamespace(loss=None, scores=scores),
         lambda scores: [{"scores": row[row > row.mean()]} for row in scores],
+        lambda scores: [{"scores": row.repeat(1 + int(1000 * row[0].abs()) % 5)} for row in scores],
     ],
-    ids=["logits", "tuple", "dict", "detections"],
+    ids=["logits", "tuple", "dict", "fields", "detections", "detections of any number"],
 )
 def test_outputs_come_in_several_forms(form: Callable[[Tensor], Any]) -> None:
     assert find_layer(Wrapped(form), torch.zeros(1, 3, 17, 17)).name == "net.features"

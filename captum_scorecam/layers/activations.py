@@ -1,0 +1,60 @@
+"""The tensors that pass between modules in a forward pass, and where they can be read."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import torch
+
+INPUT = ":input"
+
+
+@dataclass(frozen=True)
+class Point:
+    """One tensor among the arguments or the outputs of one call of a module.
+
+    Attributes:
+        module_name (str): The module's dotted path.
+        call (int): The call, counted from 0.
+        of_input (bool): Whether the tensor is an argument.
+        index (int): Its index among the tensors and other values there.
+        is_alone (bool): Whether it is all that Captum reads there.
+    """
+
+    module_name: str
+    call: int
+    of_input: bool
+    index: int
+    is_alone: bool
+
+    @property
+    def name(self) -> str:
+        """The layer's name, as accepted by `find_layer`."""
+        return self.module_name + INPUT * self.of_input
+
+
+@dataclass
+class Activation:
+    """A tensor and the points at which it passes.
+
+    Attributes:
+        shape (torch.Size): Its shape for two examples.
+        time (int): When it appeared.
+        points (list of Point): In the order of time.
+        name (str): The name of the layer at which to read it, or "" if it can't be read.
+    """
+
+    shape: torch.Size
+    time: int
+    points: list[Point] = field(default_factory=list)
+    name: str = ""
+
+    @property
+    def point(self) -> Point:
+        """The point at which it is read, or changed."""
+        return next((point for point in reversed(self.points) if point.name == self.name), self.points[-1])
+
+    @property
+    def is_vector(self) -> bool:
+        """Whether at most one axis besides the examples has several values."""
+        return sum(size > 1 for size in self.shape) <= 2
