@@ -189,7 +189,7 @@ class Wrapped(nn.Module):
         lambda scores: {"out": scores},
         lambda scores: SimpleNamespace(loss=None, scores=scores),
         lambda scores: [{"scores": row[row > row.mean()]} for row in scores],
-        lambda scores: [{"scores": row.repeat(1 + int(1000 * row[0].abs()) % 5)} for row in scores],
+        lambda scores: [{"scores": row.repeat(1 + int(100 * row[0].abs()) % 5)} for row in scores],
     ],
     ids=["logits", "tuple", "dict", "fields", "detections", "detections of any number"],
 )
