@@ -14,7 +14,9 @@ from captum_scorecam.layers.activation_tap import ActivationTap
 from captum_scorecam.masking.activation_maps import swin_activation_maps, vit_activation_maps
 from captum_scorecam.masking.baselines import BaselineFunction
 from captum_scorecam.scoring.class_scores import Score
+from captum_scorecam.scoring.detection_scores import box_scores, with_all_detections
 from captum_scorecam.scoring.freed_memory import freed_memory_kept
+from captum_scorecam.scoring.region_scores import region_scores
 from captum_scorecam.weighting import ChannelWeighting
 
 __all__ = [
@@ -33,9 +35,12 @@ __all__ = [
     "ScoreCAM",
     "TargetType",
     "__version__",
+    "box_scores",
     "freed_memory_kept",
+    "region_scores",
     "swin_activation_maps",
     "vit_activation_maps",
+    "with_all_detections",
 ]
 
 __version__ = "0.1.0"

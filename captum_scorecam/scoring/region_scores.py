@@ -1,0 +1,46 @@
+"""Scores of regions from the output of a segmentation model."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from captum_scorecam.masking.scaling import working_dtype
+
+
+def region_scores(output: Tensor, regions: Tensor) -> Tensor:
+    """Returns the mean of each class over a region of each row, such as the pixels predicted as one class.
+
+    Call it in `forward_func`, and pass `regions` in `additional_forward_args`, so that they follow their example
+    through the chunks of masked inputs. Fix the regions beforehand: computed from each masked input, they would define
+    a different score for each.
+
+    Args:
+        output (Tensor): R×C×spatial, logits or probabilities of C classes at each pixel.
+        regions (Tensor): R×1×spatial, bool, or weights that are at least 0.
+
+    Returns:
+        Tensor: R×C, in float32 (float64 for float64).
+
+    Raises:
+        ValueError: If shapes do not match, or a region is empty.
+
+    Example:
+        >>> import torch
+        >>> from captum_scorecam import region_scores
+        >>> region_scores(torch.tensor([[[[1.0, 2, 3]], [[4, 5, 6]]]]), torch.tensor([[[[True, False, True]]]]))
+        tensor([[2., 5.]])
+    """
+    expected = (len(output), 1, *output.shape[2:])
+    if tuple(regions.shape) != expected:
+        raise ValueError(
+            f"Expected `regions` of shape {expected} for an output of shape {tuple(output.shape)}, "
+            f"but got {tuple(regions.shape)}."
+        )
+    dtype, spatial = working_dtype(output.dtype), tuple(range(2, output.dim()))
+    weights = regions.to(output.device, dtype)
+    total = weights.sum(spatial)
+    empty = int((total <= 0).sum())
+    if empty:
+        raise ValueError(f"Expected regions with at least one pixel, but {empty} of {len(regions)} are empty.")
+    return torch.sum(output.to(dtype) * weights, spatial) / total
