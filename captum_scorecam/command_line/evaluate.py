@@ -23,6 +23,7 @@ from captum_scorecam.command_line.options import (
     NMasks,
     PerturbationsPerEval,
     Plugins,
+    ScoreName,
     Seed,
     WeightsName,
     in_range,
@@ -91,6 +92,7 @@ def evaluate(
     plugin: Plugins = None,
     model: ModelName = DEFAULT_MODEL,
     weights: WeightsName = "DEFAULT",
+    score: ScoreName = None,
     layer: LayerName = "auto",
     device: ChosenDevice = "auto",
     seed: Seed = DEFAULT_OPTIONS.seed,
@@ -140,7 +142,7 @@ def evaluate(
         labels = None if classes is None else read_label_table(classes)
         dataset = open_data(data, data_format)
         plan = plan_evaluation(
-            load_on_device(model, weights, device, gpu=gpu, seed=seed),
+            load_on_device(model, weights, device, score=score, gpu=gpu, seed=seed),
             dataset,
             methods=methods,
             metrics=metrics,

@@ -23,6 +23,7 @@ from captum_scorecam.command_line.options import (
     NMasks,
     PerturbationsPerEval,
     PictureOutput,
+    ScoreName,
     Seed,
     WeightsName,
     check_writable,
@@ -56,6 +57,7 @@ def explain(
     seed: Seed = DEFAULT_OPTIONS.seed,
     model: ModelName = DEFAULT_MODEL,
     weights: WeightsName = "DEFAULT",
+    score: ScoreName = None,
     layer: LayerName = "auto",
     device: ChosenDevice = "auto",
 ) -> None:
@@ -70,7 +72,7 @@ def explain(
         check_writable(output, ".png")
         _check_images(images, output)
         check_model_name(model)
-        classifier = load_on_device(model, weights, device, seed=seed)
+        classifier = load_on_device(model, weights, device, score=score, seed=seed)
         inputs = [classifier.inputs(read_image(path)) for path in images]
         explained_layer = layer_to_explain(methods, classifier, inputs[0], layer)
         options = MethodOptions(

@@ -86,7 +86,8 @@ def explain_image(
     prediction = classifier.predict(inputs)
     probabilities = prediction.probabilities
     roles = _roles(probabilities, classifier.class_names, target, compare)
-    request = ExplanationRequest(classifier.model, layer, inputs, list(roles), prediction.score, options)
+    unbounded = not prediction.has_probabilities
+    request = ExplanationRequest(classifier.model, layer, inputs, list(roles), prediction.score, options, unbounded)
     results = {method: run_method(method, request) for method in methods}
     classes = tuple(
         ClassExplanation(
@@ -105,7 +106,7 @@ def explain_image(
 def _roles(probabilities: Tensor, class_names: Sequence[str] | None, target: str, compare: bool) -> dict[int, Role]:
     """Returns the classes to explain, with their roles."""
     ranking = [int(index) for index in probabilities.argsort(descending=True)]
-    predicted = ranking[0]
+    predicted, compare = ranking[0], compare and len(ranking) > 1
     chosen = predicted if target == PREDICTED else find_class(target, len(ranking), class_names)
     if chosen != predicted:
         return {chosen: "chosen", predicted: PREDICTED} if compare else {chosen: "chosen"}

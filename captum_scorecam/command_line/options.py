@@ -12,6 +12,7 @@ import typer
 
 from captum_scorecam.evaluation import METHODS
 from captum_scorecam.models import Classifier, load_classifier
+from captum_scorecam.scoring.class_scores import NamedScore
 
 Device: TypeAlias = Literal["auto", "cpu", "cuda"]
 DEFAULT_MODEL = "efficientnet_lite0"
@@ -62,6 +63,15 @@ LayerName = Annotated[
     typer.Option(
         help="The layer to explain: its dotted path, NAME:input for its input, or auto for the last feature maps.",
         metavar="NAME",
+        rich_help_panel=OF_MODEL,
+    ),
+]
+ScoreName = Annotated[
+    NamedScore | None,
+    typer.Option(
+        help="How outputs become probabilities: probability (softmax), sigmoid (several labels, or one logit), or "
+        "output (they are explained as they are). Default: chosen by the model and its outputs.",
+        show_default=False,
         rich_help_panel=OF_MODEL,
     ),
 ]
@@ -139,7 +149,13 @@ def check_writable(path: Path, *suffixes: str) -> None:
 
 
 def load_on_device(
-    name: str, weights: str = "DEFAULT", device: Device = "auto", *, gpu: int = 0, seed: int = 0
+    name: str,
+    weights: str = "DEFAULT",
+    device: Device = "auto",
+    *,
+    score: NamedScore | None = None,
+    gpu: int = 0,
+    seed: int = 0,
 ) -> Classifier:
     """Loads a classifier onto a device.
 
@@ -147,6 +163,7 @@ def load_on_device(
         name (str): The model, as accepted by `load_classifier`.
         weights (str): The weights, as accepted by `load_classifier`. Default: "DEFAULT".
         device (str): ``auto`` selects a GPU if there is one. Default: "auto".
+        score (str, optional): How outputs become probabilities, as for `load_classifier`. Default: None.
         gpu (int): Index of the GPU. Default: 0.
         seed (int): Seed of random weights, so that all processes of a run, and resumed runs, use the same weights.
             Default: 0.
@@ -158,7 +175,7 @@ def load_on_device(
     chosen = _torch_device(device, gpu)
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)
-        classifier = load_classifier(name, weights)
+        classifier = load_classifier(name, weights, score=score)
     classifier.model.to(chosen)
     return classifier
 

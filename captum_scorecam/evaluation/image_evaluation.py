@@ -150,6 +150,7 @@ def explain(plan: Plan, subject: Subject, method: str, on: On) -> tuple[MetricIn
         [view.target],
         subject.prediction.score,
         plan.options,
+        unbounded=not subject.prediction.has_probabilities,
     )
     maps, run = run_method(method, request)
     if not maps.isfinite().all():

@@ -148,10 +148,11 @@ def _grad_cam_plus_plus(request: ExplanationRequest) -> tuple[Maps, MethodRun]:
 
 def _score_cam(request: ExplanationRequest) -> tuple[Maps, MethodRun]:
     layer, options = request.layer, request.options
+    of_probabilities = request.score == "output" and not request.unbounded
     score_cam = ScoreCAM(
         request.model,
         layer.module,
-        channel_weighting="score" if request.score == "output" else "softmax",  # the softmax is for logits
+        channel_weighting="score" if of_probabilities else "softmax",  # the softmax is for logits
         activation_transform=layer.activation_transform,
     )
     maps = score_cam.attribute_targets(

@@ -51,6 +51,8 @@ class ExplanationRequest:
         score (str): The score to explain: ``probability``, ``sigmoid``, or ``output``, as of `Classifier`.
             Default: "probability".
         options (MethodOptions): Options of the methods. Default: those of `MethodOptions`.
+        unbounded (bool): Whether the score ``output`` may leave [0, 1], so that Score-CAM weights channels by its
+            softmax instead of the score itself. Default: False.
     """
 
     model: nn.Module
@@ -59,6 +61,7 @@ class ExplanationRequest:
     targets: list[int]
     score: NamedScore = "probability"
     options: MethodOptions = DEFAULT_OPTIONS
+    unbounded: bool = False
 
     def repeated_inputs(self) -> Tensor:
         """Repeats the inputs once per class; they require gradients, in case the model's weights are frozen."""

@@ -235,3 +235,33 @@ def test_help_names_every_option() -> None:
         "perturbations-per-eval device"
     )
     assert [option for option in options.split() if f"--{option}" not in text] == []
+
+
+ONE_LOGIT = ("explain", "picture.png", "--model", "tests.support.colour_classifier:one_logit")
+
+
+def test_the_score_of_one_logit_is_chosen(folder: Path) -> None:
+    colour_classifier.red_and_green().save(folder / "picture.png")
+    result = invoke(*ONE_LOGIT, "--score", "sigmoid", *options_of("score_cam", "rise", "mask"), "--n-masks", "20")
+    assert result.exit_code == 0, result.output
+    rows = rows_of(result.output)
+    assert [row[:2] for row in rows[:1]] == [["picture.png", "redder (0)"]]
+    assert "95.3%" in rows[1][0]  # the sigmoid of 3
+    assert len(rows) == 3  # there is no other class
+
+
+def test_one_logit_without_a_score_names_the_option(folder: Path) -> None:
+    colour_classifier.red_and_green().save(folder / "picture.png")
+    result = invoke(*ONE_LOGIT)
+    assert result.exit_code == 2
+    assert "Expected `--score` to be 'sigmoid' or 'output' for a model with one output" in " ".join(
+        result.output.split()
+    )
+
+
+def test_scores_of_several_labels_are_not_a_softmax(folder: Path) -> None:
+    colour_classifier.red_and_green().save(folder / "picture.png")
+    result = invoke("explain", "picture.png", *COLOURS, "--score", "sigmoid", *options_of("score_cam"))
+    assert result.exit_code == 0, result.output
+    assert "98.2%" in result.output  # the sigmoid of 4
+    assert "73.1%" in result.output  # the sigmoid of 1

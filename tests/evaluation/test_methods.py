@@ -156,6 +156,17 @@ def test_score_cam_weighs_the_probabilities_that_a_model_returns() -> None:
     torch.testing.assert_close(found, expected[0])
 
 
+def test_score_cam_takes_the_softmax_of_outputs_that_are_no_probabilities() -> None:
+    classifier = replace(load_classifier("tests.support.colour_classifier:with_names"), score="output")
+    inputs = classifier.inputs(colour_classifier.red_and_green())
+    layer = find_layer(classifier.model, inputs)
+    assert not classifier.predict(inputs).has_probabilities
+    request = ExplanationRequest(classifier.model, layer, inputs, [0], "output", unbounded=True)
+    expected = ScoreCAM(classifier.model, layer.module).attribute(inputs, 0, attribute_to_layer_input=layer.of_input)
+    expected = LayerAttribution.interpolate(expected, tuple(inputs.shape[2:]), "bilinear")
+    torch.testing.assert_close(run_method("score_cam", request)[0], expected[0])
+
+
 def test_a_layer_that_returns_several_tensors_is_refused() -> None:
     register_method("two", Method(lambda request: ((request.inputs, request.inputs), MethodRun(1))))
     with pytest.raises(ValueError, match="Expected features to return one tensor, but it returns 2"):

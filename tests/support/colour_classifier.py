@@ -69,3 +69,10 @@ def no_model() -> str:
 
 def failing() -> nn.Module:
     raise RuntimeError("no such thing")
+
+
+def one_logit() -> tuple[object, ...]:
+    """The score of red minus that of green: 3 for the image above."""
+    difference = nn.Linear(3, 1, bias=False).requires_grad_(False)
+    difference.weight.copy_(torch.tensor([[1.0, -1.0, 0.0]]))
+    return nn.Sequential(ColourClassifier(), difference), preprocess, ["redder"]
