@@ -109,7 +109,9 @@ def check_layer(layer: object) -> None:
             "model return the activation too, and pass it to an `ActivationTap`, which is the layer."
         )
     if not isinstance(layer, torch.nn.Module):
-        raise TypeError(f"Expected `layer` to be a module of the model, but got {reprlib.repr(layer)}.")
+        raise TypeError(
+            f"Expected `layer` to be a module of the model, its name, or 'auto', but got {reprlib.repr(layer)}."
+        )
 
 
 def without_constructor_options(

@@ -13,9 +13,10 @@ from torch.nn import Module
 
 from captum_scorecam import _captum
 from captum_scorecam._captum import ForwardFunction, TargetType, Tensors
-from captum_scorecam._messages import check_layer, without_constructor_options
+from captum_scorecam._messages import without_constructor_options
 from captum_scorecam.layer_evaluation import evaluate_layer
-from captum_scorecam.masking.activation_maps import check_activation_transform, checked_activation_maps
+from captum_scorecam.layers import ExplainedLayer, FoundLayers, check_layer_choice
+from captum_scorecam.masking.activation_maps import checked_activation_maps
 from captum_scorecam.masking.scaling import working_dtype
 from captum_scorecam.model_state import differentiable, gradients_enabled, unchanged_model_state
 from captum_scorecam.scoring.class_scores import ClassScores, Score, score_function
@@ -78,7 +79,7 @@ class LayerGradCamPlusPlus(LayerAttribution, GradientAttribution):
     def __init__(
         self,
         forward_func: ForwardFunction,
-        layer: Module,
+        layer: Module | str,
         device_ids: list[int] | None = None,
         *,
         score: Score = "output",
@@ -86,11 +87,11 @@ class LayerGradCamPlusPlus(LayerAttribution, GradientAttribution):
     ) -> None:
         LayerAttribution.__init__(self, forward_func, layer, device_ids)
         GradientAttribution.__init__(self, forward_func)
-        check_layer(layer)
+        check_layer_choice(forward_func, layer, activation_transform)
         score_function(score)
-        check_activation_transform(activation_transform)
         self.score = score
         self.activation_transform = activation_transform
+        self._layers = FoundLayers()
 
     @classmethod
     def get_name(cls) -> str:
@@ -124,10 +125,11 @@ class LayerGradCamPlusPlus(LayerAttribution, GradientAttribution):
         tensors = _captum.format_inputs(inputs)
         arguments = _captum.format_forward_args(additional_forward_args)
         scores = ClassScores(score_function(self.score), [target], len(tensors[0]), tensors[0].device)
-        of_input, options = attribute_to_layer_input, grad_kwargs or {}
+        layer = self._layers.find(self.forward_func, self.layer, self.activation_transform, tensors, arguments)
+        of_input, options = attribute_to_layer_input or layer.of_input, grad_kwargs or {}
         with unchanged_model_state(self.forward_func, tensors) as state:
             maps, slopes = state.first_forward(
-                lambda: self._maps_and_gradients(tensors, arguments, scores, of_input, options)
+                lambda: self._maps_and_gradients(layer, tensors, arguments, scores, of_input, options)
             )
             attributions = [
                 _attribution(of_map.detach(), slope.detach(), attr_dim_summation)
@@ -137,6 +139,7 @@ class LayerGradCamPlusPlus(LayerAttribution, GradientAttribution):
 
     def _maps_and_gradients(
         self,
+        layer: ExplainedLayer,
         inputs: Tensors,
         arguments: tuple[Any, ...],
         scores: ClassScores,
@@ -147,16 +150,16 @@ class LayerGradCamPlusPlus(LayerAttribution, GradientAttribution):
         with gradients_enabled():
             evaluation = evaluate_layer(
                 self.forward_func,
-                self.layer,
+                layer.module,
                 tuple(differentiable(x) for x in inputs),
                 tuple(differentiable(argument) for argument in arguments),
                 self.device_ids,
                 of_input,
                 with_graph=True,
             )
-            maps = checked_activation_maps(evaluation.activations, inputs, self.activation_transform)
+            maps = checked_activation_maps(evaluation.activations, inputs, layer.activation_transform)
             gradients = evaluation.gradients(scores.select_examples(evaluation.output)[:, 0], grad_kwargs)
-        return maps, checked_activation_maps(gradients, inputs, self.activation_transform)
+        return maps, checked_activation_maps(gradients, inputs, layer.activation_transform)
 
 
 def _attribution(activations: Tensor, gradients: Tensor, summed: bool) -> Tensor:

@@ -17,13 +17,13 @@ from captum_scorecam._captum import BaselineType, ForwardFunction, TargetType, T
 from captum_scorecam._messages import (
     check_choice,
     check_fraction,
-    check_layer,
     check_whole_number,
     warn_caller,
     without_constructor_options,
 )
 from captum_scorecam.layer_evaluation import evaluate_layer
-from captum_scorecam.masking.activation_maps import check_activation_transform, checked_activation_maps
+from captum_scorecam.layers import ExplainedLayer, FoundLayers, check_layer_choice
+from captum_scorecam.masking.activation_maps import checked_activation_maps
 from captum_scorecam.masking.channel_masks import ChannelMasks
 from captum_scorecam.model_state import unchanged_model_state
 from captum_scorecam.scoring.chunk_size import ChunkSizes
@@ -88,8 +88,9 @@ class ScoreCAM(LayerAttribution, PerturbationAttribution):
 
     Args:
         forward_func (callable): The model, or any function of its inputs.
-        layer (torch.nn.Module): The layer to explain, usually the last convolutional one. Its output (or input) must
-            have shape N×K×spatial, unless `activation_transform` converts it.
+        layer (torch.nn.Module or str): The layer to explain, usually the last convolutional one: a module, its name in
+            the model, or ``"auto"``, as for `find_layer`. The output (or input) of a module must have shape
+            N×K×spatial, unless `activation_transform` converts it.
         device_ids (list of int, optional): The devices of a DataParallel model that `forward_func` wraps.
         score (str or callable): f: ``"output"`` (default), ``"probability"`` (softmax over dim 1), ``"sigmoid"``, or a
             callable that converts the output of `forward_func` to scores, one row per input row. The named scores read
@@ -118,7 +119,7 @@ class ScoreCAM(LayerAttribution, PerturbationAttribution):
     def __init__(
         self,
         forward_func: ForwardFunction,
-        layer: Module,
+        layer: Module | str,
         device_ids: list[int] | None = None,
         *,
         score: Score = "output",
@@ -129,14 +130,15 @@ class ScoreCAM(LayerAttribution, PerturbationAttribution):
     ) -> None:
         LayerAttribution.__init__(self, forward_func, layer, device_ids)
         PerturbationAttribution.__init__(self, forward_func)
-        check_layer(layer)
-        _check_options(score, channel_weighting, activation_transform, max_channels, tolerance)
+        check_layer_choice(forward_func, layer, activation_transform)
+        _check_options(score, channel_weighting, max_channels, tolerance)
         self.score = score
         self.channel_weighting = channel_weighting
         self.activation_transform = activation_transform
         self.max_channels = max_channels
         self.tolerance = tolerance
         self.last_run: RunStatistics | None = None
+        self._layers = FoundLayers()
         self._chunk_sizes = ChunkSizes()
         self._memory_formats = MemoryFormats()
 
@@ -244,10 +246,14 @@ class ScoreCAM(LayerAttribution, PerturbationAttribution):
         )
         chunk_size = self._chunk_sizes.get(self.forward_func, forward.inputs, perturbations_per_eval)
         progress = f"{self.get_name()} attribution" if show_progress else None
+        layer = self._layers.find(
+            self.forward_func, self.layer, self.activation_transform, forward.inputs, forward.additional_forward_args
+        )
+        of_input = attribute_to_layer_input or layer.of_input
         run = RunStatistics()
         maps = []
         with unchanged_model_state(self.forward_func, forward.inputs) as state:
-            activations, output = state.first_forward(lambda: self._evaluated(forward, attribute_to_layer_input))
+            activations, output = state.first_forward(lambda: self._evaluated(forward, layer, of_input))
             _warn_of_probabilities(output, self.score, self.channel_weighting)
             if process_group is not None:
                 activations = from_first_rank(activations, process_group)
@@ -270,17 +276,17 @@ class ScoreCAM(LayerAttribution, PerturbationAttribution):
         self.last_run = run
         return _captum.format_output(tuple(x.relu() if relu_attributions else x for x in maps))
 
-    def _evaluated(self, forward: MaskedForward, attribute_to_layer_input: bool) -> tuple[Tensors, Any]:
+    def _evaluated(self, forward: MaskedForward, layer: ExplainedLayer, of_input: bool) -> tuple[Tensors, Any]:
         """Runs the unmasked forward pass; returns the layer's maps and the output, checked against the targets."""
         evaluation = evaluate_layer(
             self.forward_func,
-            self.layer,
+            layer.module,
             tuple(x.clone() for x in forward.inputs),
             forward.additional_forward_args,
             self.device_ids,
-            attribute_to_layer_input,
+            of_input,
         )
-        maps = checked_activation_maps(evaluation.activations, forward.inputs, self.activation_transform)
+        maps = checked_activation_maps(evaluation.activations, forward.inputs, layer.activation_transform)
         forward.class_scores.select_examples(evaluation.output)
         return maps, evaluation.output
 
@@ -288,13 +294,11 @@ class ScoreCAM(LayerAttribution, PerturbationAttribution):
 def _check_options(
     score: Score,
     channel_weighting: ChannelWeighting,
-    activation_transform: object | None,
     max_channels: int | None,
     tolerance: float | None,
 ) -> None:
     score_function(score)
     check_choice("channel_weighting", channel_weighting, ChannelWeighting)
-    check_activation_transform(activation_transform)
     if max_channels is not None:
         check_whole_number("max_channels", max_channels, least=1)
     if tolerance is not None:

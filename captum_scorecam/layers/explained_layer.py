@@ -70,14 +70,15 @@ def find_layer(
     if not isinstance(layer, str):
         raise TypeError(f'Expected `layer` to be "auto" or the name of a module, but got {reprlib.repr(layer)}.')
     if layer != "auto":
-        _check_name(model, layer)
+        check_name(model, layer)
     probe = Probe(model, _captum.format_inputs(inputs), _captum.format_forward_args(additional_forward_args))
     with probe.running():
         name, layout = AutomaticChoice(probe).choose() if layer == "auto" else (layer, _layout_of(probe, layer))
     return ExplainedLayer(name, model.get_submodule(name.removesuffix(INPUT)), layout.transform)
 
 
-def _check_name(model: nn.Module, name: str) -> None:
+def check_name(model: nn.Module, name: str) -> None:
+    """Raises ValueError, with the closest matches, if no module of the model has that name."""
     names = [module_name for module_name, _ in model.named_modules(remove_duplicate=False) if module_name]
     wanted = name.removesuffix(INPUT)
     if wanted not in names:

@@ -1,0 +1,85 @@
+"""The layer of an attribution: a module, or a name that is looked up in the model."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable
+from typing import Any
+
+from torch.nn import DataParallel, Module
+from torch.nn.parallel import DistributedDataParallel
+
+from captum_scorecam._captum import ForwardFunction, Tensors
+from captum_scorecam._messages import check_layer
+from captum_scorecam.layers.activations import INPUT
+from captum_scorecam.layers.explained_layer import ExplainedLayer, check_name, find_layer
+from captum_scorecam.layers.layout import ActivationTransform
+from captum_scorecam.masking.activation_maps import check_activation_transform
+from captum_scorecam.scoring.chunk_size import kind_of_inputs
+
+AUTO = "auto"
+
+
+def check_layer_choice(
+    forward_func: ForwardFunction, layer: Module | str, activation_transform: ActivationTransform | None
+) -> None:
+    """Checks the layer of an attribution: a module, ``auto``, or a name as accepted by `find_layer`.
+
+    Raises:
+        TypeError: If `layer` is none of these, or a name and `forward_func` no module.
+        ValueError: If no module has that name, or ``auto`` comes with a transform.
+    """
+    check_activation_transform(activation_transform)
+    if not isinstance(layer, str):
+        check_layer(layer)
+        return
+    model = _unwrapped(forward_func)
+    if not isinstance(model, Module):
+        raise TypeError(
+            f"Expected `forward_func` to be a module, in which the layer {layer!r} can be looked up, but got "
+            f"{type(model).__name__}. Pass the layer itself."
+        )
+    if layer != AUTO:
+        check_name(model, layer)
+    elif activation_transform is not None:
+        raise ValueError("Expected no `activation_transform` with layer='auto', which finds it.")
+
+
+class FoundLayers:
+    """The layers found for ``auto`` and for names, remembered for each kind of inputs."""
+
+    def __init__(self) -> None:
+        self._found: dict[Hashable, ExplainedLayer] = {}
+
+    def find(
+        self,
+        forward_func: ForwardFunction,
+        layer: Module | str,
+        activation_transform: ActivationTransform | None,
+        inputs: Tensors,
+        additional_forward_args: tuple[Any, ...],
+    ) -> ExplainedLayer:
+        """Returns the layer and the transform of its activation.
+
+        Raises:
+            ValueError: If a named layer has no maps, or ``auto`` finds no layer that is certain to be right.
+        """
+        if not isinstance(layer, str):
+            return ExplainedLayer("", layer, activation_transform)
+        model = _unwrapped(forward_func)
+        if activation_transform is not None:
+            return ExplainedLayer(layer, model.get_submodule(layer.removesuffix(INPUT)), activation_transform)
+        key = (layer, *kind_of_inputs(inputs))
+        if key not in self._found:
+            self._found[key] = find_layer(model, inputs, layer, additional_forward_args)
+        return self._found[key]
+
+
+def _unwrapped(forward_func: Any) -> Any:
+    """Returns the model inside a compiled or parallel one, whose modules have the names that users know."""
+    while True:
+        if isinstance(forward_func, (DataParallel, DistributedDataParallel)):
+            forward_func = forward_func.module
+        elif hasattr(forward_func, "_orig_mod"):
+            forward_func = forward_func._orig_mod
+        else:
+            return forward_func
