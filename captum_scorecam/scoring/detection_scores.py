@@ -67,8 +67,9 @@ def with_all_detections(detector: Module) -> Module:
     if not isinstance(detector, Module):
         raise TypeError(f"Expected `detector` to be a module, but got {reprlib.repr(detector)}.")
     twin = selecting = _twin(detector)
-    if isinstance(getattr(detector, "roi_heads", None), Module):
-        twin.roi_heads = selecting = _twin(detector.roi_heads)
+    roi_heads = getattr(detector, "roi_heads", None)
+    if isinstance(roi_heads, Module):
+        twin.roi_heads = selecting = _twin(roi_heads)
     if not all(hasattr(selecting, name) for name in _KEEP_ALL):
         raise ValueError(
             "Expected `detector` to be an R-CNN, RetinaNet, FCOS or SSD of torchvision, "

@@ -76,18 +76,6 @@ def test_detection(name: str) -> None:
     assert_close(row, maps)
 
 
-@pytest.mark.parametrize("name", DETECTORS)
-def test_the_chosen_box_scores_its_own_probability_on_the_unmasked_image(name: str) -> None:
-    detector, x = tiny_detector(name), pictures()
-    with torch.no_grad():
-        found = with_all_detections(detector)(x)
-        boxes, labels = chosen_detections(found)
-        scores = BoxScores(detector)(x, boxes, labels)
-    for row, detections in zip(scores, found, strict=True):
-        assert float(row[0]) >= float(detections["scores"][0]) * 0.2
-        assert float(row[0]) in detections["scores"].tolist()
-
-
 class Yolo(nn.Module):
     """A stand-in for YOLO before NMS: N×anchors×(4 + 1 + C), boxes as (cx, cy, w, h) in pixels."""
 
@@ -188,6 +176,35 @@ def test_binary_with_one_logit() -> None:
     )
     assert_close(flat, positive)
     assert_close(negative, -positive)
+
+
+def test_detr() -> None:
+    transformers = pytest.importorskip("transformers")
+    backbone = transformers.ResNetConfig(
+        embedding_size=8, hidden_sizes=[8, 16], depths=[1, 1], layer_type="basic", out_features=["stage2"]
+    )
+    sizes = {f"{part}_{size}": 2 for part in ("encoder", "decoder") for size in ("layers", "attention_heads")}
+    sizes |= {"d_model": 16, "encoder_ffn_dim": 32, "decoder_ffn_dim": 32, "num_queries": 6, "num_labels": 3}
+    config = transformers.DetrConfig(
+        backbone_config=backbone, use_timm_backbone=False, use_pretrained_backbone=False, backbone=None, **sizes
+    )
+    model, x = random_weights(transformers.DetrForObjectDetection(config)), pictures()
+
+    def detections(x: Tensor) -> list[dict[str, Tensor]]:
+        output = model(pixel_values=x)
+        height, width = x.shape[2:]
+        boxes = box_convert(output.pred_boxes, "cxcywh", "xyxy") * x.new_tensor([width, height, width, height])
+        probabilities = output.logits.softmax(2)
+        return [{"boxes": b, "scores": p} for b, p in zip(boxes, probabilities, strict=True)]
+
+    def forward(x: Tensor, boxes: Tensor, labels: Tensor) -> Tensor:
+        return box_scores(detections(x), boxes, labels)
+
+    with torch.no_grad():
+        found = detections(x)
+    boxes, labels = torch.stack([each["boxes"][:2] for each in found]), torch.tensor([[0, 1], [2, 0]])
+    layer = [module for module in model.modules() if type(module).__name__ == "ResNetStage"][-1]
+    assert_equals_reference(forward, layer, x, [0, 1], (boxes, labels))
 
 
 def tiny_clip() -> Any:
