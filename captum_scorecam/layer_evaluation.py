@@ -176,7 +176,7 @@ def _submodules_with_tensors(layer: Module, run_again: Callable[[], Any]) -> lis
 
         return record
 
-    named = [(name, module) for name, module in layer.named_modules() if name]
+    named = [(n, m) for n, m in layer.named_modules() if n and not isinstance(m, torch.jit.ScriptModule)]
     with hooks(*(lambda n=n, m=m: m.register_forward_hook(recorder(n)) for n, m in named)), torch.no_grad():
         run_again()
     return [f"{name} {shape}" for name, shape in list(shapes.items())[-6:]]

@@ -27,7 +27,7 @@ class ActivationTap(nn.Module):
         >>> from captum_scorecam import ActivationTap, ScoreCAM
         >>> def session(x):  # returns NumPy arrays, as an ONNX session does
         ...     maps = x.unfold(2, 4, 4).unfold(3, 4, 4).mean((4, 5))
-        ...     return maps.numpy(), maps.amax((2, 3)).numpy()
+        ...     return maps.numpy(), 50 * maps.amax((2, 3)).numpy()
         >>> tap = ActivationTap()
         >>> def forward(x):
         ...     maps, logits = session(x)

@@ -49,8 +49,9 @@ class AutomaticChoice:
             ValueError: If no layer or no certain one is found.
         """
         if not self.activations:
-            hint = "" if self.probe.n_calls else ", since its modules call no hooks, as in TorchScript"
-            self._refuse(f"no activation with spatial dimensions was seen{hint}")
+            trained = [n for n in self.probe.n_calls if any(True for _ in self.probe.modules[n].parameters())]
+            hint = ", since its modules call no hooks, as in TorchScript and exported programs; use an `ActivationTap`"
+            self._refuse(f"no activation with spatial dimensions was seen{'' if trained else hint}")
         if not self.scale > 0:
             self._refuse("its output is the same for two images of noise")
         index, layout = self._last_of_trunk()

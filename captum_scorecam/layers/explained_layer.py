@@ -93,7 +93,10 @@ def _layout_of(probe: Probe, name: str) -> Layout:
     module_name = name.removesuffix(INPUT)
     activations = probe.record()
     if not probe.n_calls[module_name]:
-        raise ValueError(f"Expected `layer` to name a module that runs in the forward pass, but {name!r} does not.")
+        raise ValueError(
+            f"Expected `layer` to name a module that runs in the forward pass, but {name!r} does not. If the model "
+            "runs no modules (TorchScript, exported programs), use an `ActivationTap`."
+        )
     last = probe.n_calls[module_name] - 1
     at_layer = [a for a in activations if any((p.name, p.call, p.is_alone) == (name, last, True) for p in a.points)]
     what = "no tensor." + _modules_inside(activations, module_name)

@@ -36,7 +36,7 @@ def check_layer_choice(
     if not isinstance(model, Module):
         raise TypeError(
             f"Expected `forward_func` to be a module, in which the layer {layer!r} can be looked up, but got "
-            f"{type(model).__name__}. Pass the layer itself."
+            f"{type(model).__name__}. Pass the layer itself, or an `ActivationTap` that the function calls."
         )
     if layer != AUTO:
         check_name(model, layer)

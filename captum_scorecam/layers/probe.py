@@ -11,6 +11,7 @@ from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor, nn
+from torch.jit import ScriptModule
 from torch.utils._pytree import tree_flatten, tree_unflatten
 from torch.utils.weak import WeakTensorKeyDictionary
 
@@ -44,7 +45,7 @@ class Probe:
         generator = torch.Generator().manual_seed(0)
         self._images = [tuple(noise_image(x[:1], generator) for x in inputs) for _ in range(2)]
         self._forward = model.module if isinstance(model, nn.DataParallel) else model
-        self.modules = dict(model.named_modules())
+        self.modules = {name: module for name, module in model.named_modules() if not isinstance(module, ScriptModule)}
         self._recorded: Any = None
         self._head_input: Activation | None = None
 

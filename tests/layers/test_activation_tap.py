@@ -30,7 +30,7 @@ class TwoHeads(nn.Module):
         with torch.random.fork_rng():
             torch.manual_seed(0)
             self.conv, self.relu, self.fc = nn.Conv2d(3, 6, 3, stride=2, padding=1), nn.ReLU(), nn.Linear(12, 7)
-        self.fc.weight.data.mul_(20)
+        self.fc.weight.data.mul_(60)
         self.eval()
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
@@ -190,7 +190,7 @@ def test_several_activations_give_several_maps(x: Tensor) -> None:
 
 def test_threads_share_a_tap(x: Tensor) -> None:
     tap = ActivationTap()
-    score_cam = ScoreCAM(tapped(as_arrays(TwoHeads()), tap), tap)
+    score_cam = ScoreCAM(tapped(as_arrays(TwoHeads()), tap), tap, channel_weighting="increase")
     expected = [score_cam.attribute(x, target) for target in range(4)]
     with ThreadPoolExecutor(4) as pool:
         together = list(pool.map(lambda target: score_cam.attribute(x, target), range(4)))
@@ -274,6 +274,68 @@ def test_modules_that_do_not_run_are_refused(method: Any, x: Tensor) -> None:
     for forward, layer in [(logits_of(program), program.conv), (logits_of(TwoHeads()), ActivationTap())]:
         with pytest.raises(ValueError, match=r"did not run\. If the model runs no modules .* use an `ActivationTap`"):
             method(forward, layer).attribute(x, 2)
+
+
+class Plain(nn.Module):
+    """May be scripted: TorchScript knows no ``super``."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        net = TwoHeads()
+        self.conv, self.relu, self.fc = net.conv, net.relu, net.fc
+
+    def forward(self, x: Tensor) -> Tensor:
+        logits: Tensor = self.fc(F.avg_pool2d(self.relu(self.conv(x)), 3).flatten(1))
+        return logits
+
+
+@pytest.mark.parametrize("converted", [traced, scripted, exported])
+@pytest.mark.parametrize("name", ["auto", "conv"])
+@pytest.mark.parametrize("method", [ScoreCAM, LayerGradCamPlusPlus])
+def test_named_layers_of_converted_models_are_refused(
+    converted: Callable[..., Any], name: str, method: Any, x: Tensor
+) -> None:
+    with pytest.raises(ValueError, match=r"(exported programs; use|exported programs\), use) an `ActivationTap`"):
+        method(converted(Plain().eval(), x), name).attribute(x, 2)
+
+
+@pytest.mark.parametrize("name", ["auto", "conv"])
+def test_a_function_has_no_named_layers(name: str) -> None:
+    with pytest.raises(TypeError, match=r"got function\. Pass the layer itself, or an `ActivationTap`"):
+        ScoreCAM(logits_of(TwoHeads()), name)
+
+
+def test_a_scripted_part_does_not_keep_the_layer_from_being_found(x: Tensor) -> None:
+    net = Plain().eval()
+    stem, rest = nn.Sequential(net.conv, net.relu), [nn.Identity(), nn.AvgPool2d(3), nn.Flatten(), net.fc]
+    eager, mixed = (nn.Sequential(first, *rest).eval() for first in (stem, scripted(stem, x)))
+    expected = ScoreCAM(eager, "auto").attribute(x, 2)
+    assert isinstance(expected, Tensor)
+    assert_close(ScoreCAM(mixed, "auto").attribute(x, 2), expected, tolerance=1e-6)
+
+
+def test_the_error_of_a_layer_with_a_scripted_part_names_the_other_parts(x: Tensor) -> None:
+    class Holder(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.stem = scripted(nn.Conv2d(3, 4, 3), x)
+            self.act = nn.ReLU()
+
+        def forward(self, x: Tensor) -> Any:
+            return {"maps": self.act(self.stem(x))}
+
+    class Outer(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.holder = Holder()
+
+        def forward(self, x: Tensor) -> Tensor:
+            scores: Tensor = self.holder(x)["maps"].mean((2, 3))
+            return scores
+
+    net = Outer().eval()
+    with pytest.raises(TypeError, match=r"returns dict\. Its submodules that return tensors: act \(2, 4, 10, 8\)"):
+        ScoreCAM(net, net.holder).attribute(x, 2)
 
 
 # --- ONNX Runtime ----------------------------------------------------------------------------------------------------
