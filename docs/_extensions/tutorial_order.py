@@ -9,6 +9,7 @@ TUTORIALS = (
     "which_explanation_to_trust.py",
     "debugging_a_classifier.py",
     "beyond_image_classifiers.py",
+    "a_score_of_your_own.py",
     "fast.py",
     "with_quantus.py",
 )

@@ -16,9 +16,6 @@ from torchvision.models import get_model
 from torchvision.ops import box_convert
 
 from captum_scorecam import ScoreCAM, box_scores, region_scores, vit_activation_maps, with_all_detections
-from captum_scorecam.datasets import Mosaics, Sample
-from captum_scorecam.metrics.functional import energy_pointing_game
-from captum_scorecam.models import load_classifier
 from tests.support.score_cam import naive_score_cam
 from tests.support.small_net import Net, assert_close, images
 from tests.support.tiny_detectors import DETECTORS, chosen_detections, pictures, tiny_detector
@@ -205,6 +202,23 @@ def test_detr() -> None:
     boxes, labels = torch.stack([each["boxes"][:2] for each in found]), torch.tensor([[0, 1], [2, 0]])
     layer = [module for module in model.modules() if type(module).__name__ == "ResNetStage"][-1]
     assert_equals_reference(forward, layer, x, [0, 1], (boxes, labels))
+
+
+def test_groups_and_pairs_of_classes() -> None:
+    model, x = Net(), images(2)
+
+    def log_odds(logits: Tensor) -> Tensor:
+        return logits[:, [0, 3]].logsumexp(1) - logits[:, [1, 2, 4, 5, 6]].logsumexp(1)
+
+    def lead(logits: Tensor) -> Tensor:
+        return logits[:, 2] - logits[:, 5]
+
+    group = assert_equals_reference(model, model.relu, x, [None], score=log_odds)
+    pair = assert_equals_reference(model, model.relu, x, [None], score=lead)
+    both = assert_equals_reference(
+        model, model.relu, x, [0, 1], score=lambda logits: torch.stack([log_odds(logits), lead(logits)], 1)
+    )
+    assert_close(both, torch.cat([group, pair], 1))
 
 
 def tiny_clip() -> Any:
