@@ -46,6 +46,35 @@ def channel_weights(
     return weights.masked_fill(unmasked, 0.0)
 
 
+def effective_channels(weights: Tensor) -> Tensor:
+    """Computes the effective number of channels, 1 / Σ α², of weights that sum to 1 (Kish's effective sample size).
+
+    It is K for uniform weights and 1 if a single channel takes all.
+
+    Args:
+        weights (Tensor): α, N×K×T.
+
+    Returns:
+        Tensor: N×T; 0 if all weights are 0.
+    """
+    squares = weights.square().sum(1)
+    return torch.where(squares == 0, 0.0, 1 / squares)
+
+
+def score_spans(scores: Tensor, masked: Tensor) -> Tensor:
+    """Computes the difference between the largest and the smallest score of the channels that have a mask.
+
+    Args:
+        scores (Tensor): S, N×K×T.
+        masked (Tensor): N×K, bool; True for channels that have a mask.
+
+    Returns:
+        Tensor: N×T; −∞ without a mask.
+    """
+    unmasked = ~masked.unsqueeze(-1)
+    return scores.masked_fill(unmasked, -torch.inf).amax(1) - scores.masked_fill(unmasked, torch.inf).amin(1)
+
+
 def weighted_maps(activations: Tensor, weights: Tensor, summed: bool = True) -> Tensor:
     """Computes the weighted sum of the channels for each target: L = Σ_k α_k A_k, before the ReLU.
 

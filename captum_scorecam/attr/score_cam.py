@@ -28,12 +28,20 @@ from captum_scorecam.masking.channel_masks import ChannelMasks
 from captum_scorecam.model_state import unchanged_model_state
 from captum_scorecam.scoring.chunk_size import ChunkSizes
 from captum_scorecam.scoring.chunks import score_baselines, score_masked_inputs
-from captum_scorecam.scoring.class_scores import Score, are_probabilities, score_function
+from captum_scorecam.scoring.class_scores import Score, score_function
 from captum_scorecam.scoring.masked_forward import MaskedForward
 from captum_scorecam.scoring.memory_format import MemoryFormats
 from captum_scorecam.scoring.process_group import from_first_rank
 from captum_scorecam.scoring.tolerance import scores_within_tolerance
-from captum_scorecam.weighting import ChannelWeighting, channel_weights, weighted_maps
+from captum_scorecam.weighting import (
+    ChannelWeighting,
+    channel_weights,
+    effective_channels,
+    score_spans,
+    weighted_maps,
+)
+
+NARROW = 1.0  # scores that span less are nearly equal after the softmax
 
 
 @dataclass(frozen=True)
@@ -48,6 +56,8 @@ class RunStatistics:
         omitted (int): Masks skipped by ``tolerance``.
         rows (int): Masked inputs run through the model, over all ranks.
         rows_per_forward (int): Masked inputs per full forward pass, tuned or given; 0 before the first pass.
+        effective_channels (tuple of float): For each map, 1 / Σ α² of the softmax: the number of channels if they count
+            alike, 1 if one takes all. Empty for other weightings.
     """
 
     channels: int = 0
@@ -57,8 +67,11 @@ class RunStatistics:
     omitted: int = 0
     rows: int = 0
     rows_per_forward: int = 0
+    effective_channels: tuple[float, ...] = ()
 
-    def plus(self, masks: ChannelMasks, rows: int, rows_per_forward: int) -> RunStatistics:
+    def plus(
+        self, masks: ChannelMasks, rows: int, rows_per_forward: int, effective_channels: list[float]
+    ) -> RunStatistics:
         """Adds the channels of one activation and the `rows` masks that were run."""
         channels = masks.index.numel()
         masked = int((masks.index >= 0).sum())
@@ -70,6 +83,7 @@ class RunStatistics:
             self.omitted + len(masks) - rows,
             self.rows + rows,
             rows_per_forward if rows else self.rows_per_forward,
+            (*self.effective_channels, *effective_channels),
         )
 
 
@@ -254,7 +268,6 @@ class ScoreCAM(LayerAttribution, PerturbationAttribution):
         maps = []
         with unchanged_model_state(self.forward_func, forward.inputs) as state:
             activations, output = state.first_forward(lambda: self._evaluated(forward, layer, of_input))
-            _warn_of_probabilities(output, self.score, self.channel_weighting)
             if process_group is not None:
                 activations = from_first_rank(activations, process_group)
             baseline_scores = score_baselines(forward, chunk_size) if self.channel_weighting == "increase" else None
@@ -268,11 +281,15 @@ class ScoreCAM(LayerAttribution, PerturbationAttribution):
                 else:
                     bound = self.tolerance
                     scores, rows = scores_within_tolerance(forward, masks, activation, bound, chunk_size, progress)
-                weights = channel_weights(
-                    masks.by_channel(scores), masks.index >= 0, self.channel_weighting, baseline_scores
-                )
+                scores, masked = masks.by_channel(scores), masks.index >= 0
+                weights = channel_weights(scores, masked, self.channel_weighting, baseline_scores)
                 maps.append(weighted_maps(activation, weights, attr_dim_summation))
-                run = run.plus(masks, rows, chunk_size.rows)
+                effective: list[float] = []
+                if self.channel_weighting == "softmax":
+                    effective = effective_channels(weights).flatten().tolist()
+                    if self.score != "probability":  # the constructor has warned
+                        _warn_of_narrow_scores(scores, masked)
+                run = run.plus(masks, rows, chunk_size.rows, effective)
         self.last_run = run
         return _captum.format_output(tuple(x.relu() if relu_attributions else x for x in maps))
 
@@ -320,13 +337,12 @@ def _check_tolerance_of_call(tolerance: float | None, summed: bool, process_grou
         raise ValueError("Expected neither attr_dim_summation=False nor a `process_group` with `tolerance`.")
 
 
-def _warn_of_probabilities(output: object, score: Score, channel_weighting: ChannelWeighting) -> None:
-    if score != "output" or channel_weighting != "softmax" or not isinstance(output, Tensor):
-        return
-    if are_probabilities(output):
+def _warn_of_narrow_scores(scores: Tensor, masked: Tensor) -> None:
+    if (score_spans(scores, masked)[masked.sum(1) > 1] < NARROW).any():
         warn_caller(
-            "The model's outputs are probabilities, whose softmax hardly varies over the channels, so the map is close "
-            "to their plain sum. Use channel_weighting='score' or 'increase', or the model without its last softmax."
+            "The scores of the masked inputs differ by less than 1, so their softmax is nearly uniform and the map is "
+            "close to the plain sum of the channels (see `last_run.effective_channels`). For probabilities and other "
+            "bounded scores, use channel_weighting='increase' or 'score', or the model's logits."
         )
 
 

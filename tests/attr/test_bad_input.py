@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from captum_scorecam import InputSpaceAttribution, ScoreCAM
 from captum_scorecam.weighting import ChannelWeighting
 from tests.support.score_cam import last_run, naive_score_cam, run_score_cam
+from tests.support.small_net import warnings_are_errors
 
 
 class Net(nn.Module):
@@ -265,7 +266,7 @@ def test_softmax_of_probabilities_warns_in_the_constructor_and_returns_a_map() -
 def test_softmax_of_a_model_that_ends_in_a_softmax_warns_and_returns_a_map() -> None:
     net, x = Net(), images()
     ends_in_softmax = nn.Sequential(net, nn.Softmax(1))
-    with pytest.warns(UserWarning, match="The model's outputs are probabilities, whose softmax hardly varies"):
+    with pytest.warns(UserWarning, match="The scores of the masked inputs differ by less than 1, so their softmax"):
         actual = ScoreCAM(ends_in_softmax, net.maps).attribute(x, 0)
     torch.testing.assert_close(actual, naive_score_cam(ends_in_softmax, net.maps, x, 0))
 
@@ -293,8 +294,7 @@ def test_other_weightings_of_a_model_that_ends_in_a_softmax_do_not_warn(
 )
 def test_valid_call_does_not_warn(options: dict[str, Any]) -> None:
     net = Net()
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
+    with warnings_are_errors():
         actual = run_score_cam(net, net.maps, images(), 0, **options)
     reference = {name: value for name, value in options.items() if name != "grad_kwargs"}
     torch.testing.assert_close(actual, naive_score_cam(net, net.maps, images(), 0, **reference))

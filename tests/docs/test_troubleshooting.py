@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import re
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -118,6 +119,12 @@ def of_vector() -> object:
     return InputSpaceAttribution(LayerActivation(net, net.fc)).attribute(images())
 
 
+def narrow() -> object:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        return attribute(nn.Sequential(Net(), nn.Softmax(1)), "0.relu")
+
+
 def functional_dropout(always: bool = False) -> nn.Module:
     class Dropping(Net):
         def forward(self, x: Tensor) -> Tensor:
@@ -159,7 +166,7 @@ CALLS: dict[str, Callable[[], object]] = {
     "Expected finite scores of the inputs": lambda: attribute(score=lambda output: output / 0),
     "All channels of the layer are constant": lambda: attribute(inputs=images() * 0),
     "The softmax of probabilities": lambda: attribute(score="probability"),
-    "The model's outputs are probabilities": lambda: attribute(nn.Sequential(Net(), nn.Softmax(1)), "0.relu"),
+    "The scores of the masked inputs differ": narrow,
     "The model is in training mode": lambda: attribute(Net().train()),
     "The model draws random numbers in": lambda: attribute(functional_dropout().train()),
     "The model draws random numbers:": lambda: attribute(functional_dropout(always=True)),

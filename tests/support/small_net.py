@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -89,3 +89,20 @@ def nothing_changes(net: nn.Module, *inputs: Tensor) -> Iterator[None]:
     for tensor, value in zip(inputs, kept, strict=True):
         assert torch.equal(tensor.detach(), value)
         assert tensor.grad is None
+
+
+NARROW = "The scores of the masked inputs differ by less than 1"  # as those of small random models do
+
+
+@contextmanager
+def warnings_are_errors() -> Iterator[None]:
+    """Makes every warning an error in its body, except that of narrow scores."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        warnings.filterwarnings("ignore", message=NARROW)
+        yield
+
+
+def texts_of(caught: Iterable[warnings.WarningMessage]) -> list[str]:
+    """The texts of the warnings, except that of narrow scores."""
+    return [text for text in (str(each.message) for each in caught) if not text.startswith(NARROW)]

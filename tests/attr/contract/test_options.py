@@ -112,10 +112,8 @@ def made(attribution: type[Attribution], net: Net, **options: Any) -> Any:
 @pytest.mark.parametrize("layer", [None, 3, [nn.ReLU()]], ids=str)
 @pytest.mark.parametrize("attribution", [ScoreCAM, LayerGradCamPlusPlus])
 def test_a_layer_that_is_no_module_raises_in_the_constructor(attribution: Any, layer: object) -> None:
-    with pytest.raises(
-        TypeError,
-        match=f"^Expected `layer` to be a module of the model, its name, or 'auto', but got {re.escape(repr(layer))}",
-    ):
+    expected = f"Expected `layer` to be a module of the model, its name, or 'auto', but got {layer!r}."
+    with pytest.raises(TypeError, match=re.escape(expected)):
         attribution(Net(), layer)
 
 

@@ -14,7 +14,7 @@ from torchvision.ops import DropBlock2d, StochasticDepth
 
 from captum_scorecam import ScoreCAM
 from tests.support.attributions import OURS, Method, each
-from tests.support.small_net import images, nothing_changes
+from tests.support.small_net import images, nothing_changes, texts_of, warnings_are_errors
 
 
 class Net(nn.Module):
@@ -100,7 +100,7 @@ def test_training_mode_that_makes_scores_vary_warns_once(kind: str, wrapped: boo
     expected = "depend on the batch.$" if kind == "BatchNorm without statistics" else avoidable
     with nothing_changes(net, x), pytest.warns(UserWarning, match=expected) as caught:
         ScoreCAM(forward, net.conv).attribute(x, 2)
-    assert len(caught) == 1
+    assert len(texts_of(caught)) == 1
 
 
 @each(OURS)
@@ -109,7 +109,7 @@ def test_every_method_warns(method: Method, kind: str) -> None:
     net, x = Net(VARYING[kind]()).train(), images()
     with nothing_changes(net, x), pytest.warns(UserWarning, match="training mode") as caught:
         method.explain(net, net.conv, x, 2)
-    assert len(caught) == 1
+    assert len(texts_of(caught)) == 1
 
 
 @pytest.mark.parametrize("kind", CONSTANT)
@@ -118,8 +118,7 @@ def test_training_mode_without_effect_does_not_warn(kind: str) -> None:
     training = net.between.training
     net.train()
     net.between.train(training)
-    with nothing_changes(net, x), warnings.catch_warnings():
-        warnings.simplefilter("error")
+    with warnings_are_errors(), nothing_changes(net, x):
         ScoreCAM(net, net.conv).attribute(x, 2)
 
 
@@ -129,7 +128,7 @@ def test_evaluation_mode_does_not_warn_unless_it_varies(kind: str) -> None:
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         ScoreCAM(net, net.conv).attribute(x, 2)
-    texts = [str(each.message) for each in caught]
+    texts = texts_of(caught)
     expected = {
         "BatchNorm without statistics": ["The model has a BatchNorm2d without running statistics: scores depend on"],
         "FractionalMaxPool": ["The model draws random numbers: scores are random."],
@@ -146,8 +145,7 @@ def test_a_quantised_model_left_in_training_mode_does_not_warn() -> None:
         quantised = quantise(float_model, {nn.Linear}, torch.qint8)
     quantised.train()
     quantised.between.eval()
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
+    with warnings_are_errors():
         ScoreCAM(quantised, quantised.conv).attribute(images().float(), 2)
 
 

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from captum_scorecam import ScoreCAM
 from tests.support.attributions import OURS, Method, each
-from tests.support.small_net import Net, images, nothing_changes
+from tests.support.small_net import Net, images, nothing_changes, warnings_are_errors
 
 CLASSES = {(method.attribution, method.over): name for name, method in reversed(OURS.items())}
 # One configuration of each attribution, with masks of its own where it draws any.
@@ -64,8 +64,7 @@ def test_threads_with_one_model_get_the_maps_of_one_thread(method: Method, wrapp
     def explained(x: Tensor) -> list[Any]:
         return [method.explain(forward, net.relu, x, 2) for _ in range(4)]
 
-    with warnings.catch_warnings(), nothing_changes(net, *batches):
-        warnings.simplefilter("error")
+    with warnings_are_errors(), nothing_changes(net, *batches):
         results = in_threads(*(lambda x=x: explained(x) for x in batches))
     for maps, one in zip(results, expected, strict=True):
         for other in maps:
@@ -143,8 +142,7 @@ def test_a_model_that_trains_in_another_thread_is_not_touched(method: Method, wr
         finally:
             done.set()
 
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
+    with warnings_are_errors():
         steps, maps = in_threads(train, explain)
     undisturbed = Trained()
     for step in range(steps):
@@ -209,8 +207,7 @@ def test_two_hundred_calls_in_each_of_three_threads() -> None:
     def explain(x: Tensor) -> list[Any]:
         return [ScoreCAM(net, net.get_submodule(layer)).attribute(x, 2) for _ in range(200)]
 
-    with warnings.catch_warnings(), nothing_changes(net, *batches):
-        warnings.simplefilter("error")
+    with warnings_are_errors(), nothing_changes(net, *batches):
         results = in_threads(*(lambda x=x: explain(x) for x in batches))
     for maps, one in zip(results, expected, strict=True):
         assert len(maps) == 200
