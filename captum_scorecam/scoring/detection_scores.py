@@ -111,7 +111,7 @@ def _scores_of_row(detection: Mapping[str, Tensor], boxes: Tensor, labels: Tenso
 
 def _check_chosen(boxes: Tensor, labels: Tensor) -> None:
     if boxes.dim() != 3 or boxes.shape[2] != 4 or boxes.shape[1] == 0:
-        raise ValueError(f"Expected `boxes` of shape rows×T×4, but got {tuple(boxes.shape)}.")
+        raise ValueError(f"Expected `boxes` of shape rows×T×4, with T of at least 1, but got {tuple(boxes.shape)}.")
     if labels.is_floating_point() or labels.dtype == torch.bool:
         raise TypeError(f"Expected `labels` to be integers, but got {labels.dtype}.")
     if (labels < 0).any():
