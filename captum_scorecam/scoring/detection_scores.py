@@ -62,7 +62,7 @@ def with_all_detections(detector: Module) -> Module:
 
     Raises:
         TypeError: If `detector` is not a module.
-        ValueError: If it is not one of torchvision's detectors.
+        ValueError: If it is not one of torchvision's detectors, or in training mode, where they return losses.
     """
     if not isinstance(detector, Module):
         raise TypeError(f"Expected `detector` to be a module, but got {reprlib.repr(detector)}.")
@@ -75,6 +75,8 @@ def with_all_detections(detector: Module) -> Module:
             "Expected `detector` to be an R-CNN, RetinaNet, FCOS or SSD of torchvision, "
             f"but got {type(detector).__name__}."
         )
+    if detector.training:
+        raise ValueError("Expected `detector` in evaluation mode: call `detector.eval()`.")
     for name, value in _KEEP_ALL.items():
         setattr(selecting, name, value)
     for name in ("mask_roi_pool", "keypoint_roi_pool"):  # or masks would be predicted for thousands of boxes
@@ -134,11 +136,11 @@ def _check_detections(detections: Detections, n_rows: int) -> None:
         )
     if len(detections) != n_rows:
         raise ValueError(
-            f"Expected boxes for each of the {len(detections)} rows, but got {n_rows}. Pass `boxes` and `labels` in "
+            f"Expected `boxes` of {len(detections)} rows, one for each of `detections`, but got {n_rows}. Pass them in "
             "`additional_forward_args`, so that they follow their example."
         )
     for each in detections:
         of_all_classes = getattr(each.get("scores"), "ndim", 1) == 2
         needed = ["boxes", "scores"] if of_all_classes else ["boxes", "scores", "labels"]
         if not each.keys() >= set(needed):
-            raise ValueError(f"Expected each of `detections` to have {needed}, but got {list(each)}.")
+            raise ValueError(f"Expected `detections` with {needed} each, but got {list(each)}.")

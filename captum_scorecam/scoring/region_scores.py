@@ -42,5 +42,5 @@ def region_scores(output: Tensor, regions: Tensor) -> Tensor:
     total = weights.sum(spatial)
     empty = int((total <= 0).sum())
     if empty:
-        raise ValueError(f"Expected regions with at least one pixel, but {empty} of {len(regions)} are empty.")
+        raise ValueError(f"Expected `regions` with at least one pixel each, but {empty} of {len(regions)} are empty.")
     return torch.sum(output.to(dtype) * weights, spatial) / total

@@ -149,10 +149,14 @@ def test_mask_rcnn_returns_boxes_only() -> None:
         (
             {"detections": [found([], [], [])] * 3},
             ValueError,
-            r"each of the 3 rows, but got 2\. .*additional_f",
+            r"of 3 rows, one for each .* but got 2\. .*additional_f",
         ),
-        ({"detections": [{"boxes": BOXES[0], "scores": torch.ones(2)}] * 2}, ValueError, r"'labels'\], but got \['box"),
-        ({"detections": [{"pred": BOXES[0]}] * 2}, ValueError, r"to have \['boxes', 'scores', 'labels'\], but got"),
+        (
+            {"detections": [{"boxes": BOXES[0], "scores": torch.ones(2)}] * 2},
+            ValueError,
+            r"'labels'\] each, but got \[",
+        ),
+        ({"detections": [{"pred": BOXES[0]}] * 2}, ValueError, r"with \['boxes', 'scores', 'labels'\] each, but got"),
         ({"boxes": BOXES[0]}, ValueError, r"`boxes` of shape rows×T×4, with .* but got \(2, 4\)"),
         ({"boxes": BOXES[:, :0]}, ValueError, r"with T of at least 1, but got \(2, 0, 4\)"),
         ({"boxes": BOXES[..., [2, 1, 0, 3]]}, ValueError, r"x1 < x2 and y1 < y2, but got \[4.0, 0.0, 0.0, 4.0\]"),
@@ -176,5 +180,7 @@ def test_bad_input_raises(change: dict[str, Any], error: type[Exception], messag
 def test_only_torchvisions_detectors_are_changed() -> None:
     with pytest.raises(ValueError, match="R-CNN, RetinaNet, FCOS or SSD of torchvision, but got Linear"):
         with_all_detections(nn.Linear(CHANNELS, 2))
+    with pytest.raises(ValueError, match=r"Expected `detector` in evaluation mode: call `detector.eval\(\)`"):
+        with_all_detections(tiny_detector("SSD").train())
     with pytest.raises(TypeError, match="Expected `detector` to be a module, but got 'fasterrcnn'"):
         with_all_detections("fasterrcnn")  # type: ignore[arg-type]

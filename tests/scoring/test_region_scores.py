@@ -40,5 +40,5 @@ def test_other_shapes_raise(shape: tuple[int, ...]) -> None:
 def test_an_empty_region_raises() -> None:
     regions = torch.zeros(2, 1, 2, 3)
     regions[0] = 1
-    with pytest.raises(ValueError, match="regions with at least one pixel, but 1 of 2 are empty"):
+    with pytest.raises(ValueError, match="`regions` with at least one pixel each, but 1 of 2 are empty"):
         region_scores(OUTPUT, regions)
