@@ -236,7 +236,7 @@ def _centred(changes: Tensor) -> Tensor:
 
 def _overlaps(bounds: list[float], cells: int) -> Tensor:
     """The share of each cell that each slab covers, n_slabs×cells."""
-    starts = torch.arange(cells, dtype=torch.float64) / cells
+    starts = torch.arange(cells, dtype=torch.float64, device="cpu") / cells
     rows = [
         (starts + 1 / cells).clamp_max(right) - starts.clamp_min(left) for left, right in itertools.pairwise(bounds)
     ]

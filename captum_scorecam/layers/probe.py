@@ -42,7 +42,7 @@ class Probe:
         self.size = self.input_shape[1:]
         self.n_examples = len(inputs[0])
         self._arguments = tuple(_of_two(value, len(inputs[0])) for value in additional_forward_args)
-        generator = torch.Generator().manual_seed(0)
+        generator = torch.Generator("cpu").manual_seed(0)
         self._images = [tuple(noise_image(x[:1], generator) for x in inputs) for _ in range(2)]
         self._forward = model.module if isinstance(model, nn.DataParallel) else model
         self.modules = {name: module for name, module in model.named_modules() if not isinstance(module, ScriptModule)}

@@ -231,9 +231,7 @@ def test_hugging_face(name: str) -> None:
                 nn.init.kaiming_normal_(module.weight)  # small random weights would let deep maps vanish
     images = image(size)
     check_maps(model, images, grid, prefix_tokens)
-    layer = find_layer(model, images)
-    score_cam = ScoreCAM(model, layer.module, activation_transform=layer.activation_transform)
-    maps = score_cam.attribute(images, target=1, attribute_to_layer_input=layer.of_input)
+    maps = ScoreCAM(model, "auto").attribute(images, target=1)
     assert isinstance(maps, Tensor)
     assert tuple(maps.shape) == (1, 1, grid, grid)
     assert maps.isfinite().all()

@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from captum_scorecam import LayerGradCamPlusPlus, ScoreCAM
 from captum_scorecam.metrics import functional
 from tests.support.attributions import OURS, Method, each
 from tests.support.small_net import Net, images
@@ -24,6 +25,15 @@ def test_every_method_gives_the_same_maps(method: Method, target: Any) -> None:
     with torch.device("meta"):
         actual = method.explain(net, net.relu, x, target)
     method.assert_close(actual, expected, tolerance=1e-12)
+
+
+@pytest.mark.parametrize("attribution", [ScoreCAM, LayerGradCamPlusPlus])
+@pytest.mark.parametrize("layer", ["auto", "relu"])
+def test_layers_are_found(attribution: Any, layer: str) -> None:
+    net, x = Net(), images()
+    with torch.device("meta"):
+        maps = attribution(net, layer).attribute(x, 2)
+    torch.testing.assert_close(maps, attribution(net, net.relu).attribute(x, 2))
 
 
 METRICS: dict[str, Callable[[Net, Tensor, Tensor], Any]] = {
