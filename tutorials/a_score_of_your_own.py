@@ -187,8 +187,7 @@ for question, attribution, box in zip(("concept", "cat"), maps[0], boxes[0, [1, 
 
 # %%
 # As a whole, the mosaic is no cat: its log-odds are negative. The map still shows which part speaks for one. The map of
-# the concept is the broader one. A similarity has no other class to compete with, so whatever raises it a little gets
-# its share.
+# the concept is the broader one, brightest on the espresso.
 #
 # Summary
 # -------
