@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Protocol
@@ -139,9 +140,12 @@ def _run_chunk(
 
 def is_out_of_memory(error: Exception) -> bool:
     """Checks whether the error is a failed allocation, on a GPU or the CPU."""
-    texts = ("out of memory", "_ALLOC_FAILED", "can't allocate memory", "not enough memory", "bad_alloc")
+    texts = (
+        "out of memory|_ALLOC_FAILED|can't allocate memory|not enough memory|bad_alloc|[Uu]nable to allocate"
+        "|could not create a (memory object|primitive)(?! descriptor)"  # oneDNN has no descriptor of what it can't do
+    )
     return isinstance(error, (torch.OutOfMemoryError, MemoryError)) or (
-        isinstance(error, RuntimeError) and any(text in str(error) for text in texts)
+        isinstance(error, RuntimeError) and re.search(texts, str(error)) is not None
     )
 
 

@@ -39,6 +39,9 @@ class OutOfMemoryAbove(nn.Module):
         RuntimeError("[enforce fail at alloc_cpu.cpp] DefaultCPUAllocator: not enough memory: you tried to allocate 9"),
         RuntimeError("cuDNN error: CUDNN_STATUS_ALLOC_FAILED"),
         RuntimeError("std::bad_alloc"),
+        RuntimeError("could not create a memory object"),
+        RuntimeError("could not create a primitive"),
+        RuntimeError("Unable to allocate 9.00 GiB for an array with shape (9, 9)"),
         MemoryError(),
     ],
 )
@@ -102,12 +105,24 @@ def test_no_forward_has_one_row_unless_the_inputs_have(n_masks: int, perturbatio
         assert min(model.rows) >= min(n_examples, 2)
 
 
-def test_another_error_of_the_model_is_raised_as_it_is() -> None:
-    def broken(_x: Tensor) -> Tensor:
-        raise RuntimeError("the sky fell")
+@pytest.mark.parametrize(
+    "error",
+    [
+        RuntimeError("the sky fell"),
+        RuntimeError("could not create a primitive descriptor for a convolution forward propagation primitive"),
+        ValueError("could not create a memory object"),
+    ],
+)
+def test_another_error_of_the_model_is_raised_as_it_is(error: Exception) -> None:
+    rows = []
 
-    with pytest.raises(RuntimeError, match="the sky fell"):
+    def broken(x: Tensor) -> Tensor:
+        rows.append(len(x))
+        raise error
+
+    with pytest.raises(type(error), match=str(error)):
         score_masked_inputs(forward_of(broken, torch.rand(1, 1, 4)), random_masks(1, 2, (4,)), ChunkSize(2))
+    assert rows == [2]
 
 
 @pytest.mark.parametrize("rows", [1, 2, 5, 100])
