@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import sys
+
+from captum_scorecam._environment import local_rank
 from captum_scorecam.command_line.streams import make_streams_tolerant
 
 _PACKAGES_OF_EXTRA = ("filelock", "jinja2", "markupsafe", "matplotlib", "rich", "typer")
@@ -11,9 +14,15 @@ def main() -> None:
     """Runs the command line.
 
     Raises:
-        SystemExit: When the command ends; with a message if a package of the extra ``cli`` is missing.
+        SystemExit: When the command ends; with a message if a package of the extra ``cli`` is missing, or LOCAL_RANK is
+            not a number, as torchmetrics reads it when it is imported.
     """
     make_streams_tolerant()
+    try:
+        local_rank()
+    except ValueError as error:
+        print(f"Error: {error}", file=sys.stderr)
+        raise SystemExit(2) from error
     try:
         from captum_scorecam.command_line.app import commands
     except ModuleNotFoundError as error:

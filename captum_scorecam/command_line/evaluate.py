@@ -9,6 +9,7 @@ from typing import Annotated
 
 import typer
 
+from captum_scorecam._environment import local_rank
 from captum_scorecam.command_line.dry_run import print_plan
 from captum_scorecam.command_line.messages import plain_messages
 from captum_scorecam.command_line.options import (
@@ -37,7 +38,7 @@ from captum_scorecam.evaluation import METRICS, MethodOptions, plan_evaluation, 
 from captum_scorecam.evaluation.methods import DEFAULT_METHODS, check_methods
 from captum_scorecam.evaluation.metrics.registry import DEFAULT_METRICS, check_metrics
 from captum_scorecam.evaluation.plan import DEFAULT_GALLERY, Provenance
-from captum_scorecam.evaluation.ranks import is_first_rank, local_rank
+from captum_scorecam.evaluation.ranks import is_first_rank
 from captum_scorecam.evaluation.records import Target
 from captum_scorecam.evaluation.request import DEFAULT_OPTIONS
 from captum_scorecam.evaluation.run import check_folder

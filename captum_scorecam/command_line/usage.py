@@ -65,4 +65,6 @@ def _line(error: Any) -> str:
         text = f"Expected `{option}` to be one of {choices}, but got {value!r}.{closest}"
     for pattern, replacement in _REWORDED:
         text = re.sub(pattern, replacement, text)
+    if not text.endswith((".", "?")):
+        text += "."
     return f"{text} See {error.ctx.command_path} --help." if error.ctx else text

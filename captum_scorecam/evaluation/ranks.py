@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -12,6 +11,8 @@ from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
+
+from captum_scorecam._environment import whole_number
 
 LONGEST_WAIT = timedelta(hours=12)  # in a run of days, the slowest rank may be hours behind
 _SET_BY_TORCHRUN = ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
@@ -70,15 +71,6 @@ class Ranks:
             dist.monitored_barrier(self.group, timeout=LONGEST_WAIT)
 
 
-def local_rank() -> int:
-    """Returns this process's rank on its machine, which is also the index of its GPU.
-
-    Raises:
-        ValueError: If LOCAL_RANK is not a whole number.
-    """
-    return _from_environment("LOCAL_RANK", 0) if "LOCAL_RANK" in os.environ else 0
-
-
 def is_first_rank() -> bool:
     """Checks, before the ranks are joined, whether this process is rank 0 or the only one.
 
@@ -91,20 +83,11 @@ def is_first_rank() -> bool:
 def _started_by_torchrun() -> bool:
     if not all(name in os.environ for name in _SET_BY_TORCHRUN):
         return False
-    _from_environment("RANK", 0, _from_environment("WORLD_SIZE", 1) - 1)
-    _from_environment("MASTER_PORT", 1, 65535)
+    whole_number("RANK", 0, whole_number("WORLD_SIZE", 1) - 1)
+    whole_number("MASTER_PORT", 1, 65535)
     if not os.environ["MASTER_ADDR"].strip():
         raise ValueError("Expected the environment variable MASTER_ADDR to name a host, but it is empty.")
     return True
-
-
-def _from_environment(name: str, least: int, most: int | None = None) -> int:
-    text = os.environ[name]
-    value = int(text) if re.fullmatch(r"[0-9]{1,9}", text) else -1
-    if value < least or (most is not None and value > most):
-        allowed = f"at least {least}" if most is None else f"in {least}..{most}"
-        raise ValueError(f"Expected the environment variable {name} to be a number {allowed}, but got {text!r}.")
-    return value
 
 
 @contextmanager

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 import captum_scorecam
+from captum_scorecam.command_line import main
 from tests.support.command_line import help_of, invoke
 
 
@@ -59,6 +60,21 @@ def test_the_package_runs_as_a_module(
     )
 
 
+@pytest.mark.parametrize("value", ["x", "", "0.5"])
+def test_a_local_rank_that_is_no_number_is_found_before_torchmetrics_reads_it(
+    value: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("LOCAL_RANK", value)
+    monkeypatch.setattr(sys, "argv", ["captum-scorecam", "--version"])
+    monkeypatch.delitem(sys.modules, "captum_scorecam.command_line.app")
+    with pytest.raises(SystemExit) as exit_:
+        main()
+    assert exit_.value.code == 2
+    expected = "Error: Expected the environment variable LOCAL_RANK to be a number at least 0, but got "
+    assert capsys.readouterr() == ("", f"{expected}{value!r}.\n")
+    assert "captum_scorecam.command_line.app" not in sys.modules
+
+
 HUGE = "9" * 23
 
 
@@ -93,7 +109,8 @@ HUGE = "9" * 23
         ("evaluate data --output run --data-format fodler", "but got 'fodler'. Closest matches: folder."),
         ("report", "Missing argument 'RUN'."),
         ("explian", "No such command 'explian'. Did you mean 'explain'?"),
-        ("demo x", "Got unexpected extra argument(s) (x)"),
+        ("demo x", "Got unexpected extra argument(s) (x). See captum-scorecam demo --help."),
+        ("--method rise", "No such option: --method. See captum-scorecam --help."),
     ],
 )
 def test_wrong_usage_is_one_line_and_status_2(arguments: str, message: str) -> None:
