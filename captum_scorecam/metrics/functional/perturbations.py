@@ -56,5 +56,5 @@ def uniform_noise(radius: float, generator: torch.Generator) -> Callable[[Tensor
 
 
 def _draw(distribution: Callable[..., Tensor], like: Tensor, generator: torch.Generator) -> Tensor:
-    # Drawn on the generator's device, so that a seed gives the same noise whatever the inputs' device.
-    return distribution(like.shape, generator=generator, device=generator.device).to(like)
+    # A seed gives the same noise whatever the device and dtype of the inputs and the default dtype.
+    return distribution(like.shape, generator=generator, dtype=torch.float32, device=generator.device).to(like)

@@ -234,6 +234,20 @@ def test_the_generator_draws_the_noise(metric: Any) -> None:
         assert not torch.equal(metric(cam, x, 2), of_one)
 
 
+@pytest.mark.parametrize("metric", METRICS)
+def test_noise_does_not_depend_on_the_default_dtype(metric: Any) -> None:
+    net, x = small_net(), images()
+    cam = LayerGradCam(net, net[1])
+    expected = metric(cam, x, 2, generator=seeded())
+    default = torch.get_default_dtype()
+    torch.set_default_dtype(torch.float64)
+    try:
+        found = metric(cam, x, 2, generator=seeded())
+    finally:
+        torch.set_default_dtype(default)
+    torch.testing.assert_close(found, expected, check_dtype=False)
+
+
 @pytest.mark.parametrize("generator", [None, seeded()], ids=["global", "own"])
 def test_noise_leaves_the_masks_of_rise_alone(generator: torch.Generator | None) -> None:
     # A constant score makes the map the mean of the masks, so it differs only if they do.
