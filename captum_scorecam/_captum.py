@@ -50,7 +50,8 @@ def format_inputs(inputs: Tensor | Tensors) -> Tensors:
     parts = inputs if isinstance(inputs, tuple) else (inputs,)
     wrong = [type(part).__name__ for part in parts if not isinstance(part, Tensor)]
     if wrong or not parts:
-        raise TypeError(f"Expected `inputs` to be a tensor or a tuple of tensors, but got {wrong[0] if wrong else '()'}.")
+        got = wrong[0] if wrong else "an empty tuple"
+        raise TypeError(f"Expected `inputs` to be a tensor or a tuple of tensors, but got {got}.")
     return parts
 
 

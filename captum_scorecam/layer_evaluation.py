@@ -94,6 +94,7 @@ class _Recorder:
         self._lock = threading.Lock()  # DataParallel calls the replicas of a layer in threads of its own
         self._values: dict[int | None, Any] = {}  # by the index of the device
         self._calls: Counter[int | None] = Counter()
+        self._called_elsewhere = False
 
     def recording(self) -> AbstractContextManager[None]:
         """Returns a context in which the layer's calls are recorded."""
@@ -103,7 +104,7 @@ class _Recorder:
 
     def before(self, module: Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """A forward pre-hook that records the tensors among the positional arguments, or else those by keyword."""
-        if not self._thread.makes_call_of(module):
+        if not self._is_ours(module):
             return None
         arguments: dict[Any, Any] = dict(enumerate(args)) | kwargs
         places: list[Any] = [i for i, x in enumerate(args) if isinstance(x, Tensor)]
@@ -113,10 +114,16 @@ class _Recorder:
 
     def after(self, module: Module, _args: tuple[Any, ...], output: Any) -> Any:
         """A forward hook that records the layer's output."""
-        return self._record(output) if self._thread.makes_call_of(module) else None
+        return self._record(output) if self._is_ours(module) else None
 
     def check(self, run_again: Callable[[], Any]) -> None:
         """Raises an error if the layer did not run or recorded anything but tensors; warns if it ran repeatedly."""
+        if not self._calls and self._called_elsewhere:
+            name = _describe(self.layer)
+            raise ValueError(
+                f"Expected `layer` to run in the thread that calls `attribute`, but {name} ran only in others, whose calls "
+                "may belong to somebody else. Run the model in the calling thread."
+            )
         if not self._calls:
             raise ValueError(
                 f"Expected `layer` to run in the forward pass of `forward_func`, but {_describe(self.layer)} did not "
@@ -140,6 +147,11 @@ class _Recorder:
         if order is None:
             raise ValueError(f"Expected `device_ids`, since the layer ran on several devices: {list(self._values)}.")
         return [self._values[index] for index in order if index in self._values]
+
+    def _is_ours(self, module: Module) -> bool:
+        ours = self._thread.makes_call_of(module)
+        self._called_elsewhere = self._called_elsewhere or not ours
+        return ours
 
     def _record(self, value: Any) -> Any:
         """Keeps the tensors and returns copies, since the model may go on to modify them in place."""

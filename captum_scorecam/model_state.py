@@ -50,17 +50,20 @@ class ModelState:
         self._random_state: list[Tensor] | None = None
         self._has_lock = False
 
-    def first_forward(self, run: Callable[[], T]) -> T:
+    def first_forward(self, run: Callable[[], T], is_reproducible: Callable[[T], bool] | None = None) -> T:
         """Runs the first forward pass of a call, the unmasked one; compiled code runs eagerly in it.
 
         Warns if the scores are random or depend on the batch.
 
         Args:
             run (callable): Runs the forward pass.
+            is_reproducible (callable, optional): Takes the result of `run` and checks, for a model in training mode,
+                whether another forward pass gives it again. Default: None, whether the first one changed buffers.
 
         Returns:
             The result of `run`.
         """
+        self._keep_all()
         before = self._random_states()
         eagerly = compiled_code_run_eagerly()
         # Only other threads raise the question who drew random numbers. Watching operations needs the compiler loaded.
@@ -71,7 +74,16 @@ class ModelState:
         finally:
             if not _all_equal(before, self._random_states()) and (operations is None or operations.seen):
                 self._random_state = before
-        self._warn()
+        if not self._kept:
+            varies = False
+        elif is_reproducible is None:
+            varies = any(_changes_scores(module, buffers) for module, buffers in self._kept.items())
+        else:
+            drawn = self._random_states()
+            varies = not is_reproducible(result)
+            if self._random_state is not None:
+                self._set_random_states(drawn)
+        self._warn(varies)
         return result
 
     def restore(self) -> None:
@@ -86,36 +98,48 @@ class ModelState:
                 self._has_lock = False
                 _TRAINING_MODE.release()
 
+    def _keep_all(self) -> None:
+        """Saves the buffers of all modules of a model that has any in training mode."""
+        if isinstance(self._forward_func, Module) and any(m.training for m in self._forward_func.modules()):
+            for module in self._forward_func.modules():
+                self._keep(module)
+
     def _registrations(self) -> list[Callable[[], Any]]:
         # Hooks of single modules leave the other models of the process alone, but a function hides its modules.
         if not isinstance(self._forward_func, Module):
-            return [lambda: register_module_forward_pre_hook(self._keep)]
-        watched = [m for m in self._forward_func.modules() if m.training or _uses_batch_statistics(m)]
-        # Before the modules' own hooks, since spectral norm, for one, changes its buffers in a hook.
-        registered = (m.register_forward_pre_hook for m in watched if not isinstance(m, ScriptModule))
-        return [partial(register, self._keep, prepend=True) for register in registered]
+            return [lambda: register_module_forward_pre_hook(self._note)]
+        registered = (
+            m.register_forward_pre_hook
+            for m in self._forward_func.modules()
+            if _uses_batch_statistics(m) and not isinstance(m, ScriptModule)
+        )
+        return [partial(register, self._note) for register in registered]
 
-    def _keep(self, module: Module, _args: Any) -> None:
-        if not self._thread.makes_call_of(module) or module in self._kept:
+    def _note(self, module: Module, _args: Any) -> None:
+        if not self._thread.makes_call_of(module):
             return
         if _uses_batch_statistics(module):
             self._batch_norms.append(type(module).__name__)
-        if module.training:
-            if not self._has_lock and not getattr(module, "_is_replica", False):
-                self._has_lock = _TRAINING_MODE.acquire()
-            buffers = {name: b for name, b in module._buffers.items() if b is not None}
-            self._kept[module] = {name: (b, None if is_lazy(b) else b.clone()) for name, b in buffers.items()}
+        if module.training and not isinstance(self._forward_func, Module):
+            self._keep(module)
 
-    def _warn(self) -> None:
-        changed = [type(module).__name__ for module, buffers in self._kept.items() if _changes_scores(module, buffers)]
-        if changed:
-            warn_caller(
-                f"The model is in training mode ({changed[0]}): scores depend on the batch or are random. "
-                "Call `model.eval()` for a reproducible map."
-            )
-        elif self._random_state is not None and self._kept:
+    def _keep(self, module: Module) -> None:
+        if module in self._kept:
+            return
+        if not self._has_lock and not getattr(module, "_is_replica", False):
+            self._has_lock = _TRAINING_MODE.acquire()
+        buffers = {name: b for name, b in module._buffers.items() if b is not None}
+        self._kept[module] = {name: (b, None if is_lazy(b) else b.clone()) for name, b in buffers.items()}
+
+    def _warn(self, varies: bool) -> None:
+        if self._random_state is not None and self._kept:
             warn_caller(
                 "The model draws random numbers in training mode: scores are random. "
+                "Call `model.eval()` for a reproducible map."
+            )
+        elif varies:
+            warn_caller(
+                "The model is in training mode: scores depend on the batch or are random. "
                 "Call `model.eval()` for a reproducible map."
             )
         elif self._random_state is not None:

@@ -267,7 +267,9 @@ class ScoreCAM(LayerAttribution, PerturbationAttribution):
         run = RunStatistics()
         maps = []
         with unchanged_model_state(self.forward_func, forward.inputs) as state:
-            activations, output = state.first_forward(lambda: self._evaluated(forward, layer, of_input))
+            activations, output = state.first_forward(
+                lambda: self._evaluated(forward, layer, of_input), lambda result: forward.is_reproducible(result[1])
+            )
             if process_group is not None:
                 activations = from_first_rank(activations, process_group)
             baseline_scores = score_baselines(forward, chunk_size) if self.channel_weighting == "increase" else None

@@ -146,15 +146,15 @@ class ClassScores:
             IndexError, RuntimeError: If a target is out of range (Captum's error).
             ValueError: If the output does not have one row per example, or a score is not finite.
         """
-        scores = self.all_of_examples(output)
+        scores = self.all_of_rows(output, self._n_examples)
         selected = _side_by_side([_captum.select_target(scores, target) for target in self._targets], scores)
         if not selected.isfinite().all():
             raise ValueError("Expected finite scores of the inputs, but got NaN or Inf.")
         return selected
 
-    def all_of_examples(self, output: Any) -> Tensor:
-        """Returns the scores of all classes in a forward pass of the unmasked examples, with one row per example."""
-        return row_scores(self._score, output, self._n_examples)
+    def all_of_rows(self, output: Any, n_rows: int) -> Tensor:
+        """Returns the scores of all classes in a forward pass of `n_rows` rows."""
+        return row_scores(self._score, output, n_rows)
 
     def select_rows(self, output: Any, examples: Tensor) -> Tensor:
         """Returns the scores R×T of a forward pass in which row r is a masked copy of example ``examples[r]``."""

@@ -14,6 +14,8 @@ from captum_scorecam._captum import BaselineType, ForwardFunction, TargetType, T
 from captum_scorecam.masking.baselines import blend
 from captum_scorecam.scoring.class_scores import ClassScores, Score, score_function
 
+LEAST_TOLERANCE = 1e-4
+
 
 @dataclass
 class MaskedForward:
@@ -105,6 +107,39 @@ class MaskedForward:
         self.class_scores.select_examples(output)
         return output
 
+    def agrees_in_another_batch(self, output: Any, with_baselines: bool = False) -> bool:
+        """Runs the unmasked inputs again, in a batch of two or more, and compares their scores of all classes.
+
+        Args:
+            output: The output of `forward_func` for the unmasked inputs.
+            with_baselines (bool): Whether to put each input's baseline beside it. Default: False.
+
+        Returns:
+            bool: Whether the scores agree up to the order of summation. False if the model refuses the batch.
+        """
+        n_examples = len(self.inputs[0])
+        expected = self.class_scores.all_of_rows(output, n_examples)
+        examples = torch.arange(max(2, n_examples), device=self.device) % n_examples
+        rows = torch.cat([examples, examples]) if with_baselines else examples
+        kept = torch.arange(len(rows), device=self.device) < len(examples)
+        inputs = tuple(
+            torch.where(kept.view(-1, *[1] * (x.dim() - 1)), self._rows(x, rows), self._rows(b.expand_as(x), rows))
+            for x, b in zip(self.inputs, self.baselines, strict=True)
+        )
+        try:
+            again = self._forward(inputs, tuple(self._rows(value, rows) for value in self.additional_forward_args))
+            scores = self.class_scores.all_of_rows(again, len(rows))[: len(examples)]
+        except Exception:  # a model may refuse a batch or a memory format with any error
+            return False
+        if scores.shape[1:] != expected.shape[1:]:
+            return False
+        difference = (scores - expected[examples]).abs().amax()
+        return bool(difference <= _tolerance(self.inputs[0], expected) * expected.abs().amax())
+
+    def is_reproducible(self, output: Any) -> bool:
+        """Checks that the unmasked inputs get the same scores again, beside their baselines."""
+        return self.agrees_in_another_batch(output, with_baselines=True)
+
     def _rows(self, value: Any, examples: Tensor) -> Any:
         n_examples = len(self.inputs[0])
         if not isinstance(value, Tensor) or value.dim() == 0 or len(value) != n_examples:
@@ -143,6 +178,14 @@ def _as_list(targets: Sequence[TargetType] | Tensor) -> list[TargetType]:
     if len(per_target) == 0:
         raise ValueError("Expected at least one target, but got none.")
     return list(per_target)
+
+
+def _tolerance(inputs: Tensor, scores: Tensor) -> float:
+    """Returns the relative difference of scores that the order of summation may cause."""
+    dtypes = {inputs.dtype, scores.dtype} & {torch.float16, torch.bfloat16, torch.float32, torch.float64}
+    if torch.is_autocast_enabled(inputs.device.type):
+        dtypes.add(torch.get_autocast_dtype(inputs.device.type))
+    return max(LEAST_TOLERANCE, 4 * max(torch.finfo(dtype).eps for dtype in dtypes))
 
 
 def _to_channels_last(inputs: Tensor) -> Tensor:

@@ -12,7 +12,6 @@ from torch import Tensor
 from captum_scorecam.scoring.chunk_size import kind_of_inputs
 from captum_scorecam.scoring.masked_forward import MaskedForward
 
-LEAST_TOLERANCE = 1e-4
 MANY_ROWS = 16  # per example, from which on the faster format is worth the forward pass that checks it
 
 
@@ -41,27 +40,8 @@ class MemoryFormats:
         if kind not in self._agrees:
             if n_rows < MANY_ROWS * len(forward.inputs[0]):
                 return forward
-            self._agrees[kind] = _agrees(channels_last, forward.class_scores.all_of_examples(output))
+            self._agrees[kind] = channels_last.agrees_in_another_batch(output)
         return channels_last if self._agrees[kind] else forward
-
-
-def _agrees(channels_last: MaskedForward, expected: Tensor) -> bool:
-    try:
-        scores = channels_last.class_scores.all_of_examples(channels_last.unmasked_output())
-    except Exception:  # a model may refuse the format with any error
-        return False
-    if scores.shape != expected.shape:
-        return False
-    difference = (scores - expected).abs().amax()
-    return bool(difference <= _tolerance(channels_last.inputs[0], expected) * expected.abs().amax())
-
-
-def _tolerance(inputs: Tensor, scores: Tensor) -> float:
-    """Returns the relative difference of scores that the order of summation may cause."""
-    dtypes = {inputs.dtype, scores.dtype} & {torch.float16, torch.bfloat16, torch.float32, torch.float64}
-    if torch.is_autocast_enabled(inputs.device.type):
-        dtypes.add(torch.get_autocast_dtype(inputs.device.type))
-    return max(LEAST_TOLERANCE, 4 * max(torch.finfo(dtype).eps for dtype in dtypes))
 
 
 def _channels_last_pays(inputs: Tensor) -> bool:

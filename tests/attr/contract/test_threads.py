@@ -6,6 +6,7 @@ import sys
 import threading
 import warnings
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import Any
 
@@ -196,6 +197,13 @@ def test_the_warning_filters_of_the_process_stay_the_same_object_and_content(met
     in_threads(*[lambda: [method.explain(net, net.relu, x, 2) for _ in range(3)]] * 3)
     assert warnings.filters is before
     assert list(warnings.filters) == content
+
+
+@each(ONE_OF_EACH, lambda method: method.of_layer)
+def test_a_model_that_runs_in_a_thread_of_its_own_is_refused(method: Method) -> None:
+    net = Net()
+    with ThreadPoolExecutor(1) as pool, pytest.raises(ValueError, match=r"layer ReLU\(\) ran only in others"):
+        method.explain(lambda x: pool.submit(net, x).result(), net.relu, images(), 2)
 
 
 @pytest.mark.slow
