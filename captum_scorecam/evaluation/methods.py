@@ -198,3 +198,4 @@ METHODS = {
     "rise": Method(_rise, of_layer=False, title="RISE"),
     "mask": Method(_mask, of_layer=False, title="Mask"),
 }
+OWN_METHODS = frozenset(METHODS)  # without those registered later

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Collection
 
-from captum_scorecam.evaluation.metrics.metric import ANY_NUMBER
+from captum_scorecam.evaluation.methods import OWN_METHODS
+from captum_scorecam.evaluation.metrics.metric import ANY_NUMBER, FRACTION
 from captum_scorecam.evaluation.metrics.registry import METRICS
 from captum_scorecam.evaluation.records import Curve, Record, RunSettings
 from captum_scorecam.evaluation.typed_json import Between, members
@@ -62,6 +63,7 @@ def _check_numbers(record: Record, settings: RunSettings) -> None:
     _check_keys("values", record.values, metrics)
     _check_keys("curves", record.curves, metrics)
     _check_keys("chunk_rows", record.chunk_rows, metrics | {MAP})
+    _check_chunk_rows(record)
     if missing := metrics - record.values.keys():
         raise ValueError(f"`values` lacks {min(missing)!r}")
     for metric, value in record.values.items():
@@ -73,6 +75,15 @@ def _check_numbers(record: Record, settings: RunSettings) -> None:
 def _check_keys(name: str, keys: Collection[str], known: set[str]) -> None:
     if unknown := {*keys} - known:
         raise ValueError(f"`{name}` has {min(unknown)!r}, which is no metric of the run")
+
+
+def _check_chunk_rows(record: Record) -> None:
+    for part, rows in record.chunk_rows.items():
+        if not 0 < len({*rows}) == len(rows):
+            raise ValueError(f"`chunk_rows` of {part!r} is {[*rows]}, not distinct numbers")
+    # A plugin's method may call a part of the model, whose rows are not recorded.
+    if record.forwards and record.method in OWN_METHODS and MAP not in record.chunk_rows:
+        raise ValueError(f"`forwards` is {record.forwards} and `chunk_rows` lacks {MAP!r}")
 
 
 def problem_of_result(metric: str, value: float | None, curve: Curve | None, score: NamedScore | None) -> str | None:
@@ -92,4 +103,6 @@ def problem_of_result(metric: str, value: float | None, curve: Curve | None, sco
         return f"the curve of {metric} has {len(curve.x)} x and {len(curve.y)} y"
     if len({isinstance(x, str) for x in curve.x}) > 1:
         return f"the x of the curve of {metric} are both numbers and names"
-    return None
+    fractions = Between(*FRACTION, rounding=_ROUNDING)
+    outside = [x for x in curve.x if not isinstance(x, str) and x not in fractions]
+    return f"the curve of {metric} has {outside[0]!r} among its x, not {fractions}" if outside else None

@@ -96,6 +96,14 @@ DAMAGED = [
     inside("curves", insertion={"x": [0, 1], "y": [0.5, 2]}),
     inside("chunk_rows", map=[0]),
     inside("chunk_rows", map=[-4]),
+    inside("chunk_rows", map=[]),
+    inside("chunk_rows", insertion=[]),
+    inside("chunk_rows", map=[4, 4]),
+    inside("chunk_rows", map={}),
+    changed(chunk_rows={}),
+    inside("curves", insertion={"x": [-1, 1], "y": [0, 1]}),
+    inside("curves", insertion={"x": [0, 7.0], "y": [0, 1]}),
+    inside("curves", sanity_check={"x": [0, 1e308], "y": [0, 1]}),
     changed().replace("0.625", "1e999"),
     changed().replace("0.625", "NaN"),
     changed().replace("0.75", "-Infinity"),
@@ -201,6 +209,13 @@ def test_values_at_the_ends_of_their_ranges_are_read(run: Path) -> None:
                    values={"insertion": 0, "sanity_check": -1.0, "own": 1e300}, curves={}, chunk_rows={})  # fmt: skip
     write(run, to_json(ends))
     assert read_records(run)[1] == ends
+
+
+def test_the_rows_of_a_plugin_s_method_need_not_be_known(run: Path) -> None:
+    write_configuration(run, replace(OF_RUN, methods=("own",)), {})
+    other = replace(RECORD, method="own", chunk_rows={})
+    rank_file(run, "records", 0).write_text(f"{to_json(other)}\n")
+    assert read_records(run) == [other]
 
 
 def test_ranges_of_a_metric_that_is_not_registered_are_not_known(run: Path) -> None:

@@ -164,6 +164,7 @@ def test_chunks_that_memory_halved_are_in_the_records_of_maps_and_metrics(
         (MetricResult(1.5), "the value of own is 1.5, not in [0, 1]"),
         (MetricResult(0.5, Curve([0.0, 1.0], [0.5, -0.5])), "the value of own is -0.5, not in [0, 1]"),
         (MetricResult(0.5, Curve([0.0, 1.0], [0.5])), "the curve of own has 2 x and 1 y"),
+        (MetricResult(0.5, Curve([0.0, 224.0], [0.5, 0.5])), "the curve of own has 224.0 among its x, not in [0, 1]"),
         (MetricResult(0.5, Curve([], [])), "the curve of own has 0 x and 0 y"),
         (MetricResult(0.5, Curve([0.0, "stem"], [0.5, 0.5])), "the x of the curve of own are both numbers and names"),
     ],

@@ -11,8 +11,8 @@ from PIL import Image
 from captum_scorecam.evaluation import Curve, Failure, Record
 from captum_scorecam.evaluation.pictures import GALLERY, picture_name
 from captum_scorecam.evaluation.record_files import RECORDS, rank_file
-from captum_scorecam.evaluation.typed_json import to_json
 from captum_scorecam.evaluation.settings import write_configuration
+from captum_scorecam.evaluation.typed_json import to_json
 from tests.support.run_records import SETTINGS
 
 METHODS = ["grad_cam", "score_cam", "rise"]
@@ -114,6 +114,7 @@ def _record(index: int, method: int, generator: np.random.Generator, hostile: bo
         forwards=[1, 412, 2000][method],
         values=values,
         curves=curves,
+        chunk_rows={"map": (1,)},
     )
 
 

@@ -37,6 +37,7 @@ def record(index: int, method: str, values: dict[str, float | None], **changed: 
         "probability": 0.75,
         "forwards": 1,
         "values": values,
+        "chunk_rows": {"map": (1,)},
     }
     return Record(f"{index}.png", index, method, None, **(described | changed))
 
