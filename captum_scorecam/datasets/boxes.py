@@ -11,6 +11,8 @@ from PIL import Image
 
 from captum_scorecam.datasets.sample import Label, by
 
+MOST_PIXELS = 1e9  # of a side, more than any image has
+
 
 class Box(NamedTuple):
     """The edges of a box in pixels of the upright image, counted from 0; right and bottom are exclusive.

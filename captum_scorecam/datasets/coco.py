@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from captum_scorecam.datasets.boxes import Box, largest_object
+from captum_scorecam.datasets.boxes import MOST_PIXELS, Box, largest_object
 from captum_scorecam.datasets.image_files import ImageFile, ImageFiles, listed_name
 from captum_scorecam.datasets.text_files import read_text
 
@@ -119,7 +119,7 @@ def _image_file(image: _Entry, folder: Path, objects: list[tuple[str, Box]]) -> 
 
 def _size(image: _Entry) -> tuple[int, int] | None:
     """Returns an image's width and height, or None if one is missing or 0."""
-    sides = [image.fields.get(key) or 0 for key in ("width", "height")]
+    sides = [0 if image.fields.get(key) is None else image.fields[key] for key in ("width", "height")]
     for key, side in zip(("width", "height"), sides, strict=True):
         if not _is_number(side) or side < 0:
             raise image.error(key, "a number of pixels")
@@ -130,10 +130,12 @@ def _box(annotation: _Entry) -> Box:
     values = annotation.value("bbox", (list,), "x, y, width, height")
     if len(values) != 4 or not all(map(_is_number, values)) or min(values[2:]) < 0:
         raise annotation.error("bbox", "x, y, width, height in pixels, without a negative size")
+    if annotation.fields.get("iscrowd") not in (None, 0, 1):
+        raise annotation.error("iscrowd", "0 or 1")
     left, top, width, height = map(float, values)
     return Box(left, top, left + width, top + height, f"bbox {values} in {annotation.place}")
 
 
 def _is_number(value: object) -> bool:
     """Checks for a number that a pixel can have, which excludes NaN and Inf."""
-    return isinstance(value, int | float) and abs(value) < 1e9
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= MOST_PIXELS

@@ -22,6 +22,7 @@ def read_image(path: Path) -> Image.Image:
     values                                              scaled so that
     ==================================================  ============================================================
     integers from 0 to 65535                            65535 is white (4095 in TIFF files of 12 bits)
+    32-bit integers from 0 to 255                       255 is white
     floats from 0 to 1                                  1 is white
     floats from 0 to 255, the highest at least 16       255 is white
     others                                              the image's lowest value is black and its highest is white,
@@ -72,11 +73,12 @@ def _reason(error: Exception) -> str:
 
 
 def _bits(image: Image.Image) -> int:
-    """Returns the bits of a file's values, known until Pillow decodes them: 12, 16 (in colours), or 8 for any other."""
+    """Returns the bits of a file's values, known until Pillow decodes them: 12, 16, or 8 for any other."""
     raw_mode = str(getattr(image, "tile", ""))
     if "I;12" in raw_mode:
         return 12
-    return 16 if any(deep in raw_mode for deep in (";16B", ";16L", ";16N")) else 8
+    of_pgm = image.format == "PPM" and image.mode == "I"  # scaled by Pillow to 65535
+    return 16 if of_pgm or any(deep in raw_mode for deep in (";16B", ";16L", ";16N")) else 8
 
 
 def _rgb(image: Image.Image, bits: int, name: str) -> Image.Image:
@@ -96,7 +98,7 @@ def _scaled_to_8_bits(image: Image.Image, bits: int, name: str) -> Image.Image:
     wrong = values.size - np.isfinite(values).sum()
     if wrong:
         raise ValueError(f"Expected finite values in {name}, but {wrong} of {values.size} are NaN or Inf.")
-    darkest, brightest = 0.0, _white(values, image.mode == "F", bits)
+    darkest, brightest = 0.0, _white(values, image.mode, bits)
     if brightest is None:
         darkest, brightest = values.min(), values.max()
         warn_caller(
@@ -104,18 +106,19 @@ def _scaled_to_8_bits(image: Image.Image, bits: int, name: str) -> Image.Image:
             f"from {darkest:g} to {brightest:g}. The lowest becomes black and the highest white."
         )
     else:
-        _warn_if_unused("value", values.max(), brightest, 8 if image.mode == "F" else 16, name)
+        _warn_if_unused("value", values.max(), brightest, 8 if brightest <= 255 else 16, name)
     span = max(brightest - darkest, np.finfo(np.float64).tiny)
     return Image.fromarray(np.rint((values - darkest) / span * 255).astype(np.uint8))
 
 
-def _white(values: np.ndarray, floating: bool, bits: int) -> float | None:
+def _white(values: np.ndarray, mode: str, bits: int) -> float | None:
     """Returns the value that is white, or None if the values fit no fixed range."""
     highest = values.max()
     if values.min() < 0:
         return None
-    if not floating:
-        white = 2.0 ** (12 if bits == 12 else 16) - 1
+    if mode != "F":
+        of_32_bits = mode == "I" and bits == 8
+        white = 255.0 if of_32_bits and highest <= 255 else 2.0 ** (12 if bits == 12 else 16) - 1
         return white if highest <= white else None
     if highest <= 1:
         return 1.0

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import reprlib
-from math import isfinite, nan
+from math import nan
 from pathlib import Path
 from xml.etree import ElementTree
 
-from captum_scorecam.datasets.boxes import Box, largest_object
+from captum_scorecam.datasets.boxes import MOST_PIXELS, Box, largest_object
 from captum_scorecam.datasets.image_files import ImageFile, ImageFiles
 from captum_scorecam.datasets.text_files import read_bytes, read_text
 
@@ -58,17 +58,22 @@ def _split(path: Path) -> Path:
 def _image_file(root: Path, name: str) -> ImageFile:
     annotation = root / "Annotations" / f"{name}.xml"
     expected = "a VOC annotation"
+    content = read_bytes(annotation, expected)
     try:
-        tree = ElementTree.fromstring(read_bytes(annotation, expected))
+        tree = ElementTree.fromstring(content)
     except ElementTree.ParseError as error:
         raise ValueError(
             f"Expected {expected}, but line {error.position[0]} of {str(annotation)!r} is not valid XML."
+        ) from error
+    except (LookupError, ValueError) as error:  # an unknown encoding, and one of several bytes per character
+        raise ValueError(
+            f"Expected {expected}, but {str(annotation)!r} declares an encoding that can't be read. Save it as UTF-8."
         ) from error
     objects = [
         _object(thing, f"object {number} of {str(annotation)!r}")
         for number, thing in enumerate(tree.findall("object"), start=1)
     ]
-    width, height = (_number(tree, f"size/{side}", repr(str(annotation))) for side in ("width", "height"))
+    width, height = (_number(tree, f"size/{side}", repr(str(annotation)), 0) for side in ("width", "height"))
     size = (int(width), int(height)) if width and height else None
     file = f"{name}.jpg"
     return ImageFile(str(root / "JPEGImages" / file), file, *largest_object(objects), size)
@@ -77,20 +82,21 @@ def _image_file(root: Path, name: str) -> ImageFile:
 def _object(thing: ElementTree.Element, place: str) -> tuple[str, Box]:
     """Returns an object's class and box; VOC counts pixels from 1 and includes the last one."""
     left, top, right, bottom = (_number(thing, f"bndbox/{edge}", place) for edge in _EDGES)
-    source = f"{', '.join(_text(thing, f'bndbox/{edge}', place) for edge in _EDGES)} in {place}"
+    texts = [reprlib.repr(_text(thing, f"bndbox/{edge}", place))[1:-1] for edge in _EDGES]
+    source = f"{', '.join(texts)} in {place}"
     if left > right or top > bottom:
         raise ValueError(f"Expected {', '.join(_EDGES)} with xmin ≤ xmax and ymin ≤ ymax, but got {source}.")
     return _text(thing, "name", place), Box(left - 1, top - 1, right, bottom, source)
 
 
-def _number(element: ElementTree.Element, path: str, place: str) -> float:
+def _number(element: ElementTree.Element, path: str, place: str, least: float = -MOST_PIXELS) -> float:
     text = _text(element, path, place)
     try:
         number = float(text)
     except ValueError:
         number = nan
-    if not isfinite(number):
-        raise ValueError(f"Expected {path} to be a number in {place}, but got {reprlib.repr(text)}.")
+    if not least <= number <= MOST_PIXELS:
+        raise ValueError(f"Expected {path} to be a number of pixels in {place}, but got {reprlib.repr(text)}.")
     return number
 
 

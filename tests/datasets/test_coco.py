@@ -87,6 +87,8 @@ def test_the_validation_split_is_preferred(tmp_path: Path) -> None:
         ),
         ({"images": [{"id": 7}]}, r"'file_name' to be text in images\[0\] of FILE, but got nothing"),
         ({"images": [{"id": 7, "file_name": "a", "width": -6}]}, "'width' to be a number of pixels in .* but got -6"),
+        ({"images": [{"id": 7, "file_name": "a", "width": True}]}, "'width' to be a number of .* but got True"),
+        ({"images": [{"id": 7, "file_name": "a", "width": ""}]}, "'width' to be a number of pixels in .* but got ''"),
         (
             {"images": [{"id": 7, "file_name": "a", "height": "x"}]},
             "'height' to be a number of pixels in .* but got 'x'",
@@ -103,6 +105,9 @@ def test_the_validation_split_is_preferred(tmp_path: Path) -> None:
                 ({"bbox": [3, 0, 2]}, r"'bbox' to be .* in annotations\[1\] of FILE, but got \[3, 0, 2\]"),
                 ({"bbox": [3, 0, -2, 2]}, r"without a negative size in annotations\[1\] .* but got \[3, 0, -2, 2\]"),
                 ({"bbox": [3, 0, float("nan"), 2]}, r"in pixels, .* in annotations\[1\] .* but got \[3, 0, nan, 2\]"),
+                ({"bbox": [True, 2, 3, 4]}, r"in pixels, .* in annotations\[1\] .* but got \[True, 2, 3, 4\]"),
+                ({"bbox": [3, 0, 1, 2], "iscrowd": "x"}, r"'iscrowd' to be 0 or 1 in annotations\[1\] .* but got 'x'"),
+                ({"bbox": [3, 0, 1, 2], "iscrowd": [0]}, r"'iscrowd' to be 0 or 1 in annotations\[1\] .* got \[0\]"),
                 ({"bbox": [3, 0, 10**400, 2]}, r"in pixels, .* in annotations\[1\] .* but got \[3, 0, 1000"),
                 ({"bbox": ["3", 0, 2, 2]}, r"in pixels, .* in annotations\[1\] .* but got \['3', 0, 2, 2\]"),
             )
@@ -148,6 +153,12 @@ def test_paths_of_windows_and_sizes_of_zero_are_read(tmp_path: Path) -> None:
     coco(tmp_path, {**COCO, "images": [{"id": 7, "file_name": ".\\000000000007.jpg", "width": 0, "height": 0}]})
     data = open_data(tmp_path)
     assert (data.name(0), data[0].image.size) == ("000000000007.jpg", (6, 4))
+
+
+@pytest.mark.parametrize("crowd", [{}, {"iscrowd": None}, {"iscrowd": True}, {"iscrowd": 1.0}])
+def test_a_crowd_is_0_1_or_not_given(crowd: dict[str, Any], tmp_path: Path) -> None:
+    annotation = {"image_id": 7, "category_id": 18, "bbox": [0, 0, 2, 2], **crowd}
+    assert open_data(coco(tmp_path, {**COCO, "annotations": [annotation]})).label(0) == "dog"
 
 
 def test_missing_json_raises(tmp_path: Path) -> None:

@@ -93,6 +93,26 @@ def test_floats_are_scaled_by_a_fixed_range(values: list[float], expected: list[
     assert pixels[0, :, 0].tolist() == expected
 
 
+@pytest.mark.parametrize(("values", "expected"), [([0, 128, 255], [0, 128, 255]), ([0, 257, 65535], [0, 1, 255])])
+def test_integers_of_32_bits_are_scaled_as_8_or_16_bits(values: list[int], expected: list[int], tmp_path: Path) -> None:
+    image = Image.fromarray(np.array([values], dtype=np.int32))
+    assert image.mode == "I"
+    assert pixels_of(image, tmp_path / "image.tiff")[0, :, 0].tolist() == expected
+    assert np.asarray(DatasetOfPairs([(image, 3)])[0].image)[0, :, 0].tolist() == expected
+
+
+def test_a_dark_pgm_file_of_16_bits_is_not_taken_for_8(tmp_path: Path) -> None:
+    (tmp_path / "image.pgm").write_text("P2 2 1 4095\n0 15\n")
+    with pytest.warns(UserWarning, match="The highest value of .* is 240 of 65535, so it looks dark"):
+        assert np.asarray(read_image(tmp_path / "image.pgm"))[0, :, 0].tolist() == [0, 1]
+
+
+def test_integers_of_32_bits_from_0_to_1_cause_a_warning(tmp_path: Path) -> None:
+    with pytest.warns(UserWarning, match="The highest value of .* is 1 of 255, so it looks dark"):
+        pixels = pixels_of(Image.fromarray(np.array([[0, 1]], dtype=np.int32)), tmp_path / "image.tiff")
+    assert pixels[0, :, 0].tolist() == [0, 1]
+
+
 @pytest.mark.parametrize(
     ("values", "expected", "limits"),
     [

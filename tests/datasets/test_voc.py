@@ -102,10 +102,30 @@ def test_a_size_that_differs_from_the_annotation_raises_on_access(voc: Path) -> 
         (None, "a VOC annotation, but FILE can't be read as one: No such file or directory"),
         ("<annotation>\n<size>", "a VOC annotation, but line 2 of FILE is not valid XML"),
         ("<annotation>é</annotation>", "a VOC annotation, but line 1 of FILE is not valid XML"),
+        (
+            "<?xml version='1.0' encoding='latin-9x'?><a/>",
+            "but FILE declares an encoding that can't be read. Save it as",
+        ),
+        ("<?xml version='1.0' encoding='shift_jis'?><a/>", "but FILE declares an encoding that can't be read"),
+        (
+            "<a><size><width>1e300</width></size></a>",
+            r"size/width to be a number of pixels in FILE, but got '1e300'\.$",
+        ),
+        ("<a><size><width>-6</width></size></a>", "size/width to be a number of pixels in FILE, but got '-6'"),
         ("<annotation></annotation>", "a VOC annotation with size/width in FILE, but found none"),
-        (objects(voc_object("dog", 1, 1, "two", 2)), "bndbox/xmax to be a number in object 1 of FILE, but got 'two'"),
-        (objects(voc_object("dog", 1, 1, 2, "nan")), "bndbox/ymax to be a number in object 1 of FILE, but got 'nan'"),
-        (objects(voc_object("dog", 1, "1" * 5000, 2, 2)), r"number in object 1 of FILE, but got '1+\.\.\.1+'\.$"),
+        (
+            objects(voc_object("dog", 1, 1, "two", 2)),
+            "bndbox/xmax to be a number of pixels in object 1 of FILE, but got 'two'",
+        ),
+        (
+            objects(voc_object("dog", 1, 1, 2, "nan")),
+            "bndbox/ymax to be a number of pixels in object 1 of FILE, but got 'nan'",
+        ),
+        (objects(voc_object("dog", 9, 1, "0" * 5000 + "8", 2)), r"but got 9, 1, 0+\.\.\.0+8, 2 in object 1 of FILE"),
+        (
+            objects(voc_object("dog", 1, "1" * 5000, 2, 2)),
+            r"number of pixels in object 1 of FILE, but got '1+\.\.\.1+'\.$",
+        ),
         (
             objects(voc_object("dog", 1, 1, 2, 2), voc_object("cat", 5, 1, 2, 4)),
             "xmin ≤ xmax and ymin ≤ ymax, but got 5, 1, 2, 4 in object 2 of FILE",
