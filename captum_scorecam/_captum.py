@@ -9,10 +9,8 @@ from typing import Any, TypeAlias
 import torch
 from captum._utils.common import (
     _format_additional_forward_args,
-    _format_baseline,
     _run_forward,
     _select_targets,
-    _validate_input,
     _validate_target,
 )
 from captum._utils.progress import progress
@@ -21,11 +19,9 @@ from torch import Tensor
 
 __all__ = [
     "BaselineType",
-    "Baselines",
     "ForwardFunction",
     "TargetType",
     "Tensors",
-    "format_baselines",
     "format_forward_args",
     "format_inputs",
     "format_output",
@@ -38,7 +34,6 @@ __all__ = [
 
 ForwardFunction: TypeAlias = Callable[..., Any]
 Tensors: TypeAlias = tuple[Tensor, ...]
-Baselines: TypeAlias = tuple[Tensor | int | float, ...]
 
 
 def format_inputs(inputs: Tensor | Tensors) -> Tensors:
@@ -46,20 +41,16 @@ def format_inputs(inputs: Tensor | Tensors) -> Tensors:
 
     Raises:
         TypeError: If `inputs` is neither a tensor nor a tuple of tensors.
+        ValueError: If the first tensor has no dimension.
     """
     parts = inputs if isinstance(inputs, tuple) else (inputs,)
     wrong = [type(part).__name__ for part in parts if not isinstance(part, Tensor)]
     if wrong or not parts:
         got = wrong[0] if wrong else "an empty tuple"
         raise TypeError(f"Expected `inputs` to be a tensor or a tuple of tensors, but got {got}.")
+    if parts[0].dim() == 0:
+        raise ValueError("Expected `inputs` to have one row per example, but got a tensor of shape ().")
     return parts
-
-
-def format_baselines(baselines: BaselineType, inputs: Tensors) -> Baselines:
-    """Returns one baseline per input (0 if none is given), validated by Captum."""
-    formatted: Baselines = _format_baseline(baselines, inputs)
-    _validate_input(inputs, formatted)
-    return formatted
 
 
 def format_forward_args(additional_forward_args: object | None) -> tuple[Any, ...]:

@@ -158,3 +158,33 @@ def closest_matches(name: str, names: Iterable[str], cutoff: float = 0.6) -> str
     """Returns a sentence for the end of an error message that lists `closest_names`, or "" if there are none."""
     closest = closest_names(name, names, cutoff)
     return f" Closest matches: {', '.join(closest)}." if closest else ""
+
+
+def check_callable(name: str, value: object) -> None:
+    """Raises TypeError if an argument can't be called."""
+    if not callable(value):
+        raise TypeError(f"Expected `{name}` to be callable, but got {reprlib.repr(value)}.")
+
+
+def check_flags(**flags: object) -> None:
+    """Raises TypeError if an argument is neither True nor False."""
+    for name, value in flags.items():
+        if not isinstance(value, bool):
+            raise TypeError(f"Expected `{name}` to be True or False, but got {reprlib.repr(value)}.")
+
+
+def check_optional(name: str, value: object, kind: type, description: str) -> None:
+    """Raises TypeError if an argument is neither None nor of its type, which `description` names in the message."""
+    if value is not None and not isinstance(value, kind):
+        raise TypeError(f"Expected `{name}` to be {description} or None, but got {reprlib.repr(value)}.")
+
+
+def check_generator(generator: object) -> None:
+    """Raises TypeError if `generator` is neither a generator nor None."""
+    check_optional("generator", generator, torch.Generator, "a torch.Generator")
+
+
+def type_of(value: object) -> str:
+    """Returns the name of a value's type, for a message, and how to convert it if it is a NumPy array."""
+    kind = type(value).__name__
+    return f"{kind}; use torch.from_numpy" if kind == "ndarray" else kind

@@ -22,7 +22,7 @@ from torch.nn.modules.module import register_module_forward_pre_hook
 from torch.nn.parameter import is_lazy
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from captum_scorecam._messages import warn_caller
+from captum_scorecam._messages import check_generator, warn_caller
 from captum_scorecam._threads import CallingThread, SharedContext, hooks
 
 T = TypeVar("T")
@@ -58,7 +58,8 @@ class ModelState:
         Args:
             run (callable): Runs the forward pass.
             is_reproducible (callable, optional): Takes the result of `run` and checks, for a model in training mode,
-                whether another forward pass gives it again. Default: None, whether the first one changed buffers.
+                whether another forward pass gives it again. If it returns None, or is None, the scores are taken to
+                vary if the first pass changed buffers. Default: None.
 
         Returns:
             The result of `run`.
@@ -198,7 +199,12 @@ def differentiable(value: Any) -> Any:
 
 
 def own_generator(generator: Generator | None) -> Generator:
-    """Returns the generator, or a copy of PyTorch's global one, so that drawing from it changes no global state."""
+    """Returns the generator, or a copy of PyTorch's global one, so that drawing from it changes no global state.
+
+    Raises:
+        TypeError: If `generator` is neither a generator nor None.
+    """
+    check_generator(generator)
     return torch.default_generator.clone_state() if generator is None else generator
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -13,12 +14,13 @@ from torch.nn import Module
 
 from captum_scorecam import _captum
 from captum_scorecam._captum import ForwardFunction, TargetType, Tensors
-from captum_scorecam._messages import without_constructor_options
+from captum_scorecam._messages import check_flags, check_optional, without_constructor_options
 from captum_scorecam.layer_evaluation import evaluate_layer
 from captum_scorecam.layers import ExplainedLayer, FoundLayers, check_layer_choice
 from captum_scorecam.masking.activation_maps import checked_activation_maps
 from captum_scorecam.masking.scaling import working_dtype
 from captum_scorecam.model_state import differentiable, gradients_enabled, unchanged_model_state
+from captum_scorecam.scoring.chunks import is_out_of_memory
 from captum_scorecam.scoring.class_scores import ClassScores, Score, score_function
 from captum_scorecam.weighting import weighted_maps
 
@@ -122,10 +124,17 @@ class LayerGradCamPlusPlus(LayerAttribution, GradientAttribution):
         Raises:
             Same as :meth:`ScoreCAM.attribute`.
         """
+        check_flags(
+            attribute_to_layer_input=attribute_to_layer_input,
+            relu_attributions=relu_attributions,
+            attr_dim_summation=attr_dim_summation,
+        )
+        check_optional("grad_kwargs", grad_kwargs, dict, "a dict")
         tensors = _captum.format_inputs(inputs)
         arguments = _captum.format_forward_args(additional_forward_args)
         scores = ClassScores(score_function(self.score), [target], len(tensors[0]), tensors[0].device)
-        layer = self._layers.find(self.forward_func, self.layer, self.activation_transform, tensors, arguments)
+        with _refused_types_named(tensors):
+            layer = self._layers.find(self.forward_func, self.layer, self.activation_transform, tensors, arguments)
         of_input, options = attribute_to_layer_input or layer.of_input, grad_kwargs or {}
         with unchanged_model_state(self.forward_func, tensors) as state:
             maps, slopes = state.first_forward(
@@ -148,18 +157,34 @@ class LayerGradCamPlusPlus(LayerAttribution, GradientAttribution):
     ) -> tuple[Tensors, Tensors]:
         """Runs a forward and a backward pass; returns the layer's maps and the gradients with respect to them."""
         with gradients_enabled():
-            evaluation = evaluate_layer(
-                self.forward_func,
-                layer.module,
-                tuple(differentiable(x) for x in inputs),
-                tuple(differentiable(argument) for argument in arguments),
-                self.device_ids,
-                of_input,
-                with_graph=True,
-            )
+            with _refused_types_named(inputs):
+                evaluation = evaluate_layer(
+                    self.forward_func,
+                    layer.module,
+                    tuple(differentiable(x) for x in inputs),
+                    tuple(differentiable(argument) for argument in arguments),
+                    self.device_ids,
+                    of_input,
+                    with_graph=True,
+                )
             maps = checked_activation_maps(evaluation.activations, inputs, layer.activation_transform)
             gradients = evaluation.gradients(scores.select_examples(evaluation.output)[:, 0], grad_kwargs)
         return maps, checked_activation_maps(gradients, inputs, layer.activation_transform)
+
+
+@contextmanager
+def _refused_types_named(inputs: Tensors) -> Iterator[None]:
+    """Raises TypeError if a forward pass fails with inputs that are not floating-point, which some models take."""
+    try:
+        yield
+    except RuntimeError as error:
+        others = [str(x.dtype) for x in inputs if not x.is_floating_point()]
+        if not others or is_out_of_memory(error):
+            raise
+        raise TypeError(
+            f"Expected `inputs` of a type that `forward_func` takes, usually floating-point, but it failed with "
+            f"{', '.join(others)}."
+        ) from error
 
 
 def _attribution(activations: Tensor, gradients: Tensor, summed: bool) -> Tensor:

@@ -13,7 +13,9 @@ from torch import Generator, Tensor
 from captum_scorecam._captum import BaselineType, ForwardFunction, TargetType, Tensors
 from captum_scorecam._messages import (
     check_at_least,
+    check_callable,
     check_choice,
+    check_flags,
     check_positive,
     check_whole_number,
     without_constructor_options,
@@ -84,6 +86,7 @@ class MeaningfulPerturbation(PerturbationAttribution):
         score: Score = "probability",
     ) -> None:
         super().__init__(forward_func)
+        check_callable("forward_func", forward_func)
         check_choice("perturbation", perturbation, PerturbationKind)
         check_whole_number("n_iterations", n_iterations, least=1)
         check_positive("learning_rate", learning_rate)
@@ -144,6 +147,7 @@ class MeaningfulPerturbation(PerturbationAttribution):
                 f"Expected `baselines` only with perturbation='baseline', but the perturbation is "
                 f"{self.perturbation!r}."
             )
+        check_flags(show_progress=show_progress)
         forward = MaskedForward.from_call(
             self.forward_func, inputs, [target], additional_forward_args, baselines, self.score
         )

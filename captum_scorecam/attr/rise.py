@@ -12,7 +12,13 @@ from torch import Generator, Tensor
 
 from captum_scorecam import _captum
 from captum_scorecam._captum import BaselineType, ForwardFunction, TargetType, Tensors
-from captum_scorecam._messages import check_fraction, check_whole_number, without_constructor_options
+from captum_scorecam._messages import (
+    check_callable,
+    check_flags,
+    check_fraction,
+    check_whole_number,
+    without_constructor_options,
+)
 from captum_scorecam.attr.input_space import over_channels
 from captum_scorecam.masking.random_grids import check_grid_size, draw_grids
 from captum_scorecam.model_state import own_generator, unchanged_model_state
@@ -66,6 +72,7 @@ class RISE(PerturbationAttribution):
         score: Score = "probability",
     ) -> None:
         super().__init__(forward_func)
+        check_callable("forward_func", forward_func)
         check_whole_number("n_masks", n_masks, least=1)
         check_grid_size(grid_size)
         check_fraction("keep_probability", keep_probability)
@@ -193,6 +200,7 @@ class RISE(PerturbationAttribution):
         with_squares: bool = False,
     ) -> ScoredMasks:
         """Runs the masked forward passes and sums the masks, weighted by their scores."""
+        check_flags(show_progress=show_progress)
         forward = MaskedForward.from_call(
             self.forward_func, inputs, targets, additional_forward_args, baselines, self.score
         )

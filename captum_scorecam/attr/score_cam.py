@@ -16,6 +16,7 @@ from captum_scorecam import _captum
 from captum_scorecam._captum import BaselineType, ForwardFunction, TargetType, Tensors
 from captum_scorecam._messages import (
     check_choice,
+    check_flags,
     check_fraction,
     check_whole_number,
     warn_caller,
@@ -31,7 +32,7 @@ from captum_scorecam.scoring.chunks import score_baselines, score_masked_inputs
 from captum_scorecam.scoring.class_scores import Score, score_function
 from captum_scorecam.scoring.masked_forward import MaskedForward
 from captum_scorecam.scoring.memory_format import MemoryFormats
-from captum_scorecam.scoring.process_group import from_first_rank
+from captum_scorecam.scoring.process_group import check_process_group, from_first_rank
 from captum_scorecam.scoring.tolerance import scores_within_tolerance
 from captum_scorecam.weighting import (
     ChannelWeighting,
@@ -254,6 +255,13 @@ class ScoreCAM(LayerAttribution, PerturbationAttribution):
         Raises:
             Same as :meth:`attribute`, and ValueError if there is no target.
         """
+        check_flags(
+            attribute_to_layer_input=attribute_to_layer_input,
+            relu_attributions=relu_attributions,
+            attr_dim_summation=attr_dim_summation,
+            show_progress=show_progress,
+        )
+        check_process_group(process_group)
         _check_tolerance_of_call(self.tolerance, attr_dim_summation, process_group)
         forward = MaskedForward.from_call(
             self.forward_func, inputs, targets, additional_forward_args, baselines, self.score

@@ -9,7 +9,7 @@ from torch.nn import DataParallel, Module
 from torch.nn.parallel import DistributedDataParallel
 
 from captum_scorecam._captum import ForwardFunction, Tensors
-from captum_scorecam._messages import check_layer
+from captum_scorecam._messages import check_callable, check_layer
 from captum_scorecam.layers.activations import INPUT
 from captum_scorecam.layers.explained_layer import ExplainedLayer, check_name, find_layer
 from captum_scorecam.layers.layout import ActivationTransform
@@ -22,12 +22,13 @@ AUTO = "auto"
 def check_layer_choice(
     forward_func: ForwardFunction, layer: Module | str, activation_transform: ActivationTransform | None
 ) -> None:
-    """Checks the layer of an attribution: a module, ``auto``, or a name as accepted by `find_layer`.
+    """Checks the function and the layer of an attribution: a module, ``auto``, or a name as accepted by `find_layer`.
 
     Raises:
-        TypeError: If `layer` is none of these, or a name and `forward_func` no module.
+        TypeError: If `forward_func` is not callable, or no module for a named layer, or `layer` is none of these.
         ValueError: If no module has that name, or ``auto`` comes with a transform.
     """
+    check_callable("forward_func", forward_func)
     check_activation_transform(activation_transform)
     if not isinstance(layer, str):
         check_layer(layer)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from captum_scorecam._captum import Tensors
-from captum_scorecam._messages import check_whole_number
+from captum_scorecam._messages import check_callable, check_whole_number
 
 
 def vit_activation_maps(tokens: Tensor, prefix_tokens: int = 1, grid_size: Sequence[int] | None = None) -> Tensor:
@@ -66,8 +66,8 @@ def swin_activation_maps(tokens: Tensor, grid_size: Sequence[int] | None = None)
 
 def check_activation_transform(transform: object) -> None:
     """Raises TypeError if an ``activation_transform`` is neither None nor callable."""
-    if transform is not None and not callable(transform):
-        raise TypeError(f"Expected `activation_transform` to be callable, but got {transform!r}.")
+    if transform is not None:
+        check_callable("activation_transform", transform)
 
 
 def checked_activation_maps(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from numbers import Real
 from typing import Literal, TypeAlias
 
 import torch
@@ -11,7 +12,7 @@ from torch import Tensor
 
 from captum_scorecam import _captum
 from captum_scorecam._captum import BaselineType, Tensors
-from captum_scorecam._messages import check_choice, check_positive
+from captum_scorecam._messages import check_choice, check_positive, type_of
 from captum_scorecam.masking.scaling import working_dtype
 
 BaselineFunction: TypeAlias = Callable[[Tensor], Tensor]
@@ -69,6 +70,29 @@ def resolve_baselines(inputs: Tensor | Tensors, baselines: BaselineOption) -> Ba
     return computed if isinstance(inputs, tuple) else computed[0]
 
 
+def baseline_tensors(baselines: BaselineType, inputs: Tensors) -> Tensors:
+    """Returns one baseline per input, with its dtype and on its device.
+
+    Args:
+        baselines: As in Captum: None for zeros, a number or a tensor, or a tuple with one for each input. A tensor
+            holds one value, or one example or N, and is broadcast to the input.
+        inputs (tuple of Tensor): Each N×C×spatial.
+
+    Returns:
+        tuple of Tensor: Each of shape (), 1×C×spatial or N×C×spatial.
+
+    Raises:
+        TypeError: If a baseline is neither a number nor a tensor of real numbers.
+        ValueError: If the number of baselines, or the shape of one, does not match the inputs.
+    """
+    given = (0,) * len(inputs) if baselines is None else baselines if isinstance(baselines, tuple) else (baselines,)
+    for baseline in given:
+        _check_baseline(baseline)
+    if len(given) != len(inputs):
+        raise ValueError(f"Expected `baselines` to match the number of inputs, {len(inputs)}, but got {len(given)}.")
+    return tuple(_baseline_of(x, baseline) for x, baseline in zip(inputs, given, strict=True))
+
+
 def blend(inputs: Tensor, masks: Tensor, baselines: Tensor) -> Tensor:
     """Blends inputs with baselines: B + H ∘ (X − B).
 
@@ -88,3 +112,28 @@ def _blur_along(inputs: Tensor, dim: int, kernel: Tensor) -> Tensor:
     half = len(kernel) // 2
     padded = F.pad(lines.reshape(-1, 1, lines.shape[-1]), (half, half), mode="replicate")
     return F.conv1d(padded, kernel.view(1, 1, -1)).reshape(lines.shape).movedim(-1, dim)
+
+
+def _check_baseline(baseline: object) -> None:
+    if isinstance(baseline, Tensor):
+        if baseline.is_complex() or baseline.dtype == torch.bool:
+            raise TypeError(f"Expected `baselines` to hold real numbers, but got a tensor of {baseline.dtype}.")
+    elif not isinstance(baseline, Real) or isinstance(baseline, bool):
+        got = baseline if isinstance(baseline, (bool, complex)) else type_of(baseline)
+        raise TypeError(f"Expected `baselines` to be a number or a tensor for each input, but got {got}.")
+
+
+def _baseline_of(inputs: Tensor, baseline: Tensor | float) -> Tensor:
+    number_or_tensor = baseline if isinstance(baseline, Tensor) else float(baseline)
+    values = torch.as_tensor(number_or_tensor, dtype=inputs.dtype, device=inputs.device)
+    if values.dim() == 0:
+        return values
+    n_rows = len(values)
+    fits = n_rows == 1 or (n_rows == len(inputs) and values.dim() == inputs.dim())
+    sizes = zip(reversed(values.shape), reversed(inputs.shape), strict=False)
+    if not fits or values.dim() > inputs.dim() or any(size not in (1, whole) for size, whole in sizes):
+        raise ValueError(
+            f"Expected `baselines` to be one value, or one or {len(inputs)} examples that match inputs of shape "
+            f"{tuple(inputs.shape)}, but got shape {tuple(values.shape)}."
+        )
+    return values.expand(n_rows, *inputs.shape[1:])

@@ -6,8 +6,8 @@ from typing import Any
 
 from torch import Tensor
 
+from captum_scorecam._messages import check_flags
 from captum_scorecam.metrics.example_mean import ExampleMean
-from captum_scorecam.metrics.functional.arguments import check_flag
 from captum_scorecam.metrics.functional.average_drop import (
     _average_drop_update,
     _average_gain_update,
@@ -35,7 +35,7 @@ class AverageDrop(ExampleMean):
     higher_is_better = False
 
     def __init__(self, relative: bool = True, **kwargs: Any) -> None:
-        check_flag("relative", relative)
+        check_flags(relative=relative)
         super().__init__("relative_drop" if relative else "absolute_drop", **kwargs)
         self.relative = relative
 

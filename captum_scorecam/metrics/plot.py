@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
+from captum_scorecam._messages import type_of
 from captum_scorecam._palette import curve_style
-from captum_scorecam.metrics.functional.arguments import type_of
 from captum_scorecam.metrics.functional.insertion_deletion import PerturbationCurve
 
 if TYPE_CHECKING:

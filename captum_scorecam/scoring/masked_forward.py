@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import reprlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -11,7 +12,7 @@ from torch import Tensor
 
 from captum_scorecam import _captum
 from captum_scorecam._captum import BaselineType, ForwardFunction, TargetType, Tensors
-from captum_scorecam.masking.baselines import blend
+from captum_scorecam.masking.baselines import baseline_tensors, blend
 from captum_scorecam.scoring.class_scores import ClassScores, Score, score_function
 
 LEAST_TOLERANCE = 1e-4
@@ -53,18 +54,17 @@ class MaskedForward:
             targets (sequence or Tensor): T targets, each in any form that Captum accepts, or a tensor N×T.
 
         Raises:
-            TypeError: If an input is not a floating-point tensor.
-            ValueError: If inputs have no spatial dimension or different numbers of examples, or an option is unknown.
-            AssertionError: Captum's errors for inputs, baselines and targets.
+            TypeError: If an input is not a floating-point tensor, or baselines or targets have another type.
+            ValueError: If inputs have no spatial dimension or different numbers of examples, baselines do not match
+                them, or an option is unknown.
+            AssertionError: Captum's errors for targets.
         """
         inputs = _checked_inputs(inputs)
-        device = inputs[0].device
-        class_scores = ClassScores(score_function(score), _as_list(targets), len(inputs[0]), device)
-        given = _captum.format_baselines(baselines, inputs)
+        class_scores = ClassScores(score_function(score), _as_list(targets), len(inputs[0]), inputs[0].device)
         return cls(
             forward_func,
             inputs,
-            tuple(torch.as_tensor(b, dtype=x.dtype, device=device) for b, x in zip(given, inputs, strict=True)),
+            baseline_tensors(baselines, inputs),
             _captum.format_forward_args(additional_forward_args),
             class_scores,
         )
@@ -172,8 +172,10 @@ def _checked_inputs(inputs: Tensor | Tensors) -> Tensors:
 
 
 def _as_list(targets: Sequence[TargetType] | Tensor) -> list[TargetType]:
-    if not isinstance(targets, (Sequence, Tensor)):
-        raise TypeError(f"Expected `targets` to be a sequence of targets or a tensor, but got {targets!r}.")
+    if not isinstance(targets, (Sequence, Tensor)) or isinstance(targets, (str, bytes, bytearray)):
+        raise TypeError(f"Expected `targets` to be a sequence of targets or a tensor, but got {reprlib.repr(targets)}.")
+    if isinstance(targets, Tensor) and targets.dim() not in (1, 2):
+        raise ValueError(f"Expected `targets` of shape T or N×T, but got {tuple(targets.shape)}.")
     per_target = targets.unbind(1) if isinstance(targets, Tensor) and targets.dim() == 2 else targets
     if len(per_target) == 0:
         raise ValueError("Expected at least one target, but got none.")

@@ -9,6 +9,12 @@ import torch.distributed as dist
 from torch import Tensor
 
 from captum_scorecam._captum import Tensors
+from captum_scorecam._messages import check_optional
+
+
+def check_process_group(process_group: object) -> None:
+    """Raises TypeError if `process_group` is neither a process group nor None."""
+    check_optional("process_group", process_group, dist.ProcessGroup, "a torch.distributed.ProcessGroup")
 
 
 def from_first_rank(tensors: Tensors, group: dist.ProcessGroup) -> Tensors:

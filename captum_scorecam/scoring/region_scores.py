@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from captum_scorecam._messages import type_of
 from captum_scorecam.masking.scaling import working_dtype
 
 
@@ -23,6 +24,7 @@ def region_scores(output: Tensor, regions: Tensor) -> Tensor:
         Tensor: R×C, in float32 (float64 for float64).
 
     Raises:
+        TypeError: If an argument is not a tensor of real numbers.
         ValueError: If shapes do not match, or a region is empty.
 
     Example:
@@ -31,6 +33,8 @@ def region_scores(output: Tensor, regions: Tensor) -> Tensor:
         >>> region_scores(torch.tensor([[[[1.0, 2, 3]], [[4, 5, 6]]]]), torch.tensor([[[[True, False, True]]]]))
         tensor([[2., 5.]])
     """
+    _check("output", output, "R×C×spatial")
+    _check("regions", regions, "R×1×spatial")
     expected = (len(output), 1, *output.shape[2:])
     if tuple(regions.shape) != expected:
         raise ValueError(
@@ -44,3 +48,12 @@ def region_scores(output: Tensor, regions: Tensor) -> Tensor:
     if empty:
         raise ValueError(f"Expected `regions` with at least one pixel each, but {empty} of {len(regions)} are empty.")
     return torch.sum(output.to(dtype) * weights, spatial) / total
+
+
+def _check(name: str, value: object, shape: str) -> None:
+    if not isinstance(value, Tensor):
+        raise TypeError(f"Expected `{name}` to be a tensor {shape}, but got {type_of(value)}.")
+    if value.is_complex():
+        raise TypeError(f"Expected `{name}` to be a tensor {shape} of real numbers, but got {value.dtype}.")
+    if value.dim() < 3:
+        raise ValueError(f"Expected `{name}` to be a tensor {shape}, but got shape {tuple(value.shape)}.")

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+from typing import Any
+
 import pytest
 import torch
 
@@ -35,6 +38,31 @@ def test_other_shapes_raise(shape: tuple[int, ...]) -> None:
         ValueError, match=r"`regions` of shape \(2, 1, 2, 3\) for an output of shape \(2, 2, 2, 3\), but"
     ):
         region_scores(OUTPUT, torch.ones(shape))
+
+
+@pytest.mark.parametrize(
+    ("output", "regions", "error", "message"),
+    [
+        (None, torch.ones(2, 1, 2, 3), TypeError, "`output` to be a tensor R×C×spatial, but got NoneType."),
+        ({"out": OUTPUT}, torch.ones(2, 1, 2, 3), TypeError, "`output` to be a tensor R×C×spatial, but got dict."),
+        (OUTPUT.numpy(), torch.ones(2, 1, 2, 3), TypeError, "but got ndarray; use torch.from_numpy."),
+        (OUTPUT * 1j, torch.ones(2, 1, 2, 3), TypeError, "R×C×spatial of real numbers, but got torch.complex64."),
+        (
+            torch.tensor(1.0),
+            torch.ones(2, 1, 2, 3),
+            ValueError,
+            "`output` to be a tensor R×C×spatial, but got shape ().",
+        ),
+        (OUTPUT, None, TypeError, "`regions` to be a tensor R×1×spatial, but got NoneType."),
+        (OUTPUT, "s", TypeError, "`regions` to be a tensor R×1×spatial, but got str."),
+        (OUTPUT, [[True]], TypeError, "`regions` to be a tensor R×1×spatial, but got list."),
+        (OUTPUT, torch.ones(2), ValueError, "`regions` to be a tensor R×1×spatial, but got shape (2,)."),
+    ],
+    ids=str,
+)
+def test_other_types_raise(output: Any, regions: Any, error: type[Exception], message: str) -> None:
+    with pytest.raises(error, match=re.escape(message)):
+        region_scores(output, regions)
 
 
 def test_an_empty_region_raises() -> None:

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import reprlib
-
-import torch
 from torch import Tensor
 
 from captum_scorecam._captum import Tensors
+from captum_scorecam._messages import type_of
 
 
 def check_tensor(name: str, value: object, shape: str) -> None:
@@ -41,27 +39,3 @@ def check_finite(name: str, values: Tensor) -> None:
             f"Expected `{name}` to be finite, but got NaN or Inf for {int((~finite).sum())} of {len(finite)} examples, "
             f"the first for example {int((~finite).nonzero()[0])}."
         )
-
-
-def check_callable(name: str, value: object) -> None:
-    """Raises TypeError if an argument can't be called."""
-    if not callable(value):
-        raise TypeError(f"Expected `{name}` to be callable, but got {type_of(value)}.")
-
-
-def check_flag(name: str, value: object) -> None:
-    """Raises TypeError if an argument is neither True nor False."""
-    if not isinstance(value, bool):
-        raise TypeError(f"Expected `{name}` to be True or False, but got {reprlib.repr(value)}.")
-
-
-def check_generator(generator: object) -> None:
-    """Raises TypeError if `generator` is neither None nor a generator."""
-    if generator is not None and not isinstance(generator, torch.Generator):
-        raise TypeError(f"Expected `generator` to be None or a torch.Generator, but got {type_of(generator)}.")
-
-
-def type_of(value: object) -> str:
-    """Returns the name of a value's type, for a message, and how to convert it if it is a NumPy array."""
-    kind = type(value).__name__
-    return f"{kind}; use torch.from_numpy" if kind == "ndarray" else kind

@@ -15,16 +15,16 @@ from torch import Tensor
 
 from captum_scorecam import _captum
 from captum_scorecam._captum import TargetType, Tensors
-from captum_scorecam._messages import check_no_constructor_options, check_positive, check_whole_number
-from captum_scorecam.attr.input_space import InputSpaceAttribution
-from captum_scorecam.metrics.functional.arguments import (
-    as_tensors,
+from captum_scorecam._messages import (
     check_callable,
-    check_finite,
-    check_flag,
+    check_flags,
     check_generator,
-    check_tensor,
+    check_no_constructor_options,
+    check_positive,
+    check_whole_number,
 )
+from captum_scorecam.attr.input_space import InputSpaceAttribution
+from captum_scorecam.metrics.functional.arguments import as_tensors, check_finite, check_tensor
 from captum_scorecam.metrics.functional.perturbations import (
     PerturbFunction,
     checked_results,
@@ -76,7 +76,7 @@ def infidelity(
             ``attribution.attribute``.
     """
     check_positive("noise_std", noise_std)
-    check_flag("normalize", normalize)
+    check_flags(normalize=normalize)
     check_generator(generator)
     if perturb_func is None:
         perturb_func = normal_noise(noise_std, own_generator(generator))

@@ -5,8 +5,9 @@ from __future__ import annotations
 from torch import Tensor
 
 from captum_scorecam._captum import ForwardFunction, TargetType, Tensors
+from captum_scorecam._messages import check_callable
 from captum_scorecam.masking.baselines import BaselineOption, resolve_baselines
-from captum_scorecam.metrics.functional.arguments import as_tensors, check_callable
+from captum_scorecam.metrics.functional.arguments import as_tensors
 from captum_scorecam.metrics.functional.pixel_values import pixel_values
 from captum_scorecam.scoring.class_scores import Score
 from captum_scorecam.scoring.masked_forward import MaskedForward

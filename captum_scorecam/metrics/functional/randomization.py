@@ -12,9 +12,9 @@ from torch import Tensor
 from torch.nn import Module
 
 from captum_scorecam._captum import Tensors
-from captum_scorecam._messages import check_choice
+from captum_scorecam._messages import check_callable, check_choice, check_generator, type_of
 from captum_scorecam.masking.scaling import varies
-from captum_scorecam.metrics.functional.arguments import check_callable, check_generator, check_tensor, type_of
+from captum_scorecam.metrics.functional.arguments import check_tensor
 from captum_scorecam.metrics.functional.map_similarity import cosine, rank_correlation, structural_similarity
 from captum_scorecam.metrics.functional.model_parameters import ModelTensors, own_parameters, reinitialize
 from captum_scorecam.metrics.functional.pixel_values import channel_sums

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from captum_scorecam.metrics.functional.arguments import type_of
+from captum_scorecam._messages import type_of
 
 # Boxes in data sets often exceed their image by a pixel, which grows if a small image is enlarged.
 BORDER_PIXELS, BORDER_FRACTION = 1, 0.01

@@ -151,8 +151,8 @@ BAD_CALLS: list[tuple[Callable[[], object], type[Exception], str]] = [
         (call, error, message)
         for f in PIXEL_METRICS.values()
         for call, error, message in [
-            (lambda f=f: f(3, images(), MAPS, 0), TypeError, "Expected `forward_func` to be callable, but got int."),
-            (lambda f=f: f(None, images(), MAPS, 0), TypeError, "`forward_func` to be callable, but got NoneType."),
+            (lambda f=f: f(3, images(), MAPS, 0), TypeError, "Expected `forward_func` to be callable, but got 3."),
+            (lambda f=f: f(None, images(), MAPS, 0), TypeError, "`forward_func` to be callable, but got None."),
             (lambda f=f: f(NET, images().numpy(), MAPS, 0), TypeError, f"{NO_INPUTS}ndarray; use torch.from_numpy."),
             (lambda f=f: f(NET, [images()], MAPS, 0), TypeError, f"{NO_INPUTS}list."),
             (lambda f=f: f(NET, (), MAPS, 0), TypeError, f"{NO_INPUTS}tuple."),
@@ -179,7 +179,7 @@ BAD_CALLS: list[tuple[Callable[[], object], type[Exception], str]] = [
             (
                 lambda f=f: f(OfNumber(3), images(), 0),
                 TypeError,
-                "Expected `attribution.forward_func` to be callable, but got int.",
+                "Expected `attribution.forward_func` to be callable, but got 3.",
             ),
             (lambda f=f: f(CAM, images().numpy(), 0), TypeError, f"{NO_INPUTS}ndarray; use torch.from_numpy."),
             (lambda f=f: f(CAM, images().tolist(), 0), TypeError, f"{NO_INPUTS}list."),
@@ -207,7 +207,7 @@ BAD_CALLS: list[tuple[Callable[[], object], type[Exception], str]] = [
             (
                 lambda f=f: f(CAM, images(), 0, generator=7),
                 TypeError,
-                "Expected `generator` to be None or a torch.Generator, but got int.",
+                "Expected `generator` to be a torch.Generator or None, but got 7.",
             ),
             *(
                 (
@@ -222,7 +222,7 @@ BAD_CALLS: list[tuple[Callable[[], object], type[Exception], str]] = [
     (
         lambda: F.infidelity(CAM, images(), 0, perturb_func=0.1),  # type: ignore[arg-type]
         TypeError,
-        "Expected `perturb_func` to be callable, but got float.",
+        "Expected `perturb_func` to be callable, but got 0.1.",
     ),
     (
         lambda: F.infidelity(CAM, images(), 0, normalize="no"),  # type: ignore[arg-type]
@@ -237,12 +237,12 @@ BAD_CALLS: list[tuple[Callable[[], object], type[Exception], str]] = [
     (
         lambda: RANDOMIZATION(NET, MAPS, images()),  # type: ignore[arg-type]
         TypeError,
-        "Expected `explain` to be callable, but got Tensor.",
+        "Expected `explain` to be callable, but got tensor(",
     ),
     (
         lambda: RANDOMIZATION(NET, explain, images(), generator=0),  # type: ignore[arg-type]
         TypeError,
-        "Expected `generator` to be None or a torch.Generator, but got int.",
+        "Expected `generator` to be a torch.Generator or None, but got 0.",
     ),
     (
         lambda: RANDOMIZATION(NET, explain, images(), layers="conv"),
