@@ -140,7 +140,8 @@ def load_state_dict(model: nn.Module, state: StateDict, model_name: str) -> None
     with a warning. Either side may lack the auxiliary heads, which only run in training.
 
     Raises:
-        ValueError: If a tensor is missing, unexpected, or of a different shape, or several prefixes fit.
+        ValueError: If a tensor is missing, unexpected, or of a different shape, or several prefixes fit; or if one is
+            quantised, sparse or complex, unlike the model's, or contains NaN.
     """
     own = model.state_dict()
     wrapper = _common_prefix(own)
@@ -152,7 +153,22 @@ def load_state_dict(model: nn.Module, state: StateDict, model_name: str) -> None
             f"Only the tensors under {prefix!r} in the file of weights are used, without {listed_names(outside)}."
         )
     fitting = {name: value for name, value in _inside(state, prefix).items() if name in own and _fits(own[name], value)}
+    for name, value in fitting.items():
+        if isinstance(value, Tensor) and (problem := _problem_of_values(own[name], value)):
+            raise ValueError(f"Expected `weights` to match {model_name}, but {prefix + name!r} {problem}.")
     model.load_state_dict({wrapper + name: value for name, value in fitting.items()}, strict=False)
+
+
+def _problem_of_values(own: Tensor, value: Tensor) -> str | None:
+    """Returns why a tensor can't take the place of the model's own, or None if it can."""
+    if value.is_quantized and not own.is_quantized:
+        return f"is quantised ({value.dtype})"
+    if value.layout != own.layout:
+        return f"has the layout {value.layout}, not {own.layout}"
+    if value.is_complex() and not own.is_complex():
+        return f"is complex ({value.dtype})"
+    wrong = int(value.float().isnan().sum()) if value.is_floating_point() else 0
+    return f"contains NaN ({wrong} of {value.numel()} values)" if wrong else None
 
 
 def _common_prefix(names: Iterable[str]) -> str:

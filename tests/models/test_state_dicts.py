@@ -180,6 +180,36 @@ def test_weights_that_do_not_match_raise(state: State, names: str) -> None:
     assert fill_of(model) == 0.0
 
 
+@pytest.mark.parametrize(
+    ("change", "problem"),
+    [
+        (lambda w: torch.quantize_per_tensor(w, 0.1, 0, torch.qint8), "is quantised (torch.qint8)"),
+        (lambda w: w.to_sparse(), "has the layout torch.sparse_coo, not torch.strided"),
+        (lambda w: w.to_sparse_csr(), "has the layout torch.sparse_csr, not torch.strided"),
+        (lambda w: w + 0.5j, "is complex (torch.complex64)"),
+        (lambda w: w * float("nan"), "contains NaN (12 of 12 values)"),
+        (lambda w: w.masked_fill(torch.eye(3, 4) > 0, torch.nan).half(), "contains NaN (3 of 12 values)"),
+    ],
+    ids=["quantised", "coo", "csr", "complex", "NaN", "some NaN"],
+)
+@pytest.mark.filterwarnings("ignore:Sparse", "ignore:.*quantize")
+def test_weights_of_another_kind_raise(change: Callable[[Tensor], Tensor], problem: str) -> None:
+    model = net()
+    state = of_net() | {"3.weight": change(of_net()["3.weight"])}
+    with pytest.raises(ValueError, match=re.escape(f"Expected `weights` to match net, but 'm.3.weight' {problem}.")):
+        load_state_dict(model, prefixed("m.", state), "net")
+    assert fill_of(model) == 0
+
+
+def test_weights_in_half_or_double_precision_and_infinite_values_are_loaded() -> None:
+    for dtype in (torch.float16, torch.bfloat16, torch.float64, torch.float8_e4m3fn):
+        model = net()
+        load_state_dict(model, {name: value.to(dtype) for name, value in of_net().items()}, "net")
+        assert fill_of(model) == 0.5
+    load_state_dict(model, of_net(float("-inf")), "net")  # as in the mask of an attention layer
+    assert fill_of(model) == float("-inf")
+
+
 def test_equal_sets_of_weights_with_unusual_prefixes_raise() -> None:
     state = prefixed("student.", of_net()) | prefixed("teacher.", of_net())
     with pytest.raises(

@@ -118,6 +118,36 @@ def test_a_torchscript_archive_is_named(tmp_path: Path) -> None:
         read_weight_file(tmp_path / "model.pt")
 
 
+def test_a_changed_byte_of_the_weights_is_found(tmp_path: Path) -> None:
+    content = saved(STATE)
+    value = np.float32(2).tobytes()
+    assert content.count(value) == 1
+    (tmp_path / "weights.pt").write_bytes(content.replace(value, np.float32(8).tobytes()))
+    with pytest.raises(ValueError, match=r"weights\.pt' is an incomplete or damaged archive\.$"):
+        read_weight_file(tmp_path / "weights.pt")
+
+
+def test_a_file_written_without_checksums_is_read(tmp_path: Path) -> None:
+    torch.serialization.set_crc32_options(False)
+    try:
+        torch.save(STATE, tmp_path / "weights.pt")
+    finally:
+        torch.serialization.set_crc32_options(True)
+    assert read_weight_file(tmp_path / "weights.pt")["weight"].tolist() == [[1.0, 2.0]]
+
+
+def test_any_changed_byte_leaves_the_weights_or_is_one_error(tmp_path: Path) -> None:
+    content = saved(STATE)
+    for position in range(0, len(content), 17):
+        changed = bytearray(content)
+        changed[position] ^= 1
+        (tmp_path / "weights.pt").write_bytes(changed)
+        try:
+            assert read_weight_file(tmp_path / "weights.pt")["weight"].tolist() == [[1.0, 2.0]]
+        except ValueError as error:
+            assert str(error).startswith("Expected `weights` to be a state dict")
+
+
 def test_a_folder_and_a_missing_file_are_named(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"DEFAULT, none or a file, but .* is a folder\.$"):
         read_weight_file(tmp_path)
