@@ -121,8 +121,8 @@ class _Recorder:
         if not self._calls and self._called_elsewhere:
             name = _describe(self.layer)
             raise ValueError(
-                f"Expected `layer` to run in the thread that calls `attribute`, but {name} ran only in others, whose calls "
-                "may belong to somebody else. Run the model in the calling thread."
+                f"Expected `layer` to run in the thread that calls `attribute`, but {name} ran only in others, whose "
+                "calls may belong to somebody else. Run the model in the calling thread."
             )
         if not self._calls:
             raise ValueError(

@@ -50,7 +50,7 @@ class ModelState:
         self._random_state: list[Tensor] | None = None
         self._has_lock = False
 
-    def first_forward(self, run: Callable[[], T], is_reproducible: Callable[[T], bool] | None = None) -> T:
+    def first_forward(self, run: Callable[[], T], is_reproducible: Callable[[T], bool | None] | None = None) -> T:
         """Runs the first forward pass of a call, the unmasked one; compiled code runs eagerly in it.
 
         Warns if the scores are random or depend on the batch.
@@ -75,16 +75,13 @@ class ModelState:
         finally:
             if not _all_equal(before, self._random_states()) and (operations is None or operations.seen):
                 self._random_state = before
-        if not self._kept:
-            varies = False
-        elif is_reproducible is None:
-            varies = any(_changes_scores(module, buffers) for module, buffers in self._kept.items())
-        else:
-            drawn = self._random_states()
-            varies = not is_reproducible(result)
-            if self._random_state is not None:
-                self._set_random_states(drawn)
-        self._warn(varies)
+        drawn = self._random_states()
+        reproducible = is_reproducible(result) if self._kept and is_reproducible is not None else None
+        if reproducible is None:
+            reproducible = not any(_changes_scores(module, buffers) for module, buffers in self._kept.items())
+        elif self._random_state is not None:
+            self._set_random_states(drawn)
+        self._warn(varies=not reproducible)
         return result
 
     def restore(self) -> None:

@@ -155,7 +155,9 @@ class MeaningfulPerturbation(PerturbationAttribution):
         progress = f"{self.get_name()} attribution" if show_progress else None
         generator = own_generator(generator)
         with unchanged_model_state(self.forward_func, forward.inputs) as state:
-            output = state.first_forward(forward.unmasked_output, forward.is_reproducible)
+            output = state.first_forward(
+                forward.unmasked_output, lambda output: forward.is_reproducible(output, self.n_iterations)
+            )
             forward = self._memory_formats.fastest(forward, output, self.n_iterations * len(forward.inputs[0]))
             with gradients_enabled():
                 forward = _differentiable(forward)

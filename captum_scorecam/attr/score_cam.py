@@ -276,7 +276,8 @@ class ScoreCAM(LayerAttribution, PerturbationAttribution):
         maps = []
         with unchanged_model_state(self.forward_func, forward.inputs) as state:
             activations, output = state.first_forward(
-                lambda: self._evaluated(forward, layer, of_input), lambda result: forward.is_reproducible(result[1])
+                lambda: self._evaluated(forward, layer, of_input),
+                lambda result: forward.is_reproducible(result[1], sum(maps.shape[1] for maps in result[0])),
             )
             if process_group is not None:
                 activations = from_first_rank(activations, process_group)

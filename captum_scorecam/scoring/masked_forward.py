@@ -13,9 +13,11 @@ from torch import Tensor
 from captum_scorecam import _captum
 from captum_scorecam._captum import BaselineType, ForwardFunction, TargetType, Tensors
 from captum_scorecam.masking.baselines import baseline_tensors, blend
+from captum_scorecam.model_state import compiled_code_run_eagerly
 from captum_scorecam.scoring.class_scores import ClassScores, Score, score_function
 
 LEAST_TOLERANCE = 1e-4
+MANY_ROWS = 16  # masked inputs per example, from which on another forward pass of the unmasked ones pays
 
 
 @dataclass
@@ -127,7 +129,8 @@ class MaskedForward:
             for x, b in zip(self.inputs, self.baselines, strict=True)
         )
         try:
-            again = self._forward(inputs, tuple(self._rows(value, rows) for value in self.additional_forward_args))
+            with compiled_code_run_eagerly():  # this number of rows would be compiled for nothing else
+                again = self._forward(inputs, tuple(self._rows(value, rows) for value in self.additional_forward_args))
             scores = self.class_scores.all_of_rows(again, len(rows))[: len(examples)]
         except Exception:  # a model may refuse a batch or a memory format with any error
             return False
@@ -136,8 +139,14 @@ class MaskedForward:
         difference = (scores - expected[examples]).abs().amax()
         return bool(difference <= _tolerance(self.inputs[0], expected) * expected.abs().amax())
 
-    def is_reproducible(self, output: Any) -> bool:
-        """Checks that the unmasked inputs get the same scores again, beside their baselines."""
+    def is_reproducible(self, output: Any, rows_per_example: int) -> bool | None:
+        """Checks that the unmasked inputs get the same scores again, beside their baselines.
+
+        Returns:
+            bool or None: None if there are too few masked inputs per example to be worth another forward pass.
+        """
+        if rows_per_example < MANY_ROWS:
+            return None
         return self.agrees_in_another_batch(output, with_baselines=True)
 
     def _rows(self, value: Any, examples: Tensor) -> Any:

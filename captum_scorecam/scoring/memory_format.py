@@ -10,9 +10,7 @@ import torch
 from torch import Tensor
 
 from captum_scorecam.scoring.chunk_size import kind_of_inputs
-from captum_scorecam.scoring.masked_forward import MaskedForward
-
-MANY_ROWS = 16  # per example, from which on the faster format is worth the forward pass that checks it
+from captum_scorecam.scoring.masked_forward import MANY_ROWS, MaskedForward
 
 
 class MemoryFormats:

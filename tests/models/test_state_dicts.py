@@ -100,6 +100,13 @@ def test_a_file_of_torch_save_without_a_state_dict_is_described(contents: object
     assert "weights_only" not in str(raised.value)
 
 
+@pytest.mark.filterwarnings("ignore:.*nested tensors")
+def test_nested_tensors_are_described(tmp_path: Path) -> None:
+    nested = torch.nested.nested_tensor([torch.ones(2), torch.ones(3)])
+    with pytest.raises(ValueError, match=r"contains nested tensors, such as 'fc\.bias'\.$"):
+        read_state_dict(saved({"fc.bias": nested}, tmp_path))
+
+
 PREFIXES = ["", "model.", "net.", "module.", "_orig_mod.", "model.module._orig_mod.", "backbone.resnet."]
 
 

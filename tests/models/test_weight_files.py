@@ -136,16 +136,14 @@ def test_a_file_written_without_checksums_is_read(tmp_path: Path) -> None:
     assert read_weight_file(tmp_path / "weights.pt")["weight"].tolist() == [[1.0, 2.0]]
 
 
-def test_any_changed_byte_leaves_the_weights_or_is_one_error(tmp_path: Path) -> None:
+def test_any_changed_byte_leaves_the_weights_or_is_a_value_error(tmp_path: Path) -> None:
     content = saved(STATE)
     for position in range(0, len(content), 17):
         changed = bytearray(content)
         changed[position] ^= 1
         (tmp_path / "weights.pt").write_bytes(changed)
-        try:
+        with contextlib.suppress(ValueError):
             assert read_weight_file(tmp_path / "weights.pt")["weight"].tolist() == [[1.0, 2.0]]
-        except ValueError as error:
-            assert str(error).startswith("Expected `weights` to be a state dict")
 
 
 def test_a_folder_and_a_missing_file_are_named(tmp_path: Path) -> None:

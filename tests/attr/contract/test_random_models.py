@@ -27,7 +27,7 @@ class Net(nn.Module):
         super().__init__()
         with torch.random.fork_rng():
             torch.manual_seed(0)
-            self.conv, self.fc = nn.Conv2d(3, 6, 3, padding=1), nn.Linear(6, 7)
+            self.conv, self.fc = nn.Conv2d(3, 20, 3, padding=1), nn.Linear(20, 7)
         self.between = between
         self.double()
 
@@ -108,15 +108,15 @@ class CallsForward(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.norm = nn.BatchNorm2d(6)
+        self.norm = nn.BatchNorm2d(20)
 
     def forward(self, z: Tensor) -> Tensor:
         return self.norm.forward(z)
 
 
 VARYING: dict[str, Callable[[], nn.Module]] = {
-    "BatchNorm": lambda: nn.BatchNorm2d(6),
-    "BatchNorm without statistics": lambda: nn.BatchNorm2d(6, track_running_stats=False),
+    "BatchNorm": lambda: nn.BatchNorm2d(20),
+    "BatchNorm without statistics": lambda: nn.BatchNorm2d(20, track_running_stats=False),
     "Dropout": lambda: nn.Dropout(0.5),
     "AlphaDropout": lambda: nn.AlphaDropout(0.5),
     "StochasticDepth": lambda: StochasticDepth(0.5, "row"),
@@ -126,7 +126,7 @@ VARYING: dict[str, Callable[[], nn.Module]] = {
     "noise": Noise,
     "RReLU": nn.RReLU,
     "FractionalMaxPool": lambda: nn.FractionalMaxPool2d(2, output_ratio=0.5),
-    "spectral norm": lambda: nn.utils.spectral_norm(nn.Conv2d(6, 6, 1)),
+    "spectral norm": lambda: nn.utils.spectral_norm(nn.Conv2d(20, 20, 1)),
     "a counter that counts": Counting,
     "noise of NumPy": lambda: InTraining(lambda z: z + torch.from_numpy(np.random.default_rng().normal(size=z.shape))),
     "noise of Python": lambda: InTraining(lambda z: z * random.SystemRandom().random()),
@@ -138,13 +138,13 @@ VARYING: dict[str, Callable[[], nn.Module]] = {
 }
 CONSTANT: dict[str, Callable[[], nn.Module]] = {
     "Identity": nn.Identity,
-    "InstanceNorm": lambda: nn.InstanceNorm2d(6),
-    "InstanceNorm with statistics": lambda: nn.InstanceNorm2d(6, track_running_stats=True),
-    "GroupNorm": lambda: nn.GroupNorm(2, 6),
-    "parametrized spectral norm": lambda: nn.utils.parametrizations.spectral_norm(nn.Conv2d(6, 6, 1)),
+    "InstanceNorm": lambda: nn.InstanceNorm2d(20),
+    "InstanceNorm with statistics": lambda: nn.InstanceNorm2d(20, track_running_stats=True),
+    "GroupNorm": lambda: nn.GroupNorm(2, 20),
+    "parametrized spectral norm": lambda: nn.utils.parametrizations.spectral_norm(nn.Conv2d(20, 20, 1)),
     "a counter": lambda: Calls(),
     "Dropout of nothing": lambda: nn.Dropout(0.0),
-    "BatchNorm in evaluation mode": lambda: nn.BatchNorm2d(6).eval(),
+    "BatchNorm in evaluation mode": lambda: nn.BatchNorm2d(20).eval(),
 }
 
 
@@ -195,7 +195,7 @@ def test_evaluation_mode_does_not_warn_unless_it_varies(kind: str) -> None:
 
 
 def test_a_quantised_model_left_in_training_mode_does_not_warn() -> None:
-    float_model = Net(nn.Sequential(nn.BatchNorm2d(6), nn.Dropout(0.5))).float().eval()
+    float_model = Net(nn.Sequential(nn.BatchNorm2d(20), nn.Dropout(0.5))).float().eval()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # PyTorch's quantisation is deprecated, but people have such models
         quantise: Any = torch.ao.quantization.quantize_dynamic

@@ -168,6 +168,21 @@ BAD_CALLS: list[tuple[Callable[[], object], type[Exception], str]] = [
                 f"{NO_INPUTS}ndarray",
             ),
             (lambda f=f: f(NET, images()[:0], MAPS[:0], 0), ValueError, "the same non-zero number of examples"),
+            (
+                lambda f=f: f(NET, images(), MAPS, 0, baselines=True),
+                TypeError,
+                "Expected `baselines` to be a number or a tensor for each input, but got True.",
+            ),
+            (
+                lambda f=f: f(NET, images(), MAPS, 0, baselines=lambda x: x > 0),
+                TypeError,
+                "Expected `baselines` to hold real numbers, but got a tensor of torch.bool.",
+            ),
+            (
+                lambda f=f: f(NET, images(), MAPS, 0, baselines=torch.zeros(3, 12, 10)),
+                ValueError,
+                "examples that match inputs of shape (2, 3, 12, 10), but got shape (3, 12, 10).",
+            ),
         ]
     ),
     *(

@@ -252,8 +252,15 @@ def test_the_pixels_of_two_inputs_are_ranked_together() -> None:
 
 @pytest.mark.parametrize(
     ("baselines", "blank"),
-    [(None, 0.0), (2.0, 2.0), (torch.full((1, 3, 4, 6), 3.0), 3.0), (lambda x: 4 * x, 4.0), ("blur", 1.0)],
-    ids=["none", "number", "tensor", "callable", "blur"],
+    [
+        (None, 0.0),
+        (2.0, 2.0),
+        (torch.tensor(2), 2.0),
+        (torch.full((1, 3, 4, 6), 3.0), 3.0),
+        (lambda x: 4 * x, 4.0),
+        ("blur", 1.0),
+    ],
+    ids=["none", "number", "value", "tensor", "callable", "blur"],
 )
 def test_baselines(baselines: Any, blank: float) -> None:
     _, after = masked_input_scores(EvidenceModel(), ones(2), worst(2), 0, baselines=baselines, score="output")

@@ -105,7 +105,7 @@ def test_agrees_with_a_naive_loop(inserts: bool) -> None:
 
 def inserted(maps: Tensor, step: float) -> list[list[int]]:
     """Returns the pixels that each step of an insertion into zeros adds."""
-    model = EvidenceModel()
+    model = EvidenceModel().eval()
     insertion(model, ones(), maps, 0, step=step, baselines=0)
     rows = torch.cat(model.seen)[:, 0].flatten(1)
     first = int((rows.sum(1) == 0).nonzero()[0])  # after forwards of the unmasked image
@@ -192,10 +192,15 @@ def test_the_ends_are_the_input_and_the_baseline() -> None:
 
 
 @pytest.mark.parametrize("metric", METRICS)
-@pytest.mark.parametrize("given", ["number", "tensor", "callable"])
+@pytest.mark.parametrize("given", ["number", "value", "tensor", "callable"])
 def test_baselines(metric: Any, given: str) -> None:
     x = noise(2, 3, 4, 6)
-    values = {"number": 0.5, "tensor": torch.full_like(x, 0.5), "callable": lambda t: torch.full_like(t, 0.5)}
+    values = {
+        "number": 0.5,
+        "value": torch.tensor(0.5),
+        "tensor": torch.full_like(x, 0.5),
+        "callable": lambda t: torch.full_like(t, 0.5),
+    }
     model = EvidenceModel()
     curve = metric(model, x, perfect(2), 0, step=0.5, baselines=values[given], score="output")
     blank = curve.scores[:, 0 if metric is insertion else -1]
