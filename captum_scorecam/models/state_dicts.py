@@ -85,6 +85,9 @@ def _problem(saved: object) -> str | None:
         if inside:
             return f"a dict with a state dict under {' and '.join(inside)}. Save only the one of the model"
         return f"a dict whose entry {others[0]!r} is of class {_class_of(saved[others[0]])}"
+    nested = [name for name, value in saved.items() if isinstance(value, Tensor) and value.is_nested]
+    if nested:
+        return f"nested tensors, such as {nested[0]!r}"
     meta = [name for name, value in saved.items() if isinstance(value, Tensor) and value.is_meta]
     return f"tensors without values, such as {meta[0]!r}, which is on the device meta" if meta else None
 
