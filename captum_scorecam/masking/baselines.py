@@ -83,7 +83,8 @@ def baseline_tensors(baselines: BaselineType, inputs: Tensors) -> Tensors:
 
     Raises:
         TypeError: If a baseline is neither a number nor a tensor of real numbers.
-        ValueError: If the number of baselines, or the shape of one, does not match the inputs.
+        ValueError: If the number of baselines, or the shape of one, does not match the inputs, or a value is not
+            finite in their dtype.
     """
     given = (0,) * len(inputs) if baselines is None else baselines if isinstance(baselines, tuple) else (baselines,)
     for baseline in given:
@@ -126,6 +127,8 @@ def _check_baseline(baseline: object) -> None:
 def _baseline_of(inputs: Tensor, baseline: Tensor | float) -> Tensor:
     number_or_tensor = baseline if isinstance(baseline, Tensor) else float(baseline)
     values = torch.as_tensor(number_or_tensor, dtype=inputs.dtype, device=inputs.device)
+    if not values.isfinite().all():
+        raise ValueError(f"Expected `baselines` to be finite in {inputs.dtype}, but got NaN or Inf.")
     if values.dim() == 0:
         return values
     n_rows = len(values)

@@ -127,6 +127,8 @@ BAD_BASELINES: list[tuple[Any, type[Exception], str]] = [
     (torch.tensor([1j]), TypeError, "to hold real numbers, but got a tensor of torch.complex64."),
     ((), ValueError, "Expected `baselines` to match the number of inputs, 1, but got 0."),
     ((0.0, 0.5), ValueError, "Expected `baselines` to match the number of inputs, 1, but got 2."),
+    (float("nan"), ValueError, "Expected `baselines` to be finite in torch.float64, but got NaN or Inf."),
+    (torch.full((1, 3, 12, 10), float("inf")), ValueError, "Expected `baselines` to be finite in torch.float64, but"),
     (torch.zeros(3, 3, 12, 10), ValueError, f"{MATCH} shape (3, 3, 12, 10)."),
     (torch.zeros(1, 3, 12, 11), ValueError, f"{MATCH} shape (1, 3, 12, 11)."),
     (torch.zeros(2, 3, 10, 12), ValueError, f"{MATCH} shape (2, 3, 10, 12)."),
