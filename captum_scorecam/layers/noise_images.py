@@ -15,9 +15,9 @@ def noise_image(x: Tensor, generator: torch.Generator) -> Tensor:
     if x.dim() < 3:
         return x.detach().clone()
     values = x.detach().float().nan_to_num()
-    fine = torch.randn(x.shape, generator=generator, device="cpu")
+    fine = torch.randn(x.shape, generator=generator, dtype=torch.float32, device="cpu")
     cells = (-(-size // 8) for size in x.shape[2:])
-    coarse = torch.randn(*x.shape[:2], *cells, generator=generator, device="cpu")
+    coarse = torch.randn(*x.shape[:2], *cells, generator=generator, dtype=torch.float32, device="cpu")
     for axis, size in enumerate(x.shape[2:], start=2):
         coarse = coarse.index_select(axis, torch.arange(size, device="cpu") // 8)
     noise = ((fine + coarse) / 2**0.5).to(x.device)
