@@ -39,12 +39,12 @@ def forward_rows(model: nn.Module) -> Iterator[list[int]]:
     """
     hook = _RowsHook()
 
-    def of_this_model(module: nn.Module, *arguments: Any) -> None:
+    def of_this_model(module: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
         if module is model:
-            hook(module, *arguments)
+            hook(module, inputs, {}, output)
 
     if isinstance(model, ScriptModule):  # takes no hooks of its own
-        handle = register_module_forward_hook(of_this_model, with_kwargs=True)
+        handle = register_module_forward_hook(of_this_model)  # PyTorch never quite removes one that takes keywords
     else:
         handle = model.register_forward_hook(hook, with_kwargs=True)
     try:

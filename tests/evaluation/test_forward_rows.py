@@ -38,6 +38,7 @@ def test_the_rows_of_each_forward_are_recorded_in_order(model: nn.Module) -> Non
             other(torch.zeros(n, 3))
     model(torch.zeros(7, 3))
     assert rows == [1, 4, 3, 4]
+    assert not any(table for name, table in vars(nn.modules.module).items() if name.startswith("_global_forward"))
 
 
 def test_a_forward_that_fails_does_not_count_and_one_by_name_does() -> None:

@@ -11,7 +11,8 @@ from torch import Tensor, nn
 
 from captum_scorecam import RISE, MeaningfulPerturbation, ScoreCAM
 from captum_scorecam.metrics import functional
-from captum_scorecam.scoring.memory_format import MANY_ROWS, MemoryFormats
+from captum_scorecam.scoring.masked_forward import MANY_ROWS
+from captum_scorecam.scoring.memory_format import MemoryFormats
 from tests.naive_reference import naive_score_cam
 from tests.support.masked_forward import forward_of
 
