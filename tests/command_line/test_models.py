@@ -34,6 +34,16 @@ def test_a_timm_model_with_the_weights_of_a_file_is_explained(folder: Path) -> N
     assert (folder / "scorecam.png").exists()
 
 
+def test_resnet18_of_timm_is_explained(folder: Path) -> None:
+    timm = pytest.importorskip("timm")
+    torch.save(timm.create_model("resnet18").state_dict(), folder / "resnet18.pth")
+    command = ["explain", "colours.png", "--model", "timm/resnet18", "--weights", "resnet18.pth"]
+    result = invoke(*command, "--method", "grad_cam", "--no-compare")
+    assert result.exit_code == 0, result.output
+    assert "timm/resnet18, weights resnet18.pth, layer layer4" in result.output
+    assert (folder / "scorecam.png").exists()
+
+
 def hugging_face_resnet(names: dict[int, str], **options: Any) -> None:
     """Saves a classifier of the last of `names` into the folder ``model``."""
     transformers = pytest.importorskip("transformers")

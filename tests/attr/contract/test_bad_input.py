@@ -6,9 +6,10 @@ from typing import Any
 
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from captum_scorecam import LayerGradCamPlusPlus
+from captum_scorecam.metrics.functional import deletion, insertion, masked_input_scores
 from tests.support.attributions import METHODS, OURS, Method, each
 from tests.support.small_net import Net, images
 
@@ -51,6 +52,31 @@ def test_output_without_a_row_for_each_example_raises(method: Method, batch: int
     net = Net()
     with pytest.raises(ValueError, match=rf"one row per input row, but got shape \(.*\) for {batch} input rows"):
         method.explain(lambda x: net(x).sum(0, keepdim=True).expand(3, 7), net.relu, images(batch), 2)
+    assert net.forwards == 1
+
+
+@each(OURS, lambda method: "score" in method.constructor_options and "tolerance" not in method.options)
+@pytest.mark.parametrize("batch", [1, 2])
+def test_the_probability_of_a_single_output_is_refused_and_its_sigmoid_explained(method: Method, batch: int) -> None:
+    net, x = Net(), images(batch)
+
+    def one_logit(x: Tensor) -> Any:
+        return net(x)[:, 2:3]
+
+    weighting = {"channel_weighting": "score"} if "channel_weighting" in method.constructor_options else {}
+    with pytest.raises(ValueError, match=r"two or more classes for the score 'probability', .* score='sigmoid'"):
+        method.explain(one_logit, net.relu, x, 0, score="probability", **weighting)
+    assert net.forwards == 1
+    of_sigmoid = method.explain(one_logit, net.relu, x, 0, score="sigmoid", **weighting)
+    expected = method.explain(lambda x: net(x).sigmoid(), net.relu, x, 2, score="output", **weighting)
+    method.assert_close(of_sigmoid, expected, tolerance=1e-6)
+
+
+@pytest.mark.parametrize("metric", [insertion, deletion, masked_input_scores])
+def test_metrics_refuse_the_probability_of_a_single_output(metric: Any) -> None:
+    net, x = Net(), images()
+    with pytest.raises(ValueError, match=r"two or more classes for the score 'probability', .* score='sigmoid'"):
+        metric(lambda x: net(x)[:, :1], x, x, 0)
     assert net.forwards == 1
 
 
