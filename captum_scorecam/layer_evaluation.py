@@ -103,14 +103,12 @@ class _Recorder:
         return hooks(lambda: self.layer.register_forward_hook(self.after))
 
     def before(self, module: Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        """A forward pre-hook that records the tensors among the positional arguments, or else those by keyword."""
+        """A forward pre-hook that records the tensors that the layer takes."""
         if not self._is_ours(module):
             return None
-        arguments: dict[Any, Any] = dict(enumerate(args)) | kwargs
-        places: list[Any] = [i for i, x in enumerate(args) if isinstance(x, Tensor)]
-        places = places or [name for name, x in kwargs.items() if isinstance(x, Tensor)]
-        arguments.update(zip(places, self._record(tuple(arguments[place] for place in places)), strict=True))
-        return tuple(arguments[i] for i in range(len(args))), {name: arguments[name] for name in kwargs}
+        tensors = input_tensors(args, kwargs)
+        new = dict(zip(tensors, self._record(tuple(tensors.values())), strict=True))
+        return tuple(new.get(i, x) for i, x in enumerate(args)), {name: new.get(name, x) for name, x in kwargs.items()}
 
     def after(self, module: Module, _args: tuple[Any, ...], output: Any) -> Any:
         """A forward hook that records the layer's output."""
@@ -157,7 +155,7 @@ class _Recorder:
         """Keeps the tensors and returns copies, since the model may go on to modify them in place."""
         kept, returned, index = value, value, None
         if _are_tensors(value):
-            tensors = _as_tuple(value)
+            tensors = as_tuple(value)
             index = tensors[0].device.index
             kept = tuple(_in_graph(x) for x in tensors) if self.with_graph else tuple(x.clone() for x in tensors)
             returned = _like(value, [x.clone() for x in kept]) if self.with_graph else value
@@ -184,7 +182,7 @@ def _submodules_with_tensors(layer: Module, run_again: Callable[[], Any]) -> lis
     def recorder(name: str) -> Callable[[Module, Any, Any], None]:
         def record(module: Module, _args: Any, output: Any) -> None:
             if thread.makes_call_of(module) and _are_tensors(output):
-                shapes[name] = " and ".join(str(tuple(x.shape)) for x in _as_tuple(output))
+                shapes[name] = " and ".join(str(tuple(x.shape)) for x in as_tuple(output))
 
         return record
 
@@ -206,12 +204,19 @@ def _in_graph(tensor: Tensor) -> Tensor:
     return tensor.detach().requires_grad_()
 
 
-def _as_tuple(value: Any) -> tuple[Any, ...]:
+def input_tensors(args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[int | str, Tensor]:
+    """Returns the tensors among a module's positional arguments by position, or else those by keyword."""
+    positional: dict[int | str, Tensor] = {i: x for i, x in enumerate(args) if isinstance(x, Tensor)}
+    return positional or {name: x for name, x in kwargs.items() if isinstance(x, Tensor)}
+
+
+def as_tuple(value: Any) -> tuple[Any, ...]:
+    """Returns a module's output as a tuple, of one value unless it is a tuple or a list."""
     return tuple(value) if isinstance(value, (tuple, list)) else (value,)
 
 
 def _are_tensors(value: Any) -> bool:
-    return len(_as_tuple(value)) > 0 and all(isinstance(x, Tensor) for x in _as_tuple(value))
+    return len(as_tuple(value)) > 0 and all(isinstance(x, Tensor) for x in as_tuple(value))
 
 
 def _like(value: Any, tensors: list[Tensor]) -> Any:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib
-import sys
 import threading
 import warnings
 from collections.abc import Callable, Iterator
@@ -20,14 +19,14 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.instancenorm import _InstanceNorm
 from torch.nn.modules.module import register_module_forward_pre_hook
 from torch.nn.parameter import is_lazy
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from captum_scorecam._messages import check_generator, warn_caller
+from captum_scorecam._random_draws import RandomDraws, compiler_is_loaded, draws_undone
 from captum_scorecam._threads import CallingThread, SharedContext, hooks
 
 T = TypeVar("T")
 
-_TRAINING_MODE = threading.RLock()
+TRAINING_MODE_LOCK = threading.RLock()  # of the thread that runs a model in training mode
 
 
 class ModelState:
@@ -42,12 +41,11 @@ class ModelState:
     """
 
     def __init__(self, forward_func: Callable[..., Any], inputs: tuple[Tensor, ...]) -> None:
-        self._forward_func = forward_func
-        self._cuda_devices = sorted({x.device.index for x in inputs if x.is_cuda})
+        self._forward_func, self._inputs = forward_func, inputs
         self._thread = CallingThread()
         self._batch_norms: list[str] = []
         self._kept: dict[Module, dict[str, tuple[Tensor, Tensor | None]]] = {}
-        self._random_state: list[Tensor] | None = None
+        self._draws = RandomDraws(inputs)
         self._has_lock = False
 
     def first_forward(self, run: Callable[[], T], is_reproducible: Callable[[T], bool | None] | None = None) -> T:
@@ -65,22 +63,14 @@ class ModelState:
             The result of `run`.
         """
         self._keep_all()
-        before = self._random_states()
-        eagerly = compiled_code_run_eagerly()
-        # Only other threads raise the question who drew random numbers. Watching operations needs the compiler loaded.
-        operations = _RandomOperations() if threading.active_count() > 1 and _compiler_is_loaded() else None
-        try:
-            with hooks(*self._registrations()), eagerly, operations or nullcontext():
-                result = run()
-        finally:
-            if not _all_equal(before, self._random_states()) and (operations is None or operations.seen):
-                self._random_state = before
-        drawn = self._random_states()
-        reproducible = is_reproducible(result) if self._kept and is_reproducible is not None else None
+        with hooks(*self._registrations()), compiled_code_run_eagerly(), self._draws:
+            result = run()
+        reproducible = None
+        if self._kept and is_reproducible is not None:
+            with draws_undone(self._inputs):
+                reproducible = is_reproducible(result)
         if reproducible is None:
             reproducible = not any(_changes_scores(module, buffers) for module, buffers in self._kept.items())
-        elif self._random_state is not None:
-            self._set_random_states(drawn)
         self._warn(varies=not reproducible)
         return result
 
@@ -89,12 +79,11 @@ class ModelState:
         try:
             for module, buffers in self._kept.items():
                 _restore(module, buffers)
-            if self._random_state is not None:
-                self._set_random_states(self._random_state)
+            self._draws.undo()
         finally:
             if self._has_lock:
                 self._has_lock = False
-                _TRAINING_MODE.release()
+                TRAINING_MODE_LOCK.release()
 
     def _keep_all(self) -> None:
         """Saves the buffers of all modules of a model that has any in training mode."""
@@ -125,12 +114,12 @@ class ModelState:
         if module in self._kept:
             return
         if not self._has_lock and not getattr(module, "_is_replica", False):
-            self._has_lock = _TRAINING_MODE.acquire()
+            self._has_lock = TRAINING_MODE_LOCK.acquire()
         buffers = {name: b for name, b in module._buffers.items() if b is not None}
         self._kept[module] = {name: (b, None if is_lazy(b) else b.clone()) for name, b in buffers.items()}
 
     def _warn(self, varies: bool) -> None:
-        if self._random_state is not None and self._kept:
+        if self._draws.any and self._kept:
             warn_caller(
                 "The model draws random numbers in training mode: scores are random. "
                 "Call `model.eval()` for a reproducible map."
@@ -140,32 +129,12 @@ class ModelState:
                 "The model is in training mode: scores depend on the batch or are random. "
                 "Call `model.eval()` for a reproducible map."
             )
-        elif self._random_state is not None:
+        elif self._draws.any:
             warn_caller("The model draws random numbers: scores are random.")
         elif self._batch_norms:
             warn_caller(
                 f"The model has a {self._batch_norms[0]} without running statistics: scores depend on the batch."
             )
-
-    def _random_states(self) -> list[Tensor]:
-        return [torch.get_rng_state(), *(torch.cuda.get_rng_state(device) for device in self._cuda_devices)]
-
-    def _set_random_states(self, states: list[Tensor]) -> None:
-        torch.set_rng_state(states[0])
-        for device, state in zip(self._cuda_devices, states[1:], strict=True):
-            torch.cuda.set_rng_state(state, device)
-
-
-class _RandomOperations(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Sees whether an operation of this thread draws random numbers."""
-
-    def __init__(self) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
-        self.seen = False
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        self.seen = self.seen or torch.Tag.nondeterministic_seeded in func.tags
-        return func(*args, **(kwargs or {}))
 
 
 @contextmanager
@@ -215,20 +184,12 @@ def compiled_code_run_eagerly() -> AbstractContextManager[object]:
     group: the group's threads would outlive ``destroy_process_group`` and could abort the process at exit. So if there
     is a process group and the compiler is not loaded, which means that nothing is compiled, the context does nothing.
     """
-    if not _compiler_is_loaded():
+    if not compiler_is_loaded():
         if dist.is_available() and dist.is_initialized():
             return nullcontext()
         with warnings.catch_warnings():  # SymPy, which the compiler loads, adds a warning filter.
             importlib.import_module("torch._dynamo")
     return _EAGER
-
-
-def _compiler_is_loaded() -> bool:
-    return "torch._dynamo" in sys.modules
-
-
-def _all_equal(some: list[Tensor], others: list[Tensor]) -> bool:
-    return all(torch.equal(a, b) for a, b in zip(some, others, strict=True))
 
 
 def _uses_batch_statistics(module: Module) -> bool:

@@ -12,6 +12,7 @@ from captum_scorecam import _captum
 from captum_scorecam._captum import Tensors
 from captum_scorecam.layers.activations import INPUT, Activation
 from captum_scorecam.layers.automatic import AutomaticChoice
+from captum_scorecam.layers.evaluation_copy import in_evaluation_mode
 from captum_scorecam.layers.layout import ActivationTransform, Layout
 from captum_scorecam.layers.probe import Probe
 
@@ -44,8 +45,9 @@ def find_layer(
     """Finds the layer to explain and how to convert its activation to maps.
 
     Runs the model on pairs of noise images in evaluation mode: a few times for a named layer, some ten times for
-    ``auto``. The model and the random state are left as they were. Maps N×K×h×w, channels last (N×h×w×K), and tokens
-    N×(P + h·w)×K are told apart by which values react to which part of the image.
+    ``auto``. The model and the random state are left as they were; instead of a model in training mode, a copy that
+    shares its parameters is run. Maps N×K×h×w, channels last (N×h×w×K), and tokens N×(P + h·w)×K are told apart by
+    which values react to which part of the image.
 
     ``auto`` selects the last activation that holds image positions and on which alone, of everything computed before
     it, the output depends: not a stem, a residual branch, or an attention matrix. If the head reads a class token,
@@ -65,15 +67,17 @@ def find_layer(
     Raises:
         TypeError: If `layer` is not a string.
         ValueError: If no module has that name, the module does not run or has no maps, or ``auto`` finds no layer that
-            is certain to be right; the message lists candidates.
+            is certain to be right; the message lists candidates. Also if a model in training mode cannot be copied.
     """
     if not isinstance(layer, str):
         raise TypeError(f'Expected `layer` to be "auto" or the name of a module, but got {reprlib.repr(layer)}.')
     if layer != "auto":
         check_name(model, layer)
-    probe = Probe(model, _captum.format_inputs(inputs), _captum.format_forward_args(additional_forward_args))
-    with probe.running():
-        name, layout = AutomaticChoice(probe).choose() if layer == "auto" else (layer, _layout_of(probe, layer))
+    tensors, arguments = _captum.format_inputs(inputs), _captum.format_forward_args(additional_forward_args)
+    with in_evaluation_mode(model) as evaluated:
+        probe = Probe(evaluated, tensors, arguments)
+        with probe.running():
+            name, layout = AutomaticChoice(probe).choose() if layer == "auto" else (layer, _layout_of(probe, layer))
     return ExplainedLayer(name, model.get_submodule(name.removesuffix(INPUT)), layout.transform)
 
 

@@ -17,12 +17,15 @@ from torch.utils.weak import WeakTensorKeyDictionary
 
 from captum_scorecam import _captum
 from captum_scorecam._captum import Tensors
+from captum_scorecam._random_draws import draws_undone
 from captum_scorecam._threads import CallingThread, hooks
+from captum_scorecam.layer_evaluation import as_tuple, input_tensors
 from captum_scorecam.layers.activations import Activation, Point
 from captum_scorecam.layers.example_scores import Rows, distance, float_values, scores_of_examples, scores_shape
 from captum_scorecam.layers.layout import Reactions
 from captum_scorecam.layers.noise_images import noise_image, slab_bounds, with_slab
 from captum_scorecam.model_state import compiled_code_run_eagerly
+from captum_scorecam.scoring.masked_forward import rows_of
 
 Change: TypeAlias = Callable[[Tensor], Tensor | None]
 
@@ -31,7 +34,7 @@ class Probe:
     """A model and two images of noise. Its methods are for the body of `running`.
 
     Args:
-        model (nn.Module): The model.
+        model (nn.Module): The model, in evaluation mode.
         inputs (tuple of Tensor): Inputs; noise gets the size, mean and spread of the first example.
         additional_forward_args (tuple): Arguments after the inputs; tensors with as many rows are indexed by example.
     """
@@ -41,7 +44,8 @@ class Probe:
         self.input_shape = max((tuple(x.shape[1:]) for x in inputs), key=len)
         self.size = self.input_shape[1:]
         self.n_examples = len(inputs[0])
-        self._arguments = tuple(_of_two(value, len(inputs[0])) for value in additional_forward_args)
+        first_twice = torch.zeros(2, dtype=torch.long, device="cpu")
+        self._arguments = tuple(rows_of(value, first_twice, len(inputs[0])) for value in additional_forward_args)
         generator = torch.Generator("cpu").manual_seed(0)
         self._images = [tuple(noise_image(x[:1], generator) for x in inputs) for _ in range(2)]
         self._forward = model.module if isinstance(model, nn.DataParallel) else model
@@ -51,16 +55,9 @@ class Probe:
 
     @contextmanager
     def running(self) -> Iterator[None]:
-        """Runs the model in evaluation mode, without gradients; restores modes, hooks and random state."""
-        in_training = [module for module in self.model.modules() if module.training]
+        """Runs the model without gradients, and compiled code eagerly."""
         with torch.inference_mode(False), torch.no_grad(), compiled_code_run_eagerly():
-            for module in in_training:
-                module.training = False
-            try:
-                yield
-            finally:
-                for module in in_training:
-                    module.training = True
+            yield
 
     def record(self) -> list[Activation]:
         """Runs the model and lists its activations in the order in which they appear.
@@ -83,7 +80,8 @@ class Probe:
         def before(name: str) -> Callable[..., None]:
             def hook(module: nn.Module, args: Any, kwargs: Any) -> None:
                 if thread.makes_call_of(module):
-                    note(name, True, self.n_calls[name], tree_flatten((args, kwargs))[0], _argument(args, kwargs))
+                    alone = _only_tensor(tuple(input_tensors(args, kwargs).values()))
+                    note(name, True, self.n_calls[name], tree_flatten((args, kwargs))[0], alone)
                     self.n_calls[name] += 1
                     self.spans[name] = (next(clock), -1)
 
@@ -93,7 +91,7 @@ class Probe:
             def hook(module: nn.Module, _args: Any, output: Any) -> None:
                 if thread.makes_call_of(module):
                     self.spans[name] = (self.spans[name][0], next(clock))
-                    note(name, False, self.n_calls[name] - 1, tree_flatten(output)[0], _only_tensor(output))
+                    note(name, False, self.n_calls[name] - 1, tree_flatten(output)[0], _only_tensor(as_tuple(output)))
 
             return hook
 
@@ -166,8 +164,7 @@ class Probe:
 
     def _run(self, first: Tensors, second: Tensors) -> Any:
         inputs = tuple(torch.cat(pair) for pair in zip(first, second, strict=True))
-        devices = sorted({x.device.index for x in inputs if x.is_cuda})
-        with torch.random.fork_rng(devices):
+        with draws_undone(inputs):
             return _captum.run_forward(self._forward, inputs, self._arguments)
 
     @contextmanager
@@ -200,23 +197,10 @@ class Probe:
         return chosen[0].name if chosen else ""
 
 
-def _of_two(value: Any, n_examples: int) -> Any:
-    if not isinstance(value, Tensor) or value.dim() == 0 or len(value) != n_examples:
-        return value
-    return value[:1].expand(2, *value.shape[1:])
-
-
 def _with(values: list[Any], index: int, new: Any) -> list[Any]:
     return [*values[:index], new, *values[index + 1 :]]
 
 
-def _argument(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor | None:
-    """The tensor that is explained as a module's input, if there is one only: positional, else by keyword."""
-    tensors = [x for x in args if isinstance(x, Tensor)] or [x for x in kwargs.values() if isinstance(x, Tensor)]
-    return tensors[0] if len(tensors) == 1 else None
-
-
-def _only_tensor(values: Any) -> Tensor | None:
-    """The tensor that is explained as a module's output, if there is one only."""
-    alone = values[0] if isinstance(values, (tuple, list)) and len(values) == 1 else values
-    return alone if isinstance(alone, Tensor) else None
+def _only_tensor(values: tuple[Any, ...]) -> Tensor | None:
+    """The tensor that is explained as a module's input or output, if it is the only value."""
+    return values[0] if len(values) == 1 and isinstance(values[0], Tensor) else None

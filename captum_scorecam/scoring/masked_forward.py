@@ -150,14 +150,24 @@ class MaskedForward:
         return self.agrees_in_another_batch(output, with_baselines=True)
 
     def _rows(self, value: Any, examples: Tensor) -> Any:
-        n_examples = len(self.inputs[0])
-        if not isinstance(value, Tensor) or value.dim() == 0 or len(value) != n_examples:
-            return value
-        return value.expand(len(examples), *value.shape[1:]) if n_examples == 1 else value[examples]
+        return rows_of(value, examples, len(self.inputs[0]))
 
     def _forward(self, masked: Tensors, arguments: tuple[Any, ...]) -> Any:
         inputs = tuple(map(_to_channels_last, masked)) if self.channels_last else masked
         return _captum.run_forward(self.forward_func, inputs, arguments)
+
+
+def rows_of(value: Any, examples: Tensor, n_examples: int) -> Any:
+    """Returns the rows of the examples if a value is a tensor with one row per example; returns other values unchanged.
+
+    Args:
+        value: An argument of `forward_func`.
+        examples (Tensor): Shape R, the example of each row.
+        n_examples (int): The number of examples.
+    """
+    if not isinstance(value, Tensor) or value.dim() == 0 or len(value) != n_examples:
+        return value
+    return value.expand(len(examples), *value.shape[1:]) if n_examples == 1 else value[examples]
 
 
 def _checked_inputs(inputs: Tensor | Tensors) -> Tensors:

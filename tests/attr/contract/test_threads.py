@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import sys
-import threading
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import Any
@@ -17,6 +15,7 @@ from torch import Tensor, nn
 from captum_scorecam import ScoreCAM
 from tests.support.attributions import OURS, Method, each
 from tests.support.small_net import Net, images, nothing_changes, warnings_are_errors
+from tests.support.threads import frequent_switches, in_threads, stepping_meanwhile
 
 CLASSES = {(method.attribution, method.over): name for name, method in reversed(OURS.items())}
 # One configuration of each attribution, with masks of its own where it draws any.
@@ -27,31 +26,8 @@ ONE_OF_EACH = {
 
 @pytest.fixture(autouse=True)
 def _frequent_switches() -> Iterator[None]:
-    interval = sys.getswitchinterval()
-    sys.setswitchinterval(1e-5)
-    yield
-    sys.setswitchinterval(interval)
-
-
-def in_threads(*calls: Callable[[], Any]) -> list[Any]:
-    """Runs each call in a thread of its own and returns their results; raises the first error."""
-    results: list[Any] = [None] * len(calls)
-    errors: list[BaseException] = []
-
-    def run(i: int) -> None:
-        try:
-            results[i] = calls[i]()
-        except BaseException as error:  # an error of any kind must reach the test
-            errors.append(error)
-
-    threads = [threading.Thread(target=run, args=(i,)) for i in range(len(calls))]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    if errors:
-        raise errors[0]
-    return results
+    with frequent_switches():
+        yield
 
 
 @each(ONE_OF_EACH)
@@ -91,23 +67,8 @@ def test_threads_with_one_attribution_get_the_maps_of_one_thread(method: Method)
 @each(ONE_OF_EACH)
 def test_predictions_in_another_thread_change_no_map(method: Method) -> None:
     net, x = Net(), images()
-    expected, done = method.explain(net, net.relu, x, 2), threading.Event()
-
-    def predict() -> int:
-        count = 0
-        while not done.is_set():
-            net(images(5, seed=9))
-            count += 1
-        return count
-
-    def explain() -> list[Any]:
-        try:
-            return [method.explain(net, net.relu, x, 2) for _ in range(6)]
-        finally:
-            done.set()
-
-    predictions, maps = in_threads(predict, explain)
-    assert predictions > 0
+    expected = method.explain(net, net.relu, x, 2)
+    _, maps = stepping_meanwhile(lambda _: net(images(5, seed=9)), lambda: method.explain(net, net.relu, x, 2))
     for other in maps:
         torch.testing.assert_close(other, expected, rtol=1e-9, atol=1e-12)
 
@@ -127,28 +88,16 @@ class Trained(nn.Sequential):
 def test_a_model_that_trains_in_another_thread_is_not_touched(method: Method, wrapped: bool) -> None:
     net, x, trained = Net(), images(), Trained()
     forward: Any = (lambda x: net(x)) if wrapped else net
-    expected, done = method.explain(forward, net.relu, x, 2), threading.Event()
+    expected = method.explain(forward, net.relu, x, 2)
     batches = [torch.rand(4, 3, 6, 6, generator=torch.Generator().manual_seed(i)) for i in range(5)]
-
-    def train() -> int:
-        steps = 0
-        while not done.is_set():
-            trained(batches[steps % 5])
-            steps += 1
-        return steps
-
-    def explain() -> list[Any]:
-        try:
-            return [method.explain(forward, net.relu, x, 2) for _ in range(6)]
-        finally:
-            done.set()
-
     with warnings_are_errors():
-        steps, maps = in_threads(train, explain)
+        steps, maps = stepping_meanwhile(
+            lambda i: trained(batches[i % 5]), lambda: method.explain(forward, net.relu, x, 2)
+        )
     undisturbed = Trained()
-    for step in range(steps):
+    for step in range(len(steps)):
         undisturbed(batches[step % 5])
-    assert int(trained[1].num_batches_tracked) == steps > 0  # type: ignore[arg-type]
+    assert int(trained[1].num_batches_tracked) == len(steps)  # type: ignore[arg-type]
     for name, value in undisturbed.state_dict().items():
         assert torch.equal(trained.state_dict()[name], value), name
     for other in maps:
@@ -157,27 +106,12 @@ def test_a_model_that_trains_in_another_thread_is_not_touched(method: Method, wr
 
 @each(ONE_OF_EACH)
 def test_a_random_model_in_another_thread_keeps_its_sequence_of_random_numbers(method: Method) -> None:
-    net, x, done = Net(), images(), threading.Event()
+    net, x = Net(), images()
     method.explain(net, net.relu, x, 2)
     torch.manual_seed(3)
-    expected = torch.rand(10_000)
+    drawn, _ = stepping_meanwhile(lambda _: torch.rand(1), lambda: method.explain(net, net.relu, x, 2))
     torch.manual_seed(3)
-
-    def draw() -> Tensor:
-        drawn: list[Tensor] = []
-        while len(drawn) < 50 or (not done.is_set() and len(drawn) < 9_000):
-            drawn.append(torch.rand(1))
-        return torch.cat(drawn)
-
-    def explain() -> None:
-        try:
-            for _ in range(6):
-                method.explain(net, net.relu, x, 2)
-        finally:
-            done.set()
-
-    drawn, _ = in_threads(draw, explain)
-    assert torch.equal(drawn, expected[: len(drawn)])
+    assert torch.equal(torch.cat(drawn), torch.rand(len(drawn)))
 
 
 @each(ONE_OF_EACH)
