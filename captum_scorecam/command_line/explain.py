@@ -65,7 +65,7 @@ def explain(
 
     Draws each image and the map of each method side by side, one row for the
     explained class and one for the most probable other class, and prints a
-    table of the classes, their probabilities and the cost of each map.
+    table of the classes, their scores and the cost of each map.
     """
     with plain_messages(context):
         methods = check_methods(method)

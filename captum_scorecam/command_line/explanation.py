@@ -13,6 +13,7 @@ from captum_scorecam.evaluation import ExplanationRequest, MethodOptions, Method
 from captum_scorecam.evaluation.methods import DEFAULT_METHODS
 from captum_scorecam.evaluation.request import DEFAULT_OPTIONS
 from captum_scorecam.models import Classifier, ExplainedLayer, class_name, find_class, seen_pixels
+from captum_scorecam.scoring.class_scores import are_probabilities
 
 Role: TypeAlias = Literal["predicted", "chosen", "runner-up"]
 PREDICTED: Final = "predicted"
@@ -25,16 +26,23 @@ class ClassExplanation:
     Attributes:
         index (int): The class index.
         name (str): The class name.
-        probability (float): The class probability.
+        score (float): The class's probability, or the model's output if the outputs are no probabilities.
+        is_probability (bool): Whether `score` is a probability.
         role (str): Why the class is explained: ``predicted``, ``chosen`` or ``runner-up``.
         maps (dict of str to Tensor): The map of each method, H×W, at the input's size, on the CPU.
     """
 
     index: int
     name: str
-    probability: float
+    score: float
+    is_probability: bool
     role: Role
     maps: dict[str, Tensor]
+
+    @property
+    def reason(self) -> str:
+        """The role and the score as text; only a probability is a percentage."""
+        return f"{self.role}, {self.score:.1%}" if self.is_probability else f"{self.role}, {self.score:.4g}"
 
 
 @dataclass(frozen=True)
@@ -84,8 +92,8 @@ def explain_image(
         ValueError: If the model does not have the target class, or the layer has no maps.
     """
     prediction = classifier.predict(inputs)
-    probabilities = prediction.probabilities
-    roles = _roles(probabilities, classifier.class_names, target, compare)
+    scores = prediction.probabilities
+    roles = _roles(scores, classifier.class_names, target, compare)
     unbounded = not prediction.has_probabilities
     request = ExplanationRequest(classifier.model, layer, inputs, list(roles), prediction.score, options, unbounded)
     results = {method: run_method(method, request) for method in methods}
@@ -93,7 +101,8 @@ def explain_image(
         ClassExplanation(
             index=index,
             name=class_name(index, classifier.class_names),
-            probability=float(probabilities[index]),
+            score=float(scores[index]),
+            is_probability=prediction.score != "output" or are_probabilities(scores),
             role=role,
             maps={method: maps[position] for method, (maps, _) in results.items()},
         )
@@ -103,9 +112,9 @@ def explain_image(
     return ImageExplanation(image_name, seen_pixels(inputs, classifier.preprocess), classes, runs)
 
 
-def _roles(probabilities: Tensor, class_names: Sequence[str] | None, target: str, compare: bool) -> dict[int, Role]:
+def _roles(scores: Tensor, class_names: Sequence[str] | None, target: str, compare: bool) -> dict[int, Role]:
     """Returns the classes to explain, with their roles."""
-    ranking = [int(index) for index in probabilities.argsort(descending=True)]
+    ranking = [int(index) for index in scores.argsort(descending=True)]
     predicted, compare = ranking[0], compare and len(ranking) > 1
     chosen = predicted if target == PREDICTED else find_class(target, len(ranking), class_names)
     if chosen != predicted:

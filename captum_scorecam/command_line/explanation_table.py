@@ -41,7 +41,7 @@ def print_explanations(explanations: Sequence[ImageExplanation], heading: str) -
 
 
 def _rows(explanation: ImageExplanation, shown: ClassExplanation, first: bool) -> Iterator[tuple[str, ...]]:
-    labels = [f"{shown.name} ({shown.index})", f"{shown.role}, {shown.probability:.1%}"]
+    labels = [f"{shown.name} ({shown.index})", shown.reason]
     runs = explanation.runs
     labels = ["\n".join(labels)] if len(runs) == 1 else labels + [""] * (len(runs) - 2)
     images = [explanation.image_name if first else ""] + [""] * (len(runs) - 1)

@@ -61,8 +61,8 @@ def draw_explanations(explanations: Sequence[ImageExplanation], heading: str) ->
 
 
 def _row(explanation: ImageExplanation, shown: ClassExplanation) -> Iterator[Panel]:
-    probability = f"{shown.role}, {shown.probability:.1%} · {_shortened(explanation.image_name, 30)}"
-    yield Panel(shown.name, probability, explanation.pixels)
+    reason = f"{shown.reason} · {_shortened(explanation.image_name, 30)}"
+    yield Panel(shown.name, reason, explanation.pixels)
     for method, run in explanation.runs.items():
         values = shown.maps[method]
         constant = "" if _varies(values) else "constant map · "

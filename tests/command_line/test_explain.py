@@ -265,3 +265,22 @@ def test_scores_of_several_labels_are_not_a_softmax(folder: Path) -> None:
     assert result.exit_code == 0, result.output
     assert "98.2%" in result.output  # the sigmoid of 4
     assert "73.1%" in result.output  # the sigmoid of 1
+
+
+@pytest.mark.parametrize(
+    ("model", "scores"),
+    [
+        ("with_names", ["predicted, 4", "runner-up, 1"]),
+        ("with_probabilities", ["predicted, 93.6%", "runner-up, 4.7%"]),
+        ("with_sigmoid", ["predicted, 0.982", "runner-up, 0.7311"]),
+    ],
+)
+def test_outputs_that_are_no_probabilities_are_no_percentages(
+    model: str, scores: list[str], figures: list[Figure]
+) -> None:
+    model = f"tests.support.colour_classifier:{model}"
+    result = invoke("explain", "colours.png", "--model", model, "--score", "output", *options_of("grad_cam"))
+    assert result.exit_code == 0, result.output
+    assert [row[0] for row in rows_of(result.output)[1::2]] == scores
+    subtitles = [axes.texts[0].get_text() for axes in figures[0].axes[::2]]
+    assert subtitles == [f"{score} · colours.png" for score in scores]

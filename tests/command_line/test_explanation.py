@@ -54,7 +54,7 @@ def test_the_target_and_the_most_probable_other_class_are_explained(
 
 def test_probabilities_are_the_softmax_over_the_scores() -> None:
     # The scores are 4, 1 and 0.
-    probabilities = [shown.probability for shown in explained().classes]
+    probabilities = [shown.score for shown in explained().classes]
     assert probabilities == pytest.approx([0.93624, 0.04661], abs=1e-5)
 
 

@@ -36,7 +36,7 @@ RUNS = {
 
 
 def class_explanation(name: str = "cat", **changes: Any) -> ClassExplanation:
-    shown = ClassExplanation(index=3, name=name, probability=0.254, role="predicted", maps=MAPS)
+    shown = ClassExplanation(index=3, name=name, score=0.254, is_probability=True, role="predicted", maps=MAPS)
     return replace(shown, **changes)
 
 
@@ -70,7 +70,7 @@ def test_a_map_is_scaled_from_its_own_lowest_to_its_own_highest_value() -> None:
 
 
 def test_the_text_names_classes_probabilities_methods_and_cost() -> None:
-    other = class_explanation("dog", role="runner-up", probability=0.1)
+    other = class_explanation("dog", role="runner-up", score=0.1)
     figure = draw_explanations([image_explanation(class_explanation(), other)], "a model, a layer")
     methods = ["Grad-CAM", "1 forward, 0.05 s for both classes"]
     methods += ["Score-CAM", "6 of 10 forwards, 1.50 s for both classes"]

@@ -53,6 +53,10 @@ def with_probabilities() -> tuple[object, ...]:
     return nn.Sequential(ColourClassifier(), nn.Softmax(1)), preprocess, NAMES
 
 
+def with_sigmoid() -> tuple[object, ...]:
+    return nn.Sequential(ColourClassifier(), nn.Sigmoid()), preprocess, NAMES
+
+
 def without_maps() -> tuple[object, ...]:
     scores = nn.Linear(3 * 32 * 32, 3, bias=False).requires_grad_(False)
     scores.weight.copy_(torch.eye(3).repeat_interleave(32 * 32, 1) / 64)

@@ -24,6 +24,7 @@ from captum_scorecam.evaluation.report import write_report
 from captum_scorecam.evaluation.report.curves import make_charts, mean_curves
 from captum_scorecam.evaluation.report.gallery import disagreement
 from captum_scorecam.evaluation.settings import write_configuration
+from captum_scorecam.scoring.class_scores import NamedScore
 from tests.support.evaluation_run import (
     HOSTILE,
     LAYERS,
@@ -120,6 +121,15 @@ def test_every_image_is_in_the_gallery_with_its_maps(page: Page) -> None:
     assert len(page.of("article")) == N_IMAGES
     assert len(page.of("img", **{"class": "map"})) == 3 * N_IMAGES - 1 + 1  # one map failed; one is the viewer's
     assert any("Expected finite scores, but got NaN." in text for text in page.texts["p"])
+
+
+@pytest.mark.parametrize(("score", "text"), [(None, "95.0\u00a0%"), ("output", "0.95")])
+def test_an_output_that_need_not_be_a_probability_is_no_percentage(
+    score: NamedScore | None, text: str, tmp_path: Path
+) -> None:
+    run = write_run(tmp_path / "run")
+    write_configuration(run, replace(RUN_SETTINGS, score=score), VERSIONS)
+    assert text in Page(write_report(run).read_text(encoding="utf-8")).texts["b"]
 
 
 def test_what_failed_is_listed(page: Page) -> None:
