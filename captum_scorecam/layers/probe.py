@@ -40,7 +40,6 @@ class Probe:
     """
 
     def __init__(self, model: nn.Module, inputs: Tensors, additional_forward_args: tuple[Any, ...] = ()) -> None:
-        self.model = model
         self.input_shape = max((tuple(x.shape[1:]) for x in inputs), key=len)
         self.size = self.input_shape[1:]
         self.n_examples = len(inputs[0])
