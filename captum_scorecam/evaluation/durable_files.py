@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 from pathlib import Path
 
 
@@ -10,7 +11,8 @@ def write_durably(path: Path, content: bytes) -> None:
     """Writes a file under a temporary name and renames it once it is on disk.
 
     Raises:
-        OSError: If the file can't be written; an existing file is left unchanged.
+        OSError: If the file can't be written; an existing file is left unchanged. It names the file, not the temporary
+            one.
     """
     unfinished = path.with_name(f".{path.name}.unfinished")
     try:
@@ -19,8 +21,11 @@ def write_durably(path: Path, content: bytes) -> None:
             file.flush()
             os.fsync(file.fileno())
         unfinished.replace(path)
-    except BaseException:
-        unfinished.unlink(missing_ok=True)
+    except BaseException as error:
+        with suppress(OSError):
+            unfinished.unlink(missing_ok=True)
+        if isinstance(error, OSError) and error.filename is not None:
+            error.filename, error.filename2 = str(path), None
         raise
     sync_folder(path.parent)
 

@@ -6,7 +6,7 @@ from collections.abc import Collection
 
 from captum_scorecam.evaluation.methods import OWN_METHODS
 from captum_scorecam.evaluation.metrics.metric import ANY_NUMBER, FRACTION
-from captum_scorecam.evaluation.metrics.registry import METRICS
+from captum_scorecam.evaluation.metrics.registry import METRICS, OWN_METRICS
 from captum_scorecam.evaluation.records import Curve, Record, RunSettings
 from captum_scorecam.evaluation.typed_json import Between, members
 from captum_scorecam.scoring.class_scores import NamedScore
@@ -31,6 +31,33 @@ def check_record(record: Record, settings: RunSettings) -> None:
         _check_failure(record)
     else:
         _check_result(record, settings)
+
+
+class KnownImages:
+    """The images of the records read so far; the records of an image agree on its name and label.
+
+    Args:
+        most (int): The number of images of the run.
+    """
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._names: dict[int, str] = {}
+        self._labels: dict[int, int | None] = {}
+
+    def check(self, record: Record) -> None:
+        """Adds a record.
+
+        Raises:
+            ValueError: If it contradicts an earlier one, or is of one image too many. The message continues "Expected a
+                record in …, but ".
+        """
+        if (name := self._names.setdefault(record.index, record.image)) != record.image:
+            raise ValueError(f"`image` is {record.image!r}, and {name!r} in another record of image {record.index}")
+        if len(self._names) > self._most:
+            raise ValueError(f"it is of another image than the {self._most} of the run")
+        if record.error is None and (label := self._labels.setdefault(record.index, record.label)) != record.label:
+            raise ValueError(f"`label` is {record.label}, and {label} in another record of image {record.index}")
 
 
 def _check_failure(record: Record) -> None:
@@ -104,5 +131,9 @@ def problem_of_result(metric: str, value: float | None, curve: Curve | None, sco
     if len({isinstance(x, str) for x in curve.x}) > 1:
         return f"the x of the curve of {metric} are both numbers and names"
     fractions = Between(*FRACTION, rounding=_ROUNDING)
-    outside = [x for x in curve.x if not isinstance(x, str) and x not in fractions]
-    return f"the curve of {metric} has {outside[0]!r} among its x, not {fractions}" if outside else None
+    numbers = [x for x in curve.x if not isinstance(x, str)]
+    if outside := [x for x in numbers if x not in fractions]:
+        return f"the curve of {metric} has {outside[0]!r} among its x, not {fractions}"
+    if metric in OWN_METRICS and numbers != sorted({*numbers}):
+        return f"the x of the curve of {metric} do not ascend"
+    return None

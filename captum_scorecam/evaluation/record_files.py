@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
@@ -9,13 +10,28 @@ from pathlib import Path
 from types import TracebackType
 
 from captum_scorecam.evaluation.durable_files import sync_folder, write_durably
-from captum_scorecam.evaluation.record_checks import check_record
+from captum_scorecam.evaluation.record_checks import KnownImages, check_record
 from captum_scorecam.evaluation.records import Record, RunSettings
 from captum_scorecam.evaluation.settings import read_settings
 from captum_scorecam.evaluation.typed_json import from_json
 
 RECORDS = "records"
-_LEFT_ALONE = "Expected that nothing else changes the run's files while it runs, but"
+REPEAT = "Run the evaluation again: it keeps the records that are left and repeats the others."
+
+
+class InterferenceError(OSError):
+    """Something else removed, replaced or changed a file of a run while it runs.
+
+    Args:
+        path (Path): The file or folder.
+        what (str): What was done to it.
+        advice (str): How to go on. Default: `REPEAT`.
+    """
+
+    def __init__(self, path: Path, what: str, advice: str = REPEAT) -> None:
+        super().__init__(
+            f"Expected that nothing else changes the run's files while it runs, but {str(path)!r} was {what}. {advice}"
+        )
 
 
 def rank_file(run: Path, folder: str, rank: int) -> Path:
@@ -23,10 +39,10 @@ def rank_file(run: Path, folder: str, rank: int) -> Path:
     return run / folder / f"rank-{rank:03d}.jsonl"
 
 
-def check_still_there(path: Path) -> None:
-    """Raises OSError if a file or folder of a run was removed or moved while it runs."""
-    if not path.exists():
-        raise OSError(f"{_LEFT_ALONE} {str(path)!r} was removed or moved")
+def check_still_there(path: Path, *, is_folder: bool = False, advice: str = REPEAT) -> None:
+    """Raises InterferenceError if a file or folder of a run was removed, moved or replaced by the other kind."""
+    if not (path.is_dir() if is_folder else path.is_file()):
+        raise InterferenceError(path, "replaced" if path.exists() else "removed or moved", advice)
 
 
 class LineFile:
@@ -48,6 +64,7 @@ class LineFile:
         self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | as_bytes, 0o666)
         self._length = _length_of_whole_lines(path)
         os.ftruncate(self._descriptor, self._length)
+        self._digest = _digest(path)
         if durable:
             sync_folder(path.parent)
 
@@ -55,7 +72,8 @@ class LineFile:
         """Appends one line, completely or not at all.
 
         Raises:
-            OSError: If the line can't be written, or the file was removed, replaced or changed since the last line.
+            OSError: If the line can't be written.
+            InterferenceError: If the file was removed, replaced or changed since the last line.
         """
         self._check_unchanged()
         line = left = f"{text}\n".encode()
@@ -68,12 +86,20 @@ class LineFile:
             os.ftruncate(self._descriptor, self._length)
             raise
         self._length += len(line)
+        self._digest.update(line)
+
+    def check_content(self) -> None:
+        """Raises InterferenceError if the file was removed, replaced or edited, also at the same length."""
+        self._check_unchanged()
+        if _digest(self.path).digest() != self._digest.digest():
+            advice = "Restore it, or remove it and run the evaluation again to repeat its records."
+            raise InterferenceError(self.path, "edited", advice)
 
     def _check_unchanged(self) -> None:
         check_still_there(self.path)
         found, opened = self.path.stat(), os.fstat(self._descriptor)
         if not os.path.samestat(found, opened) or found.st_size != self._length:
-            raise OSError(f"{_LEFT_ALONE} {str(self.path)!r} was replaced or changed")
+            raise InterferenceError(self.path, "replaced or changed")
 
     def __enter__(self) -> LineFile:
         return self
@@ -82,6 +108,14 @@ class LineFile:
         self, error_type: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         os.close(self._descriptor)
+
+
+def _digest(path: Path) -> hashlib._Hash:
+    with path.open("rb") as file:
+        digest = hashlib.sha256()
+        while block := file.read(2**20):
+            digest.update(block)
+    return digest
 
 
 def _length_of_whole_lines(path: Path) -> int:
@@ -108,17 +142,19 @@ def iterate_records(run: Path, *, curves: bool = True) -> Iterator[Record]:
         curves (bool): Whether to keep the curves, which take most of the memory. Default: True.
 
     Raises:
-        ValueError: If there is no run, or a line is damaged. The message names the file and the line.
+        ValueError: If there is no run, or a line is damaged or contradicts an earlier one. The message names the file
+            and the line.
         OSError: If a file can't be read.
     """
     settings = read_settings(run)
     seen = set()
+    known = KnownImages(settings.images)
     for path in _record_files(run):
         with path.open("rb") as file:
             for number, line in enumerate(file, 1):
                 if not line.endswith(b"\n"):
                     break
-                record = _read_line(line, path, number, settings)
+                record = _read_line(line, path, number, settings, known)
                 if (record.index, record.method) not in seen:
                     seen.add((record.index, record.method))
                     yield record if curves else replace(record, curves={})
@@ -128,11 +164,12 @@ def _record_files(run: Path) -> list[Path]:
     return sorted((run / RECORDS).glob("rank-*.jsonl"))
 
 
-def _read_line(line: bytes, path: Path, number: int, settings: RunSettings) -> Record:
+def _read_line(line: bytes, path: Path, number: int, settings: RunSettings, known: KnownImages) -> Record:
     place = f"line {number} of {str(path)!r}"
     record = from_json(Record, line, place)
     try:
         check_record(record, settings)
+        known.check(record)
     except ValueError as error:
         raise ValueError(f"Expected a record in {place}, but {error}.") from error
     return record
@@ -185,8 +222,9 @@ def remove_failures(run: Path) -> None:
         OSError: If a file can't be written; its records are left unchanged.
     """
     settings = read_settings(run)
+    known = KnownImages(settings.images)
     for path in _record_files(run):
         whole = path.read_bytes()[: _length_of_whole_lines(path)]
         lines = enumerate(whole.splitlines(keepends=True), 1)
-        kept = [line for number, line in lines if _read_line(line, path, number, settings).error is None]
+        kept = [line for number, line in lines if _read_line(line, path, number, settings, known).error is None]
         write_durably(path, b"".join(kept))

@@ -18,6 +18,8 @@ from captum_scorecam.evaluation.plan import Plan
 from captum_scorecam.evaluation.ranks import joined_ranks
 from captum_scorecam.evaluation.record_files import (
     RECORDS,
+    REPEAT,
+    InterferenceError,
     LineFile,
     check_still_there,
     iterate_records,
@@ -40,7 +42,8 @@ from captum_scorecam.evaluation.summary import Summary, summarize, write_summary
 from captum_scorecam.evaluation.typed_json import to_json
 
 TIMES = "times"
-_RESUME = "Finished records are kept; run the evaluation again to resume."
+_KEPT = "Finished records are kept; run the evaluation again to resume."
+_NO_CONFIGURATION = "Put it back, and run the evaluation again to resume; without it, the records can't be read."
 LOCK_SECONDS = 10  # the workers of a killed DataLoader hold the lock until they notice
 OnImage = Callable[[int, int], None]
 Todo = dict[int, tuple[str, ...]]
@@ -77,7 +80,7 @@ def run_evaluation(
         ValueError: If the folder contains a run with different settings or other files, or is used by another process,
             or `threads` is not in 1 to 4096.
         OSError: If a file can't be written, or something else removed, replaced or changed files of the run meanwhile.
-            Finished records are kept.
+            The message says what is kept.
     """
     folder = Path(folder)
     threads = _threads_of(folder) if threads is None else _checked_threads(threads)
@@ -101,6 +104,8 @@ def run_evaluation(
         ranks.wait_for_all()
         if ranks.rank > 0:
             return None
+        _check_files(folder)
+        check_same_settings(read_settings(folder), settings)
         records = read_records(folder, curves=False)
         _check_complete(plan, folder, records)
         summary = summarize(records, settings)
@@ -114,11 +119,24 @@ def left_to_do(plan: Plan, folder: Path) -> Todo:
 
 
 def _missing(plan: Plan, records: Iterable[Record]) -> Todo:
-    missing = missing_methods(records, plan.methods)
-    if unplanned := missing.keys() - {*plan.indices}:
-        raise ValueError(f"Expected records of planned images only, but `folder` has one of image {min(unplanned)}.")
+    missing = missing_methods(_planned(plan, records), plan.methods)
     todo = {index: missing.get(index, plan.methods) for index in plan.indices}
     return {index: methods for index, methods in todo.items() if methods}
+
+
+def _planned(plan: Plan, records: Iterable[Record]) -> Iterator[Record]:
+    """Yields records after checking that each is of an image of the plan."""
+    indices = {*plan.indices}
+    for record in records:
+        index = record.index
+        if index not in indices:
+            raise ValueError(f"Expected records of planned images only, but `folder` has one of image {index}.")
+        if record.image != plan.dataset.name(index):
+            raise ValueError(
+                f"Expected records of planned images only, but `folder` has one of image {index} named "
+                f"{record.image!r}, which is {plan.dataset.name(index)!r} in the data set."
+            )
+        yield record
 
 
 def _check_complete(plan: Plan, folder: Path, records: Sequence[Record]) -> None:
@@ -126,7 +144,7 @@ def _check_complete(plan: Plan, folder: Path, records: Sequence[Record]) -> None
     if lost := _missing(plan, records):
         raise OSError(
             f"Expected records of all {len(plan.indices)} images in {str(folder)!r}, but those of {len(lost)} images "
-            f"were removed while the evaluation ran. {_RESUME}"
+            f"were removed while the evaluation ran. {REPEAT}"
         )
 
 
@@ -139,8 +157,8 @@ def _run_images(plan: Plan, folder: Path, rank: int, todo: Todo, workers: int, o
     ):
         for number, loaded in enumerate(load_images(images, workers), 1):
             for outcome in evaluate_image(plan, loaded, todo[loaded.index]):
-                with _explained_write_errors():
-                    check_still_there(folder / GALLERY)
+                with _explained_write_errors(records.path):
+                    _check_files(folder)
                     if loaded.index in pictured:
                         write_pictures(folder, outcome)
                     records.append(to_json(outcome.record))
@@ -148,16 +166,26 @@ def _run_images(plan: Plan, folder: Path, rank: int, todo: Todo, workers: int, o
                 _check_device(outcome)
             if on_image is not None:
                 on_image(number, len(todo))
+        records.check_content()
+        times.check_content()
+
+
+def _check_files(folder: Path) -> None:
+    check_still_there(folder, is_folder=True)
+    check_still_there(folder / CONFIGURATION, advice=_NO_CONFIGURATION)
+    check_still_there(folder / GALLERY, is_folder=True)
 
 
 @contextmanager
-def _explained_write_errors() -> Iterator[None]:
+def _explained_write_errors(records: Path) -> Iterator[None]:
     try:
         yield
+    except InterferenceError:
+        raise
     except OSError as error:
         place = "" if error.filename is None else f": {str(error.filename)!r}"
         problem = str(error) if error.errno is None else f"{error.strerror}{place}"
-        raise OSError(f"{problem}. {_RESUME}") from error
+        raise OSError(f"{problem}. {_KEPT if records.is_file() else REPEAT}") from error
 
 
 def _check_device(outcome: Outcome) -> None:

@@ -258,7 +258,7 @@ def test_records_that_are_removed_stop_the_run_and_do_not_end_with_status_0(
     assert re.fullmatch(
         r"Error: Expected that nothing else changes the run's files while it runs, but "
         r"'run/records/rank-000\.jsonl' was removed or moved\. "
-        r"Finished records are kept; run the evaluation again to resume\.\n",
+        r"Run the evaluation again: it keeps the records that are left and repeats the others\.\n",
         result.stderr,
     )
     assert evaluate("data", "--output", "run", *QUICK).exit_code == 0

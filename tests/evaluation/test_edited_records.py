@@ -133,6 +133,8 @@ DAMAGED = [
     without(FAILED, "values").replace('"target"', '"values": {"insertion": 0.5}, "target"'),
     inside("curves", insertion={"x": [0, 0.5, 1], "y": [0, 1]}),
     inside("curves", insertion={"x": [], "y": []}),
+    inside("curves", insertion={"x": [1, 0], "y": [0, 1]}),
+    inside("curves", insertion={"x": [0, 0.5, 0.5, 1], "y": [0, 1, 1, 1]}),
     inside("curves", insertion={"x": [0, "stem"], "y": [0, 1]}),
     # no JSON
     changed()[:-1],
@@ -216,6 +218,38 @@ def test_the_rows_of_a_plugin_s_method_need_not_be_known(run: Path) -> None:
     other = replace(RECORD, method="own", chunk_rows={})
     rank_file(run, "records", 0).write_text(f"{to_json(other)}\n")
     assert read_records(run) == [other]
+
+
+def test_the_curve_of_a_plugin_s_metric_may_descend(run: Path) -> None:
+    other = replace(RECORD, curves={"own": Curve([1.0, 0.5, 0.0], [0.0, 0.5, 1.0])})
+    rank_file(run, "records", 0).write_text(f"{to_json(other)}\n")
+    assert read_records(run) == [other]
+
+
+@pytest.mark.parametrize(
+    ("other", "problem"),
+    [
+        ({"image": "9.png"}, "`image` is '9.png', and '2.png' in another record of image 2"),
+        ({"label": 4}, "`label` is 4, and 3 in another record of image 2"),
+        ({"index": 5}, "it is of another image than the 1 of the run"),
+    ],
+)
+def test_records_that_contradict_one_another_are_one_error(other: dict[str, Any], problem: str, run: Path) -> None:
+    write_configuration(run, replace(OF_RUN, images=1), {})
+    lines = [to_json(RECORD), to_json(replace(RECORD, method="grad_cam", **other))]
+    path = rank_file(run, "records", 0)
+    path.write_text("".join(f"{line}\n" for line in lines))
+    readers: list[Callable[[Path], object]] = [read_records, remove_failures, write_report]
+    for reader in readers:
+        with pytest.raises(ValueError, match=expected_error(path)) as raised:
+            reader(run)
+        assert problem in str(raised.value)
+
+
+def test_a_failure_does_not_contradict_the_label_of_its_image(run: Path) -> None:
+    failed = failure(2, "grad_cam")
+    write(run, f"{to_json(failed)}\n{to_json(RECORD)}")
+    assert read_records(run)[1:] == [failed, RECORD]
 
 
 def test_ranges_of_a_metric_that_is_not_registered_are_not_known(run: Path) -> None:

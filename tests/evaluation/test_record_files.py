@@ -210,7 +210,7 @@ def test_a_file_that_something_else_changes_takes_no_more_lines(
         file.append(to_json(RECORDS[0]))
         file.append(to_json(RECORDS[1]))
         interfere(path)
-        message = rf"^Expected that nothing else changes the run's files .*, but '.*rank-000\.jsonl' {problem}$"
+        message = rf"^Expected that nothing else changes the run's files .*, but '.*rank-000\.jsonl' {problem}\. Run the evaluation again: "
         with pytest.raises(OSError, match=message):
             file.append(to_json(RECORDS[2]))
 
@@ -223,7 +223,7 @@ def test_curves_can_be_left_out(run: Path) -> None:
 
 
 def test_failures_are_removed_and_nothing_else(run: Path) -> None:
-    append(run, [RECORDS[0], FAILURE, failure(0, "score_cam")])
+    append(run, [RECORDS[0], FAILURE, replace(failure(0, "score_cam"), image=RECORDS[0].image)])
     path = append(run, [RECORDS[2]], rank=1)
     path.write_bytes(path.read_bytes() + b'{"incomplete')
     remove_failures(run)

@@ -275,38 +275,123 @@ def rename(path: Path) -> None:
     path.rename(path.with_name("renamed"))
 
 
+def replace_with_a_file(path: Path) -> None:
+    shutil.rmtree(path)
+    path.touch()
+
+
+def disturbed(interfere: Callable[[], None], classifier: Classifier, folder: Path) -> tuple[str, list[int]]:
+    """Interferes after the second of four images; returns the error, and the images that were finished."""
+    finished: list[int] = []
+
+    def on_image(number: int, _: int) -> None:
+        finished.append(number)
+        if number == 2:
+            interfere()
+
+    with pytest.raises(OSError, match="nothing else changes the run's files while it runs") as raised:
+        evaluate(classifier, Pictures(4), folder, **QUICK, on_image=on_image)
+    return str(raised.value), finished
+
+
 @needs_posix
 @pytest.mark.parametrize(
     ("interfere", "name", "message"),
     [
-        (remove, "records", "nothing else changes .* but '.*records.rank-000.jsonl' was removed or moved"),
-        (remove, "records/rank-000.jsonl", "'.*records.rank-000.jsonl' was removed or moved"),
-        (replace_with_a_copy, "records/rank-000.jsonl", "'.*records.rank-000.jsonl' was replaced or changed"),
+        (remove, "records", "records/rank-000.jsonl' was removed or moved"),
+        (remove, "records/rank-000.jsonl", "records/rank-000.jsonl' was removed or moved"),
+        (replace_with_a_copy, "records/rank-000.jsonl", "records/rank-000.jsonl' was replaced or changed"),
         (lambda path: os.truncate(path, 0), "records/rank-000.jsonl", "rank-000.jsonl' was replaced or changed"),
-        (second_run, "records", "'.*records.rank-000.jsonl' was replaced or changed"),
-        (remove, "times", "'.*times.rank-000.jsonl' was removed or moved"),
-        (replace_with_a_copy, "times/rank-000.jsonl", "'.*times.rank-000.jsonl' was replaced or changed"),
-        (remove, "gallery", "'.*gallery' was removed or moved"),
-        (remove, "", "'.*gallery' was removed or moved"),
-        (rename, "", "'.*gallery' was removed or moved"),
+        (second_run, "records", "records/rank-000.jsonl' was replaced or changed"),
+        (remove, "times", "times/rank-000.jsonl' was removed or moved"),
+        (replace_with_a_copy, "times/rank-000.jsonl", "times/rank-000.jsonl' was replaced or changed"),
+        (remove, "gallery", "gallery' was removed or moved"),
+        (remove, "", "run' was removed or moved"),
+        (rename, "", "run' was removed or moved"),
     ],
 )
 def test_a_run_whose_files_something_else_changes_stops_and_can_be_resumed(
     interfere: Callable[[Path], None], name: str, message: str, classifier: Classifier, tmp_path: Path
 ) -> None:
     evaluate(classifier, Pictures(4), tmp_path / "undisturbed", **QUICK)
-    finished: list[int] = []
-
-    def on_image(number: int, _: int) -> None:
-        finished.append(number)
-        if number == 2:
-            interfere(tmp_path / "run" / name)
-
-    with pytest.raises(OSError, match=rf"{message}\. Finished records are kept; run the evaluation again to resume\."):
-        evaluate(classifier, Pictures(4), tmp_path / "run", **QUICK, on_image=on_image)
+    error, finished = disturbed(lambda: interfere(tmp_path / "run" / name), classifier, tmp_path / "run")
+    left = "Run the evaluation again: it keeps the records that are left and repeats the others."
+    assert error.endswith(f"{message}. {left}")
     assert finished == [1, 2]
     evaluate(classifier, Pictures(4), tmp_path / "run", **QUICK)
     assert read_records(tmp_path / "run") == read_records(tmp_path / "undisturbed")
+
+
+@needs_posix
+def test_a_gallery_that_becomes_a_file_stops_the_run_and_is_named(classifier: Classifier, tmp_path: Path) -> None:
+    gallery = tmp_path / "run" / "gallery"
+    error, finished = disturbed(lambda: replace_with_a_file(gallery), classifier, tmp_path / "run")
+    assert f"but {str(gallery)!r} was replaced. Run the evaluation again" in error
+    assert finished == [1, 2]
+
+
+def test_a_configuration_that_is_removed_stops_the_run_at_once_and_can_be_put_back(
+    classifier: Classifier, tmp_path: Path
+) -> None:
+    evaluate(classifier, Pictures(4), tmp_path / "undisturbed", **QUICK)
+    path = tmp_path / "run" / "configuration.json"
+    error, finished = disturbed(lambda: path.rename(tmp_path / "kept"), classifier, tmp_path / "run")
+    assert "configuration.json' was removed or moved. Put it back, and run the evaluation again to resume" in error
+    assert finished == [1, 2]
+    (tmp_path / "kept").rename(path)
+    evaluate(classifier, Pictures(4), tmp_path / "run", **QUICK)
+    assert contents(tmp_path / "run") == contents(tmp_path / "undisturbed")
+
+
+@pytest.mark.parametrize(("old", "new"), [(b"picture 1", b"picture 9"), (b'"label":1', b'"label":2')])
+@pytest.mark.parametrize("number", [2, 4])
+def test_records_that_are_edited_at_equal_length_do_not_end_a_run_well(
+    number: int, old: bytes, new: bytes, classifier: Classifier, tmp_path: Path
+) -> None:
+    path = rank_file(tmp_path / "run", "records", 0)
+
+    def on_image(finished: int, _: int) -> None:
+        if finished == number:
+            whole = path.read_bytes()
+            path.write_bytes(whole.replace(old, new))
+            assert path.read_bytes() != whole
+
+    message = (
+        r"rank-000.jsonl' was edited\. Restore it, or remove it and run the evaluation again to repeat its records"
+    )
+    with pytest.raises(OSError, match=message):
+        evaluate(classifier, Pictures(4), tmp_path / "run", **QUICK, on_image=on_image)
+    assert not (tmp_path / "run" / "summary.json").exists()
+    path.unlink()
+    evaluate(classifier, Pictures(4), tmp_path / "run", **QUICK)
+    evaluate(classifier, Pictures(4), tmp_path / "undisturbed", **QUICK)
+    assert read_records(tmp_path / "run") == read_records(tmp_path / "undisturbed")
+
+
+def test_records_of_images_with_another_name_are_refused(classifier: Classifier, tmp_path: Path) -> None:
+    evaluate(classifier, Pictures(3), tmp_path, **QUICK)
+    path = rank_file(tmp_path, "records", 0)
+    path.write_bytes(path.read_bytes().replace(b"picture 1", b"picture 9"))
+    before = contents(tmp_path, without=())
+    message = (
+        "Expected records of planned images only, but `folder` has one of image 1 named 'picture 9', which is 'pict"
+    )
+    with pytest.raises(ValueError, match=message):
+        evaluate(classifier, Pictures(3), tmp_path, **QUICK)
+    assert contents(tmp_path, without=()) == before
+
+
+def test_a_configuration_that_is_edited_meanwhile_does_not_end_a_run_well(
+    classifier: Classifier, tmp_path: Path
+) -> None:
+    path = tmp_path / "configuration.json"
+
+    def edit(*_: int) -> None:
+        path.write_text(path.read_text().replace('"seed": 3', '"seed": 4'))
+
+    with pytest.raises(ValueError, match="different settings: `seed`: 4 -> 3"):
+        evaluate(classifier, Pictures(1), tmp_path, **QUICK, on_image=edit)
+    assert not (tmp_path / "summary.json").exists()
 
 
 @needs_posix
@@ -317,7 +402,7 @@ def test_a_gallery_that_is_removed_stops_a_run_that_saves_no_more_pictures(
         if number == 2:
             remove(tmp_path / "gallery")
 
-    with pytest.raises(OSError, match=r"'.*gallery' was removed or moved\. Finished records are kept"):
+    with pytest.raises(OSError, match=r"'.*gallery' was removed or moved\. Run the evaluation again: it keeps"):
         evaluate(classifier, Pictures(4), tmp_path, **QUICK, gallery=1, on_image=on_image)
 
 
@@ -355,8 +440,9 @@ def test_records_of_images_that_are_not_planned_are_refused(classifier: Classifi
     path = rank_file(tmp_path, "records", 0)
     drawn = {record.index for record in read_records(tmp_path)}
     other = next(index for index in range(40) if index not in drawn)
-    line = json.loads(path.read_bytes().splitlines()[0]) | {"index": other}
-    path.write_text(f"{path.read_text()}{json.dumps(line)}\n")
+    first, *others = path.read_bytes().splitlines()
+    lines = [json.dumps(json.loads(first) | {"index": other}), *(line.decode() for line in others[2:])]
+    path.write_text("".join(f"{line}\n" for line in lines))
     with pytest.raises(ValueError, match=f"planned images only, but `folder` has one of image {other}"):
         evaluate(classifier, Pictures(40), tmp_path, **QUICK, images=3)
 

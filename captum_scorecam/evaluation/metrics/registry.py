@@ -19,6 +19,7 @@ METRICS = {
     metric.name: metric
     for metric in (*METRICS_OF_MASKED_INPUTS, *METRICS_OF_CURVES, *METRICS_OF_REGIONS, *METRICS_OF_METHODS)
 }
+OWN_METRICS = frozenset(METRICS)  # without those registered later
 
 
 def register_metric(metric: Metric) -> None:

@@ -1,0 +1,21 @@
+"""Atomic file writes."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from captum_scorecam.evaluation.durable_files import write_durably
+
+
+@pytest.mark.parametrize("folder", ["nowhere", "file"])
+def test_an_error_names_the_file_and_not_the_temporary_one(folder: str, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    path = tmp_path / folder / "out.png"
+    with pytest.raises(OSError, match="No such file|Not a directory") as raised:
+        write_durably(path, b"content")
+    assert raised.value.filename == str(path)
+    assert ".unfinished" not in str(raised.value)
+    assert os.listdir(tmp_path) == ["file"]
