@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Literal, TypeAlias
 
 import torch
@@ -10,8 +10,9 @@ from torch import Tensor
 
 from captum_scorecam import _captum
 from captum_scorecam._captum import TargetType
-from captum_scorecam._messages import check_choice
+from captum_scorecam._messages import check_choice, type_of
 from captum_scorecam.masking.scaling import working_dtype
+from captum_scorecam.scoring.output_parts import output_type, parts_of_output
 
 ScoreFunction: TypeAlias = Callable[[Any], Tensor]
 NamedScore: TypeAlias = Literal["output", "probability", "sigmoid"]
@@ -22,20 +23,19 @@ def output_score(output: Any) -> Tensor:
     """Returns the output itself, or its ``logits`` if it is an object that has them (Hugging Face).
 
     Raises:
-        TypeError: If it is neither. The message shows the output's tensors.
+        TypeError: If it is neither. The message shows the output's tensors and arrays.
     """
     for scores in (output, getattr(output, "logits", None)):
         if isinstance(scores, Tensor):
             return scores
-    name = type(output).__name__
-    tensors = "".join(f"\n  {part}, of shape {shape}: score={read}" for part, shape, read in _tensors_in(output))
-    if tensors:
+    readable = "".join(f"\n  {part}: score={read}" for part, read in parts_of_output(output))
+    if readable:
         raise TypeError(
-            f"Expected `forward_func` to return a tensor or an object with `logits`, but got {name}. "
-            f"Set `score` to read one of its tensors:{tensors}"
+            f"Expected `forward_func` to return a tensor or an object with `logits`, but got {output_type(output)}. "
+            f"Set `score` to read one of its tensors:{readable}"
         )
     raise TypeError(
-        f"Expected `forward_func` to return a tensor or an object with `logits`, but got {name}. "
+        f"Expected `forward_func` to return a tensor or an object with `logits`, but got {output_type(output)}. "
         "A callable `score` can extract the scores."
     )
 
@@ -104,7 +104,7 @@ def row_scores(score: ScoreFunction, output: Any, n_rows: int) -> Tensor:
     """
     scores = score(output)
     if not isinstance(scores, Tensor):
-        raise TypeError(f"Expected `score` to return a tensor, but got {type(scores).__name__}.")
+        raise TypeError(f"Expected `score` to return a tensor, but got {type_of(scores)}.")
     if scores.dim() == 0 or len(scores) != n_rows:
         raise ValueError(
             "Expected an output with one row per input row, "
@@ -170,20 +170,6 @@ class ClassScores:
     def zeros(self, n_rows: int, inputs: Tensor) -> Tensor:
         """Returns zeros of shape n_rows×T on the device and with the dtype of the scores of `inputs`."""
         return inputs.new_zeros(n_rows, len(self._targets), dtype=working_dtype(inputs.dtype))
-
-
-def _tensors_in(output: Any) -> list[tuple[str, tuple[int, ...], str]]:
-    """Returns the name and shape of each tensor in a mapping, a sequence or an object, and a `score` that reads it."""
-    parts: list[tuple[str, Any, str]] = []
-    if isinstance(output, (tuple, list)):
-        parts = [(f"item {i}", part, f"lambda output: output[{i}]") for i, part in enumerate(output)]
-    elif isinstance(output, Mapping):
-        parts = [(f"key {key!r}", part, f"lambda output: output[{key!r}]") for key, part in output.items()]
-    else:
-        parts = [
-            (name, part, f"lambda output: output.{name}") for name, part in getattr(output, "__dict__", {}).items()
-        ]
-    return [(name, tuple(part.shape), score) for name, part, score in parts if isinstance(part, Tensor)][:10]
 
 
 def _side_by_side(columns: Sequence[Tensor], scores: Tensor) -> Tensor:

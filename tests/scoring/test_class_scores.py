@@ -80,10 +80,99 @@ def test_an_output_with_tensors_shows_how_to_read_them(output: Any, found: list[
         output_score(output)
     for text in found:
         assert text in str(caught.value)
-    lines = str(caught.value).splitlines()[1:]
-    assert [eval(line.split("score=")[1])(output).shape for line in lines] == [
-        torch.Size(eval(line.split("of shape ")[1].split(":")[0])) for line in lines
-    ]
+    assert_lines_read_tensors(str(caught.value), output)
+
+
+def assert_lines_read_tensors(message: str, output: Any) -> None:
+    lines = message.splitlines()[1:]
+    assert lines
+    for line in lines:
+        read, shape = eval(line.split("score=")[1]), eval(line.split("of shape ")[1].split(": score=")[0])
+        assert isinstance(read(output), Tensor)
+        assert read(output).shape == torch.Size(shape)
+
+
+class WithSlots:
+    __slots__ = ("scores", "unset")
+
+    def __init__(self, scores: Tensor) -> None:
+        self.scores = scores
+
+
+class AlsoWithSlots(WithSlots):
+    __slots__ = "boxes"
+
+    def __init__(self, scores: Tensor) -> None:
+        super().__init__(scores)
+        self.boxes = scores[:, 0]
+
+
+@pytest.mark.parametrize(
+    ("output", "got", "lines"),
+    [
+        (WithSlots(OUTPUT), "WithSlots.", ["scores, of shape (4, 3): score=lambda output: output.scores"]),
+        (
+            AlsoWithSlots(OUTPUT),
+            "AlsoWithSlots.",
+            [
+                "boxes, of shape (4,): score=lambda output: output.boxes",
+                "scores, of shape (4, 3): score=lambda output: output.scores",
+            ],
+        ),
+        (
+            SimpleNamespace(logits=[OUTPUT, OUTPUT]),
+            "SimpleNamespace, whose `logits` are of type list.",
+            [f"logits, item {i}, of shape (4, 3): score=lambda output: output.logits[{i}]" for i in (0, 1)],
+        ),
+        (
+            SimpleNamespace(logits=None, pooled=OUTPUT),
+            "SimpleNamespace, whose `logits` are of type NoneType.",
+            ["pooled, of shape (4, 3): score=lambda output: output.pooled"],
+        ),
+        (
+            {"feat": OUTPUT[:2], "heads": {"a": (OUTPUT, 1), 2: OUTPUT}},
+            "dict.",
+            [
+                "key 'feat', of shape (2, 3): score=lambda output: output['feat']",
+                "key 'heads', key 'a', item 0, of shape (4, 3): score=lambda output: output['heads']['a'][0]",
+                "key 'heads', key 2, of shape (4, 3): score=lambda output: output['heads'][2]",
+            ],
+        ),
+        (OUTPUT.numpy(), "ndarray.", ["an array of shape (4, 3): score=torch.from_numpy"]),
+        (
+            [OUTPUT.numpy(), OUTPUT],
+            "list.",
+            [
+                "item 0, of shape (4, 3): score=lambda output: torch.from_numpy(output[0])",
+                "item 1, of shape (4, 3): score=lambda output: output[1]",
+            ],
+        ),
+    ],
+    ids=["slots", "inherited slots", "logits in a list", "no logits", "nested", "array", "arrays"],
+)
+def test_tensors_anywhere_in_an_output_are_shown(output: Any, got: str, lines: list[str]) -> None:
+    with pytest.raises(TypeError, match=re.escape(f"but got {got} Set `score` to read")) as caught:
+        output_score(output)
+    assert [line.strip() for line in str(caught.value).splitlines()[1:]] == lines
+    assert_lines_read_tensors(str(caught.value), output)
+
+
+def test_at_most_ten_tensors_are_shown() -> None:
+    with pytest.raises(TypeError) as caught:
+        output_score([[OUTPUT] * 7] * 7)
+    assert len(str(caught.value).splitlines()) == 1 + 10
+
+
+def test_an_output_that_contains_itself_has_no_tensors() -> None:
+    output: list[Any] = []
+    output.append(output)
+    with pytest.raises(TypeError, match=r"got list\. A callable `score` can"):
+        output_score(output)
+
+
+def test_a_score_that_returns_an_array_is_pointed_out() -> None:
+    with pytest.raises(TypeError, match=r"`score` to return a tensor, but got ndarray; use torch\.from_numpy\."):
+        ClassScores(lambda output: output.numpy(), [0], 4, CPU).select_examples(OUTPUT)
 
 
 def test_logits_are_read_by_every_named_score() -> None:
