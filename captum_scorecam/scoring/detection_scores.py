@@ -51,11 +51,15 @@ def box_scores(detections: Detections, boxes: Tensor, labels: Tensor) -> Tensor:
 
 
 def with_all_detections(detector: Module) -> Module:
-    """Returns a detector that shares the layers of `detector`, but keeps every detection, however improbable.
+    """Returns a detector that shares the layers of `detector`, but keeps all of its candidates, however improbable.
 
     A detector drops what scores below a threshold, overlaps a better detection, or is not among the best hundred. So
     the score of a masked input would jump to 0 where it should decrease gradually. `detector` itself stays as it is.
     Mask and Keypoint R-CNN return boxes only.
+
+    Candidates are every class of the proposals of an R-CNN, and the best ``topk_candidates`` of each feature level
+    (RetinaNet, FCOS: 1000 boxes with a class) or class (SSD: 400, SSDlite: 300). A box that is not among them still
+    scores 0. Set ``topk_candidates`` of the returned detector to keep more; its run time grows with their square.
 
     Args:
         detector (torch.nn.Module): A Faster, Mask or Keypoint R-CNN, RetinaNet, FCOS, SSD or SSDlite of torchvision.

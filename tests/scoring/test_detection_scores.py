@@ -1,4 +1,4 @@
-"""Scores of chosen boxes against values computed by hand and plain loops, and detectors that keep every detection."""
+"""Scores of chosen boxes against values computed by hand and plain loops, and detectors that keep all candidates."""
 
 from __future__ import annotations
 
@@ -116,6 +116,22 @@ def test_all_detections_are_kept(name: str) -> None:
         assert len(all_of_image["boxes"]) > len(some["boxes"])
         assert {tuple(box) for box in some["boxes"].tolist()} <= {tuple(box) for box in all_of_image["boxes"].tolist()}
         assert torch.equal(all_of_image["scores"], same["scores"])
+
+
+@pytest.mark.parametrize(("name", "candidates"), [("RetinaNet", 5), ("FCOS", 5), ("SSD", 5 * (CLASSES - 1))])
+def test_as_many_candidates_are_kept_as_are_set(name: str, candidates: int) -> None:
+    """RetinaNet and FCOS have one feature level here; SSD counts the candidates of each class, without the background."""
+    detector, images = tiny_detector(name), pictures()
+    detector.topk_candidates = 5
+    twin: Any = with_all_detections(detector)
+    with torch.no_grad():
+        assert [len(each["boxes"]) for each in twin(images)] == [candidates] * 2
+        twin.topk_candidates = 10**6
+        everything = twin(images)
+    anchors = {"RetinaNet": 2 * 64, "FCOS": 64, "SSD": 64 * 4}[name]
+    classes = CLASSES - 1 if name == "SSD" else CLASSES
+    assert [len(each["boxes"]) for each in everything] == [anchors * classes] * 2
+    assert detector.topk_candidates == 5
 
 
 def test_the_copy_shares_weights_and_hooks() -> None:
