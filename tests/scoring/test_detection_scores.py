@@ -120,8 +120,9 @@ def test_all_detections_are_kept(name: str) -> None:
 
 @pytest.mark.parametrize(("name", "candidates"), [("RetinaNet", 5), ("FCOS", 5), ("SSD", 5 * (CLASSES - 1))])
 def test_as_many_candidates_are_kept_as_are_set(name: str, candidates: int) -> None:
-    """RetinaNet and FCOS have one feature level here; SSD counts the candidates of each class, without the background."""
-    detector, images = tiny_detector(name), pictures()
+    """RetinaNet and FCOS have one feature level here; SSD counts the candidates of each class but the background."""
+    detector: Any = tiny_detector(name)
+    images = pictures()
     detector.topk_candidates = 5
     twin: Any = with_all_detections(detector)
     with torch.no_grad():
