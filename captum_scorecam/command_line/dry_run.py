@@ -8,8 +8,8 @@ from rich.text import Text
 
 from captum_scorecam.command_line.tables import plain_table, stdout_console
 from captum_scorecam.evaluation import Plan, measure_forwards
+from captum_scorecam.evaluation.planned_records import left_to_do
 from captum_scorecam.evaluation.presentation import method_title
-from captum_scorecam.evaluation.run import left_to_do
 
 _WIDTH = 120  # if the output is not a terminal
 

@@ -44,6 +44,7 @@ from captum_scorecam.evaluation.request import DEFAULT_OPTIONS
 from captum_scorecam.evaluation.run import check_folder
 from captum_scorecam.models import check_model_name
 
+MOST_PICTURES = 10_000_000
 _IF_STOPPED = "Finished images are kept; run the same command again to resume."
 
 
@@ -98,7 +99,13 @@ def evaluate(
     device: ChosenDevice = "auto",
     seed: Seed = DEFAULT_OPTIONS.seed,
     gallery: Annotated[
-        int, typer.Option(help="Save pictures of the first N images.", min=0, metavar="N", rich_help_panel=OF_RUN)
+        int,
+        typer.Option(
+            help="Save pictures of the first N images.",
+            callback=in_range(0, MOST_PICTURES),
+            metavar="N",
+            rich_help_panel=OF_RUN,
+        ),
     ] = DEFAULT_GALLERY,
     workers: Annotated[
         int,

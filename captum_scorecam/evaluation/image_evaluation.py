@@ -19,8 +19,11 @@ from captum_scorecam.evaluation.plan import Plan
 from captum_scorecam.evaluation.record_checks import MAP, problem_of_result
 from captum_scorecam.evaluation.records import Curve, Failure, Record, Stage, Times
 from captum_scorecam.evaluation.request import ExplanationRequest, MethodRun
+from captum_scorecam.evaluation.typed_json import Between
 from captum_scorecam.models import Prediction, class_name, seen_pixels
 from captum_scorecam.scoring.class_scores import NamedScore
+
+_ROUNDING = 1e-3  # as `are_probabilities` allows
 
 
 @dataclass(frozen=True)
@@ -136,6 +139,20 @@ def _label(plan: Plan, loaded: Loaded) -> int | None:
         return None
 
 
+def problem_of_score(plan: Plan, subject: Subject) -> str | None:
+    """Returns why a metric is undefined for the score of a classified image, or None."""
+    score = float(subject.prediction.probabilities[subject.views["image"].target])
+    for metric in plan.chosen_metrics("image"):
+        needed = Between(*metric.scores, rounding=_ROUNDING)
+        if score not in needed:
+            logits = "'sigmoid'" if plan.n_classes == 1 else "'probability' or 'sigmoid'"
+            return (
+                f"Expected a score {needed} for {metric.name}, but the output of the explained class is {score:.4g}. "
+                f"If the outputs are logits, set `score` to {logits}; otherwise choose other `metrics`."
+            )
+    return None
+
+
 def explain(plan: Plan, subject: Subject, method: str, on: On) -> tuple[MetricInput, MethodRun]:
     """Runs a method on an image or its mosaic.
 
@@ -162,6 +179,9 @@ def _evaluate_method(plan: Plan, loaded: Loaded, subject: Subject, method: str) 
     rows: dict[str, list[int]] = {}
     seconds: dict[str, float] = {}
     results: dict[str, MetricResult] = {}
+    with _stage("metric"):
+        if problem := problem_of_score(plan, subject):
+            raise ValueError(problem)
     with _stage("method"), _measured(plan, MAP, rows, seconds):
         explained = {on: explain(plan, subject, method, on) for on in subject.views}
     for metric in plan.chosen_metrics():

@@ -2,20 +2,28 @@
 
 from __future__ import annotations
 
+import reprlib
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
+from math import inf
 
 import torch
 from PIL import Image
 
 from captum_scorecam._messages import check_choice, check_whole_number, warn_caller
 from captum_scorecam.datasets import ImageDataset, Mosaics, label_table
+from captum_scorecam.evaluation.image_evaluation import StageError, classify, problem_of_score
+from captum_scorecam.evaluation.loading import LoadedImages, load_images
 from captum_scorecam.evaluation.methods import DEFAULT_METHODS, check_methods, layer_to_explain
+from captum_scorecam.evaluation.metrics.metric import ANY_NUMBER
 from captum_scorecam.evaluation.metrics.registry import DEFAULT_METRICS, check_metrics
 from captum_scorecam.evaluation.plan import DEFAULT_GALLERY, NO_PROVENANCE, Plan, Provenance, fixed_rows
-from captum_scorecam.evaluation.records import Target
+from captum_scorecam.evaluation.records import LARGEST, SEEDS, Target
 from captum_scorecam.evaluation.request import DEFAULT_OPTIONS, MethodOptions
 from captum_scorecam.models import Classifier
+
+_TRIED = 4  # images
 
 
 def plan_evaluation(
@@ -56,7 +64,7 @@ def plan_evaluation(
 
     Raises:
         ValueError: If an argument is invalid, does not match the model, or needs labels or boxes that the data set does
-            not have.
+            not have, or a metric is undefined for the outputs of the model, tried on four images.
     """
     methods, metrics = check_methods(methods), check_metrics(metrics)
     check_choice("target", target, Target)
@@ -82,16 +90,24 @@ def plan_evaluation(
         provenance=provenance,
     )
     _check(plan)
+    _check_scores(plan)
     return replace(plan, mosaics=Mosaics(dataset, options.seed)) if plan.chosen_metrics("mosaic") else plan
 
 
 def _check_numbers(images: int | None, options: MethodOptions, gallery: int) -> None:
-    for name in ("n_masks", "mask_iterations"):
-        check_whole_number(name, getattr(options, name), 1)
-    for name, value in (("perturbations_per_eval", options.perturbations_per_eval), ("images", images)):
+    """Checks that numbers are in the ranges in which the run's configuration can be read back."""
+    for name, value, least, most in (
+        ("n_masks", options.n_masks, 1, LARGEST),
+        ("mask_iterations", options.mask_iterations, 1, LARGEST),
+        ("perturbations_per_eval", options.perturbations_per_eval, 1, LARGEST),
+        ("images", images, 1, inf),
+        ("gallery", gallery, 0, LARGEST),
+        ("seed", options.seed, *SEEDS),
+    ):
         if value is not None:
-            check_whole_number(name, value, 1)
-    check_whole_number("gallery", gallery, 0)
+            check_whole_number(name, value, least)
+            if value > most:
+                raise ValueError(f"Expected `{name}` to be at most {most}, but got {reprlib.repr(value)}.")
 
 
 def _drawn(available: int, wanted: int | None, seed: int) -> tuple[int, ...]:
@@ -114,6 +130,20 @@ def _check(plan: Plan) -> None:
         raise ValueError(f"Expected a data set with labels for {plan.needing_labels[0]}, but it has none.")
     if plan.dataset.has_labels:
         _check_labels(plan)
+
+
+def _check_scores(plan: Plan) -> None:
+    """Checks, on a few images, that the metrics are defined for outputs that are explained as they are."""
+    if plan.classifier.score != "output" or all(metric.scores == ANY_NUMBER for metric in plan.chosen_metrics()):
+        return
+    indices = plan.indices[:: -(-len(plan.indices) // _TRIED)]
+    images = LoadedImages(plan.dataset, indices, None, plan.classifier.preprocess)
+    problems = []
+    for loaded in load_images(images):
+        with suppress(StageError):  # recorded when the image is evaluated
+            problems.append(problem_of_score(plan, classify(plan, loaded)))
+    if problems and all(problems):
+        raise ValueError(problems[0])
 
 
 def _check_labels(plan: Plan) -> None:

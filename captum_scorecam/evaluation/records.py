@@ -16,8 +16,10 @@ FORMAT_VERSION = 2
 Stage: TypeAlias = Literal["image", "label", "method", "metric"]
 Target: TypeAlias = Literal["predicted", "label"]
 
-Count: TypeAlias = Annotated[int, Between(0, 2**63 - 1)]
-Positive: TypeAlias = Annotated[int, Between(1, 2**63 - 1)]
+LARGEST = 2**63 - 1
+SEEDS = (-(2**63), 2**64 - 1)  # of PyTorch's generators
+Count: TypeAlias = Annotated[int, Between(0, LARGEST)]
+Positive: TypeAlias = Annotated[int, Between(1, LARGEST)]
 Probability: TypeAlias = Annotated[float, Between(0, 1, rounding=1e-3)]  # as `are_probabilities` allows
 Seconds: TypeAlias = Annotated[float, Between(0)]
 
@@ -168,7 +170,7 @@ class RunSettings:
     n_masks: Positive
     mask_iterations: Positive
     perturbations_per_eval: Positive
-    seed: Annotated[int, Between(-(2**63), 2**64 - 1)]
+    seed: Annotated[int, Between(*SEEDS)]
     data: str | None = None
     data_format: DataFormat | None = None
     weights: str | None = None

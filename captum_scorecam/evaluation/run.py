@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
@@ -15,6 +15,7 @@ from captum_scorecam.evaluation.image_evaluation import Outcome, evaluate_image
 from captum_scorecam.evaluation.loading import LoadedImages, load_images
 from captum_scorecam.evaluation.pictures import GALLERY, write_pictures
 from captum_scorecam.evaluation.plan import Plan
+from captum_scorecam.evaluation.planned_records import Todo, check_complete, left_to_do
 from captum_scorecam.evaluation.ranks import joined_ranks
 from captum_scorecam.evaluation.record_files import (
     RECORDS,
@@ -22,13 +23,11 @@ from captum_scorecam.evaluation.record_files import (
     InterferenceError,
     LineFile,
     check_still_there,
-    iterate_records,
-    missing_methods,
     rank_file,
     read_records,
     remove_failures,
 )
-from captum_scorecam.evaluation.records import MOST_THREADS, Record, RunSettings
+from captum_scorecam.evaluation.records import MOST_THREADS, RunSettings
 from captum_scorecam.evaluation.settings import (
     CONFIGURATION,
     check_same_settings,
@@ -46,7 +45,6 @@ _KEPT = "Finished records are kept; run the evaluation again to resume."
 _NO_CONFIGURATION = "Put it back, and run the evaluation again to resume; without it, the records can't be read."
 LOCK_SECONDS = 10  # the workers of a killed DataLoader hold the lock until they notice
 OnImage = Callable[[int, int], None]
-Todo = dict[int, tuple[str, ...]]
 
 
 def run_evaluation(
@@ -107,45 +105,10 @@ def run_evaluation(
         _check_files(folder)
         check_same_settings(read_settings(folder), settings)
         records = read_records(folder, curves=False)
-        _check_complete(plan, folder, records)
+        check_complete(plan, folder, records)
         summary = summarize(records, settings)
         write_summary(summary, folder)
         return summary
-
-
-def left_to_do(plan: Plan, folder: Path) -> Todo:
-    """Returns the methods still to run on each unfinished image of a plan; all methods if the folder has no run."""
-    return _missing(plan, iterate_records(folder, curves=False) if (folder / CONFIGURATION).exists() else ())
-
-
-def _missing(plan: Plan, records: Iterable[Record]) -> Todo:
-    missing = missing_methods(_planned(plan, records), plan.methods)
-    todo = {index: missing.get(index, plan.methods) for index in plan.indices}
-    return {index: methods for index, methods in todo.items() if methods}
-
-
-def _planned(plan: Plan, records: Iterable[Record]) -> Iterator[Record]:
-    """Yields records after checking that each is of an image of the plan."""
-    indices = {*plan.indices}
-    for record in records:
-        index = record.index
-        if index not in indices:
-            raise ValueError(f"Expected records of planned images only, but `folder` has one of image {index}.")
-        if record.image != plan.dataset.name(index):
-            raise ValueError(
-                f"Expected records of planned images only, but `folder` has one of image {index} named "
-                f"{record.image!r}, which is {plan.dataset.name(index)!r} in the data set."
-            )
-        yield record
-
-
-def _check_complete(plan: Plan, folder: Path, records: Sequence[Record]) -> None:
-    """Checks that no record was lost after it had been written."""
-    if lost := _missing(plan, records):
-        raise OSError(
-            f"Expected records of all {len(plan.indices)} images in {str(folder)!r}, but those of {len(lost)} images "
-            f"were removed while the evaluation ran. {REPEAT}"
-        )
 
 
 def _run_images(plan: Plan, folder: Path, rank: int, todo: Todo, workers: int, on_image: OnImage | None) -> None:

@@ -100,6 +100,7 @@ HUGE = "9" * 23
         ("evaluate data", "Missing option `--output`."),
         (f"evaluate data --output run --threads {10**6}", "Expected `--threads` in 1..1024, but got 1000000."),
         (f"evaluate data --output run --workers {10**6}", "Expected `--workers` in 0..256, but got 1000000."),
+        (f"evaluate data --output run --gallery {10**30}", f"Expected `--gallery` in 0..10000000, but got {10**30}."),
         ("evaluate data --output run --images 0", "Expected `--images` to be at least 1."),
         ("evaluate data --output run --images 1.5", "Expected `--images` to be a whole number."),
         (
@@ -141,6 +142,6 @@ def test_empty_values_are_wrong_usage(arguments: list[str], place: str) -> None:
 def test_the_largest_values_are_accepted() -> None:
     options = ("--seed", str(2**63 - 1), "--n-masks", "1000000", "--perturbations-per-eval", "1000000")
     assert "there is no file 'nowhere.png'" in invoke("explain", "nowhere.png", *options).stderr
-    of_run = ("--threads", "1024", "--workers", "256", "--images", HUGE, "--gallery", HUGE)
+    of_run = ("--threads", "1024", "--workers", "256", "--images", HUGE, "--gallery", "10000000")
     result = invoke("evaluate", "nowhere", "--output", "run", *of_run)
     assert "'nowhere' does not exist" in result.stderr

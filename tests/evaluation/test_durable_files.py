@@ -14,7 +14,7 @@ from captum_scorecam.evaluation.durable_files import write_durably
 def test_an_error_names_the_file_and_not_the_temporary_one(folder: str, tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     path = tmp_path / folder / "out.png"
-    with pytest.raises(OSError, match="No such file|Not a directory") as raised:
+    with pytest.raises(OSError, match=r"No such file|Not a directory") as raised:
         write_durably(path, b"content")
     assert raised.value.filename == str(path)
     assert ".unfinished" not in str(raised.value)

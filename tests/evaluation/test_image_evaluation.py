@@ -22,6 +22,7 @@ from captum_scorecam.evaluation import (
     Metric,
     MetricResult,
     Record,
+    image_evaluation,
     read_records,
     register_method,
     register_metric,
@@ -190,6 +191,32 @@ def test_outputs_that_are_no_probabilities_have_no_range(classifier: Classifier,
     assert (record.values["insertion"] or 0) > 90
     with pytest.raises(ValueError, match='different settings: `score`: "output" -> null'):
         evaluate(classifier, Pictures(1), tmp_path, **arguments)
+
+
+def test_an_image_for_whose_output_a_metric_is_undefined_fails_before_it_is_explained(
+    classifier: Classifier, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The outputs are negative for some of the pictures only."""
+    model = classifier.model
+    tops = [float(model(classifier.inputs(Pictures(5)[index].image)).detach().max()) for index in range(5)]
+    with torch.no_grad():
+        model.get_parameter("score.bias").sub_(sorted(tops)[2] - 1e-3)  # two tops become negative
+    explained: list[int] = []
+    original = image_evaluation.run_method
+
+    def run_method(name: str, request: Any) -> Any:
+        explained.append(1)
+        return original(name, request)
+
+    monkeypatch.setattr(image_evaluation, "run_method", run_method)
+    arguments = QUICK | {"metrics": ["average_drop"], "methods": ["grad_cam"]}
+    evaluate(replace(classifier, score="output"), Pictures(5), tmp_path, **arguments)
+    errors = [record.error for record in read_records(tmp_path)]
+    assert [error is not None for error in errors] == [top < sorted(tops)[2] for top in tops]
+    assert len(explained) == 3
+    message = next(error.message for error in errors if error is not None)
+    assert message.startswith("Expected a score at least 0 for average_drop, but the output of the explained class is")
+    assert message.endswith("set `score` to 'probability' or 'sigmoid'; otherwise choose other `metrics`.")
 
 
 def test_workers_change_nothing(classifier: Classifier, tmp_path: Path) -> None:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from captum_scorecam.datasets import Mosaics
 from captum_scorecam.evaluation import (
@@ -16,8 +18,10 @@ from captum_scorecam.evaluation import (
     Provenance,
     RunSettings,
     plan_evaluation,
+    read_settings,
     register_metric,
 )
+from captum_scorecam.evaluation.settings import write_configuration
 from captum_scorecam.models import Classifier
 from tests.support.tiny_classifier import Pictures
 
@@ -105,6 +109,10 @@ def test_the_digest_of_images_sees_the_class_of_a_label_and_not_its_spelling(cla
         ({"target": "runner-up"}, "Expected `target` to be 'predicted' or 'label', but got 'runner-up'"),
         ({"images": 0}, "Expected `images` to be at least 1, but got 0"),
         ({"gallery": -1}, "Expected `gallery` to be at least 0, but got -1"),
+        ({"gallery": 10**30}, "Expected `gallery` to be at most 9223372036854775807, but got 1000000"),
+        ({"options": MethodOptions(n_masks=2**63)}, "Expected `n_masks` to be at most 9223372036854775807"),
+        ({"options": MethodOptions(seed=2**64)}, "Expected `seed` to be at most 18446744073709551615"),
+        ({"options": MethodOptions(seed=-(2**63) - 1)}, "Expected `seed` to be at least -9223372036854775808"),
         ({"options": MethodOptions(n_masks=0)}, "Expected `n_masks` to be at least 1, but got 0"),
         (
             {"options": MethodOptions(perturbations_per_eval=-4)},
@@ -122,6 +130,49 @@ def test_what_does_not_fit_is_refused_before_work(
 ) -> None:
     with pytest.raises(ValueError, match=message):
         plan_evaluation(classifier, Pictures(2, ["violet", "violet"]), **(QUICK | changed))
+
+
+def test_the_largest_numbers_can_be_read_back(classifier: Classifier, tmp_path: Path) -> None:
+    options = MethodOptions(n_masks=2**63 - 1, seed=2**64 - 1)
+    plan = plan_evaluation(classifier, Pictures(1), **(QUICK | {"gallery": 2**63 - 1, "options": options}))
+    write_configuration(tmp_path, settings_of(plan), {})
+    assert read_settings(tmp_path) == settings_of(plan)
+
+
+def shifted(classifier: Classifier, by: float) -> Classifier:
+    """A classifier whose outputs are explained as they are, for which 0 is not special."""
+    with torch.no_grad():
+        classifier.model.get_parameter("score.bias").add_(by)
+    return replace(classifier, score="output")
+
+
+@pytest.mark.parametrize(
+    ("shift", "metric", "needed"),
+    [
+        (-100, "average_drop", "at least 0"),
+        (-100, "average_drop_half", "at least 0"),
+        (-100, "average_gain", r"in \[0, 1\]"),
+        (100, "average_gain", r"in \[0, 1\]"),
+    ],
+)
+def test_a_metric_that_is_undefined_for_all_outputs_is_refused(
+    shift: float, metric: str, needed: str, classifier: Classifier
+) -> None:
+    message = (
+        rf"Expected a score {needed} for {metric}, but the output .* is -?\d+\.?\d*\. .* set `score` to 'probability'"
+    )
+    with pytest.raises(ValueError, match=message):
+        plan_evaluation(shifted(classifier, shift), Pictures(5), **(QUICK | {"metrics": ["insertion", metric]}))
+
+
+@pytest.mark.parametrize(
+    ("shift", "metrics"),
+    [(100, ["average_drop", "average_drop_half"]), (-100, ["average_increase", "insertion", "deletion"])],
+)
+def test_a_metric_that_is_defined_for_the_outputs_is_planned(
+    shift: float, metrics: list[str], classifier: Classifier
+) -> None:
+    assert plan_evaluation(shifted(classifier, shift), Pictures(5), **(QUICK | {"metrics": metrics})).metrics
 
 
 class Unlabelled(Pictures):

@@ -210,7 +210,7 @@ def test_a_file_that_something_else_changes_takes_no_more_lines(
         file.append(to_json(RECORDS[0]))
         file.append(to_json(RECORDS[1]))
         interfere(path)
-        message = rf"^Expected that nothing else changes the run's files .*, but '.*rank-000\.jsonl' {problem}\. Run the evaluation again: "
+        message = rf"^Expected that nothing else changes the run's files .*'.*rank-000\.jsonl' {problem}\. Run the "
         with pytest.raises(OSError, match=message):
             file.append(to_json(RECORDS[2]))
 

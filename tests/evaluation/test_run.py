@@ -357,7 +357,7 @@ def test_records_that_are_edited_at_equal_length_do_not_end_a_run_well(
             assert path.read_bytes() != whole
 
     message = (
-        r"rank-000.jsonl' was edited\. Restore it, or remove it and run the evaluation again to repeat its records"
+        r"rank-000.jsonl' was edited\. Restore it, or remove it and run the evaluation again to repeat its"
     )
     with pytest.raises(OSError, match=message):
         evaluate(classifier, Pictures(4), tmp_path / "run", **QUICK, on_image=on_image)
@@ -374,7 +374,7 @@ def test_records_of_images_with_another_name_are_refused(classifier: Classifier,
     path.write_bytes(path.read_bytes().replace(b"picture 1", b"picture 9"))
     before = contents(tmp_path, without=())
     message = (
-        "Expected records of planned images only, but `folder` has one of image 1 named 'picture 9', which is 'pict"
+        "Expected records of planned images only, but `folder` has one of image 1 named 'picture 9', which is '"
     )
     with pytest.raises(ValueError, match=message):
         evaluate(classifier, Pictures(3), tmp_path, **QUICK)

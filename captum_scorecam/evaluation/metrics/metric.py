@@ -101,6 +101,8 @@ class Metric:
         needs (frozenset of str): What the data set must provide: ``label``, ``boxes``. Default: nothing.
         range (tuple of float): The lowest and highest possible number in values and curves; others are errors.
             Default: any finite number.
+        scores (tuple of float): The lowest and highest score of the unmasked image for which it is defined.
+            Default: any finite number.
     """
 
     name: str
@@ -110,6 +112,7 @@ class Metric:
     on: On = "image"
     needs: frozenset[Need] = frozenset()
     range: Range = ANY_NUMBER
+    scores: Range = ANY_NUMBER
 
 
 def as_floats(values: Tensor) -> list[float]:

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from torch import Tensor
 
-from captum_scorecam.evaluation.metrics.metric import PERCENT, Metric, MetricInput, MetricResult
+from captum_scorecam.evaluation.metrics.metric import AT_LEAST_0, FRACTION, PERCENT, Metric, MetricInput, MetricResult
 from captum_scorecam.metrics.functional import average_drop, average_gain, average_increase
 
 _ScoreFunction = Callable[[Tensor, Tensor], Tensor]
@@ -21,9 +21,16 @@ def _of_half(function: _ScoreFunction) -> Callable[[MetricInput], MetricResult]:
 
 
 METRICS_OF_MASKED_INPUTS = (
-    Metric("average_drop", "Average drop, %", False, _of_map(average_drop), range=PERCENT),
+    Metric("average_drop", "Average drop, %", False, _of_map(average_drop), range=PERCENT, scores=AT_LEAST_0),
     Metric("average_increase", "Average increase, %", True, _of_map(average_increase), range=PERCENT),
-    Metric("average_gain", "Average gain, %", True, _of_map(average_gain), range=PERCENT),
-    Metric("average_drop_half", "Average drop, top half, %", False, _of_half(average_drop), range=PERCENT),
+    Metric("average_gain", "Average gain, %", True, _of_map(average_gain), range=PERCENT, scores=FRACTION),
+    Metric(
+        "average_drop_half",
+        "Average drop, top half, %",
+        False,
+        _of_half(average_drop),
+        range=PERCENT,
+        scores=AT_LEAST_0,
+    ),
     Metric("average_increase_half", "Average increase, top half, %", True, _of_half(average_increase), range=PERCENT),
 )
