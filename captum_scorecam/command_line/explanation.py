@@ -102,7 +102,7 @@ def explain_image(
             index=index,
             name=class_name(index, classifier.class_names),
             score=float(scores[index]),
-            is_probability=prediction.score != "output" or are_probabilities(scores),
+            is_probability=classifier.score != "output" or are_probabilities(scores),
             role=role,
             maps={method: maps[position] for method, (maps, _) in results.items()},
         )

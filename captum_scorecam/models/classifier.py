@@ -11,7 +11,9 @@ from torch import Tensor, nn
 
 from captum_scorecam._messages import check_choice, warn_caller
 from captum_scorecam.models.class_names import listed_class_names
+from captum_scorecam.models.output_range import LastOperation, last_operation
 from captum_scorecam.scoring.class_scores import NamedScore, are_probabilities, output_score, score_function
+from captum_scorecam.scoring.output_parts import output_type, parts_of_output
 
 Preprocess = Callable[[Image.Image], Tensor]
 
@@ -24,10 +26,13 @@ class Prediction:
         scores (Tensor): The model's output per class, float32, on the CPU.
         score (str): The `score` with which an attribution explains probabilities: ``"probability"`` (softmax),
             ``"sigmoid"``, or ``"output"`` if the outputs are explained as they are.
+        unbounded (bool): Whether the outputs are known to be unbounded, as those of a linear layer, whatever the values
+            of this image are. Default: False.
     """
 
     scores: Tensor
     score: NamedScore
+    unbounded: bool = False
 
     @property
     def probabilities(self) -> Tensor:
@@ -39,8 +44,8 @@ class Prediction:
 
     @property
     def has_probabilities(self) -> bool:
-        """Whether all `probabilities` are in [0, 1]."""
-        return bool(((self.probabilities >= 0) & (self.probabilities <= 1)).all())
+        """Whether all `probabilities` are in [0, 1], and not by chance."""
+        return not (self.score == "output" and self.unbounded) and _all_in_unit_range(self.probabilities)
 
 
 @dataclass(frozen=True)
@@ -57,7 +62,8 @@ class Classifier:
         layer (str, optional): The layer that ``auto`` selects, as accepted by `find_layer`. Default: "auto".
         score (str, optional): How outputs become probabilities: ``"probability"`` (softmax: one class per image),
             ``"sigmoid"`` (several labels per image, or one logit), or ``"output"`` (they are probabilities, or have
-            none). Default: None, ``"output"`` if they are non-negative and sum to 1, else ``"probability"``.
+            none). Default: None, ``"output"`` if they come from a sigmoid, or are non-negative and sum to 1, else
+            ``"probability"``.
 
     Raises:
         TypeError: If `class_names` is of another type.
@@ -100,34 +106,49 @@ class Classifier:
         """Classifies a batch of one.
 
         Raises:
-            TypeError: If the model returns neither a tensor nor an object with ``logits``.
+            TypeError: If the model returns neither a tensor nor an object with ``logits``. The message lists what it
+                returns.
             ValueError: If the model does not return 1×classes scores, the number of classes differs from the number of
                 class names, or `score` does not fit a model with one output.
         """
         with torch.no_grad():
-            scores = output_score(self.model(inputs))
+            scores = self._scores(self.model(inputs))
         if scores.dim() != 2 or scores.shape[1] < 1:
             raise ValueError(f"Expected a model that returns N×classes scores, but got {tuple(scores.shape)}.")
         if self.class_names is not None and len(self.class_names) != scores.shape[1]:
             raise ValueError(f"Expected {scores.shape[1]} class names, but got {len(self.class_names)}.")
         scores = scores[0].float().cpu()
-        return Prediction(scores, _fitting_score(scores, self.score))
+        if len(scores) == 1 and self.score in (None, "probability"):
+            raise ValueError(
+                "Expected `score` to be 'sigmoid' or 'output' for a model with one output: 'sigmoid' if it is a logit, "
+                "'output' if it is a probability or another quantity."
+            )
+        ambiguous = self.score in (None, "output") and _all_in_unit_range(scores) and not are_probabilities(scores)
+        origin = last_operation(self.model, inputs) if ambiguous else None
+        if ambiguous and origin is None and self.score is None:
+            warn_caller(
+                "The model's outputs are all in [0, 1] but do not sum to 1, and their softmax is used. If the model "
+                "ends in a sigmoid, set `score` to 'output'."
+            )
+        return Prediction(scores, self.score or _fitting_score(scores, origin), unbounded=origin == "linear")
+
+    def _scores(self, output: object) -> Tensor:
+        try:
+            return output_score(output)
+        except TypeError as error:
+            parts = "; ".join(part for part, _ in parts_of_output(output))
+            contents = f" ({parts})" if parts else ""
+            raise TypeError(
+                f"Expected a model that returns N×classes scores or an object with `logits`, but {self.name} returns "
+                f"{output_type(output)}{contents}. Wrap it in a module that returns the scores; "
+                "package.module:factory loads that."
+            ) from error
 
 
-def _fitting_score(scores: Tensor, chosen: NamedScore | None) -> NamedScore:
-    """Returns how to read a model's outputs: the choice, or what the outputs suggest."""
-    if len(scores) == 1 and chosen in (None, "probability"):
-        raise ValueError(
-            "Expected `score` to be 'sigmoid' or 'output' for a model with one output: 'sigmoid' if it is a logit, "
-            "'output' if it is a probability or another quantity."
-        )
-    if chosen is not None:
-        return chosen
-    if are_probabilities(scores):
-        return "output"
-    if ((scores >= 0) & (scores <= 1)).all() and scores.max() - scores.min() > 0.5:  # not just small logits
-        warn_caller(
-            "The model's outputs are all in [0, 1] but do not sum to 1, and their softmax is used. If the model ends "
-            "in a sigmoid, set `score` to 'output'."
-        )
-    return "probability"
+def _fitting_score(scores: Tensor, origin: LastOperation | None) -> NamedScore:
+    """Returns how to read a model's outputs, if the user does not say it."""
+    return "output" if are_probabilities(scores) or origin == "sigmoid" else "probability"
+
+
+def _all_in_unit_range(values: Tensor) -> bool:
+    return bool(((values >= 0) & (values <= 1)).all())

@@ -284,3 +284,27 @@ def test_outputs_that_are_no_probabilities_are_no_percentages(
     assert [row[0] for row in rows_of(result.output)[1::2]] == scores
     subtitles = [axes.texts[0].get_text() for axes in figures[0].axes[::2]]
     assert subtitles == [f"{score} · colours.png" for score in scores]
+
+
+def test_probabilities_of_a_sigmoid_are_recognised() -> None:
+    model = ("--model", "tests.support.colour_classifier:with_sigmoid")
+    result = invoke("explain", "colours.png", *model, *options_of("score_cam"))
+    assert (result.exit_code, result.stderr) == (0, "")
+    assert [row[0] for row in rows_of(result.output)[1::2]] == ["predicted, 98.2%", "runner-up, 73.1%"]
+
+
+@pytest.mark.parametrize(
+    ("model", "returns"),
+    [
+        ("with_a_tuple", "tuple (item 0, of shape (1, 3); item 1, of shape (1, 3, 8, 8))"),
+        ("with_a_dict", "dict (key 'scores', of shape (1, 3))"),
+    ],
+)
+def test_a_model_without_scores_is_one_line(model: str, returns: str) -> None:
+    model = f"tests.support.colour_classifier:{model}"
+    result = invoke("explain", "colours.png", "--model", model, "--layer", "colours.features")
+    assert result.exit_code == 2
+    assert result.output == (
+        f"Error: Expected a model that returns N×classes scores or an object with `logits`, but {model} returns "
+        f"{returns}. Wrap it in a module that returns the scores; package.module:factory loads that.\n"
+    )

@@ -52,14 +52,81 @@ def test_one_output_needs_a_score(score: NamedScore | None) -> None:
         predict([1.0], score)
 
 
-def test_outputs_like_those_of_a_sigmoid_are_pointed_out() -> None:
+OUTPUTS = torch.tensor([0.9, 0.8, 0.1])
+SMALL = torch.tensor([0.55, 0.5, 0.6])
+
+
+class Head(nn.Module):
+    """Returns its bias, through a linear layer."""
+
+    def __init__(self, bias: Tensor, frozen: bool = False) -> None:
+        super().__init__()
+        self.linear = nn.Linear(2, len(bias))
+        nn.init.zeros_(self.linear.weight)
+        with torch.no_grad():
+            self.linear.bias.copy_(bias)
+        self.requires_grad_(not frozen)
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        outputs: Tensor = self.linear(inputs.mean((2, 3)))
+        return outputs
+
+
+class WithoutAutograd(nn.Module):
+    """A model that runs outside PyTorch."""
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        return torch.from_numpy(inputs.numpy()).mean((2, 3))
+
+
+def predicted(*modules: nn.Module, score: NamedScore | None = None) -> Prediction:
+    return own(nn.Sequential(*modules), score).predict(torch.zeros(1, 2, 4, 4))
+
+
+@pytest.mark.parametrize("frozen", [False, True])
+@pytest.mark.parametrize("probabilities", [OUTPUTS, SMALL])
+def test_outputs_of_a_sigmoid_are_probabilities(probabilities: Tensor, frozen: bool) -> None:
+    prediction = predicted(Head(probabilities.logit(), frozen), nn.Sigmoid())
+    assert prediction.score == "output"
+    assert prediction.has_probabilities
+    torch.testing.assert_close(prediction.probabilities, probabilities)
+
+
+@pytest.mark.parametrize("frozen", [False, True])
+@pytest.mark.parametrize("logits", [OUTPUTS, SMALL])
+def test_small_logits_of_a_linear_layer_get_the_softmax(logits: Tensor, frozen: bool) -> None:
+    prediction = predicted(Head(logits, frozen))
+    assert prediction.score == "probability"
+    torch.testing.assert_close(prediction.probabilities, logits.softmax(0))
+
+
+@pytest.mark.parametrize("outputs", [[0.04, 0.01, 0.03], [0.9, 0.8, 0.1]])
+def test_outputs_that_may_be_those_of_a_sigmoid_are_pointed_out(outputs: list[float]) -> None:
     with pytest.warns(UserWarning, match=r"all in \[0, 1\] but do not sum to 1, and their softmax is used.* `score`"):
-        assert predict([0.9, 0.8, 0.1]).score == "probability"
+        assert predict(outputs).score == "probability"
 
 
-@pytest.mark.parametrize("outputs", [[0.04, 0.01, 0.03], [0.9, 1.2, 0.1], [0.9, -0.2, 0.1]])
-def test_small_or_negative_logits_are_not_pointed_out(outputs: list[float]) -> None:
+def test_a_model_that_leaves_pytorch_is_run_as_it_is() -> None:
+    with pytest.warns(UserWarning, match="do not sum to 1"):
+        prediction = own(WithoutAutograd()).predict(torch.full((1, 2, 4, 4), 0.25))
+    assert prediction.scores.tolist() == [0.25, 0.25]
+
+
+@pytest.mark.parametrize("outputs", [[0.9, 1.2, 0.1], [0.9, -0.2, 0.1]])
+def test_outputs_outside_the_unit_range_are_not_pointed_out(outputs: list[float]) -> None:
     assert predict(outputs).score == "probability"
+
+
+@pytest.mark.parametrize("value", [0.032, 0.48, 3.2])
+def test_a_linear_output_is_no_probability_whatever_its_value(value: float) -> None:
+    prediction = predicted(Head(torch.tensor([value])), score="output")
+    assert prediction.probabilities.tolist() == pytest.approx([value])
+    assert not prediction.has_probabilities
+
+
+def test_the_sigmoid_of_one_logit_may_be_taken_as_it_is() -> None:
+    assert predicted(Head(torch.tensor([0.3])), nn.Sigmoid(), score="output").has_probabilities
+    assert predicted(Head(torch.tensor([0.3])), score="sigmoid").has_probabilities
 
 
 def test_an_unknown_score_raises() -> None:
@@ -76,6 +143,28 @@ class WithLogits(nn.Module):
 
 def test_logits_are_read() -> None:
     assert own(WithLogits()).predict(torch.tensor([[[[3.0, 1.0]]]])).scores.tolist() == [3.0, 1.0]
+
+
+class Returning(nn.Module):
+    def __init__(self, *keys: str) -> None:
+        super().__init__()
+        self.keys = keys
+
+    def forward(self, inputs: Tensor) -> object:
+        return {key: inputs.flatten(1) for key in self.keys} if self.keys else (inputs.flatten(1),)
+
+
+@pytest.mark.parametrize(
+    ("model", "returns"),
+    [
+        (Returning(), r"tuple \(item 0, of shape \(1, 2\)\)"),
+        (Returning("out", "aux"), r"dict \(key 'out', of shape \(1, 2\); key 'aux', of shape \(1, 2\)\)"),
+    ],
+)
+def test_a_model_that_returns_no_scores_raises(model: nn.Module, returns: str) -> None:
+    message = f"object with `logits`, but own returns {returns}\\. Wrap it in a module that returns the scores; package"
+    with pytest.raises(TypeError, match=message):
+        own(model).predict(torch.zeros(1, 2, 1, 1))
 
 
 def test_a_wrong_number_of_class_names_raises() -> None:

@@ -122,6 +122,19 @@ def test_the_kind_of_problem_selects_the_score(problem: str | None, score: str, 
     assert load_classifier("hf/model", score="output").score == "output"
 
 
+@pytest.mark.parametrize("bias", [0.032, 3.2])
+def test_a_regression_has_no_probabilities(bias: float, save: Callable[..., Any]) -> None:
+    model = save(num_labels=1, problem_type="regression")
+    with torch.no_grad():
+        model.classifier.weight.zero_()
+        model.classifier.bias.fill_(bias)
+    model.save_pretrained("model")
+    classifier = load_classifier("hf/model")
+    prediction = classifier.predict(classifier.inputs(red()))
+    assert prediction.probabilities.tolist() == pytest.approx([bias])
+    assert not prediction.has_probabilities
+
+
 @pytest.mark.parametrize("file", ["model/model.safetensors", "names_of_the_model.pt", "lightning.ckpt"])
 def test_weights_come_from_a_file(file: str, save: Callable[..., Any]) -> None:
     model = save(id2label=ANIMALS)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import torch
 from PIL import Image
@@ -55,6 +57,23 @@ def with_probabilities() -> tuple[object, ...]:
 
 def with_sigmoid() -> tuple[object, ...]:
     return nn.Sequential(ColourClassifier(), nn.Sigmoid()), preprocess, NAMES
+
+
+class _Returning(nn.Module):
+    def __init__(self, output: Callable[[Tensor, Tensor], object]) -> None:
+        super().__init__()
+        self.colours, self.output = ColourClassifier(), output
+
+    def forward(self, inputs: Tensor) -> object:
+        return self.output(self.colours(inputs), self.colours.features(inputs))
+
+
+def with_a_tuple() -> tuple[object, ...]:
+    return _Returning(lambda scores, maps: (scores, maps)), preprocess, NAMES
+
+
+def with_a_dict() -> tuple[object, ...]:
+    return _Returning(lambda scores, _: {"scores": scores}), preprocess, NAMES
 
 
 def without_maps() -> tuple[object, ...]:
