@@ -134,7 +134,9 @@ class LayerGradCamPlusPlus(LayerAttribution, GradientAttribution):
         arguments = _captum.format_forward_args(additional_forward_args)
         scores = ClassScores(score_function(self.score), [target], len(tensors[0]), tensors[0].device)
         with _refused_types_named(tensors):
-            layer = self._layers.find(self.forward_func, self.layer, self.activation_transform, tensors, arguments)
+            layer = self._layers.find(
+                self.forward_func, self.layer, self.activation_transform, tensors, arguments, self.score
+            )
         of_input, options = attribute_to_layer_input or layer.of_input, grad_kwargs or {}
         with unchanged_model_state(self.forward_func, tensors) as state:
             maps, slopes = state.first_forward(

@@ -269,7 +269,12 @@ class ScoreCAM(LayerAttribution, PerturbationAttribution):
         chunk_size = self._chunk_sizes.get(self.forward_func, forward.inputs, perturbations_per_eval)
         progress = f"{self.get_name()} attribution" if show_progress else None
         layer = self._layers.find(
-            self.forward_func, self.layer, self.activation_transform, forward.inputs, forward.additional_forward_args
+            self.forward_func,
+            self.layer,
+            self.activation_transform,
+            forward.inputs,
+            forward.additional_forward_args,
+            self.score,
         )
         of_input = attribute_to_layer_input or layer.of_input
         run = RunStatistics()

@@ -57,4 +57,9 @@ class Activation:
     @property
     def is_vector(self) -> bool:
         """Whether at most one axis besides the examples has several values."""
-        return sum(size > 1 for size in self.shape) <= 2
+        return is_vector(self.shape)
+
+
+def is_vector(shape: torch.Size) -> bool:
+    """Whether at most one axis of a tensor besides the examples has several values."""
+    return sum(size > 1 for size in shape) <= 2

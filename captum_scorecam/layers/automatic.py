@@ -215,15 +215,10 @@ class AutomaticChoice:
         return any(all(a < b for a, b in zip(grid, layout.grid, strict=True)) for grid in grids)
 
     def _shares_after(self) -> list[float]:
-        """The share of the parameters that run after each activation, of modules whose output may have positions."""
-        counts = [0] * (len(self.activations) + 1)
-        seen = {""}
-        for index, activation in enumerate(self.activations):
-            for name in {point.module_name for point in activation.points if not point.of_input} - seen:
-                seen.add(name)
-                counts[index] += sum(p.numel() for p in self.probe.modules[name].parameters(recurse=False))
-        total = max(sum(counts), 1)
-        return [sum(counts[index + 1 :]) / total for index in range(len(self.activations))]
+        """The share of the parameters that are used after each activation, by results that may have positions."""
+        uses = self.probe.parameter_uses
+        total = max(sum(used for _, used in uses), 1)
+        return [sum(used for time, used in uses if time > a.time) / total for a in self.activations]
 
     def _refuse(self, reason: str) -> NoReturn:
         """Raises ValueError with the reason and the last activations."""

@@ -2,28 +2,43 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor
-from torch.utils._pytree import tree_flatten
+from torch.utils._pytree import tree_leaves
+
+from captum_scorecam.scoring.class_scores import Score, ScoreFunction, score_function
 
 Rows: TypeAlias = tuple[Tensor, ...]
+_MOST_LEVELS = 3  # of objects in an output
 
 
-def scores_of_examples(output: Any) -> Rows:
-    """The scores of the two examples: of the logits, of a list with one entry per example, or of the first tensor."""
+def reader_of_scores(output: Any, score: Score | None) -> Callable[[Any], Tensor]:
+    """Returns a function that reads what the scores of two examples depend on, from outputs like `output`.
+
+    This is the tensor with the logits, or the first one; if `score` is a callable, the tensors that it reads. They
+    tell more than the score, which may be one number, or 0 for noise.
+
+    Raises:
+        TypeError, ValueError: If a named `score` cannot be read.
+    """
+    if callable(score):
+        return _reader_of(score, output)
+    if score is not None and not isinstance(output, Tensor):
+        score_function(score)(output)
+    return _first_tensor
+
+
+def scores_of_examples(output: Any, read: Callable[[Any], Tensor]) -> Rows:
+    """The scores of the two examples: of a list with one entry per example, or as `read`."""
     if isinstance(output, (list, tuple)) and len(output) == 2 and all(isinstance(row, Mapping) for row in output):
-        first, second = (torch.cat([leaf.flatten() for leaf in _leaves(row)]) for row in output)
+        first, second = (torch.cat([tensor.flatten() for tensor in _logits_or_tensors(row)]) for row in output)
         return first, second
-    leaf = next((leaf for leaf in _leaves(output) if leaf.dim() and len(leaf) == 2), None)
-    if leaf is None:
-        raise ValueError(
-            "Expected `model` to return a tensor with one row per example, or an object with `logits`, but got "
-            f"{type(output).__name__}."
-        )
-    return leaf[0], leaf[1]
+    found = read(output)
+    return found[0], found[1]
 
 
 def distance(found: Rows, expected: Rows) -> float:
@@ -34,24 +49,73 @@ def distance(found: Rows, expected: Rows) -> float:
     return max(float((a - b).nan_to_num().abs().max()) if a.numel() else 0.0 for a, b in pairs)
 
 
-def scores_shape(output: Any) -> tuple[int, ...]:
-    """The shape of the logits or of the first tensor."""
-    leaves = _leaves(output)
-    return tuple(leaves[0].shape) if leaves else ()
-
-
 def float_values(value: Tensor) -> Tensor:
     """The values in float32, or float64 for float64."""
     values = value.dequantize() if value.is_quantized else value
     return values if values.dtype == torch.float64 else values.float()
 
 
-def _leaves(output: Any) -> list[Tensor]:
+def _first_tensor(output: Any) -> Tensor:
+    tensor = next((tensor for tensor in _logits_or_tensors(output) if tensor.dim() and len(tensor) == 2), None)
+    if tensor is None:
+        raise ValueError(
+            "Expected `model` to return a tensor with one row per example, or an object with `logits`, but got "
+            f"{type(output).__name__}."
+        )
+    return tensor
+
+
+def _logits_or_tensors(output: Any) -> list[Tensor]:
     logits = getattr(output, "logits", None)
-    values = [logits] if isinstance(logits, Tensor) else tree_flatten(output)[0]
-    inside = [field for value in values for field in ([value] if isinstance(value, Tensor) else _fields(value))]
-    return [float_values(value) for value in inside if isinstance(value, Tensor)]
+    return [float_values(x) for x in ([logits] if isinstance(logits, Tensor) else _tensors(output, _MOST_LEVELS))]
 
 
-def _fields(value: Any) -> list[Any]:
-    return list(vars(value).values()) if hasattr(value, "__dict__") else []
+def _tensors(value: Any, levels: int) -> Iterator[Tensor]:
+    for leaf in tree_leaves(value):
+        if isinstance(leaf, Tensor):
+            yield leaf
+        elif levels:
+            yield from _tensors(list(getattr(leaf, "__dict__", {}).values()), levels - 1)
+
+
+def _reader_of(score: ScoreFunction, output: Any) -> Callable[[Any], Tensor]:
+    tensors = list(_tensors(output, _MOST_LEVELS))
+    with_rows = [i for i, x in enumerate(tensors) if x.dim() and len(x) == 2 and x.is_floating_point()]
+    try:
+        found = score(output)
+        read = [i for i in with_rows if distance((_score_of_swapped(tensors[i], score, output),), (found,)) > 0]
+    except Exception:  # a score may fail on noise; if it always does, the attribution says so
+        return partial(_joined, _scales(tensors, with_rows)) if with_rows else _first_tensor
+    if (
+        not read
+        and isinstance(found, Tensor)
+        and found.dim()
+        and len(found) == 2
+        and distance(found[:1], found[1:]) > 0
+    ):
+        return lambda output: float_values(score(output))  # of arrays, or of an object that hides its tensors
+    return partial(_joined, _scales(tensors, read or with_rows)) if with_rows else _first_tensor
+
+
+def _score_of_swapped(tensor: Tensor, score: ScoreFunction, output: Any) -> Tensor:
+    """The score of an output in which the rows of one of its tensors are swapped."""
+    values = tensor.data
+    tensor.data = values.flip(0)
+    try:
+        return score(output)
+    finally:
+        tensor.data = values
+
+
+def _scales(tensors: list[Tensor], chosen: list[int]) -> dict[int, float]:
+    """The largest difference between the rows of each chosen tensor, or 1 if they are equal."""
+    return {i: distance(float_values(tensors[i])[:1], float_values(tensors[i])[1:]) or 1.0 for i in chosen}
+
+
+def _joined(scales: dict[int, float], output: Any) -> Tensor:
+    """The tensors with these indices; several are scaled and joined."""
+    tensors = list(_tensors(output, _MOST_LEVELS))
+    values = [float_values(tensors[i]) for i in scales]
+    if len(values) == 1:
+        return values[0]
+    return torch.cat([(x / scale).flatten(1) for x, scale in zip(values, scales.values(), strict=True)], dim=1)

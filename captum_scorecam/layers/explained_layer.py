@@ -15,6 +15,7 @@ from captum_scorecam.layers.automatic import AutomaticChoice
 from captum_scorecam.layers.evaluation_copy import in_evaluation_mode
 from captum_scorecam.layers.layout import ActivationTransform, Layout
 from captum_scorecam.layers.probe import Probe
+from captum_scorecam.scoring.class_scores import Score
 
 _MAPS = {1: "N×K×t", 2: "N×K×h×w", 3: "N×K×d×h×w"}
 
@@ -40,12 +41,17 @@ class ExplainedLayer:
 
 
 def find_layer(
-    model: nn.Module, inputs: Tensor | Tensors, layer: str = "auto", additional_forward_args: object | None = None
+    model: nn.Module,
+    inputs: Tensor | Tensors,
+    layer: str = "auto",
+    additional_forward_args: object | None = None,
+    *,
+    score: Score | None = None,
 ) -> ExplainedLayer:
     """Finds the layer to explain and how to convert its activation to maps.
 
-    Runs the model on pairs of noise images in evaluation mode: a few times for a named layer, some ten times for
-    ``auto``. The model and the random state are left as they were; instead of a model in training mode, a copy that
+    Runs the model on pairs of noise images in evaluation mode: a few times for a named layer; for ``auto``, some ten
+    times if it is convolutional and 25 to 50 times if it is a Vision Transformer. The model and the random state are left as they were; instead of a model in training mode, a copy that
     shares its parameters is run. Maps N×K×h×w, channels last (N×h×w×K), and tokens N×(P + h·w)×K are told apart by
     which values react to which part of the image.
 
@@ -60,6 +66,8 @@ def find_layer(
         layer (str): ``auto``, a module's dotted path as in ``model.named_modules()``, or that path followed by
             ``:input`` for the module's input. Default: "auto".
         additional_forward_args (optional): Arguments of the model after the inputs. Default: None.
+        score (str or callable, optional): The score to explain, as for :class:`ScoreCAM`; of a model with several
+            outputs, ``auto`` looks for the layer of those that it reads. Default: None, the logits or first tensor.
 
     Returns:
         ExplainedLayer: The layer.
@@ -75,7 +83,7 @@ def find_layer(
         check_name(model, layer)
     tensors, arguments = _captum.format_inputs(inputs), _captum.format_forward_args(additional_forward_args)
     with in_evaluation_mode(model) as evaluated:
-        probe = Probe(evaluated, tensors, arguments)
+        probe = Probe(evaluated, tensors, arguments, score)
         with probe.running():
             name, layout = AutomaticChoice(probe).choose() if layer == "auto" else (layer, _layout_of(probe, layer))
     return ExplainedLayer(name, model.get_submodule(name.removesuffix(INPUT)), layout.transform)

@@ -15,6 +15,7 @@ from captum_scorecam.layers.explained_layer import ExplainedLayer, check_name, f
 from captum_scorecam.layers.layout import ActivationTransform
 from captum_scorecam.masking.activation_maps import check_activation_transform
 from captum_scorecam.scoring.chunk_size import kind_of_inputs
+from captum_scorecam.scoring.class_scores import Score
 
 AUTO = "auto"
 
@@ -50,6 +51,7 @@ class FoundLayers:
 
     def __init__(self) -> None:
         self._found: dict[Hashable, ExplainedLayer] = {}
+        self._score: Score | None = None  # for which they were found
 
     def find(
         self,
@@ -58,10 +60,12 @@ class FoundLayers:
         activation_transform: ActivationTransform | None,
         inputs: Tensors,
         additional_forward_args: tuple[Any, ...],
+        score: Score,
     ) -> ExplainedLayer:
-        """Returns the layer and the transform of its activation.
+        """Returns the layer of a score and the transform of its activation.
 
         Raises:
+            TypeError: If the model's output has not the named score.
             ValueError: If a named layer has no maps, or ``auto`` finds no layer that is certain to be right.
         """
         if not isinstance(layer, str):
@@ -69,10 +73,12 @@ class FoundLayers:
         model = _unwrapped(forward_func)
         if activation_transform is not None:
             return ExplainedLayer(layer, model.get_submodule(layer.removesuffix(INPUT)), activation_transform)
-        key = (layer, *kind_of_inputs(inputs))
-        if key not in self._found:
-            self._found[key] = find_layer(model, inputs, layer, additional_forward_args)
-        return self._found[key]
+        if score is not self._score:
+            self._found, self._score = {}, score
+        found, key = self._found, (layer, *kind_of_inputs(inputs))
+        if key not in found:
+            found[key] = find_layer(model, inputs, layer, additional_forward_args, score=score)
+        return found[key]
 
 
 def _unwrapped(forward_func: Any) -> Any:

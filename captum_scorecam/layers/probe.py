@@ -21,10 +21,12 @@ from captum_scorecam._random_draws import draws_undone
 from captum_scorecam._threads import CallingThread, hooks
 from captum_scorecam.layer_evaluation import as_tuple, input_tensors
 from captum_scorecam.layers.activations import Activation, Point
-from captum_scorecam.layers.example_scores import Rows, distance, float_values, scores_of_examples, scores_shape
+from captum_scorecam.layers.example_scores import Rows, distance, float_values, reader_of_scores, scores_of_examples
 from captum_scorecam.layers.layout import Reactions
 from captum_scorecam.layers.noise_images import noise_image, slab_bounds, with_slab
+from captum_scorecam.layers.parameter_uses import ParameterUses
 from captum_scorecam.model_state import compiled_code_run_eagerly
+from captum_scorecam.scoring.class_scores import Score
 from captum_scorecam.scoring.masked_forward import rows_of
 
 Change: TypeAlias = Callable[[Tensor], Tensor | None]
@@ -37,9 +39,17 @@ class Probe:
         model (nn.Module): The model, in evaluation mode.
         inputs (tuple of Tensor): Inputs; noise gets the size, mean and spread of the first example.
         additional_forward_args (tuple): Arguments after the inputs; tensors with as many rows are indexed by example.
+        score (str or callable, optional): The score whose layer is looked for. Default: None, of the logits or the
+            first tensor that the model returns.
     """
 
-    def __init__(self, model: nn.Module, inputs: Tensors, additional_forward_args: tuple[Any, ...] = ()) -> None:
+    def __init__(
+        self,
+        model: nn.Module,
+        inputs: Tensors,
+        additional_forward_args: tuple[Any, ...] = (),
+        score: Score | None = None,
+    ) -> None:
         self.input_shape = max((tuple(x.shape[1:]) for x in inputs), key=len)
         self.size = self.input_shape[1:]
         self.n_examples = len(inputs[0])
@@ -49,6 +59,7 @@ class Probe:
         self._images = [tuple(noise_image(x[:1], generator) for x in inputs) for _ in range(2)]
         self._forward = model.module if isinstance(model, nn.DataParallel) else model
         self.modules = {name: module for name, module in model.named_modules() if not isinstance(module, ScriptModule)}
+        self._score = score
         self._recorded: Any = None
         self._head_input: Activation | None = None
 
@@ -61,7 +72,8 @@ class Probe:
     def record(self) -> list[Activation]:
         """Runs the model and lists its activations in the order in which they appear.
 
-        Sets `n_calls`, the calls of each module, and `spans`, when the last call of each module began and ended.
+        Sets `n_calls`, the calls of each module, `spans`, when the last call of each module began and ended, and
+        `parameter_uses`.
         """
         found: dict[tuple[int, int], Activation] = {}
         numbers: Any = WeakTensorKeyDictionary()
@@ -94,16 +106,19 @@ class Probe:
 
             return hook
 
-        thread = CallingThread()
+        thread, uses = CallingThread(), ParameterUses(clock)
         named = [(name, module) for name, module in self.modules.items() if name]
-        with hooks(
-            *(partial(module.register_forward_pre_hook, before(name), with_kwargs=True) for name, module in named),
-            *(partial(module.register_forward_hook, after(name)) for name, module in named),
+        with (
+            uses,
+            hooks(
+                *(partial(module.register_forward_pre_hook, before(name), with_kwargs=True) for name, module in named),
+                *(partial(module.register_forward_hook, after(name)) for name, module in named),
+            ),
         ):
             output = self._run(*self._images)
         for activation in found.values():
             activation.name = self._name(activation)
-        self._recorded = output
+        self._recorded, self.parameter_uses = output, uses.found
         return list(found.values())
 
     def read_output(self, activations: list[Activation]) -> None:
@@ -112,9 +127,11 @@ class Probe:
         A head of zero weights returns the same scores for all images; its input is taken instead.
 
         Raises:
-            ValueError: If the model's output has no tensor with one row per example.
+            TypeError, ValueError: If the model's output has no tensor with one row per example, or not the named score.
         """
-        self.output, self.output_shape = scores_of_examples(self._recorded), scores_shape(self._recorded)
+        self._read_scores = reader_of_scores(self._recorded, self._score)
+        self.output = scores_of_examples(self._recorded, self._read_scores)
+        self.output_shape = (2, *self.output[0].shape)
         for activation in reversed(activations):
             if distance(self.output[:1], self.output[1:]) > 0 or not activation.is_vector:
                 return
@@ -126,7 +143,7 @@ class Probe:
         """Runs the model with a changed activation and returns the scores of the two images."""
         with self._changed(activation.point, change):
             if self._head_input is None:
-                return scores_of_examples(self._run(*self._images))
+                return scores_of_examples(self._run(*self._images), self._read_scores)
             values = self._read(self._head_input, *self._images)
             return values[0], values[1]
 
