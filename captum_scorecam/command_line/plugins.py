@@ -24,7 +24,7 @@ def _import(name: str) -> None:
         raise ValueError(f"Expected `plugin` to be a module, as in package.module, but got {name!r}.")
     try:
         importlib.import_module(name)
-    except Exception as error:  # the user's code may raise anything
+    except (Exception, SystemExit) as error:  # the user's code may raise anything
         if isinstance(error, ModuleNotFoundError) and f"{name}.".startswith(f"{error.name}."):
             raise ValueError(f"Expected `plugin` to be a module, but there is none named {name!r}.") from error
         raise ValueError(
