@@ -70,11 +70,11 @@ def _has_state_dict(saved: Any) -> bool:
 
 def _problem(saved: object) -> str | None:
     """Returns what was saved instead of a state dict, or None if it is one."""
-    if isinstance(saved, StandIn):
+    if isinstance(saved, StandIn) and not saved.is_numpy:
         kind = "model" if saved.is_model else "object"
         return f"a pickled {kind} ({_class_of(saved)}), not a state dict. {SAVE_STATE_DICT.rstrip('.')}"
     if not isinstance(saved, dict):
-        return f"an object of class {_class_of(saved)}"
+        return _described(saved)
     if not saved:
         return "an empty dict"
     if {"state", "param_groups"} <= saved.keys():
@@ -84,7 +84,7 @@ def _problem(saved: object) -> str | None:
         inside = [repr(name) for name in others if _problem(saved[name]) is None]
         if inside:
             return f"a dict with a state dict under {' and '.join(inside)}. Save only the one of the model"
-        return f"a dict whose entry {others[0]!r} is of class {_class_of(saved[others[0]])}"
+        return f"a dict whose entry {others[0]!r} is {_described(saved[others[0]])}"
     nested = [name for name, value in saved.items() if isinstance(value, Tensor) and value.is_nested]
     if nested:
         return f"nested tensors, such as {nested[0]!r}"
@@ -94,6 +94,12 @@ def _problem(saved: object) -> str | None:
 
 def _is_entry(name: object, value: object) -> bool:
     return isinstance(name, str) and (isinstance(value, Tensor) or any(part in name for part in _NOT_TENSORS))
+
+
+def _described(value: object) -> str:
+    if isinstance(value, StandIn) and value.is_numpy:
+        return "a NumPy array or number"
+    return f"an object of class {_class_of(value)}"
 
 
 def _class_of(value: object) -> str:
@@ -144,7 +150,7 @@ def load_state_dict(model: nn.Module, state: StateDict, model_name: str) -> None
 
     Raises:
         ValueError: If a tensor is missing, unexpected, or of a different shape, or several prefixes fit; or if one is
-            quantised, sparse or complex, unlike the model's, or contains NaN.
+            quantised, sparse, complex or a parameter in whole numbers, unlike the model's, or contains NaN.
     """
     own = model.state_dict()
     wrapper = _common_prefix(own)
@@ -156,13 +162,15 @@ def load_state_dict(model: nn.Module, state: StateDict, model_name: str) -> None
             f"Only the tensors under {prefix!r} in the file of weights are used, without {listed_names(outside)}."
         )
     fitting = {name: value for name, value in _inside(state, prefix).items() if name in own and _fits(own[name], value)}
+    parameters = {name.removeprefix(wrapper) for name, _ in model.named_parameters(remove_duplicate=False)}
     for name, value in fitting.items():
-        if isinstance(value, Tensor) and (problem := _problem_of_values(own[name], value)):
+        problem = _problem_of_values(own[name], value, name in parameters) if isinstance(value, Tensor) else None
+        if problem:
             raise ValueError(f"Expected `weights` to match {model_name}, but {prefix + name!r} {problem}.")
     model.load_state_dict({wrapper + name: value for name, value in fitting.items()}, strict=False)
 
 
-def _problem_of_values(own: Tensor, value: Tensor) -> str | None:
+def _problem_of_values(own: Tensor, value: Tensor, is_parameter: bool) -> str | None:
     """Returns why a tensor can't take the place of the model's own, or None if it can."""
     if value.is_quantized and not own.is_quantized:
         return f"is quantised ({value.dtype})"
@@ -170,6 +178,8 @@ def _problem_of_values(own: Tensor, value: Tensor) -> str | None:
         return f"has the layout {value.layout}, not {own.layout}"
     if value.is_complex() and not own.is_complex():
         return f"is complex ({value.dtype})"
+    if is_parameter and own.is_floating_point() and not value.is_floating_point():
+        return f"has the dtype {value.dtype}, which holds no fractions; the model's is {own.dtype}"
     wrong = int(value.float().isnan().sum()) if value.is_floating_point() else 0
     return f"contains NaN ({wrong} of {value.numel()} values)" if wrong else None
 

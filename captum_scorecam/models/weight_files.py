@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tarfile
 import threading
+import warnings
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -38,9 +39,11 @@ class StandIn:
 
     Attributes:
         is_model (bool): Whether the object is an ``nn.Module``.
+        is_numpy (bool): Whether the object is a NumPy array or number.
     """
 
     is_model = False
+    is_numpy = False
 
     def __new__(cls, *_: object) -> StandIn:  # noqa: D102
         return super().__new__(cls)
@@ -68,10 +71,10 @@ def read_weight_file(path: Path) -> Any:
         ValueError: If there is no such file, or it is not readable as one of these.
         ModuleNotFoundError: If it is a safetensors file, and safetensors is not installed.
     """
-    if path.is_dir():
-        raise ValueError(f"Expected `weights` to be DEFAULT, none or a file, but {str(path)!r} is a folder.")
     if not path.is_file():
-        raise ValueError(f"Expected `weights` to be DEFAULT, none or a file, but there is no file {str(path)!r}.")
+        kind = "a folder" if path.is_dir() else "a device or a pipe"
+        problem = f"{str(path)!r} is {kind}" if path.exists() else f"there is no file {str(path)!r}"
+        raise ValueError(f"Expected `weights` to be DEFAULT, none or a file, but {problem}.")
     kind = kind_of_file(path)
     if kind == _SAFETENSORS:
         return _read_safetensors(path)
@@ -95,10 +98,11 @@ def _read_torch_file(path: Path) -> Any:
         with _loading:
             foreign = sorted(torch.serialization.get_unsafe_globals_in_checkpoint(path))
             with torch.serialization.safe_globals([_stand_in(name) for name in foreign]):
-                return torch.load(path, map_location="cpu", weights_only=True)
+                return _load(path)
     except Exception as error:  # the unpickler's and the zip reader's errors, whose texts advise weights_only=False
         if foreign:
-            listed = ", ".join(foreign[:3]) + ", …" * (len(foreign) > 3)
+            classes = list(dict.fromkeys("NumPy arrays" if _is_numpy(name) else name for name in foreign))
+            listed = ", ".join(classes[:3]) + ", …" * (len(classes) > 3)
             raise ValueError(
                 f"{_EXPECTED}, but {str(path)!r} contains pickled objects ({listed}). {SAVE_STATE_DICT}"
             ) from error
@@ -109,12 +113,22 @@ def _read_torch_file(path: Path) -> Any:
 
 def _stand_in(name: str) -> type[StandIn]:
     module, _, class_name = name.rpartition(".")
-    return type(class_name, (StandIn,), {"__module__": module})
+    return type(class_name, (StandIn,), {"__module__": module, "is_numpy": _is_numpy(name)})
+
+
+def _is_numpy(name: str) -> bool:
+    return name.startswith("numpy.")
+
+
+def _load(path: Path) -> Any:
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Validating sparse tensor invariants")  # sparse tensors are refused later
+        return torch.load(path, map_location="cpu", weights_only=True)
 
 
 def _read_old_torch_file(path: Path) -> Any:
     try:
-        return torch.load(path, map_location="cpu", weights_only=True)
+        return _load(path)
     except Exception as error:
         raise ValueError(
             f"{_EXPECTED}, but {str(path)!r} is damaged, or contains pickled objects such as a model. {SAVE_STATE_DICT}"

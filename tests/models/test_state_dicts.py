@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
@@ -86,8 +87,8 @@ def test_averaged_weights_beside_the_model_s_are_ignored_with_a_warning(average:
         (({"n01440764": ("tench",)}, ["n01440764"]), "contains an object of class tuple."),
         (torch.zeros(3), "contains an object of class torch.Tensor."),
         ({}, "contains an empty dict."),
-        ({"state_dict": {"fc.bias": 3}}, "under 'state_dict', a dict whose entry 'fc.bias' is of class int."),
-        ({0: torch.zeros(3)}, "contains a dict whose entry 0 is of class torch.Tensor."),
+        ({"state_dict": {"fc.bias": 3}}, "under 'state_dict', a dict whose entry 'fc.bias' is an object of class int."),
+        ({0: torch.zeros(3)}, "contains a dict whose entry 0 is an object of class torch.Tensor."),
         ({"fc.bias": torch.zeros(3, device="meta")}, "tensors without values, such as 'fc.bias', which is on"),
     ],
     ids=["model", "model in a dict", "object", "optimizer", "two", "tuple", "tensor", "empty", "int", "index", "meta"],
@@ -194,10 +195,12 @@ def test_weights_that_do_not_match_raise(state: State, names: str) -> None:
         (lambda w: w.to_sparse(), "has the layout torch.sparse_coo, not torch.strided"),
         (lambda w: w.to_sparse_csr(), "has the layout torch.sparse_csr, not torch.strided"),
         (lambda w: w + 0.5j, "is complex (torch.complex64)"),
+        (lambda w: w.long(), "has the dtype torch.int64, which holds no fractions; the model's is torch.float32"),
+        (lambda w: w > 0, "has the dtype torch.bool, which holds no fractions; the model's is torch.float32"),
         (lambda w: w * float("nan"), "contains NaN (12 of 12 values)"),
         (lambda w: w.masked_fill(torch.eye(3, 4) > 0, torch.nan).half(), "contains NaN (3 of 12 values)"),
     ],
-    ids=["quantised", "coo", "csr", "complex", "NaN", "some NaN"],
+    ids=["quantised", "coo", "csr", "complex", "int64", "bool", "NaN", "some NaN"],
 )
 @pytest.mark.filterwarnings("ignore:Sparse", "ignore:.*quantize")
 def test_weights_of_another_kind_raise(change: Callable[[Tensor], Tensor], problem: str) -> None:
@@ -215,6 +218,12 @@ def test_weights_in_half_or_double_precision_and_infinite_values_are_loaded() ->
         assert fill_of(model) == 0.5
     load_state_dict(model, of_net(float("-inf")), "net")  # as in the mask of an attention layer
     assert fill_of(model) == float("-inf")
+
+
+def test_buffers_in_whole_numbers_are_loaded() -> None:
+    model = net()
+    load_state_dict(model, of_net() | {"1.running_mean": torch.full_like(model[1].running_mean, 2).int()}, "net")
+    assert model[1].running_mean.unique().tolist() == [2.0]
 
 
 def test_equal_sets_of_weights_with_unusual_prefixes_raise() -> None:
@@ -237,3 +246,23 @@ def test_the_number_of_classes_is_that_of_the_file(change: Callable[[State], Sta
 
 def test_a_model_without_its_head_has_no_classes() -> None:
     assert class_count(net(), "head.weight") == 0
+
+
+@pytest.mark.parametrize(
+    ("content", "problem"),
+    [
+        (np.ones(3), "contains a NumPy array or number."),
+        ({"a": np.ones(3)}, "contains a dict whose entry 'a' is a NumPy array or number."),
+        ({"a": torch.ones(3), "b": np.float64(2)}, "contains a dict whose entry 'b' is a NumPy array or number."),
+    ],
+)
+def test_numpy_arrays_are_named(content: object, problem: str, tmp_path: Path) -> None:
+    path = saved(content, tmp_path)
+    with pytest.raises(ValueError, match=re.escape(f"a state dict of tensors, but {str(path)!r} {problem}")):
+        read_state_dict(path)
+
+
+@pytest.mark.parametrize("new", [True, False])
+def test_sparse_weights_are_read_without_pytorchs_warning(new: bool, tmp_path: Path) -> None:
+    torch.save({"a": torch.eye(3).to_sparse()}, tmp_path / "weights.pt", _use_new_zipfile_serialization=new)
+    assert read_state_dict(tmp_path / "weights.pt")["a"].is_sparse

@@ -22,6 +22,7 @@ from PIL import Image
 from torch import nn
 
 from captum_scorecam.models.weight_files import StandIn, read_weight_file
+from tests.support.systems import needs_posix
 
 STATE = {"weight": torch.tensor([[1.0, 2.0]]), "bias": torch.tensor([3.0])}
 
@@ -109,6 +110,12 @@ def test_other_files_are_named(kind: str, tmp_path: Path) -> None:
         read_weight_file(tmp_path / "weights.pt")
     assert str(raised.value).startswith("Expected `weights` to be a state dict written by torch.save")
     assert "weights_only" not in str(raised.value)
+
+
+@needs_posix
+def test_a_device_is_named() -> None:
+    with pytest.raises(ValueError, match="Expected `weights` to be DEFAULT, none or a file, but '/dev/null' is a dev"):
+        read_weight_file(Path("/dev/null"))
 
 
 @pytest.mark.filterwarnings("ignore:.*torch.jit")
