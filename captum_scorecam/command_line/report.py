@@ -39,7 +39,8 @@ def report(
     """
     with plain_messages(context):
         if not run.is_dir():
-            raise ValueError(f"Expected `run` to be the folder of a run, but there is no folder {str(run)!r}.")
+            problem = f"{str(run)!r} is a file" if run.exists() else f"there is no folder {str(run)!r}"
+            raise ValueError(f"Expected `run` to be the folder of a run, but {problem}.")
         check_writable(run / "report.html" if output is None else output, ".html", ".htm")
         import_plugins(plugin or [])
         typer.echo(f"Report: {write_report(run, output, reference)}")

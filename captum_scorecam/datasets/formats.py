@@ -58,6 +58,9 @@ def open_data(path: Path, data_format: DataFormat = "auto") -> ImageDataset:
     check_choice("data_format", data_format, DataFormat)
     if not path.exists():
         raise ValueError(f"Expected `path` to be a folder or file, but {str(path)!r} does not exist.")
+    is_special = not path.is_file() and not path.is_dir()
+    if is_special and data_format != "csv":
+        raise ValueError(f"Expected `path` to be a folder or file, but {str(path)!r} is a device or a pipe.")
     chosen = _format_of(path) if data_format == "auto" else data_format
     if path.is_file() and chosen in ("folder", "flat", "imagenet"):
         raise ValueError(f"Expected `path` to be a folder for the format {chosen}, but {str(path)!r} is a file.")

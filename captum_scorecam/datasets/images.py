@@ -43,7 +43,9 @@ def read_image(path: Path) -> Image.Image:
         ValueError: If the file does not exist or isn't a readable image, or values are NaN or Inf.
     """
     if not os.path.isfile(path):
-        raise ValueError(f"Expected an image file, but there is no file {str(path)!r}.")
+        kind = "a folder" if os.path.isdir(path) else "a device or a pipe"
+        problem = f"{str(path)!r} is {kind}" if os.path.exists(path) else f"there is no file {str(path)!r}"
+        raise ValueError(f"Expected an image file, but {problem}.")
     try:
         with Image.open(path) as file:
             bits = _bits(file)

@@ -34,7 +34,7 @@ def test_output_and_reference_are_used(folder: Path) -> None:
     ("arguments", "message"),
     [
         (["../nowhere"], "Expected `RUN` to be the folder of a run, but there is no folder '../nowhere'"),
-        (["file"], "Expected `RUN` to be the folder of a run, but there is no folder 'file'"),
+        (["file"], "Expected `RUN` to be the folder of a run, but 'file' is a file"),
         (["."], "Expected the folder of a run, but '.' contains no configuration.json"),
         (["run", "--output", "folder.html"], "Expected `--output` to be a new or a writable file"),
         (

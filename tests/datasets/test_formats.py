@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import os
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 from PIL import Image
 
 from captum_scorecam.datasets import ImageDataset, open_data
+from tests.support.systems import needs_posix
 
 
 def save(path: Path) -> None:
@@ -45,6 +48,17 @@ def test_a_folder_without_images_raises(tmp_path: Path) -> None:
     for data_format in ("auto", "flat", "folder"):
         with pytest.raises(ValueError, match=r"Expected images \(\.jpg, \.jpeg, .*\) in .*, but found none"):
             open_data(tmp_path, data_format)
+
+
+@needs_posix
+def test_devices_and_pipes_are_named_and_a_list_can_come_from_a_pipe(tmp_path: Path) -> None:
+    for data_format in ("auto", "flat", "folder", "imagenet", "voc", "coco"):
+        with pytest.raises(ValueError, match="`path` to be a folder or file, but '/dev/null' is a device or a pipe"):
+            open_data(Path("/dev/null"), data_format)  # type: ignore[arg-type]
+    os.mkfifo(tmp_path / "list")
+    with ThreadPoolExecutor(1) as threads:
+        threads.submit((tmp_path / "list").write_text, "file\na.png\n")
+        assert names(open_data(tmp_path / "list", "csv")) == ["a.png"]
 
 
 def test_an_unknown_format_path_or_suffix_raises(tmp_path: Path) -> None:

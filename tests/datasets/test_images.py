@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 import struct
 import zlib
 from pathlib import Path
@@ -13,6 +14,7 @@ import pytest
 from PIL import Image
 
 from captum_scorecam.datasets import DatasetOfPairs, read_image
+from tests.support.systems import needs_posix
 
 RED, WHITE = (255, 0, 0), (255, 255, 255)
 
@@ -217,9 +219,17 @@ def test_the_first_frame_of_an_animation_is_read(tmp_path: Path) -> None:
 
 def test_missing_files_folders_and_text_files_raise(tmp_path: Path) -> None:
     (tmp_path / "text.png").write_text("no image")
-    for name, message in (("none.png", "there is no file"), (".", "there is no file"), ("text.png", "cannot identify")):
+    for name, message in (("none.png", "there is no file"), (".", "is a folder"), ("text.png", "cannot identify")):
         with pytest.raises(ValueError, match=message):
             read_image(tmp_path / name)
+
+
+@needs_posix
+def test_devices_and_pipes_are_named(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.png")
+    for path in (tmp_path / "pipe.png", Path("/dev/null")):
+        with pytest.raises(ValueError, match=rf"^Expected an image file, but '{path}' is a device or a pipe\.$"):
+            read_image(path)
 
 
 @pytest.mark.parametrize("suffix", ["png", "jpg", "gif", "tiff"])
