@@ -26,6 +26,13 @@ _OPTIONS_OF = {
 }
 
 
+# What library messages say of parameters that no command has.
+_LIBRARY_ONLY = re.compile(
+    r" \(see `last_run\.[^)]*\)| For probabilities and other bounded scores, use channel_weighting=.*"
+)
+_LONGEST_WORD = 300
+
+
 class _Terminated(KeyboardInterrupt):
     """SIGTERM, which stops a command in the same way as Ctrl-C."""
 
@@ -37,7 +44,8 @@ def plain_messages(
     """Prints errors and warnings as single lines on stderr, repeated warnings only once.
 
     The library's errors name parameters in backticks, as in `layer`; these are converted to the command's options, as
-    in `--layer`. The exit status is 2 for bad input, 1 for any other error, 130 after Ctrl-C and 143 after SIGTERM.
+    in `--layer`. The exit status is 2 for bad input, 1 for any other error, including a call of ``sys.exit`` in the
+    user's code, 130 after Ctrl-C and 143 after SIGTERM.
 
     Args:
         context (typer.Context): The running command.
@@ -51,6 +59,9 @@ def plain_messages(
         terminated = isinstance(error, _Terminated)
         typer.echo(f"{'Terminated' if terminated else 'Interrupted'}. {if_stopped}", err=True)
         raise typer.Exit(128 + (signal.SIGTERM if terminated else signal.SIGINT)) from error
+    except SystemExit as error:
+        typer.echo(f"Error: Code that the command ran called sys.exit({error.code!r}).", err=True)
+        raise typer.Exit(1) from error
     except Exception as error:
         name = "" if isinstance(error, BAD_INPUT) else f"{type(error).__name__}: "
         typer.echo(f"Error: {name}{_line(_text(error), options)}", err=True)
@@ -109,6 +120,14 @@ def _text(error: Exception) -> str:
     return str(error)
 
 
+def one_line(message: object) -> str:
+    """Returns a message on one line, without the middle of values so long that they would bury it."""
+    half = _LONGEST_WORD // 2
+    return " ".join(
+        word if len(word) <= _LONGEST_WORD else f"{word[:half]}…{word[-half:]}" for word in str(message).split()
+    )
+
+
 def _line(message: object, options: dict[str, str]) -> str:
-    text = " ".join(str(message).split())
+    text = _LIBRARY_ONLY.sub("", one_line(message))
     return re.sub(r"`(\w+)`", lambda match: f"`{options.get(match[1], match[1])}`", text)

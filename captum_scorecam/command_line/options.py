@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import Annotated, Literal, TypeAlias
 
 import torch
@@ -142,8 +143,11 @@ def check_writable(path: Path, *suffixes: str) -> None:
         raise ValueError(f"Expected `output` to end in {suffixes[0]}, but got {str(path)!r}.")
     if not path.parent.is_dir():
         raise ValueError(f"Expected `output` to be in a folder that exists, but there is no {str(path.parent)!r}.")
-    if not os.access(path.parent, os.W_OK | os.X_OK):
-        raise ValueError(f"Expected `output` to be in a writable folder, but {str(path.parent)!r} is not.")
+    try:
+        with TemporaryFile(dir=path.parent):
+            pass
+    except OSError as error:  # permissions alone say little, as of /proc
+        raise ValueError(f"Expected `output` to be in a writable folder, but {str(path.parent)!r} is not.") from error
     if path.exists() and not (path.is_file() and os.access(path, os.W_OK)):
         raise ValueError(f"Expected `output` to be a new or a writable file, but {str(path)!r} is not.")
 

@@ -17,20 +17,30 @@ def stdout_console(width: int) -> Console:
     return Console(width=None if sys.stdout.isatty() else width, highlight=False)
 
 
-def plain_table() -> Table:
+def plain_table() -> PlainTable:
     """Returns a table without borders, with a line below the column names.
 
     If the terminal is too narrow for all columns, a list of "column: cell" lines takes its place.
     """
-    return _Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), show_edge=False)
+    return PlainTable(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), show_edge=False)
 
 
-class _Table(Table):
+class PlainTable(Table):
     """A table that never cuts a number or a name, as Rich does if there is too little space."""
 
+    def fits(self, console: Console) -> bool:
+        """Checks whether the console is wide enough for all columns."""
+        return self._spare(console, self._narrowest(console)) >= 0
+
+    def _narrowest(self, console: Console) -> list[int]:
+        return [_narrowest(column, console) for column in self.columns]
+
+    def _spare(self, console: Console, widths: list[int]) -> int:
+        return console.width - sum(widths) - (2 * len(widths) - 1)  # a space after each column and one between
+
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
-        widths = [_narrowest(column, console) for column in self.columns]
-        spare = options.max_width - sum(widths) - (2 * len(widths) - 1)  # a space after each column and one between
+        widths = self._narrowest(console)
+        spare = self._spare(console, widths)
         if spare < 0:
             yield from self._list()
             return

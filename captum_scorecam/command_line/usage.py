@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import re
 import sys
-from typing import Any
+from shutil import get_terminal_size
+from typing import Any, Literal
 
 import typer
 from typer.core import TyperCommand, TyperGroup
 
 from captum_scorecam._messages import closest_matches
+from captum_scorecam.command_line.messages import one_line
 
 _UsageError: Any = typer.BadParameter.__mro__[1]  # Typer does not export this base class
 
@@ -26,8 +28,21 @@ _REWORDED = (
 _NOT_A_CHOICE = re.compile(r"Invalid value for '(.+?)': (?:Value error, )?(['\"])(.*)\2 is not one of (.*?)\.?")
 
 
+_NARROW = 80  # columns
+
+
+def _markup_mode() -> Literal["rich"] | None:
+    return "rich" if get_terminal_size().columns >= _NARROW else None
+
+
 class Commands(TyperGroup):
     """The commands; wrong usage ends with a single line and status 2."""
+
+    def format_help(self, ctx: Any, formatter: Any) -> None:
+        """Same as Typer's, but plain text on a narrow terminal, where tables would cut options."""
+        self.rich_markup_mode = _markup_mode()
+        formatter.width = max(formatter.width, _NARROW)  # else the commands' descriptions are cut
+        super().format_help(ctx, formatter)
 
     def main(self, *args: Any, **extra: Any) -> Any:
         """Same as Typer's, except for the form of errors."""
@@ -36,8 +51,10 @@ class Commands(TyperGroup):
         try:
             status = super().main(*args, **(extra | {"standalone_mode": False}))
         except _UsageError as error:
-            if error.format_message():  # empty if the help was printed because there are no arguments
+            if type(error).__name__ != "NoArgsIsHelpError":  # Typer does not export it
                 typer.echo(f"Error: {_line(error)}", err=True)
+            elif help_text := error.format_message():  # empty if it is printed already
+                typer.echo(help_text)
             sys.exit(error.exit_code)
         sys.exit(status or 0)
 
@@ -48,6 +65,11 @@ class Command(TyperCommand):
     An empty path would mean the current directory.
     """
 
+    def format_help(self, ctx: Any, formatter: Any) -> None:
+        """Same as Typer's, but plain text on a narrow terminal, where tables would cut options."""
+        self.rich_markup_mode = _markup_mode()
+        super().format_help(ctx, formatter)
+
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """Same as Typer's, except that empty values are wrong usage."""
         for before, value in zip([ctx.info_name, *args], args, strict=False):
@@ -57,7 +79,7 @@ class Command(TyperCommand):
 
 
 def _line(error: Any) -> str:
-    text = " ".join(error.format_message().split())
+    text = one_line(error.format_message())
     if choice := _NOT_A_CHOICE.fullmatch(text):
         option, _, value, quoted = choice.groups()
         choices = quoted.replace("'", "")

@@ -86,6 +86,7 @@ def find_class(target: str, n_classes: int, class_names: Sequence[str] | None = 
         if not 0 <= int(target) < n_classes:
             raise ValueError(f"Expected `target` in 0..{n_classes - 1}, but got {target}.")
         return int(target)
+    shown = repr(target) if len(target) < 100 else reprlib.repr(target)
     names = [class_name(index, class_names) for index in range(n_classes)]
     folded = target.strip().casefold()
     for matches in (
@@ -97,11 +98,11 @@ def find_class(target: str, n_classes: int, class_names: Sequence[str] | None = 
             return matches[0]
         if matches:
             listed = _listed(matches, names)
-            raise ValueError(f"Expected `target` to name one class, but {target!r} matches {len(matches)}: {listed}.")
+            raise ValueError(f"Expected `target` to name one class, but {shown} matches {len(matches)}: {listed}.")
     close = closest_names(folded, names, cutoff=0.4)
     matches = [index for index, name in enumerate(names) if name in close]
     listed = f" Closest matches: {_listed(matches, names)}." if matches else ""
-    raise ValueError(f"Expected `target` to name a class, but {target!r} matches none.{listed}")
+    raise ValueError(f"Expected `target` to name a class, but {shown} matches none.{listed}")
 
 
 def _listed(indices: list[int], names: Sequence[str]) -> str:

@@ -8,9 +8,11 @@ import sys
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
 import captum_scorecam
 from captum_scorecam.command_line import main
+from captum_scorecam.command_line.app import commands
 from tests.support.command_line import help_of, invoke
 
 
@@ -26,9 +28,23 @@ def test_the_help_lists_the_commands() -> None:
         assert re.search(rf"{command} +{help_text}", text)
 
 
-@pytest.mark.parametrize("command", ["demo", "explain", "evaluate", "report"])
-def test_no_option_is_shortened_at_80_columns(command: str) -> None:
-    assert "…" not in help_of(command)
+@pytest.mark.parametrize("columns", [10, 20, 40, 66, 79, 80, 100])
+@pytest.mark.parametrize("command", [[], ["demo"], ["explain"], ["evaluate"], ["report"]], ids=" ".join)
+def test_no_help_is_shortened_at_any_width(command: list[str], columns: int) -> None:
+    narrow, wide = help_of(*command, columns=columns), help_of(*command, columns=300)
+    assert "…" not in narrow
+    options = set(re.findall(r"--[\w-]+", wide))
+    assert set(re.findall(r"--[\w-]+", narrow)) >= options
+    for description in re.findall(r"\b[A-Z][a-z]+ [a-z][^│.]+\.", wide):
+        assert "".join(description.split()) in re.sub(r"[\s│]", "", narrow)
+
+
+@pytest.mark.parametrize("columns", ["20", "100"])
+def test_without_arguments_the_help_is_printed_once(columns: str) -> None:
+    result = CliRunner().invoke(commands, [], env={"COLUMNS": columns, "TERM": "dumb"})
+    assert (result.exit_code, result.stderr) == (2, "")
+    assert result.stdout.count("Evaluate methods on a data set.") == 1
+    assert result.stdout.endswith("\n")
 
 
 def test_the_version() -> None:

@@ -214,6 +214,16 @@ def run_plugin(*options: str) -> Result:
         sys.modules.pop("plugin_of_test", None)
 
 
+@pytest.mark.parametrize(
+    ("code", "raised"), [("import sys; sys.exit(3)", "SystemExit: 3"), ("1 / 0", "ZeroDivisionError: division by zero")]
+)
+def test_a_plugin_that_can_not_be_imported_is_one_line_and_status_2(code: str, raised: str, folder: Path) -> None:
+    (folder / "plugin_of_test.py").write_text(code)
+    result = run_plugin("--plugin", "plugin_of_test")
+    message = f"Expected `--plugin` plugin_of_test to be a module, but importing it raised {raised}."
+    assert (result.exit_code, result.stdout, result.stderr) == (2, "", f"Error: {message}\n")
+
+
 def test_a_run_is_not_resumed_after_its_plugin_was_edited(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "dont_write_bytecode", True)
     plugin = folder / "plugin_of_test.py"
@@ -279,6 +289,25 @@ def test_if_all_images_fail_the_first_reason_is_printed(folder: Path) -> None:
     result = evaluate("data", "--output", "run", *QUICK)
     assert result.exit_code == 1
     assert re.match(r"All images failed\. The first: blue/002\.png: Expected .*blue/002\.png", result.stdout)
+
+
+@pytest.mark.usefixtures("folder")
+def test_a_metric_that_is_undefined_for_one_output_is_refused_in_terms_of_the_options(folder: Path) -> None:
+    factory = "from tests.support.colour_classifier import one_logit\n\n\ndef negative():\n"
+    factory += "    model, preprocess, names = one_logit()\n    model[1].weight[0, 2] = -100\n"
+    (folder / "factory_of_test.py").write_text(f"{factory}    return model, preprocess, names\n")
+    one = ("--model", "factory_of_test:negative", "--method", "rise", "--n-masks", "20")
+    try:
+        result = evaluate("data", "--output", "run", *one, "--score", "output", "--images", "3")
+    finally:
+        sys.modules.pop("factory_of_test", None)
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert re.fullmatch(
+        r"Error: Expected a score at least 0 for average_drop, but the output of the explained class is -\d+\.?\d*\. "
+        r"If the outputs are logits, set `--score` to 'sigmoid'; otherwise choose other `--metric`\.",
+        result.stderr.splitlines()[-1],
+    )
+    assert not (folder / "run").exists()
 
 
 def test_labels_can_be_given_in_a_table(folder: Path) -> None:

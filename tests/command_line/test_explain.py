@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from PIL import Image
 
-from captum_scorecam.command_line import explain
+from captum_scorecam.command_line import explain, explanation_table
 from tests.support import colour_classifier
 from tests.support.command_line import COLOURS, help_of, invoke, options_of, panels_of, rows_of
 
@@ -205,6 +205,7 @@ def test_target_layer_weights_and_chunk_size_are_used(folder: Path) -> None:
         (["colours.png", "--method", "scorecam"], "but got 'scorecam'. Closest matches: score_cam."),
         (["colours.png", "--method", "GradCAM"], "but got 'GradCAM'. Closest matches: grad_cam"),
         (["colours.png", "--target", "9" * 23], "matches none"),
+        (["colours.png", "--target", "9" * 5000], "but '999999999999...9999999999999' matches none"),
         (
             ["colours.png", "--device", "cuda"],
             "`--device` to be cpu or auto, since PyTorch finds no CUDA device",
@@ -265,6 +266,18 @@ def test_scores_of_several_labels_are_not_a_softmax(folder: Path) -> None:
     assert result.exit_code == 0, result.output
     assert "98.2%" in result.output  # the sigmoid of 4
     assert "73.1%" in result.output  # the sigmoid of 1
+
+
+@pytest.mark.parametrize("methods", [("grad_cam",), ("grad_cam", "score_cam")])
+def test_a_list_on_a_narrow_terminal_names_class_and_score_with_each_method(
+    methods: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(explanation_table, "_WIDTH", 60)
+    lines = invoke("explain", "colours.png", *COLOURS, *options_of(*methods)).stdout.splitlines()
+    classes = ["Class: red (0), predicted, 93.6%", "Class: green (1), runner-up, 4.7%"]
+    assert [line for line in lines if line.startswith("Class")] == [each for each in classes for _ in methods]
+    assert lines.count("Image: colours.png") == 2 * len(methods)
+    assert lines.count("Forwards: same") == len(methods)
 
 
 @pytest.mark.parametrize(

@@ -12,9 +12,11 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import pytest
+import torch
 import typer
 from typer.testing import CliRunner, Result
 
+from captum_scorecam.attr import score_cam
 from captum_scorecam.command_line.messages import plain_messages
 from tests.support.command_line import COLOURS, invoke
 from tests.support.evaluation_run import write_run
@@ -65,6 +67,21 @@ def test_parameters_become_options_in_errors_and_warnings(text: str, line: str) 
     assert (result.exit_code, result.stdout, result.stderr) == (0, "", f"Warning: {line}\n")
 
 
+def test_a_long_value_is_shortened_in_the_middle() -> None:
+    number, path = "9" * 5000, f"/{'folder/' * 40}"
+    assert run(raising(ValueError(f"but got {number}."))).stderr == f"Error: but got {number[:150]}…{number[:149]}.\n"
+    assert run(raising(ValueError(f"no folder {path}"))).stderr == f"Error: no folder {path}\n"
+
+
+def test_parameters_that_no_command_has_are_left_out() -> None:
+    def body() -> None:
+        scores, masked = torch.tensor([[[0.25], [0.5]]]), torch.ones(1, 2, dtype=torch.bool)
+        score_cam._warn_of_narrow_scores(scores, masked)
+
+    line = "Warning: The scores of the masked inputs differ by less than 1, so their softmax is nearly uniform"
+    assert run(body).stderr == f"{line} and the map is close to the plain sum of the channels.\n"
+
+
 @pytest.mark.parametrize(
     ("error", "status", "line"),
     [
@@ -75,6 +92,8 @@ def test_parameters_become_options_in_errors_and_warnings(text: str, line: str) 
         (ModuleNotFoundError("no module"), 2, "Error: no module"),
         (RuntimeError("broken"), 1, "Error: RuntimeError: broken"),
         (KeyError("two\nlines"), 1, "Error: KeyError: 'two\\nlines'"),
+        (SystemExit(3), 1, "Error: Code that the command ran called sys.exit(3)."),
+        (SystemExit(), 1, "Error: Code that the command ran called sys.exit(None)."),
         (KeyboardInterrupt(), 130, "Interrupted. Start again."),
     ],
     ids=lambda value: type(value).__name__,

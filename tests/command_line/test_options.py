@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from captum_scorecam.command_line import options
 from captum_scorecam.command_line.options import check_writable, load_on_device
 
 
@@ -63,10 +64,26 @@ def test_a_bad_output_is_an_error(name: str, message: str, tmp_path: Path) -> No
 def test_an_output_without_permission_is_an_error(
     refused: str, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise PermissionError(13, "Permission denied")
+
     folder = tmp_path / "folder"
     folder.mkdir()
     (folder / "out.png").touch()
+    if refused == "folder":
+        monkeypatch.setattr(options, "TemporaryFile", refuse)
     access = os.access
     monkeypatch.setattr(os, "access", lambda path, mode: Path(path).name != refused and access(path, mode))
     with pytest.raises(ValueError, match=message):
         check_writable(folder / "out.png", ".png")
+
+
+@pytest.mark.skipif(not Path("/proc/self").exists(), reason="only Linux has a folder whose permissions say too much")
+def test_an_output_in_a_folder_that_takes_no_files_is_an_error() -> None:
+    with pytest.raises(ValueError, match="Expected `output` to be in a writable folder, but '/proc' is not"):
+        check_writable(Path("/proc/out.png"), ".png")
+
+
+def test_the_check_leaves_nothing(tmp_path: Path) -> None:
+    check_writable(tmp_path / "out.png", ".png")
+    assert list(tmp_path.iterdir()) == []
