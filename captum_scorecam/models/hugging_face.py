@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from captum_scorecam.models.class_names import listed_class_names
 from captum_scorecam.models.classifier import Classifier
-from captum_scorecam.models.sources import import_extra
+from captum_scorecam.models.sources import import_extra, without_attempts
 from captum_scorecam.models.state_dicts import StateDict, listed_names, load_state_dict, read_state_dict
 from captum_scorecam.scoring.class_scores import NamedScore
 
@@ -147,14 +147,15 @@ def _class_names(config: Any) -> list[str] | None:
 
 @contextmanager
 def _quiet(transformers: Any) -> Iterator[None]:
-    """Hides progress bars, unless in a terminal, and the report of weights that are missing."""
+    """Hides attempts to connect, the report of missing weights and, unless in a terminal, progress bars."""
     logging = transformers.utils.logging
     verbosity, shows_bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
     logging.set_verbosity_error()
     if not sys.stderr.isatty():
         logging.disable_progress_bar()
     try:
-        yield
+        with without_attempts():
+            yield
     finally:
         logging.set_verbosity(verbosity)
         if shows_bars:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable
+import logging
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from torch import nn
@@ -36,9 +38,22 @@ def downloaded(name: str, load: Callable[[], nn.Module]) -> nn.Module:
         OSError: If that fails. The message names the alternatives.
     """
     try:
-        return load()
+        with without_attempts():
+            return load()
     except OSError as error:  # urllib's and huggingface_hub's errors are OSErrors
         raise OSError(
             f"Could not download the weights of {name} ({' '.join(str(error).split())}). "
             "Set `weights` to a file with a state dict, or to none for random weights."
         ) from error
+
+
+@contextmanager
+def without_attempts() -> Iterator[None]:
+    """Hides what huggingface_hub logs at each of its attempts to connect; its error says why the last one failed."""
+    logger = logging.getLogger("huggingface_hub")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)

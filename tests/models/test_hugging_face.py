@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -213,13 +214,18 @@ def test_a_missing_folder_raises(source: str, transformers: Any) -> None:
         load_classifier(f"hf/{source}")
 
 
-def test_a_model_that_cannot_be_downloaded_raises(transformers: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_model_that_cannot_be_downloaded_raises(
+    transformers: Any, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
     def fail(*_: object, **__: object) -> None:
+        logging.getLogger("huggingface_hub.utils._http").warning("Retrying in 1s [Retry 1/5].")
         raise OSError("no network")
 
     monkeypatch.setattr(transformers.AutoConfig, "from_pretrained", fail)
+    capfd.readouterr()
     with pytest.raises(OSError, match=r"There is no folder 'owner/name', and downloading .* fails: no network$"):
         load_classifier("hf/owner/name")
+    assert capfd.readouterr() == ("", "")
 
 
 def test_nothing_is_printed_and_settings_are_kept(
