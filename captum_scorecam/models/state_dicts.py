@@ -77,11 +77,11 @@ def _problem(saved: object) -> str | None:
         return _described(saved)
     if not saved:
         return "an empty dict"
-    if {"state", "param_groups"} <= saved.keys():
+    if _is_of_optimizer(saved):
         return "the state of an optimizer"
     others = [name for name, value in saved.items() if not _is_entry(name, value)]
     if others:
-        inside = [repr(name) for name in others if _problem(saved[name]) is None]
+        inside = _places_of_state_dicts(saved)
         if inside:
             return f"a dict with a state dict under {' and '.join(inside)}. Save only the one of the model"
         return f"a dict whose entry {others[0]!r} is {_described(saved[others[0]])}"
@@ -90,6 +90,21 @@ def _problem(saved: object) -> str | None:
         return f"nested tensors, such as {nested[0]!r}"
     meta = [name for name, value in saved.items() if isinstance(value, Tensor) and value.is_meta]
     return f"tensors without values, such as {meta[0]!r}, which is on the device meta" if meta else None
+
+
+def _places_of_state_dicts(saved: dict[Any, Any], outside: str = "") -> list[str]:
+    """Returns the keys of state dicts in a dict, at any depth: ``'b' in 'a'`` for ``saved["a"]["b"]``."""
+    places = []
+    for key, value in saved.items():
+        place = f"{key!r}{outside}"
+        if isinstance(value, dict) and value and not _is_of_optimizer(value):
+            is_state_dict = all(_is_entry(*entry) for entry in value.items())
+            places += [place] if is_state_dict else _places_of_state_dicts(value, f" in {place}")
+    return places
+
+
+def _is_of_optimizer(saved: dict[Any, Any]) -> bool:
+    return {"state", "param_groups"} <= saved.keys()
 
 
 def _is_entry(name: object, value: object) -> bool:

@@ -266,3 +266,12 @@ def test_numpy_arrays_are_named(content: object, problem: str, tmp_path: Path) -
 def test_sparse_weights_are_read_without_pytorchs_warning(new: bool, tmp_path: Path) -> None:
     torch.save({"a": torch.eye(3).to_sparse()}, tmp_path / "weights.pt", _use_new_zipfile_serialization=new)
     assert read_state_dict(tmp_path / "weights.pt")["a"].is_sparse
+
+
+def test_state_dicts_are_found_at_any_depth(tmp_path: Path) -> None:
+    moments = {"state": {0: {"exp_avg": torch.zeros(1)}}, "param_groups": []}
+    contents = {"weights": {"epoch": 3, "best": {"teacher": of_net(), "optimizer": moments}, "last": of_net()}}
+    path = saved(contents | {"optimizer": moments}, tmp_path)
+    listed = "a dict with a state dict under 'teacher' in 'best' in 'weights' and 'last' in 'weights'. Save only the"
+    with pytest.raises(ValueError, match=re.escape(f"{str(path)!r} contains {listed}")):
+        read_state_dict(path)
