@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Literal, NamedTuple
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, TiffImagePlugin
 
 from captum_scorecam._messages import warn_caller
 
@@ -29,6 +30,8 @@ def read_image(path: Path) -> Image.Image:
                                                         with a warning
     ==================================================  ============================================================
 
+    Values below 0 are among the others. In TIFF files whose tags say that 0 is white, they are inverted.
+
     Images that use little of their range are not rescaled, as their number of bits can't be known, but cause a warning:
     if the highest value is below a quarter of the range of a 16-bit image, as with 10, 12 or 14 bits stored as 16, or
     below 1/16 of the range of another image, as with values from 0 to 1 stored as 8-bit integers.
@@ -48,13 +51,13 @@ def read_image(path: Path) -> Image.Image:
         raise ValueError(f"Expected an image file, but {problem}.")
     try:
         with Image.open(path) as file:
-            bits = _bits(file)
+            stored = _stored(file)
             image = ImageOps.exif_transpose(file)
     except Exception as error:  # on a damaged file, Pillow's readers raise struct.error, TypeError, RuntimeError, …
         raise ValueError(
             f"Expected an image file, but {str(path)!r} can't be read as one: {_reason(error)}."
         ) from error
-    return _rgb(image, bits, repr(str(path)))
+    return _rgb(image, stored, repr(str(path)))
 
 
 def upright_rgb(image: Image.Image, name: str) -> Image.Image:
@@ -64,8 +67,8 @@ def upright_rgb(image: Image.Image, name: str) -> Image.Image:
         image (PIL.Image.Image): The image.
         name (str): Its name, for errors and warnings.
     """
-    bits = _bits(image)
-    return _rgb(ImageOps.exif_transpose(image), bits, repr(name))
+    stored = _stored(image)
+    return _rgb(ImageOps.exif_transpose(image), stored, repr(name))
 
 
 def _reason(error: Exception) -> str:
@@ -74,8 +77,33 @@ def _reason(error: Exception) -> str:
     return "it is damaged"
 
 
+class _Stored(NamedTuple):
+    """How a file stores its values, known until Pillow decodes them.
+
+    Attributes:
+        bits (int): 12, 16, or 8 for any other.
+        dtype (str, optional): The type of integers in a TIFF file that Pillow decodes as another type of that size.
+        inverted (bool): Whether low values are bright, and Pillow leaves that to the caller.
+    """
+
+    bits: int
+    dtype: Literal["uint32", "int8"] | None
+    inverted: bool
+
+
+def _stored(image: Image.Image) -> _Stored:
+    tags = getattr(image, "tag_v2", {})
+    is_signed = 2 in tags.get(TiffImagePlugin.SAMPLEFORMAT, ())
+    dtype: Literal["uint32", "int8"] | None = None
+    if image.mode == "I" and 32 in tags.get(TiffImagePlugin.BITSPERSAMPLE, ()) and not is_signed:
+        dtype = "uint32"
+    elif image.mode == "L" and is_signed:
+        dtype = "int8"
+    white_is_zero = tags.get(TiffImagePlugin.PHOTOMETRIC_INTERPRETATION) == 0
+    return _Stored(_bits(image), dtype, white_is_zero and image.mode in ("I;16", "F"))
+
+
 def _bits(image: Image.Image) -> int:
-    """Returns the bits of a file's values, known until Pillow decodes them: 12, 16, or 8 for any other."""
     raw_mode = str(getattr(image, "tile", ""))
     if "I;12" in raw_mode:
         return 12
@@ -83,34 +111,37 @@ def _bits(image: Image.Image) -> int:
     return 16 if of_pgm or any(deep in raw_mode for deep in (";16B", ";16L", ";16N")) else 8
 
 
-def _rgb(image: Image.Image, bits: int, name: str) -> Image.Image:
-    if image.mode == "F" or image.mode.startswith("I"):
-        return _scaled_to_8_bits(image, bits, name).convert("RGB")
+def _rgb(image: Image.Image, stored: _Stored, name: str) -> Image.Image:
+    if image.mode == "F" or image.mode.startswith("I") or stored.dtype:
+        return _scaled_to_8_bits(image, stored, name).convert("RGB")
     if image.has_transparency_data:
         image = image.convert("RGBA")
-        _warn_if_unused("alpha", np.asarray(image)[..., 3].max(), 255, bits, name)
+        _warn_if_unused("alpha", np.asarray(image)[..., 3].max(), 255, stored.bits, name)
         image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
     image = image.convert("RGB")
-    _warn_if_unused("value", np.asarray(image).max(), 255, bits, name)
+    _warn_if_unused("value", np.asarray(image).max(), 255, stored.bits, name)
     return image
 
 
-def _scaled_to_8_bits(image: Image.Image, bits: int, name: str) -> Image.Image:
-    values = np.asarray(image, dtype=np.float64)
+def _scaled_to_8_bits(image: Image.Image, stored: _Stored, name: str) -> Image.Image:
+    decoded = np.asarray(image)
+    values = decoded.view(stored.dtype or decoded.dtype).astype(np.float64)
     wrong = values.size - np.isfinite(values).sum()
     if wrong:
         raise ValueError(f"Expected finite values in {name}, but {wrong} of {values.size} are NaN or Inf.")
-    darkest, brightest = 0.0, _white(values, image.mode, bits)
+    darkest, brightest = 0.0, _white(values, image.mode, stored.bits)
     if brightest is None:
         darkest, brightest = values.min(), values.max()
+        first, last = ("white", "black") if stored.inverted else ("black", "white")
         warn_caller(
             f"Expected values from 0 to 65535 (integers), or from 0 to 1 or 255 (floats), in {name}, but they range "
-            f"from {darkest:g} to {brightest:g}. The lowest becomes black and the highest white."
+            f"from {darkest:g} to {brightest:g}. The lowest becomes {first} and the highest {last}."
         )
-    else:
+    elif not stored.inverted:
         _warn_if_unused("value", values.max(), brightest, 8 if brightest <= 255 else 16, name)
     span = max(brightest - darkest, np.finfo(np.float64).tiny)
-    return Image.fromarray(np.rint((values - darkest) / span * 255).astype(np.uint8))
+    grey = np.rint((values - darkest) / span * 255).astype(np.uint8)
+    return Image.fromarray(255 - grey if stored.inverted else grey)
 
 
 def _white(values: np.ndarray, mode: str, bits: int) -> float | None:
@@ -119,8 +150,8 @@ def _white(values: np.ndarray, mode: str, bits: int) -> float | None:
     if values.min() < 0:
         return None
     if mode != "F":
-        of_32_bits = mode == "I" and bits == 8
-        white = 255.0 if of_32_bits and highest <= 255 else 2.0 ** (12 if bits == 12 else 16) - 1
+        may_be_8_bits = mode in ("I", "L") and bits == 8
+        white = 255.0 if may_be_8_bits and highest <= 255 else 2.0 ** (12 if bits == 12 else 16) - 1
         return white if highest <= white else None
     if highest <= 1:
         return 1.0

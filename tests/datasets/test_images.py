@@ -196,6 +196,66 @@ def test_a_tiff_file_of_12_bits_is_scaled_by_them(tmp_path: Path) -> None:
     assert np.asarray(read_image(path))[0, :, 0].tolist() == [0, 255, 51, 0]
 
 
+def tiff_with(tag: bytes, old: int, new: int, image: Image.Image, path: Path, **options: Any) -> Path:
+    """Writes a TIFF file with another value of a tag, which Pillow can read but not write."""
+    image.save(path, **options)
+    entry = tag + b"\x03\x00\x01\x00\x00\x00"
+    content = path.read_bytes()
+    assert content.count(entry + bytes([old, 0])) == 1
+    path.write_bytes(content.replace(entry + bytes([old, 0]), entry + bytes([new, 0])))
+    return path
+
+
+SAMPLE_FORMAT, PHOTOMETRIC = b"\x53\x01", b"\x06\x01"
+
+
+@pytest.mark.parametrize(
+    ("values", "expected", "limits"),
+    [
+        ([0, 2**31, 2**32 - 1], [0, 128, 255], "0 to 4.29497e\\+09"),
+        ([0, 100000, 200000], [0, 128, 255], "0 to 200000"),
+    ],
+)
+def test_unsigned_integers_of_32_bits_do_not_become_negative(
+    values: list[int], expected: list[int], limits: str, tmp_path: Path
+) -> None:
+    image = Image.fromarray(np.array([values], dtype=np.uint32).view(np.int32))
+    path = tiff_with(SAMPLE_FORMAT, 2, 1, image, tmp_path / "image.tiff")
+    with pytest.warns(UserWarning, match=f"but they range from {limits}. The lowest becomes black"):
+        assert np.asarray(read_image(path))[0, :, 0].tolist() == expected
+    with Image.open(path) as opened, pytest.warns(UserWarning, match=limits):
+        assert np.asarray(DatasetOfPairs([(opened, 3)])[0].image)[0, :, 0].tolist() == expected
+
+
+def test_unsigned_integers_of_32_bits_in_a_known_range_are_scaled_as_before(tmp_path: Path) -> None:
+    image = Image.fromarray(np.array([[0, 257, 65535]], dtype=np.int32))
+    path = tiff_with(SAMPLE_FORMAT, 2, 1, image, tmp_path / "image.tiff")
+    assert np.asarray(read_image(path))[0, :, 0].tolist() == [0, 1, 255]
+
+
+def test_signed_integers_of_8_bits_are_not_read_as_unsigned(tmp_path: Path) -> None:
+    image = Image.fromarray(np.array([[-128, 0, 127]], dtype=np.int8).view(np.uint8))
+    with pytest.warns(UserWarning, match=r"but they range from -128 to 127\. The lowest becomes black"):
+        assert pixels_of(image, tmp_path / "image.tiff", tiffinfo={339: 2})[0, :, 0].tolist() == [0, 128, 255]
+    positive = Image.fromarray(np.array([[0, 64, 127]], dtype=np.uint8))
+    assert pixels_of(positive, tmp_path / "positive.tiff", tiffinfo={339: 2})[0, :, 0].tolist() == [0, 64, 127]
+
+
+@pytest.mark.parametrize(
+    ("values", "expected"),
+    [
+        (np.array([[0, 100, 255]], dtype=np.uint8), [255, 155, 0]),
+        (np.array([[0, 257, 65535]], dtype=np.uint16), [255, 254, 0]),
+        (np.array([[0, 0.2, 1]], dtype=np.float32), [255, 204, 0]),
+        (np.array([[0, 0, 255]], dtype=np.uint16), [255, 255, 254]),
+    ],
+    ids=["8 bits", "16 bits", "floats", "bright"],
+)
+def test_values_whose_zero_is_white_are_inverted(values: np.ndarray, expected: list[int], tmp_path: Path) -> None:
+    path = tiff_with(PHOTOMETRIC, 1, 0, Image.fromarray(values), tmp_path / "image.tiff")
+    assert np.asarray(read_image(path))[0, :, 0].tolist() == expected
+
+
 def test_cmyk_becomes_rgb(tmp_path: Path) -> None:
     pixels = pixels_of(Image.new("CMYK", (16, 16), (0, 255, 255, 0)), tmp_path / "image.jpg", quality=95)
     np.testing.assert_allclose(pixels[8, 8], RED, atol=3)  # JPEG
