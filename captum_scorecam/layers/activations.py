@@ -51,8 +51,10 @@ class Activation:
 
     @property
     def point(self) -> Point:
-        """The point at which it is read, or changed."""
-        return next((point for point in reversed(self.points) if point.name == self.name), self.points[-1])
+        """The point at which it is read, or changed: for all that comes after, if a module returns it."""
+        named = [point for point in self.points if point.name == self.name]
+        outputs = [point for point in self.points if not point.of_input]
+        return (named or outputs or self.points)[-1]
 
     @property
     def is_vector(self) -> bool:

@@ -18,7 +18,10 @@ _SAME = 0.01
 _ROUNDING = 1e-6
 # The share of the parameters after a layer from which it may be a stem: if coarser maps follow, or any maps.
 _LARGE, _MOST = 0.5, 0.75
+_LITTLE = 0.01  # the share that may be used between maps that can't be read and those that are explained instead
 _MOST_FORWARDS = 200  # several times what any model needs whose layer is found
+_TAP = "; an `ActivationTap` can read them"
+_NO_HOOKS = f", since no hooks are called, as in TorchScript, exported programs and functional code{_TAP}"
 
 
 class AutomaticChoice:
@@ -50,8 +53,10 @@ class AutomaticChoice:
         """
         if not self.activations:
             trained = [n for n in self.probe.n_calls if any(True for _ in self.probe.modules[n].parameters())]
-            hint = ", since its modules call no hooks, as in TorchScript and exported programs; use an `ActivationTap`"
-            self._refuse(f"no activation with spatial dimensions was seen{'' if trained else hint}")
+            unseen = self.probe.scripted or not trained
+            self._refuse(f"no activation with spatial dimensions was seen{_NO_HOOKS if unseen else ''}")
+        if self._share_after[-1] > _LARGE:
+            self._refuse(f"most of its parameters are used after the last activation that was seen{_NO_HOOKS}")
         if not self.scale > 0:
             self._refuse("its output is the same for two images of noise")
         index, layout = self._last_of_trunk()
@@ -62,23 +67,26 @@ class AutomaticChoice:
         return self.activations[index].name, layout
 
     def _last_of_trunk(self) -> tuple[int, Layout]:
-        unreadable: Layout | None = None
+        unreadable: tuple[int, Layout] | None = None
         for index in reversed(range(len(self.activations))):
-            activation = self.activations[index]
-            if self._share_after[index] > _MOST or self._n_forwards > _MOST_FORWARDS:
+            activation, share = self.activations[index], self._share_after[index]
+            if share > _MOST or self._n_forwards > _MOST_FORWARDS:
                 break
             layout = self._trunk_layout(activation)
             if layout is None or layout.channels == 1 or self._is_dense_output(layout):
                 continue
             if layout.prefix_tokens and not self._effect(activation, layout) > self._least_effect:
                 continue
-            if unreadable is not None and unreadable.grid != layout.grid:
-                self._refuse(
-                    f"its maps {_shown(unreadable.grid)} are not the output or input of a module that runs once"
-                )
+            if unreadable is not None:
+                later, of_later = unreadable
+                if of_later.grid != layout.grid or share - self._share_after[later] > _LITTLE:
+                    break
             if activation.name and layout.form != "flat_maps":
                 return index, layout
-            unreadable = layout
+            unreadable = unreadable or (index, layout)
+        if unreadable is not None:
+            grid = _shown(unreadable[1].grid)
+            self._refuse(f"its maps {grid} are not the output or input of a module that runs once{_TAP}")
         return self._refuse("none of the later ones is maps on which alone the output depends")
 
     def _trunk_layout(self, activation: Activation) -> Layout | None:

@@ -81,20 +81,18 @@ def _tensors(value: Any, levels: int) -> Iterator[Tensor]:
 def _reader_of(score: ScoreFunction, output: Any) -> Callable[[Any], Tensor]:
     tensors = list(_tensors(output, _MOST_LEVELS))
     with_rows = [i for i, x in enumerate(tensors) if x.dim() and len(x) == 2 and x.is_floating_point()]
+    differ, read = False, []
     try:
         found = score(output)
+        differ = len(found) == 2 and _difference(found) > 0
         read = [i for i in with_rows if distance((_score_of_swapped(tensors[i], score, output),), (found,)) > 0]
     except Exception:  # a score may fail on noise; if it always does, the attribution says so
-        return partial(_joined, _scales(tensors, with_rows)) if with_rows else _first_tensor
-    if (
-        not read
-        and isinstance(found, Tensor)
-        and found.dim()
-        and len(found) == 2
-        and distance(found[:1], found[1:]) > 0
-    ):
+        differ = False
+    if differ and not read:
         return lambda output: float_values(score(output))  # of arrays, or of an object that hides its tensors
-    return partial(_joined, _scales(tensors, read or with_rows)) if with_rows else _first_tensor
+    chosen = read or with_rows
+    scales = {i: _difference(float_values(tensors[i])) or 1.0 for i in chosen}
+    return partial(_joined, scales) if chosen else _first_tensor
 
 
 def _score_of_swapped(tensor: Tensor, score: ScoreFunction, output: Any) -> Tensor:
@@ -107,13 +105,12 @@ def _score_of_swapped(tensor: Tensor, score: ScoreFunction, output: Any) -> Tens
         tensor.data = values
 
 
-def _scales(tensors: list[Tensor], chosen: list[int]) -> dict[int, float]:
-    """The largest difference between the rows of each chosen tensor, or 1 if they are equal."""
-    return {i: distance(float_values(tensors[i])[:1], float_values(tensors[i])[1:]) or 1.0 for i in chosen}
+def _difference(rows: Tensor) -> float:
+    return distance((rows[0],), (rows[1],))
 
 
 def _joined(scales: dict[int, float], output: Any) -> Tensor:
-    """The tensors with these indices; several are scaled and joined."""
+    """The tensors with these indices; several are joined, each scaled by what its rows differed by."""
     tensors = list(_tensors(output, _MOST_LEVELS))
     values = [float_values(tensors[i]) for i in scales]
     if len(values) == 1:

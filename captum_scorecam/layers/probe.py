@@ -59,6 +59,7 @@ class Probe:
         self._images = [tuple(noise_image(x[:1], generator) for x in inputs) for _ in range(2)]
         self._forward = model.module if isinstance(model, nn.DataParallel) else model
         self.modules = {name: module for name, module in model.named_modules() if not isinstance(module, ScriptModule)}
+        self.scripted = {module for module in model.modules() if isinstance(module, ScriptModule)}
         self._score = score
         self._recorded: Any = None
         self._head_input: Activation | None = None
@@ -106,10 +107,10 @@ class Probe:
 
             return hook
 
-        thread, uses = CallingThread(), ParameterUses(clock)
+        thread, uses = CallingThread(), ParameterUses(clock, self.scripted)
         named = [(name, module) for name, module in self.modules.items() if name]
         with (
-            uses,
+            uses.noted(),
             hooks(
                 *(partial(module.register_forward_pre_hook, before(name), with_kwargs=True) for name, module in named),
                 *(partial(module.register_forward_hook, after(name)) for name, module in named),
