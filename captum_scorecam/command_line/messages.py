@@ -26,9 +26,12 @@ _OPTIONS_OF = {
 }
 
 
-# What library messages say of parameters that no command has.
-_LIBRARY_ONLY = re.compile(
-    r" \(see `last_run\.[^)]*\)| For probabilities and other bounded scores, use channel_weighting=.*"
+# What library messages advise in Python, and what to do on the command line instead.
+_ADVICE = (
+    (r" \(see `last_run\.[^)]*\)| For probabilities and other bounded scores, use channel_weighting=.*", ""),
+    (r"use an `ActivationTap`", "use rise"),
+    (r"an `ActivationTap` can read them", "rise explains the model without a layer"),
+    (r"pass perturbations_per_eval=1", "set `perturbations_per_eval` to 1"),
 )
 _LONGEST_WORD = 300
 
@@ -114,10 +117,10 @@ def _options_of(context: typer.Context) -> dict[str, str]:
 
 
 def _text(error: Exception) -> str:
-    """Returns an error's message; the system's errors without their number."""
+    """Returns an error's message and its notes; the system's errors without their number."""
     if isinstance(error, OSError) and error.strerror:
         return f"{error.strerror}{'' if error.filename is None else f': {str(error.filename)!r}'}."
-    return str(error)
+    return " ".join([str(error), *getattr(error, "__notes__", ())])
 
 
 def one_line(message: object) -> str:
@@ -129,5 +132,7 @@ def one_line(message: object) -> str:
 
 
 def _line(message: object, options: dict[str, str]) -> str:
-    text = _LIBRARY_ONLY.sub("", one_line(message))
+    text = one_line(message)
+    for in_python, instead in _ADVICE:
+        text = re.sub(in_python, instead, text)
     return re.sub(r"`(\w+)`", lambda match: f"`{options.get(match[1], match[1])}`", text)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import re
 import signal
+import sys
 import warnings
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -14,10 +15,12 @@ from typing import Annotated, Any
 import pytest
 import torch
 import typer
+from torch import Tensor
 from typer.testing import CliRunner, Result
 
 from captum_scorecam.attr import score_cam
 from captum_scorecam.command_line.messages import plain_messages
+from tests.support import colour_classifier
 from tests.support.command_line import COLOURS, invoke
 from tests.support.evaluation_run import write_run
 from tests.support.tiny_classifier import write_folder
@@ -186,6 +189,43 @@ def test_errors_of_the_library_name_options(command: list[str], line: str, folde
     result = invoke(*command)
     assert result.exit_code == 2
     assert re.fullmatch(rf"Error: {re.escape(line)}[^\n]*\n", result.stderr)
+
+
+def traced() -> object:
+    net = colour_classifier.ColourClassifier().eval()
+    return torch.jit.trace(net, torch.zeros(1, 3, 32, 32))  # type: ignore[no-untyped-call]
+
+
+class OneRow(colour_classifier.ColourClassifier):
+    def forward(self, inputs: Tensor) -> Tensor:
+        if len(inputs) > 1:
+            raise RuntimeError("Got 2 rows.")
+        return super().forward(inputs)
+
+
+ONE_ROW = ("explain", "colours.png", "--model", f"{__name__}:OneRow", "--method", "rise", "--n-masks", "8")
+
+
+@pytest.mark.usefixtures("folder")
+@pytest.mark.parametrize("layer", ["auto", "features"])
+def test_a_model_without_hooks_is_explained_by_rise(layer: str) -> None:
+    command = ("explain", "colours.png", "--model", f"{__name__}:traced", "--layer", layer)
+    result = invoke(*command)
+    assert result.exit_code == 2
+    assert result.stderr.endswith(
+        "; rise explains the model without a layer.\n" if layer == "auto" else ", use rise.\n"
+    )
+    assert invoke(*command, "--method", "rise", "--n-masks", "4").exit_code == 0
+
+
+@pytest.mark.skipif(sys.version_info < (3, 11), reason="errors have notes from Python 3.11 on")
+@pytest.mark.usefixtures("folder")
+def test_a_fixed_batch_size_names_the_option() -> None:
+    result = invoke(*ONE_ROW)
+    assert result.exit_code == 1
+    assert result.stderr.startswith("Error: RuntimeError: Got 2 rows. The forward pass of ")
+    assert "If the model has a fixed batch size, set `--perturbations-per-eval` to 1." in result.stderr
+    assert invoke(*ONE_ROW, "--perturbations-per-eval", "1").exit_code == 0
 
 
 def test_changed_settings_name_options(folder: Path) -> None:
