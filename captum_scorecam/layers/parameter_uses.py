@@ -9,6 +9,7 @@ from typing import Any
 from torch import Tensor
 from torch.nn import Module, Parameter
 from torch.nn.modules.module import register_module_forward_hook
+from torch.nn.parameter import is_lazy
 from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_leaves
 
@@ -51,6 +52,6 @@ class ParameterUses(TorchFunctionMode):
             self._note(module.parameters(), (args, output))
 
     def _note(self, parameters: Iterable[Tensor], values: Any) -> None:
-        used = sum(parameter.numel() for parameter in parameters)
+        used = sum(parameter.numel() for parameter in parameters if not is_lazy(parameter))
         if used and any(isinstance(x, Tensor) and not is_vector(x.shape) for x in tree_leaves(values)):
             self.found.append((next(self._clock), used))
