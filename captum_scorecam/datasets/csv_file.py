@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
 import reprlib
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from math import isfinite
 from pathlib import Path
 
+from captum_scorecam.datasets.box_columns import box_columns
 from captum_scorecam.datasets.boxes import Box, largest_object
 from captum_scorecam.datasets.csv_rows import Row, read_rows
 from captum_scorecam.datasets.image_files import ImageFile, ImageFiles, listed_name
@@ -15,14 +17,6 @@ from captum_scorecam.datasets.sample import Label
 
 _INDEX, _TEXTS = "class_index", ("label", "class_name", "wnid")
 _EDGES = ("xmin", "ymin", "xmax", "ymax")
-_OTHER_BOXES = (
-    ("x", "y", "w", "h"),
-    ("x", "y", "width", "height"),
-    ("x1", "y1", "x2", "y2"),
-    ("left", "top", "right", "bottom"),
-    ("left", "top", "width", "height"),
-    ("bbox",),
-)
 
 
 def open_csv(path: Path) -> ImageFiles:
@@ -32,31 +26,42 @@ def open_csv(path: Path) -> ImageFiles:
     the first non-empty value of ``class_index`` (a number), ``label``, ``class_name`` and ``wnid``. ``xmin``, ``ymin``,
     ``xmax`` and ``ymax`` are the left, top, right and bottom edges of a box in pixels of the upright image, counted
     from 0; the maxima are exclusive. Boxes given as fractions of the image, or as x, y, width, height, must be
-    converted. Other columns are ignored. An image may have several rows if each has a box; its label is then the one
-    whose boxes have the largest total area.
+    converted. Columns that look like boxes but have other names are an error; all others are ignored. An image may have
+    several rows if each has a box; its label is then the one whose boxes have the largest total area.
 
     Raises:
         ValueError: If the file is malformed; the message names the line.
     """
     rows = read_rows(path, ["file"])
-    _check_columns(rows[0].fields, path)
+    _check_labels(rows[0].fields, path)
+    _check_boxes(rows, path)
     rows_of_file: dict[str, list[Row]] = defaultdict(list)
     for row in rows:
         rows_of_file[listed_name(path.parent, row.text("file"))].append(row)
     return ImageFiles([_image_file(path.parent, name, rows) for name, rows in rows_of_file.items()])
 
 
-def _check_columns(fields: Mapping[str, str], path: Path) -> None:
+def _check_labels(fields: Mapping[str, str], path: Path) -> None:
+    """Raises ValueError if labels are in a column that would be ignored only for its spelling."""
+    known = {name.replace("_", ""): name for name in (_INDEX, *_TEXTS)}
+    if not fields.keys() & {*known.values()}:
+        for column in fields:
+            name = known.get(re.sub(r"[\W_]", "", column.lower()))
+            if name:
+                raise ValueError(f"Expected labels in a column {name!r} of {str(path)!r}, but got {column!r}.")
+
+
+def _check_boxes(rows: Sequence[Row], path: Path) -> None:
     """Raises ValueError if boxes are in columns that would be ignored."""
-    if fields.keys() >= set(_EDGES):
+    fields = rows[0].fields
+    if fields.keys() >= {*_EDGES}:
         return
-    columns = {column.lower(): column for column in fields}
-    some = [edge for edge in _EDGES if edge in columns]
-    named = next((names for names in _OTHER_BOXES if columns.keys() >= set(names)), some)
-    if named:
+    found = box_columns(rows) or [column for column in fields if column.lower() in _EDGES]
+    if found:
         raise ValueError(
             f"Expected boxes in columns {', '.join(_EDGES)} of {str(path)!r}, the left, top, right and bottom edges "
-            f"in pixels, but got {', '.join(columns[name] for name in named)}."
+            f"in pixels, but got {', '.join(found)}. Convert and rename them; if they are no boxes, rename or remove "
+            "them."
         )
 
 

@@ -51,8 +51,9 @@ def open_data(path: Path, data_format: DataFormat = "auto") -> ImageDataset:
         ImageDataset: The data set.
 
     Raises:
-        ValueError: If the path does not exist, the format is unknown or ambiguous, there are no images, or an
-            annotation file is malformed. Reading an image raises it if its boxes can't be pixels of that image.
+        ValueError: If the path does not exist, the format is unknown or ambiguous, there are no images, an annotation
+            file is malformed, or none of the first boxes can be pixels of their image. Reading an image raises it if
+            its own boxes can't.
         OSError: If a folder can't be listed.
     """
     check_choice("data_format", data_format, DataFormat)
@@ -66,7 +67,9 @@ def open_data(path: Path, data_format: DataFormat = "auto") -> ImageDataset:
         raise ValueError(f"Expected `path` to be a folder for the format {chosen}, but {str(path)!r} is a file.")
     if path.is_dir() and chosen == "csv":
         path = path / _LIST
-    return _OPENERS[chosen](path)
+    files = _OPENERS[chosen](path)
+    files.check_boxes()
+    return files
 
 
 def _format_of(path: Path) -> DataFormat:

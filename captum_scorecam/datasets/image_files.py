@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import os
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
+from itertools import islice
 from pathlib import Path, PureWindowsPath
 
+from PIL import Image
+
 from captum_scorecam.datasets.boxes import Box, draw_region
-from captum_scorecam.datasets.images import read_image
+from captum_scorecam.datasets.images import read_image, upright_size
 from captum_scorecam.datasets.sample import Label, Sample, by
+
+_TRIED = 20  # images
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +45,7 @@ class ImageFiles:
         classes (sequence of str, optional): All labels, ordered by class index. Default: None.
 
     Raises:
-        ValueError: If two files have the same name.
+        ValueError: If two files have the same name or path.
     """
 
     def __init__(self, files: Sequence[ImageFile], classes: Sequence[str] | None = None) -> None:
@@ -48,9 +53,27 @@ class ImageFiles:
         self.classes = classes
         self.has_labels = any(file.label is not None for file in files)
         self.has_boxes = any(file.boxes for file in files)
-        twice = [name for name, count in Counter(file.name for file in files).items() if count > 1]
-        if twice:
-            raise ValueError(f"Expected each image to be listed once, but {twice[0]!r} is listed more than once.")
+        _check_unique(files)
+
+    def check_boxes(self) -> None:
+        """Checks, on a few images, that boxes are pixels of their images; wrong ones of single images are found later.
+
+        Raises:
+            ValueError: If the first images with boxes all have boxes that can't be pixels of the image.
+        """
+        problems = []
+        for file in islice((file for file in self.files if file.boxes), _TRIED):
+            size = upright_size(Path(file.path))
+            if size is None:  # not readable, which is found when the image is read
+                continue
+            try:
+                _region(file, size)
+            except ValueError as error:
+                problems.append(error)
+                continue
+            return
+        if problems:
+            raise problems[0]
 
     def __len__(self) -> int:
         return len(self.files)
@@ -72,17 +95,35 @@ class ImageFiles:
         """
         file = self.files[index]
         image = read_image(Path(file.path))
-        if file.boxes and file.size not in (None, image.size):
+        return Sample(file.name, image, file.label, _region(file, image.size) if file.boxes else None)
+
+
+def _check_unique(files: Sequence[ImageFile]) -> None:
+    keys = [file.name for file in files]
+    if any(map(os.path.isabs, keys)):  # the same file can have a relative name too
+        keys = [_without_dots(str(Path(file.path).absolute()), Path()) for file in files]
+    first: dict[str, ImageFile] = {}
+    for key, file in zip(keys, files, strict=True):
+        other = first.setdefault(key, file)
+        if other is not file:
+            also = "" if other.name == file.name else f", also as {file.name!r}"
             raise ValueError(
-                f"Expected {file.name!r} to have the size in its annotation, {by(file.size or ())}, "
-                f"but the upright image is {by(image.size)}."
+                f"Expected each image to be listed once, but {other.name!r} is listed more than once{also}."
             )
-        region = draw_region(file.boxes, image.size, file.name) if file.boxes else None
-        return Sample(file.name, image, file.label, region)
+
+
+def _region(file: ImageFile, size: tuple[int, int]) -> Image.Image:
+    """Draws a file's boxes on an upright image of the given size."""
+    if file.size not in (None, size):
+        raise ValueError(
+            f"Expected {file.name!r} to have the size in its annotation, {by(file.size or ())}, "
+            f"but the upright image is {by(size)}."
+        )
+    return draw_region(file.boxes, size, file.name)
 
 
 def listed_name(folder: Path, text: str) -> str:
-    """Returns the path of an image as listed in a file, with ``/`` for the backslashes of Windows.
+    """Returns the path of an image as listed in a file, with ``/`` for the backslashes of Windows, without ``x/..``.
 
     Args:
         folder (Path): The folder that the path is relative to.
@@ -90,5 +131,22 @@ def listed_name(folder: Path, text: str) -> str:
             such a file.
     """
     if "\\" in text and not os.path.isfile(folder / text):
-        return PureWindowsPath(text).as_posix()
-    return Path(text).as_posix()
+        text = PureWindowsPath(text).as_posix()
+    return Path(_without_dots(text, folder)).as_posix()
+
+
+def _without_dots(path: str, folder: Path) -> str:
+    """Returns a path without ``.`` and ``x/..``, unless x is a link to another place."""
+    normal = os.path.normpath(path)
+    if ".." in Path(path).parts and _real_folder(folder / path) != _real_folder(folder / normal):
+        return path
+    return normal
+
+
+def _real_folder(path: Path) -> str:
+    return _real_path(str(path.parent))
+
+
+@lru_cache(maxsize=1024)
+def _real_path(path: str) -> str:
+    return os.path.realpath(path)

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Literal, NamedTuple
 
 import numpy as np
-from PIL import Image, ImageOps, TiffImagePlugin
+from PIL import ExifTags, Image, ImageOps, TiffImagePlugin
 
 from captum_scorecam._messages import warn_caller
 
@@ -58,6 +58,17 @@ def read_image(path: Path) -> Image.Image:
             f"Expected an image file, but {str(path)!r} can't be read as one: {_reason(error)}."
         ) from error
     return _rgb(image, stored, repr(str(path)))
+
+
+def upright_size(path: Path) -> tuple[int, int] | None:
+    """Returns the width and height of the upright image in a file without decoding it, or None if it isn't readable."""
+    try:
+        with Image.open(path) as file:
+            width, height = file.size
+            is_lying = file.getexif().get(ExifTags.Base.Orientation, 1) >= 5
+    except Exception:  # of many types, as in `read_image`
+        return None
+    return (height, width) if is_lying else (width, height)
 
 
 def upright_rgb(image: Image.Image, name: str) -> Image.Image:

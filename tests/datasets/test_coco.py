@@ -123,9 +123,9 @@ def test_invalid_annotations_raise(change: dict[str, Any], message: str, tmp_pat
 def test_boxes_that_are_no_pixels_of_the_image_raise_with_the_entry(
     box: list[float], hint: str, tmp_path: Path
 ) -> None:
-    data = open_data(coco(tmp_path, {**COCO, "annotations": [{"image_id": 7, "category_id": 1, "bbox": box}]}))
+    path = coco(tmp_path, {**COCO, "annotations": [{"image_id": 7, "category_id": 1, "bbox": box}]})
     with pytest.raises(ValueError, match=rf"but got bbox {re.escape(str(box))} in annotations\[0\] of .*, .*{hint}"):
-        data[0]
+        open_data(path)
 
 
 @pytest.mark.parametrize(
