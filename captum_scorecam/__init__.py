@@ -10,6 +10,7 @@ from captum_scorecam.attr import (
     ScoreCAM,
 )
 from captum_scorecam.attr.deletion_game import PerturbationKind
+from captum_scorecam.budget.channel_scores import ChannelScores
 from captum_scorecam.layers.activation_tap import ActivationTap
 from captum_scorecam.masking.activation_maps import swin_activation_maps, vit_activation_maps
 from captum_scorecam.masking.baselines import BaselineFunction
@@ -24,6 +25,7 @@ __all__ = [
     "ActivationTap",
     "BaselineFunction",
     "BaselineType",
+    "ChannelScores",
     "ChannelWeighting",
     "ForwardFunction",
     "InputSpaceAttribution",

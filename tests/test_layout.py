@@ -22,7 +22,7 @@ LAYERS = [
     {"_captum"},
     {"layer_evaluation", "masking", "weighting"},
     {"scoring"},
-    {"layers"},
+    {"budget", "layers"},
     {"attr", "metrics", "models", "datasets"},
     {"captum_scorecam"},
     {"evaluation"},

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from captum.attr import LayerAttribution, PerturbationAttribution
@@ -22,70 +23,25 @@ from captum_scorecam._messages import (
     warn_caller,
     without_constructor_options,
 )
+from captum_scorecam.attr.run_statistics import RunStatistics
+from captum_scorecam.budget.channel_scores import ChannelScores
+from captum_scorecam.budget.within_budget import forwards_per_tensor, remaining_errors, score_within_budget
 from captum_scorecam.layer_evaluation import evaluate_layer
 from captum_scorecam.layers import ExplainedLayer, FoundLayers, check_layer_choice
 from captum_scorecam.masking.activation_maps import checked_activation_maps
 from captum_scorecam.masking.channel_masks import ChannelMasks
 from captum_scorecam.model_state import unchanged_model_state
-from captum_scorecam.scoring.chunk_size import ChunkSizes
+from captum_scorecam.scoring.chunk_size import ChunkSize, ChunkSizes
 from captum_scorecam.scoring.chunks import score_baselines, score_masked_inputs
 from captum_scorecam.scoring.class_scores import Score, score_function
 from captum_scorecam.scoring.masked_forward import MaskedForward
 from captum_scorecam.scoring.memory_format import MemoryFormats
 from captum_scorecam.scoring.process_group import check_process_group, from_first_rank
 from captum_scorecam.scoring.tolerance import scores_within_tolerance
-from captum_scorecam.weighting import (
-    ChannelWeighting,
-    channel_weights,
-    effective_channels,
-    score_spans,
-    weighted_maps,
-)
+from captum_scorecam.weighting import ChannelWeighting, effective_channels, score_spans
 
 NARROW = 1.0  # scores that span less are nearly equal after the softmax
-
-
-@dataclass(frozen=True)
-class RunStatistics:
-    """Statistics of the last call of :class:`ScoreCAM`.
-
-    Attributes:
-        channels (int): N·K, the number of channels over all examples.
-        constant (int): Channels with constant maps, which have no mask.
-        unselected (int): Channels excluded by ``max_channels``.
-        shared (int): Channels that reused another channel's mask.
-        omitted (int): Masks skipped by ``tolerance``.
-        rows (int): Masked inputs run through the model, over all ranks.
-        rows_per_forward (int): Masked inputs per full forward pass, tuned or given; 0 before the first pass.
-        effective_channels (tuple of float): For each map, 1 / Σ α² of the softmax: the number of channels if they count
-            alike, 1 if one takes all. Empty for other weightings.
-    """
-
-    channels: int = 0
-    constant: int = 0
-    unselected: int = 0
-    shared: int = 0
-    omitted: int = 0
-    rows: int = 0
-    rows_per_forward: int = 0
-    effective_channels: tuple[float, ...] = ()
-
-    def plus(
-        self, masks: ChannelMasks, rows: int, rows_per_forward: int, effective_channels: list[float]
-    ) -> RunStatistics:
-        """Adds the channels of one activation and the `rows` masks that were run."""
-        channels = masks.index.numel()
-        masked = int((masks.index >= 0).sum())
-        return RunStatistics(
-            self.channels + channels,
-            self.constant + masks.n_constant,
-            self.unselected + channels - masks.n_constant - masked,
-            self.shared + masked - len(masks),
-            self.omitted + len(masks) - rows,
-            self.rows + rows,
-            rows_per_forward if rows else self.rows_per_forward,
-            (*self.effective_channels, *effective_channels),
-        )
+BOUNDED_SCORES = ("probability", "sigmoid")
 
 
 class ScoreCAM(LayerAttribution, PerturbationAttribution):
@@ -115,6 +71,10 @@ class ScoreCAM(LayerAttribution, PerturbationAttribution):
         max_channels (int, optional): Use only the channels with the largest standard deviation (Faster-Score-CAM).
         tolerance (float, optional): Stop once the remaining channels cannot change the map, scaled to [0, 1], by more
             than this. Requires score="probability" and channel_weighting="score". Default: None, exact.
+        max_forwards (int, optional): Run at most this many masks per example and predict the scores of the others, as
+            :meth:`attribute_with_error` shows. Default: None, run all.
+        error (float, optional): Run masks until the largest standard error of a map is at most this share of the map's
+            largest value, in (0, 1), or `max_forwards` were run. Default: None.
 
     Attributes:
         last_run (RunStatistics or None): What the last call ran and skipped; None before the first call.
@@ -142,16 +102,21 @@ class ScoreCAM(LayerAttribution, PerturbationAttribution):
         activation_transform: Callable[[Tensor], Tensor] | None = None,
         max_channels: int | None = None,
         tolerance: float | None = None,
+        max_forwards: int | None = None,
+        error: float | None = None,
     ) -> None:
         LayerAttribution.__init__(self, forward_func, layer, device_ids)
         PerturbationAttribution.__init__(self, forward_func)
         check_layer_choice(forward_func, layer, activation_transform)
         _check_options(score, channel_weighting, max_channels, tolerance)
+        _check_budget(max_forwards, error, tolerance)
         self.score = score
         self.channel_weighting = channel_weighting
         self.activation_transform = activation_transform
         self.max_channels = max_channels
         self.tolerance = tolerance
+        self.max_forwards = max_forwards
+        self.error = error
         self.last_run: RunStatistics | None = None
         self._layers = FoundLayers()
         self._chunk_sizes = ChunkSizes()
@@ -263,6 +228,124 @@ class ScoreCAM(LayerAttribution, PerturbationAttribution):
         )
         check_process_group(process_group)
         _check_tolerance_of_call(self.tolerance, attr_dim_summation, process_group)
+        found = self._scored(
+            inputs,
+            targets,
+            additional_forward_args,
+            attribute_to_layer_input,
+            baselines=baselines,
+            perturbations_per_eval=perturbations_per_eval,
+            process_group=process_group,
+            show_progress=show_progress,
+        )
+        return _captum.format_output(
+            tuple(scores.maps(self.channel_weighting, relu_attributions, attr_dim_summation) for scores in found)
+        )
+
+    @log_usage()
+    @without_constructor_options
+    def attribute_with_error(
+        self,
+        inputs: Tensor | Tensors,
+        target: TargetType = None,
+        additional_forward_args: object | None = None,
+        attribute_to_layer_input: bool = False,
+        relu_attributions: bool = True,
+        *,
+        baselines: BaselineType = None,
+        perturbations_per_eval: int | None = None,
+        process_group: ProcessGroup | None = None,
+        show_progress: bool = False,
+    ) -> tuple[Tensor | Tensors, Tensor | Tensors]:
+        """Computes the map and its standard error from the same forward passes; arguments as for :meth:`attribute`.
+
+        The error is that of the scores which `max_forwards` or `error` left to be predicted, before the ReLU; 0 where
+        the map is exact. Errors of neighbouring positions are correlated.
+
+        Returns:
+            tuple: The result of :meth:`attribute`, and the standard error of each value, in the same shape.
+
+        Raises:
+            Same as :meth:`attribute`, and ValueError with `tolerance`, whose error is a bound.
+        """
+        check_flags(
+            attribute_to_layer_input=attribute_to_layer_input,
+            relu_attributions=relu_attributions,
+            show_progress=show_progress,
+        )
+        check_process_group(process_group)
+        _check_no_tolerance(self.tolerance)
+        found = self._scored(
+            inputs,
+            [target],
+            additional_forward_args,
+            attribute_to_layer_input,
+            baselines=baselines,
+            perturbations_per_eval=perturbations_per_eval,
+            process_group=process_group,
+            show_progress=show_progress,
+        )
+        maps = tuple(scores.maps(self.channel_weighting, relu_attributions) for scores in found)
+        errors = tuple(scores.standard_errors(self.channel_weighting) for scores in found)
+        return _captum.format_output(maps), _captum.format_output(errors)
+
+    @log_usage()
+    @without_constructor_options
+    def channel_scores(
+        self,
+        inputs: Tensor | Tensors,
+        targets: Sequence[TargetType] | Tensor,
+        additional_forward_args: object | None = None,
+        attribute_to_layer_input: bool = False,
+        *,
+        baselines: BaselineType = None,
+        perturbations_per_eval: int | None = None,
+        process_group: ProcessGroup | None = None,
+        show_progress: bool = False,
+    ) -> ChannelScores | tuple[ChannelScores, ...]:
+        """Scores the channels for T targets; the result gives the maps of every weighting without further passes.
+
+        Args:
+            targets (sequence or Tensor): T targets, as for :meth:`attribute_targets`. The other arguments are those of
+                :meth:`attribute`.
+
+        Returns:
+            ChannelScores or tuple of ChannelScores: A tuple if the layer returns several tensors. With `max_forwards`
+            or `error`, the masks that are run are those that count for `channel_weighting`.
+
+        Raises:
+            Same as :meth:`attribute_targets`, and ValueError with `tolerance`, which leaves scores unknown.
+        """
+        check_flags(attribute_to_layer_input=attribute_to_layer_input, show_progress=show_progress)
+        check_process_group(process_group)
+        _check_no_tolerance(self.tolerance)
+        found = self._scored(
+            inputs,
+            targets,
+            additional_forward_args,
+            attribute_to_layer_input,
+            baselines=baselines,
+            perturbations_per_eval=perturbations_per_eval,
+            process_group=process_group,
+            show_progress=show_progress,
+            with_baselines=True,
+        )
+        return found if len(found) > 1 else found[0]
+
+    def _scored(
+        self,
+        inputs: Tensor | Tensors,
+        targets: Sequence[TargetType] | Tensor,
+        additional_forward_args: object | None,
+        attribute_to_layer_input: bool,
+        *,
+        baselines: BaselineType,
+        perturbations_per_eval: int | None,
+        process_group: ProcessGroup | None,
+        show_progress: bool,
+        with_baselines: bool = False,
+    ) -> tuple[ChannelScores, ...]:
+        """Runs the forward passes: the scores of the channels of each tensor that the layer returns."""
         forward = MaskedForward.from_call(
             self.forward_func, inputs, targets, additional_forward_args, baselines, self.score
         )
@@ -278,36 +361,73 @@ class ScoreCAM(LayerAttribution, PerturbationAttribution):
         )
         of_input = attribute_to_layer_input or layer.of_input
         run = RunStatistics()
-        maps = []
+        found = []
         with unchanged_model_state(self.forward_func, forward.inputs) as state:
             activations, output = state.first_forward(
                 lambda: self._evaluated(forward, layer, of_input),
-                lambda result: forward.is_reproducible(result[1], sum(maps.shape[1] for maps in result[0])),
+                lambda result, changed: forward.is_reproducible(
+                    result[1], changed, sum(maps.shape[1] for maps in result[0]), perturbations_per_eval
+                ),
             )
             if process_group is not None:
                 activations = from_first_rank(activations, process_group)
-            baseline_scores = score_baselines(forward, chunk_size) if self.channel_weighting == "increase" else None
-            for activation in activations:
-                masks = ChannelMasks.from_activations(activation, forward.sizes, self.max_channels)
-                _warn_of_constant_maps(masks)
-                forward = self._memory_formats.fastest(forward, output, len(masks))
-                if self.tolerance is None:
-                    scores = score_masked_inputs(forward, masks, chunk_size, progress, process_group)
-                    rows = len(masks)
-                else:
-                    bound = self.tolerance
-                    scores, rows = scores_within_tolerance(forward, masks, activation, bound, chunk_size, progress)
-                scores, masked = masks.by_channel(scores), masks.index >= 0
-                weights = channel_weights(scores, masked, self.channel_weighting, baseline_scores)
-                maps.append(weighted_maps(activation, weights, attr_dim_summation))
-                effective: list[float] = []
-                if self.channel_weighting == "softmax":
-                    effective = effective_channels(weights).flatten().tolist()
-                    if self.score != "probability":  # the constructor has warned
-                        _warn_of_narrow_scores(scores, masked)
-                run = run.plus(masks, rows, chunk_size.rows, effective)
+            masks = [ChannelMasks.from_activations(a, forward.sizes, self.max_channels) for a in activations]
+            limits = forwards_per_tensor(masks, len(forward.inputs[0]), self.max_forwards)
+            scores_of_inputs = forward.class_scores.select_examples(output)
+            needs_baselines = with_baselines or self.channel_weighting == "increase"
+            scores_of_baselines = score_baselines(forward, chunk_size) if needs_baselines else None
+            for activation, masks_of_activation, limit in zip(activations, masks, limits, strict=True):
+                _warn_of_constant_maps(masks_of_activation)
+                forward = self._memory_formats.fastest(forward, int(limit.sum()), perturbations_per_eval)
+                no_scores = forward.class_scores.zeros(len(masks_of_activation), forward.inputs[0])
+                unscored = ChannelScores(
+                    activation, masks_of_activation, no_scores, scores_of_inputs, scores_of_baselines
+                )
+                scored, rows = self._masks_scored(unscored, forward, limit, chunk_size, progress, process_group)
+                found.append(scored)
+                run = run.plus(
+                    unscored.masks, rows, chunk_size.rows, self._checked_weights(scored), self._errors(scored)
+                )
         self.last_run = run
-        return _captum.format_output(tuple(x.relu() if relu_attributions else x for x in maps))
+        return tuple(found)
+
+    def _masks_scored(
+        self,
+        unscored: ChannelScores,
+        forward: MaskedForward,
+        limit: Tensor,
+        chunk_size: ChunkSize,
+        progress: str | None,
+        process_group: ProcessGroup | None,
+    ) -> tuple[ChannelScores, int]:
+        """Scores the masks of one tensor that the layer returns; returns the number that were run, too."""
+        masks = unscored.masks
+        if self.tolerance is not None:
+            scores, rows = scores_within_tolerance(
+                forward, masks, unscored.activations, self.tolerance, chunk_size, progress
+            )
+            return replace(unscored, mask_scores=scores), rows
+        score = partial(
+            score_masked_inputs, forward, chunk_size=chunk_size, progress=progress, process_group=process_group
+        )
+        if self.error is None and int(limit.sum()) == len(masks):
+            return replace(unscored, mask_scores=score(masks)), len(masks)
+        bounded = self.score in BOUNDED_SCORES
+        scored = score_within_budget(unscored, score, limit, self.channel_weighting, bounded, self.error, process_group)
+        return scored, scored.n_forwards
+
+    def _checked_weights(self, scored: ChannelScores) -> list[float]:
+        """Returns the effective number of channels of each map, and warns if they count nearly alike."""
+        if self.channel_weighting != "softmax":
+            return []
+        if self.score != "probability":  # the constructor has warned
+            _warn_of_narrow_scores(scored.scores, scored.has_mask)
+        return effective_channels(scored.weights()).flatten().tolist()
+
+    def _errors(self, scored: ChannelScores) -> list[float]:
+        if self.max_forwards is None and self.error is None:
+            return []
+        return remaining_errors(scored, self.channel_weighting).flatten().tolist()
 
     def _evaluated(self, forward: MaskedForward, layer: ExplainedLayer, of_input: bool) -> tuple[Tensors, Any]:
         """Runs the unmasked forward pass; returns the layer's maps and the output, checked against the targets."""
@@ -346,6 +466,20 @@ def _check_options(
             "The softmax of probabilities hardly varies over the channels, so the map is close to their plain sum. Use "
             "score='output' with 'softmax', or score='probability' with 'score' or 'increase'."
         )
+
+
+def _check_budget(max_forwards: int | None, error: float | None, tolerance: float | None) -> None:
+    if max_forwards is not None:
+        check_whole_number("max_forwards", max_forwards, least=1)
+    if error is not None:
+        check_fraction("error", error)
+    if tolerance is not None and (max_forwards is not None or error is not None):
+        raise ValueError("Expected neither `max_forwards` nor `error` with `tolerance`.")
+
+
+def _check_no_tolerance(tolerance: float | None) -> None:
+    if tolerance is not None:
+        raise ValueError("Expected no `tolerance`, with which the scores of some channels stay unknown.")
 
 
 def _check_tolerance_of_call(tolerance: float | None, summed: bool, process_group: ProcessGroup | None) -> None:

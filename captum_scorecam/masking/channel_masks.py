@@ -80,9 +80,26 @@ class ChannelMasks:
         """Returns the masks at the given rows: one tensor per input, len(rows)×1×size, in [0, 1]."""
         return tuple(min_max_normalize(resize(self.maps[rows], size)) for size in self.sizes)
 
+    def rows_of(self, example: int) -> Tensor:
+        """Returns the indices of the masks of an example."""
+        return (self.examples == example).nonzero()[:, 0]
+
     def by_channel(self, scores: Tensor) -> Tensor:
         """Maps scores of masks, P×T, to scores of channels, N×K×T; 0 for channels without a mask."""
         return torch.cat([scores, scores.new_zeros(1, scores.shape[1])])[self.index]
+
+    def by_mask(self, values: Tensor) -> Tensor:
+        """Maps values of channels, N×K×T, to values of masks, P×T. Channels that share a mask have equal values."""
+        masked = self.index >= 0
+        of_masks = values.new_zeros(len(self), values.shape[2])
+        return of_masks.index_copy_(0, self.index[masked], values[masked])
+
+    def sums(self, values: Tensor) -> Tensor:
+        """Sums values of channels, N×K×D, over the channels that share a mask: P×D."""
+        masked = self.index >= 0
+        return self.maps.new_zeros(len(self), values.shape[2]).index_add_(
+            0, self.index[masked], values[masked].to(self.maps.dtype)
+        )
 
 
 def _equal_rows(rows: Tensor, examples: Tensor) -> tuple[Tensor, Tensor]:

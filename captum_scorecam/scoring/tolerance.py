@@ -44,11 +44,11 @@ def scores_within_tolerance(
     Returns:
         tuple: The scores P×T, 0 for masks not run, and the number of masks run.
     """
-    maps = _maps_of_masks(masks, activations)
+    maps = masks.sums(activations.flatten(2))
     scores = forward.class_scores.zeros(len(masks), forward.inputs[0])
     n_run = 0
     for example in range(len(activations)):
-        rows = (masks.examples == example).nonzero()[:, 0]
+        rows = masks.rows_of(example)
         rows = rows[maps[rows].abs().amax(1).argsort(descending=True)]
         rest = _largest_sums_of_the_rest(maps[rows])
         summed = maps.new_zeros(scores.shape[1], maps.shape[1])
@@ -62,13 +62,6 @@ def scores_within_tolerance(
             if (rest[done] <= tolerance * _span(summed.relu())).all():
                 break
     return scores, n_run
-
-
-def _maps_of_masks(masks: ChannelMasks, activations: Tensor) -> Tensor:
-    """Returns, for each mask, the sum of the channels that share it, flattened: P×positions."""
-    masked = masks.index >= 0
-    maps = masks.maps.new_zeros(len(masks), activations[0, 0].numel())
-    return maps.index_add_(0, masks.index[masked], activations.flatten(2)[masked].to(maps.dtype))
 
 
 def _largest_sums_of_the_rest(maps: Tensor) -> Tensor:

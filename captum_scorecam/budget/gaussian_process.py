@@ -1,0 +1,175 @@
+"""Gaussian process regression of scores on masks. Pure functions of tensors, in float64 where the device has it."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+MOST_VALUES = 2**27  # in the kernels of one batched decomposition: 1 GiB
+
+
+class Kernel(NamedTuple):
+    """The covariance of two scores, as a multiple of the process's variance.
+
+    It is the sum of a Matérn 5/2 kernel of the distance between the masks, a linear kernel, and noise for what is
+    particular to each mask.
+
+    Attributes:
+        length_scale (float): Of the Matérn kernel, as a multiple of the median distance between masks.
+        linear (float): Weight of the linear kernel, whose mean variance is 1.
+        noise (float): Variance of the noise, as a multiple of that of the other two.
+    """
+
+    length_scale: float
+    linear: float
+    noise: float
+
+    @property
+    def nugget(self) -> float:
+        """The variance of the noise."""
+        return self.noise * (1 + self.linear)
+
+
+PRIOR = Kernel(1.0, 1.0, 0.01)
+KERNELS = [
+    Kernel(*values) for values in itertools.product((0.5, 1.0, 2.0, 4.0), (0.03, 0.1, 0.3, 1.0, 3.0), (0.1, 0.3, 1.0))
+]
+
+
+class MaskSpace:
+    """The masks of one example as points of a vector space.
+
+    Args:
+        maps (Tensor): P×D, the flattened maps of the masks, in [0, 1].
+    """
+
+    def __init__(self, maps: Tensor) -> None:
+        points = maps.to(torch.float32 if maps.device.type == "mps" else torch.float64)
+        distances = torch.cdist(points, points)
+        self._distances = distances / distances[distances > 0].median() if len(points) > 1 else distances
+        centred = points - points.mean(0)
+        products = centred @ centred.T
+        self._products = products / products.diagonal().mean().clamp_min(torch.finfo(products.dtype).tiny)
+
+    def __len__(self) -> int:
+        return len(self._distances)
+
+    def covariance(
+        self, kernel: Kernel, rows: Tensor | slice = slice(None), columns: Tensor | slice = slice(None)
+    ) -> Tensor:
+        """Computes the kernel without noise between the masks in `rows` and those in `columns`."""
+        return (
+            matern(self._distances[rows][:, columns], kernel.length_scale)
+            + kernel.linear * self._products[rows][:, columns]
+        )
+
+
+def _submatrix(matrix: Tensor, rows: Tensor | None, columns: Tensor | None) -> Tensor:
+    chosen = matrix if rows is None else matrix[rows]
+    return chosen if columns is None else chosen[:, columns]
+
+
+def matern(distances: Tensor, length_scale: float) -> Tensor:
+    """Computes the Matérn 5/2 kernel of the given distances."""
+    scaled = math.sqrt(5) / length_scale * distances
+    return (1 + scaled + scaled.square() / 3) * torch.exp(-scaled)
+
+
+@dataclass(frozen=True)
+class Posterior:
+    """What the scores of n masks say of all P masks of an example. The mean of the process is an unknown constant.
+
+    Attributes:
+        space (MaskSpace): The masks.
+        rows (Tensor): Shape n, the masks whose scores are known.
+        kernel (Kernel): The covariance of the scores.
+        projection (Tensor): L⁻¹ K of known and all masks, n×P, with L L' = K + noise of the known ones.
+        factor (Tensor): L, n×n.
+        unexplained (Tensor): Shape P: 1 minus the sum of the weights with which the known scores predict each mask's.
+        precision_of_mean (Tensor): 1' (K + noise)⁻¹ 1.
+    """
+
+    space: MaskSpace
+    rows: Tensor
+    kernel: Kernel
+    projection: Tensor
+    factor: Tensor
+    unexplained: Tensor
+    precision_of_mean: Tensor
+
+    @classmethod
+    def given(cls, space: MaskSpace, rows: Tensor, kernel: Kernel) -> Posterior:
+        """Computes the posterior given the scores of the masks in `rows`, whatever they are."""
+        known = space.covariance(kernel, rows)
+        covariance = known[:, rows]
+        factor = torch.linalg.cholesky(covariance + kernel.nugget * torch.eye(len(rows)).to(covariance))
+        ones = torch.linalg.solve_triangular(factor, torch.ones_like(factor[:, :1]), upper=False)
+        projection = torch.linalg.solve_triangular(factor, known, upper=False)
+        return cls(space, rows, kernel, projection, factor, 1 - (projection.T @ ones)[:, 0], ones.square().sum())
+
+    def mean(self, values: Tensor) -> Tensor:
+        """Predicts the scores of all masks, P×T, from those of the known ones, n×T."""
+        targets = torch.linalg.solve_triangular(self.factor, values.to(self.factor), upper=False)
+        ones = torch.linalg.solve_triangular(self.factor, torch.ones_like(self.factor[:, :1]), upper=False)
+        constant = (ones.T @ targets) / self.precision_of_mean
+        predicted: Tensor = constant + self.projection.T @ (targets - ones * constant)
+        return predicted
+
+    def variance(self) -> Tensor:
+        """Computes the variances of the predictions, shape P, as multiples of the process's variance."""
+        mine = self.space.covariance(self.kernel).diagonal() + self.kernel.nugget
+        shrunk = mine - self.projection.square().sum(0) + self.unexplained.square() / self.precision_of_mean
+        return shrunk.clamp_min(self.kernel.nugget * torch.finfo(mine.dtype).eps)
+
+    def correlation(self, rows: Tensor) -> Tensor:
+        """Computes the correlations between the errors of the predictions for the masks in `rows`."""
+        projection, unexplained = self.projection[:, rows], self.unexplained[rows]
+        covariance = self.space.covariance(self.kernel, rows, rows) - projection.T @ projection
+        covariance += torch.outer(unexplained, unexplained) / self.precision_of_mean
+        covariance.diagonal().add_(self.kernel.nugget)
+        deviation = self.variance()[rows].sqrt()
+        return covariance / torch.outer(deviation, deviation)
+
+
+def fit(space: MaskSpace, rows: Tensor, values: Tensor, unmasked: Tensor) -> tuple[Kernel, Tensor]:
+    """Selects the kernel of the largest restricted likelihood, summed over targets that share it.
+
+    Args:
+        space (MaskSpace): The masks of one example.
+        rows (Tensor): Shape n, the masks whose scores are known.
+        values (Tensor): Their scores, n×T.
+        unmasked (Tensor): The score of the unmasked input, shape T. Its distance from the mean score counts as 1/n of
+            an observation, without which one or two scores would say nothing of the variance.
+
+    Returns:
+        tuple: The kernel, one of `KERNELS`, and the variance of the process for each target, shape T.
+    """
+    n = len(rows)
+    shapes = list(dict.fromkeys((kernel.length_scale, kernel.linear) for kernel in KERNELS))
+    bare = torch.stack([space.covariance(Kernel(*shape, 0.0), rows, rows) for shape in shapes])
+    spectra = [torch.linalg.eigh(part) for part in torch.split(bare, max(1, MOST_VALUES // n**2))]
+    eigenvalues = torch.cat([part[0] for part in spectra]).clamp_min(0)
+    vectors = torch.cat([part[1] for part in spectra])
+    rotated = vectors.mT @ values.to(vectors)
+    ones = vectors.sum(1).unsqueeze(2)
+    further = (unmasked.to(vectors) - values.to(vectors).mean(0)).square() / n
+    best: tuple[float, Kernel, Tensor] | None = None
+    for kernel in KERNELS:
+        k = shapes.index((kernel.length_scale, kernel.linear))
+        spectrum = (eigenvalues[k] + kernel.nugget).unsqueeze(1)
+        precision = (ones[k].square() / spectrum).sum()
+        residual = rotated[k] - ones[k] * ((ones[k] * rotated[k] / spectrum).sum(0) / precision)
+        squares = (residual.square() / spectrum).sum(0) + further / ((1 + kernel.linear) * (1 + kernel.noise))
+        variance = squares / (n - 1 + 1 / n)
+        penalty = spectrum.log().sum() + precision.log()
+        tiny = torch.finfo(variance.dtype).tiny
+        loss = float(((n - 1 + 1 / n) * variance.clamp_min(tiny).log() + penalty).sum())
+        if best is None or loss < best[0]:
+            best = (loss, kernel, variance)
+    assert best is not None
+    return best[1], best[2]

@@ -1,0 +1,202 @@
+"""Runs some of the masks and predicts the scores of the others."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+from torch.distributed import ProcessGroup
+
+from captum_scorecam.budget.channel_scores import ChannelScores, Prediction
+from captum_scorecam.budget.gaussian_process import PRIOR, Kernel, MaskSpace, Posterior, fit
+from captum_scorecam.budget.mask_choice import most_informative, random_rows
+from captum_scorecam.budget.score_scale import from_latent, to_latent
+from captum_scorecam.masking.channel_masks import ChannelMasks
+from captum_scorecam.scoring.chunks import MaskRows, Masks
+from captum_scorecam.scoring.process_group import from_first_rank
+from captum_scorecam.weighting import ChannelWeighting
+
+RANDOM_SHARE = 0.2  # of the masks, where weights are linear in scores
+FIRST_SHARE = 0.05  # of the masks, before the error is estimated for the first time
+LEAST_MASKS = 8
+GROWTH = 1.5
+
+
+def forwards_per_tensor(masks: Sequence[ChannelMasks], n_examples: int, max_forwards: int | None) -> list[Tensor]:
+    """Divides the forward passes of each example between the tensors of a layer, in proportion to their masks.
+
+    Args:
+        masks (sequence of ChannelMasks): The masks of each tensor.
+        n_examples (int): N.
+        max_forwards (int, optional): Per example. None runs all masks.
+
+    Returns:
+        list of Tensor: For each tensor, the number of masks to run for each example, shape N.
+
+    Raises:
+        ValueError: If there are fewer forward passes than tensors that have masks.
+    """
+    counts = torch.stack([of_tensor.examples.bincount(minlength=n_examples) for of_tensor in masks])
+    if max_forwards is None:
+        return list(counts)
+    needed = int((counts > 0).sum(0).max())
+    if max_forwards < needed:
+        raise ValueError(
+            f"Expected `max_forwards` to be at least {needed}, one for each tensor that the layer returns, "
+            f"but got {max_forwards}."
+        )
+    shares = counts.clamp(max=1)
+    # One tensor after the other gets its share of what is left, so that the shares add up to `max_forwards`.
+    spare, unserved = max_forwards - shares.sum(0), (counts - shares).sum(0)
+    for i in range(len(counts)):
+        more = counts[i] - shares[i]
+        granted = torch.minimum(more, spare * more // unserved.clamp_min(1))
+        shares[i] += granted
+        spare, unserved = spare - granted, unserved - more
+    return list(shares)
+
+
+def score_within_budget(
+    unscored: ChannelScores,
+    score: Callable[[Masks], Tensor],
+    limits: Tensor,
+    weighting: ChannelWeighting,
+    bounded: bool,
+    error: float | None = None,
+    process_group: ProcessGroup | None = None,
+) -> ChannelScores:
+    """Runs at most a given number of masks, in stages, and predicts the scores of the others.
+
+    The first half of the masks is chosen for what they say of the others; the second half with the predictions from
+    the first. With `error`, growing stages follow each other until the maps are as exact.
+
+    Args:
+        unscored (ChannelScores): The activations, their masks and the scores of the unmasked inputs.
+        score (callable): Returns the scores of a selection of masks, R×T.
+        limits (Tensor): Shape N, the number of masks to run for each example.
+        weighting (str): The weighting of the maps that are to be exact.
+        bounded (bool): Whether scores are probabilities.
+        error (float, optional): Stop once the largest standard error of an example's maps is at most this share of the
+            map's largest value. Default: None, run as many masks as `limits` says.
+        process_group (ProcessGroup, optional): Ranks that all make this call. Default: None.
+    """
+    return _Stages(unscored.masks, unscored.activations, limits, weighting, bounded, error).run(
+        unscored, score, process_group
+    )
+
+
+class _Stages:
+    def __init__(
+        self,
+        masks: ChannelMasks,
+        activations: Tensor,
+        limits: Tensor,
+        weighting: ChannelWeighting,
+        bounded: bool,
+        error: float | None,
+    ) -> None:
+        self._masks = masks
+        self._limits: list[int] = limits.tolist()
+        self._weighting, self._bounded, self._error = weighting, bounded, error
+        self._sums = masks.sums(activations.flatten(2))
+        self._spaces: dict[int, MaskSpace] = {}
+
+    def run(
+        self, found: ChannelScores, score: Callable[[Masks], Tensor], process_group: ProcessGroup | None
+    ) -> ChannelScores:
+        scores = found.unmasked_scores.new_zeros(len(self._masks), found.unmasked_scores.shape[1])
+        run = torch.zeros(len(self._masks), dtype=torch.bool, device=scores.device)
+        kernels = torch.tensor(PRIOR).repeat(len(self._limits), 1).to(scores.device)
+        found = replace(found, mask_scores=scores, prediction=Prediction(run, torch.zeros_like(scores), kernels))
+        for stage in itertools.count():
+            errors = None
+            if self._error is not None and stage > 0:
+                errors = remaining_errors(found, self._weighting).amax(1).tolist()
+            rows = torch.cat([self._next_rows(found, i, stage, errors) for i in range(len(self._limits))])
+            if process_group is not None:
+                rows = from_first_rank((rows,), process_group)[0]
+            if len(rows) == 0:
+                break
+            found = self._predicted(found, rows, score(MaskRows(self._masks, rows)))
+        return found
+
+    def _next_rows(self, found: ChannelScores, example: int, stage: int, errors: list[float] | None) -> Tensor:
+        """Chooses the masks that are run next for an example, none if it is done."""
+        assert found.prediction is not None
+        rows = self._masks.rows_of(example)
+        run = found.prediction.run[rows].nonzero()[:, 0]
+        n_wanted = self._wanted(example, stage, len(rows), len(run), errors)
+        if n_wanted <= len(run):
+            return rows[:0]
+        if n_wanted >= len(rows):
+            return rows[~found.prediction.run[rows]]
+        space = self._spaces.setdefault(example, MaskSpace(self._masks.maps[rows].flatten(1)))
+        kernel = Kernel(*found.prediction.kernels[example].tolist())
+        importance = self._importance(found, rows, len(run))
+        n_new = n_wanted - len(run)
+        is_linear = self._weighting != "softmax" and not self._bounded
+        is_last = stage > 0 or self._error is not None
+        n_random = int(n_new * RANDOM_SHARE * (1 if self._error is not None else 2)) if is_linear and is_last else 0
+        chosen = most_informative(space, kernel, importance, run, n_new - n_random)
+        known = torch.cat([run, chosen])
+        deviation = Posterior.given(space, known, kernel).variance().sqrt() if n_random else importance
+        return rows[torch.cat([chosen, random_rows(importance * deviation, known, n_random, seed=stage)])]
+
+    def _wanted(self, example: int, stage: int, n_masks: int, n_run: int, errors: list[float] | None) -> int:
+        """Returns the number of masks to have run after the next stage."""
+        limit = min(self._limits[example], n_masks)
+        if self._error is None or limit <= LEAST_MASKS:
+            return limit if stage > 0 or limit == n_masks else (limit + 1) // 2
+        if stage == 0:
+            return min(limit, max(LEAST_MASKS, round(FIRST_SHARE * n_masks)))
+        if errors is not None and errors[example] <= self._error:
+            return n_run
+        return min(limit, round(GROWTH * n_run))
+
+    def _importance(self, found: ChannelScores, rows: Tensor, n_run: int) -> Tensor:
+        """Computes what an error of each mask's latent score does to the map, averaged over targets."""
+        sums = self._sums[rows].double()
+        importance = (sums.amax(1) - sums.amin(1)).unsqueeze(1)
+        if n_run > 0:
+            scores = found.mask_scores[rows].double()
+            if self._weighting == "softmax":
+                importance = importance * (scores - scores.amax(0)).exp()
+            if self._bounded:
+                importance = importance * (scores * (1 - scores)).clamp_min(0)
+        return (importance / importance.sum(0).clamp_min(torch.finfo(importance.dtype).tiny)).square().mean(1).sqrt()
+
+    def _predicted(self, found: ChannelScores, rows: Tensor, new_scores: Tensor) -> ChannelScores:
+        """Adds the scores of masks that were run, and predicts those of all others."""
+        assert found.prediction is not None
+        run, variances = found.prediction.run.clone(), found.prediction.variances.clone()
+        scores, kernels = found.mask_scores.clone(), found.prediction.kernels.clone()
+        run[rows] = True
+        scores[rows] = new_scores
+        for example in torch.unique(self._masks.examples[rows]).tolist():
+            of_example = self._masks.rows_of(example)
+            known = run[of_example].nonzero()[:, 0]
+            if len(known) == len(of_example):
+                variances[of_example] = 0
+                continue
+            space = self._spaces[example]
+            latent = to_latent(scores[of_example[known]], self._bounded)
+            kernel, scale = fit(space, known, latent, to_latent(found.unmasked_scores[example], self._bounded))
+            posterior = Posterior.given(space, known, kernel)
+            mean, variance = from_latent(
+                posterior.mean(latent), posterior.variance().unsqueeze(1) * scale, self._bounded
+            )
+            unknown = ~run[of_example]
+            scores[of_example[unknown]] = mean[unknown].to(scores.dtype)
+            variances[of_example] = torch.where(unknown.unsqueeze(1), variance, 0.0).to(scores.dtype)
+            kernels[example] = torch.tensor(kernel).to(kernels)
+        return replace(found, mask_scores=scores, prediction=Prediction(run, variances, kernels))
+
+
+def remaining_errors(scores: ChannelScores, weighting: ChannelWeighting) -> Tensor:
+    """Computes the largest standard error of each map as a share of the map's largest value: N×T; 0 if exact."""
+    largest = scores.maps(weighting).flatten(2).amax(2)
+    errors = scores.standard_errors(weighting).flatten(2).amax(2)
+    return torch.where(errors == 0, 0.0, errors / largest)
