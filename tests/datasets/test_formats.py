@@ -54,7 +54,7 @@ def test_a_folder_without_images_raises(tmp_path: Path) -> None:
 def test_devices_and_pipes_are_named_and_a_list_can_come_from_a_pipe(tmp_path: Path) -> None:
     for data_format in ("auto", "flat", "folder", "imagenet", "voc", "coco"):
         with pytest.raises(ValueError, match="`path` to be a folder or file, but '/dev/null' is a device or a pipe"):
-            open_data(Path("/dev/null"), data_format)  # type: ignore[arg-type]
+            open_data(Path("/dev/null"), data_format)
     os.mkfifo(tmp_path / "list")
     with ThreadPoolExecutor(1) as threads:
         threads.submit((tmp_path / "list").write_text, "file\na.png\n")

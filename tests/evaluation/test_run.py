@@ -280,7 +280,7 @@ def replace_with_a_file(path: Path) -> None:
     path.touch()
 
 
-def disturbed(interfere: Callable[[], None], classifier: Classifier, folder: Path) -> tuple[str, list[int]]:
+def disturbed(interfere: Callable[[], object], classifier: Classifier, folder: Path) -> tuple[str, list[int]]:
     """Interferes after the second of four images; returns the error, and the images that were finished."""
     finished: list[int] = []
 
@@ -356,9 +356,7 @@ def test_records_that_are_edited_at_equal_length_do_not_end_a_run_well(
             path.write_bytes(whole.replace(old, new))
             assert path.read_bytes() != whole
 
-    message = (
-        r"rank-000.jsonl' was edited\. Restore it, or remove it and run the evaluation again to repeat its"
-    )
+    message = r"rank-000.jsonl' was edited\. Restore it, or remove it and run the evaluation again to repeat its"
     with pytest.raises(OSError, match=message):
         evaluate(classifier, Pictures(4), tmp_path / "run", **QUICK, on_image=on_image)
     assert not (tmp_path / "run" / "summary.json").exists()
@@ -373,9 +371,7 @@ def test_records_of_images_with_another_name_are_refused(classifier: Classifier,
     path = rank_file(tmp_path, "records", 0)
     path.write_bytes(path.read_bytes().replace(b"picture 1", b"picture 9"))
     before = contents(tmp_path, without=())
-    message = (
-        "Expected records of planned images only, but `folder` has one of image 1 named 'picture 9', which is '"
-    )
+    message = "Expected records of planned images only, but `folder` has one of image 1 named 'picture 9', which is '"
     with pytest.raises(ValueError, match=message):
         evaluate(classifier, Pictures(3), tmp_path, **QUICK)
     assert contents(tmp_path, without=()) == before
