@@ -188,3 +188,27 @@ def type_of(value: object) -> str:
     """Returns the name of a value's type, for a message, and how to convert it if it is a NumPy array."""
     kind = type(value).__name__
     return f"{kind}; use torch.from_numpy" if kind == "ndarray" else kind
+
+
+def check_dense(name: str, value: torch.Tensor) -> None:
+    """Raises TypeError if a tensor is sparse or nested, or has no values, on the meta device."""
+    kind = "a nested" if value.is_nested else "a meta" if value.is_meta else "a sparse"
+    if value.is_nested or value.is_meta or value.layout != torch.strided:
+        raise TypeError(f"Expected `{name}` to be a dense tensor with values, but got {kind} tensor.")
+
+
+def check_finite(name: str, values: torch.Tensor) -> None:
+    """Raises ValueError if a tensor N×… is NaN or infinite for an example."""
+    per_example = values.flatten(1) if values.dim() > 1 else values.reshape(-1, 1)
+    finite = per_example.isfinite().all(1)
+    if not finite.all():
+        raise ValueError(
+            f"Expected `{name}` to be finite, but got NaN or Inf for {int((~finite).sum())} of {len(finite)} examples, "
+            f"the first for example {int((~finite).nonzero()[0])}."
+        )
+
+
+def add_note(error: BaseException, note: str) -> None:
+    """Adds a note to an error, from Python 3.11 on."""
+    if hasattr(error, "add_note"):
+        error.add_note(note)

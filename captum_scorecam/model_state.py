@@ -8,7 +8,7 @@ import warnings
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import torch
 import torch.distributed as dist
@@ -32,8 +32,8 @@ TRAINING_MODE_LOCK = threading.RLock()  # of the thread that runs a model in tra
 class ModelState:
     """Saves what a forward pass may change, in the first one of a call, and restores it at the end.
 
-    These are the buffers of modules in training mode, such as BatchNorm's running statistics, and the random state of
-    a model that draws random numbers. Threads take turns while they run a model in training mode.
+    These are the buffers of modules, such as BatchNorm's running statistics, and the random state of a model that draws
+    random numbers. Threads take turns while they run a model in training mode.
 
     Args:
         forward_func (callable): The model, or any function of its inputs.
@@ -44,20 +44,20 @@ class ModelState:
         self._forward_func, self._inputs = forward_func, inputs
         self._thread = CallingThread()
         self._batch_norms: list[str] = []
-        self._kept: dict[Module, dict[str, tuple[Tensor, Tensor | None]]] = {}
+        self._kept: dict[Module, dict[str, _Kept]] = {}
         self._draws = RandomDraws(inputs)
         self._has_lock = False
 
-    def first_forward(self, run: Callable[[], T], is_reproducible: Callable[[T], bool | None] | None = None) -> T:
+    def first_forward(self, run: Callable[[], T], is_reproducible: Callable[[T, bool], bool | None]) -> T:
         """Runs the first forward pass of a call, the unmasked one; compiled code runs eagerly in it.
 
         Warns if the scores are random or depend on the batch.
 
         Args:
             run (callable): Runs the forward pass.
-            is_reproducible (callable, optional): Takes the result of `run` and checks, for a model in training mode,
-                whether another forward pass gives it again. If it returns None, or is None, the scores are taken to
-                vary if the first pass changed buffers. Default: None.
+            is_reproducible (callable): Takes the result of `run` and whether it changed buffers. Checks, for a model in
+                training mode, whether another forward pass gives the same. If it returns None, the scores are taken to
+                vary if buffers were changed.
 
         Returns:
             The result of `run`.
@@ -65,20 +65,23 @@ class ModelState:
         self._keep_all()
         with hooks(*self._registrations()), compiled_code_run_eagerly(), self._draws:
             result = run()
-        reproducible = None
-        if self._kept and is_reproducible is not None:
+        training = any(module.training for module in self._kept)
+        reproducible: bool | None = True
+        if training and not self._draws.any:
+            changed = any(_changes_scores(module, buffers) for module, buffers in self._kept.items())
             with draws_undone(self._inputs):
-                reproducible = is_reproducible(result)
-        if reproducible is None:
-            reproducible = not any(_changes_scores(module, buffers) for module, buffers in self._kept.items())
-        self._warn(varies=not reproducible)
+                reproducible = is_reproducible(result, changed)
+            if reproducible is None:
+                reproducible = not changed
+        self._warn(training, varies=not reproducible)
         return result
 
     def restore(self) -> None:
         """Restores the saved buffers and the random state."""
         try:
+            training = any(module.training for module in self._kept)
             for module, buffers in self._kept.items():
-                _restore(module, buffers)
+                _restore(module, buffers, training)
             self._draws.undo()
         finally:
             if self._has_lock:
@@ -86,9 +89,9 @@ class ModelState:
                 TRAINING_MODE_LOCK.release()
 
     def _keep_all(self) -> None:
-        """Saves the buffers of all modules of a model that has any in training mode."""
-        if isinstance(self._forward_func, Module) and any(m.training for m in self._forward_func.modules()):
-            for module in self._forward_func.modules():
+        """Saves the buffers of all modules of a model."""
+        if isinstance(self._forward_func, Module):
+            for module in sorted(self._forward_func.modules(), key=lambda module: not module.training):
                 self._keep(module)
 
     def _registrations(self) -> list[Callable[[], Any]]:
@@ -107,19 +110,22 @@ class ModelState:
             return
         if _uses_batch_statistics(module):
             self._batch_norms.append(type(module).__name__)
-        if module.training and not isinstance(self._forward_func, Module):
+        if not isinstance(self._forward_func, Module):
             self._keep(module)
 
     def _keep(self, module: Module) -> None:
         if module in self._kept:
             return
-        if not self._has_lock and not getattr(module, "_is_replica", False):
+        if module.training and not self._has_lock and not getattr(module, "_is_replica", False):
             self._has_lock = TRAINING_MODE_LOCK.acquire()
-        buffers = {name: b for name, b in module._buffers.items() if b is not None}
-        self._kept[module] = {name: (b, None if is_lazy(b) else b.clone()) for name, b in buffers.items()}
+        self._kept[module] = {
+            name: _Kept(buffer, None if is_lazy(buffer) else buffer.clone(), _version(buffer))
+            for name, buffer in module._buffers.items()
+            if buffer is not None
+        }
 
-    def _warn(self, varies: bool) -> None:
-        if self._draws.any and self._kept:
+    def _warn(self, training: bool, varies: bool) -> None:
+        if self._draws.any and training:
             warn_caller(
                 "The model draws random numbers in training mode: scores are random. "
                 "Call `model.eval()` for a reproducible map."
@@ -196,20 +202,38 @@ def _uses_batch_statistics(module: Module) -> bool:
     return isinstance(module, _BatchNorm) and module.running_mean is None
 
 
-def _restore(module: Module, buffers: dict[str, tuple[Tensor, Tensor | None]]) -> None:
-    for name, (buffer, content) in buffers.items():
-        if content is not None:
-            buffer.copy_(content)
+class _Kept(NamedTuple):
+    """A buffer, a copy of its content (None if a lazy module has yet to make it), and how often it was written to."""
+
+    buffer: Tensor
+    content: Tensor | None
+    version: int | None
+
+
+def _version(buffer: Tensor) -> int | None:
+    return None if buffer.is_inference() else buffer._version
+
+
+def _restore(module: Module, buffers: dict[str, _Kept], training: bool) -> None:
+    for name, (buffer, content, version) in buffers.items():
+        if content is None:
+            continue
+        # BatchNorm updates its statistics without a new version. In eval mode, what was not written to is left alone,
+        # since a graph of the user's may need it, and so is a cache that was replaced by one of another size.
+        if training or version is None or version != _version(buffer):
+            with torch.inference_mode() if buffer.is_inference() else nullcontext():
+                buffer.copy_(content)
+        if training:
             module._buffers[name] = buffer
-    if any(content is None for _, content in buffers.values()):  # a lazy module made these buffers in this call
+    if any(content is None for _, content, _ in buffers.values()):  # a lazy module made these buffers in this call
         getattr(module, "reset_running_stats", lambda: None)()
 
 
-def _changes_scores(module: Module, buffers: dict[str, tuple[Tensor, Tensor | None]]) -> bool:
+def _changes_scores(module: Module, buffers: dict[str, _Kept]) -> bool:
     """Checks whether a forward pass changed buffers. In training mode, InstanceNorm changes its own without use."""
     if isinstance(module, _InstanceNorm):
         return False
     return any(
         content is None or not torch.equal(buffer, content) or module._buffers[name] is not buffer
-        for name, (buffer, content) in buffers.items()
+        for name, (buffer, content, _) in buffers.items()
     )

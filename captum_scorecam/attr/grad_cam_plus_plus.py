@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import torch
@@ -14,7 +15,13 @@ from torch.nn import Module
 
 from captum_scorecam import _captum
 from captum_scorecam._captum import ForwardFunction, TargetType, Tensors
-from captum_scorecam._messages import check_flags, check_optional, without_constructor_options
+from captum_scorecam._messages import (
+    check_dense,
+    check_finite,
+    check_flags,
+    check_optional,
+    without_constructor_options,
+)
 from captum_scorecam.layer_evaluation import evaluate_layer
 from captum_scorecam.layers import ExplainedLayer, FoundLayers, check_layer_choice
 from captum_scorecam.masking.activation_maps import checked_activation_maps
@@ -22,6 +29,8 @@ from captum_scorecam.masking.scaling import working_dtype
 from captum_scorecam.model_state import differentiable, gradients_enabled, unchanged_model_state
 from captum_scorecam.scoring.chunks import is_out_of_memory
 from captum_scorecam.scoring.class_scores import ClassScores, Score, score_function
+from captum_scorecam.scoring.masked_forward import forward_of_rows
+from captum_scorecam.scoring.repeated_forward import is_reproducible
 from captum_scorecam.weighting import weighted_maps
 
 
@@ -131,6 +140,9 @@ class LayerGradCamPlusPlus(LayerAttribution, GradientAttribution):
         )
         check_optional("grad_kwargs", grad_kwargs, dict, "a dict")
         tensors = _captum.format_inputs(inputs)
+        for x in tensors:
+            check_dense("inputs", x)
+            check_finite("inputs", x)
         arguments = _captum.format_forward_args(additional_forward_args)
         scores = ClassScores(score_function(self.score), [target], len(tensors[0]), tensors[0].device)
         with _refused_types_named(tensors):
@@ -138,9 +150,11 @@ class LayerGradCamPlusPlus(LayerAttribution, GradientAttribution):
                 self.forward_func, self.layer, self.activation_transform, tensors, arguments, self.score
             )
         of_input, options = attribute_to_layer_input or layer.of_input, grad_kwargs or {}
+        run = partial(forward_of_rows, self.forward_func, arguments, len(tensors[0]))
         with unchanged_model_state(self.forward_func, tensors) as state:
-            maps, slopes = state.first_forward(
-                lambda: self._maps_and_gradients(layer, tensors, arguments, scores, of_input, options)
+            maps, slopes, _ = state.first_forward(
+                lambda: self._maps_and_gradients(layer, tensors, arguments, scores, of_input, options),
+                lambda result, changed: not changed or is_reproducible(run, tensors, result[2], scores.all_of_rows),
             )
             attributions = [
                 _attribution(of_map.detach(), slope.detach(), attr_dim_summation)
@@ -156,8 +170,8 @@ class LayerGradCamPlusPlus(LayerAttribution, GradientAttribution):
         scores: ClassScores,
         of_input: bool,
         grad_kwargs: dict[str, Any],
-    ) -> tuple[Tensors, Tensors]:
-        """Runs a forward and a backward pass; returns the layer's maps and the gradients with respect to them."""
+    ) -> tuple[Tensors, Tensors, Any]:
+        """Runs a forward and a backward pass; returns the layer's maps, their gradients, and the output."""
         with gradients_enabled():
             with _refused_types_named(inputs):
                 evaluation = evaluate_layer(
@@ -171,7 +185,7 @@ class LayerGradCamPlusPlus(LayerAttribution, GradientAttribution):
                 )
             maps = checked_activation_maps(evaluation.activations, inputs, layer.activation_transform)
             gradients = evaluation.gradients(scores.select_examples(evaluation.output)[:, 0], grad_kwargs)
-        return maps, checked_activation_maps(gradients, inputs, layer.activation_transform)
+        return maps, checked_activation_maps(gradients, inputs, layer.activation_transform), evaluation.output
 
 
 @contextmanager

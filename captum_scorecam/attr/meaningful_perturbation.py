@@ -155,10 +155,12 @@ class MeaningfulPerturbation(PerturbationAttribution):
         progress = f"{self.get_name()} attribution" if show_progress else None
         generator = own_generator(generator)
         with unchanged_model_state(self.forward_func, forward.inputs) as state:
-            output = state.first_forward(
-                forward.unmasked_output, lambda output: forward.is_reproducible(output, self.n_iterations)
+            state.first_forward(
+                forward.unmasked_output,
+                lambda output, changed: forward.is_reproducible(output, changed, self.n_iterations, None),
             )
-            forward = self._memory_formats.fastest(forward, output, self.n_iterations * len(forward.inputs[0]))
+            n_rows = self.n_iterations * len(forward.inputs[0])
+            forward = self._memory_formats.fastest(forward, n_rows, perturbations_per_eval=1)
             with gradients_enabled():
                 forward = _differentiable(forward)
                 perturbed = perturbed_inputs(self.perturbation, forward.inputs, forward.baselines, generator)
@@ -177,9 +179,10 @@ def _grid_size(grid_size: int | Sequence[int], sizes: tuple[tuple[int, ...], ...
 
 
 def _differentiable(forward: MaskedForward) -> MaskedForward:
+    inputs = tuple(x.contiguous() for x in forward.inputs)
     inputs, baselines, arguments = (
         tuple(differentiable(value) for value in values)
-        for values in (forward.inputs, forward.baselines, forward.additional_forward_args)
+        for values in (inputs, forward.baselines, forward.additional_forward_args)
     )
     return replace(forward, inputs=inputs, baselines=baselines, additional_forward_args=arguments)
 

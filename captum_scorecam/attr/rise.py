@@ -210,10 +210,11 @@ class RISE(PerturbationAttribution):
         grids = own_generator(generator)
         masks = draw_grids(forward.inputs, self.n_masks, self.grid_size, self.keep_probability, grids)
         with unchanged_model_state(self.forward_func, forward.inputs) as state:
-            output = state.first_forward(
-                forward.unmasked_output, lambda output: forward.is_reproducible(output, self.n_masks)
+            state.first_forward(
+                forward.unmasked_output,
+                lambda output, changed: forward.is_reproducible(output, changed, self.n_masks, perturbations_per_eval),
             )
-            forward = self._memory_formats.fastest(forward, output, len(masks))
+            forward = self._memory_formats.fastest(forward, len(masks), perturbations_per_eval)
             for rows, chunk, scores in scored_chunks(forward, masks, chunk_size, progress):
                 scored.add(chunk, scores, masks.examples[rows], len(forward.inputs[0]))
         return scored

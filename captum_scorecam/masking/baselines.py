@@ -139,4 +139,5 @@ def _baseline_of(inputs: Tensor, baseline: Tensor | float) -> Tensor:
             f"Expected `baselines` to be one value, or one or {len(inputs)} examples that match inputs of shape "
             f"{tuple(inputs.shape)}, but got shape {tuple(values.shape)}."
         )
-    return values.expand(n_rows, *inputs.shape[1:])
+    # The inputs are contiguous when they are blended, and stay so if the baselines are.
+    return values.contiguous().expand(n_rows, *inputs.shape[1:])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -13,6 +14,7 @@ from torch.distributed import ProcessGroup
 
 from captum_scorecam import _captum
 from captum_scorecam._captum import Tensors
+from captum_scorecam._messages import add_note
 from captum_scorecam.masking.channel_masks import ChannelMasks
 from captum_scorecam.scoring.chunk_size import ChunkSize
 from captum_scorecam.scoring.masked_forward import MaskedForward
@@ -140,21 +142,27 @@ def _run_chunk(
 
 def is_out_of_memory(error: Exception) -> bool:
     """Checks whether the error is a failed allocation, on a GPU or the CPU."""
+    if isinstance(error, OSError):
+        return error.errno == errno.ENOMEM
     texts = (
-        "out of memory|_ALLOC_FAILED|can't allocate memory|not enough memory|bad_alloc|[Uu]nable to allocate"
+        r"out.of.memory|_ALLOC(ATION)?_FAILED|(can't|can not|cannot|unable to|failed to|could not) allocate"
+        "|not enough memory|bad.alloc(ation)?|RESOURCE_EXHAUSTED"
         "|could not create a (memory object|primitive)(?! descriptor)"  # oneDNN has no descriptor of what it can't do
     )
+    # The errors of ONNX Runtime are no RuntimeErrors.
+    of_engine = isinstance(error, RuntimeError) or type(error).__module__.startswith("onnxruntime")
     return isinstance(error, (torch.OutOfMemoryError, MemoryError)) or (
-        isinstance(error, RuntimeError) and re.search(texts, str(error)) is not None
+        of_engine and re.search(texts, str(error), re.IGNORECASE) is not None
     )
 
 
 def _advise(error: Exception, n_rows: int, n_examples: int) -> None:
     """Adds to a model's error, from Python 3.11 on, that it may not take as many rows as were passed."""
-    if n_rows != n_examples and hasattr(error, "add_note"):
-        error.add_note(
+    if n_rows != n_examples:
+        add_note(
+            error,
             f"The forward pass of {n_rows} masked inputs failed, that of the {n_examples} inputs did not. If the model "
-            "has a fixed batch size, pass perturbations_per_eval=1."
+            "has a fixed batch size, pass perturbations_per_eval=1.",
         )
 
 

@@ -12,11 +12,12 @@ from torch import Tensor
 
 from captum_scorecam import _captum
 from captum_scorecam._captum import BaselineType, ForwardFunction, TargetType, Tensors
+from captum_scorecam._messages import check_dense, check_finite
 from captum_scorecam.masking.baselines import baseline_tensors, blend
-from captum_scorecam.model_state import compiled_code_run_eagerly
 from captum_scorecam.scoring.class_scores import ClassScores, Score, score_function
+from captum_scorecam.scoring.memory_order import MemoryOrder, channels_last_order, in_memory_order, memory_order
+from captum_scorecam.scoring.repeated_forward import is_reproducible
 
-LEAST_TOLERANCE = 1e-4
 MANY_ROWS = 16  # masked inputs per example, from which on another forward pass of the unmasked ones pays
 
 
@@ -30,7 +31,7 @@ class MaskedForward:
         baselines (tuple of Tensor): B, one tensor per input, broadcastable to it.
         additional_forward_args (tuple): Arguments after the inputs. Tensors with N rows are indexed by example.
         class_scores (ClassScores): Computes f^c from the output of `forward_func`.
-        channels_last (bool): Whether to pass 4-D inputs to the model in channels-last memory format. Default: False.
+        memory_orders (tuple): For each input, the order of dimensions in memory in which masked ones are passed.
     """
 
     forward_func: ForwardFunction
@@ -38,7 +39,7 @@ class MaskedForward:
     baselines: Tensors
     additional_forward_args: tuple[Any, ...]
     class_scores: ClassScores
-    channels_last: bool = False
+    memory_orders: tuple[MemoryOrder, ...]
 
     @classmethod
     def from_call(
@@ -61,7 +62,9 @@ class MaskedForward:
                 them, or an option is unknown.
             AssertionError: Captum's errors for targets.
         """
-        inputs = _checked_inputs(inputs)
+        inputs = checked_inputs(inputs)
+        orders = tuple(map(memory_order, inputs))
+        inputs = tuple(in_memory_order(x, order) for x, order in zip(inputs, orders, strict=True))
         class_scores = ClassScores(score_function(score), _as_list(targets), len(inputs[0]), inputs[0].device)
         return cls(
             forward_func,
@@ -69,7 +72,13 @@ class MaskedForward:
             baseline_tensors(baselines, inputs),
             _captum.format_forward_args(additional_forward_args),
             class_scores,
+            orders,
         )
+
+    @property
+    def channels_last(self) -> bool:
+        """Whether masked inputs N×C×H×W are passed with the channels innermost in memory."""
+        return {order for order in self.memory_orders if len(order) == 4} == {channels_last_order(4)}
 
     @property
     def sizes(self) -> tuple[tuple[int, ...], ...]:
@@ -91,12 +100,12 @@ class MaskedForward:
         Returns:
             Tensor: R×T, one column per target, in float32 (float64 for float64).
         """
+        # Blending runs along rows of pixels; other memory formats make it four times slower.
         masked = tuple(
-            blend(self._rows(x, examples), mask, self._rows(baseline, examples))
+            blend(self._rows(x.contiguous(), examples), mask, self._rows(baseline, examples))
             for x, mask, baseline in zip(self.inputs, masks, self.baselines, strict=True)
         )
-        arguments = tuple(self._rows(argument, examples) for argument in self.additional_forward_args)
-        return self.class_scores.select_rows(self._forward(masked, arguments), examples)
+        return self.class_scores.select_rows(self.run(masked, examples), examples)
 
     def unmasked_output(self) -> Any:
         """Runs one forward pass of the unmasked inputs; validates targets and output before any masked one.
@@ -105,56 +114,39 @@ class MaskedForward:
             ValueError: If the output does not have one row per example, or a score is not finite.
             AssertionError, IndexError, RuntimeError: Captum's errors for a target that is missing or out of range.
         """
-        output = self._forward(tuple(x.clone() for x in self.inputs), self.additional_forward_args)
+        inputs = tuple(x.clone() for x in self.inputs)
+        output = _captum.run_forward(self.forward_func, inputs, self.additional_forward_args)
         self.class_scores.select_examples(output)
         return output
 
-    def agrees_in_another_batch(self, output: Any, with_baselines: bool = False) -> bool:
-        """Runs the unmasked inputs again, in a batch of two or more, and compares their scores of all classes.
+    def is_reproducible(
+        self, output: Any, changed: bool, n_masks: int, perturbations_per_eval: int | None
+    ) -> bool | None:
+        """Checks that the unmasked inputs get the same outputs again, in a batch with others.
+
+        For few masks and a model that changed no buffers, True without another forward pass.
 
         Args:
             output: The output of `forward_func` for the unmasked inputs.
-            with_baselines (bool): Whether to put each input's baseline beside it. Default: False.
+            changed (bool): Whether that forward pass changed buffers of the model.
+            n_masks (int): The number of masks per example.
+            perturbations_per_eval (int, optional): With 1, every forward pass has as many rows as the inputs.
 
         Returns:
-            bool: Whether the scores agree up to the order of summation. False if the model refuses the batch.
+            bool or None: None if another forward pass does not tell.
         """
-        n_examples = len(self.inputs[0])
-        expected = self.class_scores.all_of_rows(output, n_examples)
-        examples = torch.arange(max(2, n_examples), device=self.device) % n_examples
-        rows = torch.cat([examples, examples]) if with_baselines else examples
-        kept = torch.arange(len(rows), device=self.device) < len(examples)
-        inputs = tuple(
-            torch.where(kept.view(-1, *[1] * (x.dim() - 1)), self._rows(x, rows), self._rows(b.expand_as(x), rows))
-            for x, b in zip(self.inputs, self.baselines, strict=True)
-        )
-        try:
-            with compiled_code_run_eagerly():  # this number of rows would be compiled for nothing else
-                again = self._forward(inputs, tuple(self._rows(value, rows) for value in self.additional_forward_args))
-            scores = self.class_scores.all_of_rows(again, len(rows))[: len(examples)]
-        except Exception:  # a model may refuse a batch or a memory format with any error
-            return False
-        if scores.shape[1:] != expected.shape[1:]:
-            return False
-        difference = (scores - expected[examples]).abs().amax()
-        return bool(difference <= _tolerance(self.inputs[0], expected) * expected.abs().amax())
+        if n_masks < MANY_ROWS and not changed:
+            return True
+        scores = self.class_scores.all_of_rows
+        return is_reproducible(self.run, self.inputs, output, scores, fixed_rows=perturbations_per_eval == 1)
 
-    def is_reproducible(self, output: Any, rows_per_example: int) -> bool | None:
-        """Checks that the unmasked inputs get the same scores again, beside their baselines.
-
-        Returns:
-            bool or None: None if there are too few masked inputs per example to be worth another forward pass.
-        """
-        if rows_per_example < MANY_ROWS:
-            return None
-        return self.agrees_in_another_batch(output, with_baselines=True)
+    def run(self, inputs: Tensors, examples: Tensor) -> Any:
+        """Runs `forward_func` with one row of the inputs, and of the additional arguments, for each example."""
+        arranged = tuple(in_memory_order(x, order) for x, order in zip(inputs, self.memory_orders, strict=True))
+        return forward_of_rows(self.forward_func, self.additional_forward_args, len(self.inputs[0]), arranged, examples)
 
     def _rows(self, value: Any, examples: Tensor) -> Any:
         return rows_of(value, examples, len(self.inputs[0]))
-
-    def _forward(self, masked: Tensors, arguments: tuple[Any, ...]) -> Any:
-        inputs = tuple(map(_to_channels_last, masked)) if self.channels_last else masked
-        return _captum.run_forward(self.forward_func, inputs, arguments)
 
 
 def rows_of(value: Any, examples: Tensor, n_examples: int) -> Any:
@@ -170,9 +162,23 @@ def rows_of(value: Any, examples: Tensor, n_examples: int) -> Any:
     return value.expand(len(examples), *value.shape[1:]) if n_examples == 1 else value[examples]
 
 
-def _checked_inputs(inputs: Tensor | Tensors) -> Tensors:
+def forward_of_rows(
+    forward_func: ForwardFunction, arguments: tuple[Any, ...], n_examples: int, inputs: Tensors, examples: Tensor
+) -> Any:
+    """Runs `forward_func` with rows of the inputs, and the rows of the additional arguments for the same examples."""
+    return _captum.run_forward(forward_func, inputs, tuple(rows_of(value, examples, n_examples) for value in arguments))
+
+
+def checked_inputs(inputs: Tensor | Tensors) -> Tensors:
+    """Returns the inputs to mask, detached.
+
+    Raises:
+        TypeError: If an input is not a dense floating-point tensor.
+        ValueError: If an input is not N×C×spatial or not finite, or inputs have different numbers of examples.
+    """
     tensors = _captum.format_inputs(inputs)
     for x in tensors:
+        check_dense("inputs", x)
         if not x.is_floating_point():
             raise TypeError(
                 f"Expected floating-point inputs, but got {x.dtype}. "
@@ -186,8 +192,9 @@ def _checked_inputs(inputs: Tensor | Tensors) -> Tensors:
             raise ValueError(
                 f"Expected inputs with the same non-zero number of examples, but got {[len(t) for t in tensors]}."
             )
-    # Blending runs along rows of pixels; other memory formats make it four times slower.
-    return tuple(x.detach().contiguous() for x in tensors)
+    for x in tensors:
+        check_finite("inputs", x)
+    return tuple(x.detach() for x in tensors)
 
 
 def _as_list(targets: Sequence[TargetType] | Tensor) -> list[TargetType]:
@@ -199,15 +206,3 @@ def _as_list(targets: Sequence[TargetType] | Tensor) -> list[TargetType]:
     if len(per_target) == 0:
         raise ValueError("Expected at least one target, but got none.")
     return list(per_target)
-
-
-def _tolerance(inputs: Tensor, scores: Tensor) -> float:
-    """Returns the relative difference of scores that the order of summation may cause."""
-    dtypes = {inputs.dtype, scores.dtype} & {torch.float16, torch.bfloat16, torch.float32, torch.float64}
-    if torch.is_autocast_enabled(inputs.device.type):
-        dtypes.add(torch.get_autocast_dtype(inputs.device.type))
-    return max(LEAST_TOLERANCE, 4 * max(torch.finfo(dtype).eps for dtype in dtypes))
-
-
-def _to_channels_last(inputs: Tensor) -> Tensor:
-    return inputs.contiguous(memory_format=torch.channels_last) if inputs.dim() == 4 else inputs

@@ -4,17 +4,26 @@ from __future__ import annotations
 
 from collections.abc import Hashable
 from dataclasses import replace
-from typing import Any
 
 import torch
 from torch import Tensor
 
+from captum_scorecam.model_state import compiled_code_run_eagerly
 from captum_scorecam.scoring.chunk_size import kind_of_inputs
 from captum_scorecam.scoring.masked_forward import MANY_ROWS, MaskedForward
+from captum_scorecam.scoring.memory_order import channels_last_order
+from captum_scorecam.scoring.repeated_forward import (
+    agree,
+    class_scales,
+    flat_rows,
+    noise,
+    raw_rows,
+    rounding_tolerance,
+)
 
 
 class MemoryFormats:
-    """Whether a model computes the same scores from channels-last inputs, remembered by the kind of inputs.
+    """Whether a model computes the same from channels-last inputs, remembered by the kind of inputs.
 
     Models that read their input's memory directly, with ``as_strided`` or in a compiled extension, may fail or compute
     something else.
@@ -23,23 +32,53 @@ class MemoryFormats:
     def __init__(self) -> None:
         self._agrees: dict[Hashable, bool] = {}
 
-    def fastest(self, forward: MaskedForward, output: Any, n_rows: int) -> MaskedForward:
+    def fastest(self, forward: MaskedForward, n_rows: int, perturbations_per_eval: int | None) -> MaskedForward:
         """Returns the forward pass in the faster format that the model takes.
 
         Args:
-            forward (MaskedForward): A forward pass in the default format.
-            output: The output of `forward_func` for the unmasked inputs in the default format.
+            forward (MaskedForward): A forward pass in the format of the user's inputs.
             n_rows (int): The number of masked inputs to run.
+            perturbations_per_eval (int, optional): With 1, every forward pass has as many rows as the inputs.
         """
-        if not _channels_last_pays(forward.inputs[0]):
+        if not _channels_last_pays(forward.inputs[0]) or forward.channels_last:
             return forward
-        kind = kind_of_inputs(forward.inputs)
-        channels_last = replace(forward, channels_last=True)
+        orders = tuple(channels_last_order(4) if len(order) == 4 else order for order in forward.memory_orders)
+        channels_last = replace(forward, memory_orders=orders)
+        kind = (forward.memory_orders, *kind_of_inputs(forward.inputs))
         if kind not in self._agrees:
             if n_rows < MANY_ROWS * len(forward.inputs[0]):
                 return forward
-            self._agrees[kind] = channels_last.agrees_in_another_batch(output)
+            self._agrees[kind] = _agree(forward, channels_last, fixed_rows=perturbations_per_eval == 1)
         return channels_last if self._agrees[kind] else forward
+
+
+def _agree(forward: MaskedForward, other: MaskedForward, fixed_rows: bool) -> bool:
+    """Checks that two forward passes that differ in memory format give the same outputs for the same noise.
+
+    False if the model refuses the rows, or if its outputs for different noise are the same, which proves nothing.
+    """
+    n_examples = len(forward.inputs[0])
+    n_rows = max(2, n_examples) if fixed_rows else 2
+    rows = torch.arange(n_rows, device=forward.device)
+    chunks = torch.split(rows, n_examples) if fixed_rows else (rows,)
+    try:
+        inputs = noise(forward.inputs, n_rows)
+        expected, actual = (
+            torch.cat([_raw(each, tuple(x[chunk] for x in inputs), chunk % n_examples) for chunk in chunks])
+            for each in (forward, other)
+        )
+        tolerance = rounding_tolerance(inputs[0], expected)
+        expected, actual = flat_rows(expected), flat_rows(actual)
+        scales, spread = class_scales(expected)
+        varies = bool((spread > tolerance * scales).any())
+        return varies and agree(expected, actual, tolerance, scales)
+    except Exception:  # a model may refuse a batch or a memory format with any error
+        return False
+
+
+def _raw(forward: MaskedForward, inputs: tuple[Tensor, ...], examples: Tensor) -> Tensor:
+    with compiled_code_run_eagerly():  # this number of rows would be compiled for nothing else
+        return raw_rows(forward.run(inputs, examples), len(examples), forward.class_scores.all_of_rows)
 
 
 def _channels_last_pays(inputs: Tensor) -> bool:

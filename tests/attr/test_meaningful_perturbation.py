@@ -215,7 +215,7 @@ def test_sizes_that_do_not_fit_raise_before_any_forward() -> None:
 def test_score_that_is_not_finite_raises_after_one_forward() -> None:
     net = Net()
     with pytest.raises(ValueError, match="Expected finite scores of the inputs, but got NaN or Inf"):
-        MeaningfulPerturbation(net).attribute(images() / 0, 2)
+        MeaningfulPerturbation(lambda x: net(x) / 0).attribute(images(), 2)
     assert net.forwards == 1
 
 

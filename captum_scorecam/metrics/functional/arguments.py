@@ -28,14 +28,3 @@ def as_tensors(name: str, value: object) -> Tensors:
         got = f"a tuple with {type_of(others[0])}" if others and isinstance(value, tuple) else type_of(value)
         raise TypeError(f"Expected `{name}` to be a tensor or a tuple of tensors, but got {got}.")
     return values
-
-
-def check_finite(name: str, values: Tensor) -> None:
-    """Raises ValueError if a tensor N×… is NaN or infinite for an example."""
-    per_example = values.flatten(1) if values.dim() > 1 else values.reshape(-1, 1)
-    finite = per_example.isfinite().all(1)
-    if not finite.all():
-        raise ValueError(
-            f"Expected `{name}` to be finite, but got NaN or Inf for {int((~finite).sum())} of {len(finite)} examples, "
-            f"the first for example {int((~finite).nonzero()[0])}."
-        )

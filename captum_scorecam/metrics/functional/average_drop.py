@@ -19,11 +19,11 @@ import torch
 from torch import Tensor
 
 from captum_scorecam._captum import ForwardFunction, TargetType, Tensors
-from captum_scorecam._messages import check_choice, check_flags, check_fraction
+from captum_scorecam._messages import check_choice, check_finite, check_flags, check_fraction
 from captum_scorecam.masking.baselines import BaselineOption
 from captum_scorecam.masking.pixel_masks import StoredMasks, pixel_ranks
 from captum_scorecam.masking.scaling import min_max_normalize, varies
-from captum_scorecam.metrics.functional.arguments import check_finite, check_tensor
+from captum_scorecam.metrics.functional.arguments import check_tensor
 from captum_scorecam.metrics.functional.example_mean import Reduction, reduce_examples
 from captum_scorecam.metrics.functional.pixel_arguments import forward_and_pixel_values
 from captum_scorecam.metrics.functional.pixel_scores import score_pixel_masks

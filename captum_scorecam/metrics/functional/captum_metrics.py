@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from inspect import Parameter, signature
 from typing import Any
 
@@ -16,15 +17,18 @@ from torch import Tensor
 from captum_scorecam import _captum
 from captum_scorecam._captum import TargetType, Tensors
 from captum_scorecam._messages import (
+    add_note,
     check_callable,
+    check_finite,
     check_flags,
     check_generator,
     check_no_constructor_options,
     check_positive,
     check_whole_number,
+    type_of,
 )
 from captum_scorecam.attr.input_space import InputSpaceAttribution
-from captum_scorecam.metrics.functional.arguments import as_tensors, check_finite, check_tensor
+from captum_scorecam.metrics.functional.arguments import as_tensors, check_tensor
 from captum_scorecam.metrics.functional.perturbations import (
     PerturbFunction,
     checked_results,
@@ -32,6 +36,10 @@ from captum_scorecam.metrics.functional.perturbations import (
     uniform_noise,
 )
 from captum_scorecam.model_state import own_generator, unchanged_model_state
+from captum_scorecam.scoring.class_scores import output_score, row_scores
+from captum_scorecam.scoring.masked_forward import forward_of_rows
+from captum_scorecam.scoring.memory_order import in_memory_order, memory_order
+from captum_scorecam.scoring.repeated_forward import is_reproducible
 
 
 def infidelity(
@@ -81,12 +89,12 @@ def infidelity(
     if perturb_func is None:
         perturb_func = normal_noise(noise_std, own_generator(generator))
     check_callable("perturb_func", perturb_func)
-    rows = _checked_rows(inputs, n_perturb_samples, max_examples_per_batch)
-    explain = _explanation_function(attribution, attribute_options)
+    tensors, rows = _checked_rows(inputs, n_perturb_samples, max_examples_per_batch)
+    explain = _explanation_function(attribution, attribute_options, tensors)
     arguments = _forward_arguments(target, additional_forward_args)
     with _unchanged_model(attribution, inputs, additional_forward_args):
         values: Tensor = captum_infidelity(
-            attribution.forward_func,
+            _scoring_function(attribution, tensors),
             checked_results(perturb_func),
             inputs,
             explain(inputs, **arguments),
@@ -130,11 +138,11 @@ def sensitivity_max(
     """
     check_positive("perturb_radius", perturb_radius)
     check_generator(generator)
-    rows = _checked_rows(inputs, n_perturb_samples, max_examples_per_batch)
+    tensors, rows = _checked_rows(inputs, n_perturb_samples, max_examples_per_batch)
     arguments = _forward_arguments(target, additional_forward_args)
     if "baselines" in attribute_options:
         arguments["baselines"] = attribute_options["baselines"]  # Captum repeats baselines for each sample.
-    explain = _explanation_function(attribution, attribute_options)
+    explain = _explanation_function(attribution, attribute_options, tensors)
     with _unchanged_model(attribution, inputs, additional_forward_args):
         values: Tensor = captum_sensitivity_max(
             explain,
@@ -147,8 +155,10 @@ def sensitivity_max(
     return values
 
 
-def _checked_rows(inputs: Tensor | Tensors, n_perturb_samples: int, max_examples_per_batch: int | None) -> int | None:
-    """Checks the inputs and the numbers of samples and rows, and caps the rows at their total.
+def _checked_rows(
+    inputs: Tensor | Tensors, n_perturb_samples: int, max_examples_per_batch: int | None
+) -> tuple[Tensors, int | None]:
+    """Checks the inputs and the numbers of samples and rows; returns the inputs, and the rows, at most their total.
 
     With more rows than that, Captum would warn.
     """
@@ -161,13 +171,52 @@ def _checked_rows(inputs: Tensor | Tensors, n_perturb_samples: int, max_examples
         check_finite("inputs", x)
     check_whole_number("n_perturb_samples", n_perturb_samples, least=1)
     if max_examples_per_batch is None:
-        return None
+        return tensors, None
     n_examples = len(tensors[0])
     check_whole_number("max_examples_per_batch", max_examples_per_batch, least=n_examples)
-    return min(max_examples_per_batch, n_examples * n_perturb_samples)
+    return tensors, min(max_examples_per_batch, n_examples * n_perturb_samples)
 
 
-def _explanation_function(attribution: Attribution, options: dict[str, Any]) -> Callable[..., Tensor | Tensors]:
+def _scoring_function(attribution: Attribution, inputs: Tensors) -> Callable[..., Tensor]:
+    """Returns ``attribution.forward_func`` for perturbed inputs, whose output is the tensor of scores or its logits."""
+
+    def scores(*arguments: Any) -> Tensor:
+        rows = _arranged(arguments[: len(inputs)], inputs)
+        with _advice_on_rows(len(rows[0]), len(inputs[0])):
+            output = _captum.run_forward(attribution.forward_func, rows, arguments[len(inputs) :])
+        found = output if isinstance(output, Tensor) else getattr(output, "logits", None)
+        if not isinstance(found, Tensor):
+            raise TypeError(
+                "Expected `attribution.forward_func` to return a tensor or an object with `logits`, "
+                f"but got {type_of(output)}."
+            )
+        return found
+
+    return scores
+
+
+def _arranged(rows: Tensors, inputs: Tensors) -> Tensors:
+    """Returns rows of perturbed inputs in the memory format of the inputs, which Captum makes contiguous."""
+    return tuple(in_memory_order(row, memory_order(x)) for row, x in zip(rows, inputs, strict=True))
+
+
+@contextmanager
+def _advice_on_rows(n_rows: int, n_examples: int) -> Iterator[None]:
+    try:
+        yield
+    except Exception as error:
+        if n_rows != n_examples:
+            add_note(
+                error,
+                f"The forward pass of {n_rows} perturbed inputs failed, that of the {n_examples} inputs did not. If "
+                f"the model has a fixed batch size, pass max_examples_per_batch={n_examples}.",
+            )
+        raise
+
+
+def _explanation_function(
+    attribution: Attribution, options: dict[str, Any], inputs: Tensors
+) -> Callable[..., Tensor | Tensors]:
     """Returns ``attribution.attribute`` with options bound, maps resized to the inputs and checked to be finite.
 
     Raises:
@@ -187,8 +236,12 @@ def _explanation_function(attribution: Attribution, options: dict[str, Any]) -> 
             )
     shaped = InputSpaceAttribution(attribution) if isinstance(attribution, LayerAttribution) else attribution
 
-    def explain(*args: Any, **kwargs: Any) -> Tensor | Tensors:
-        maps: Tensor | Tensors = shaped.attribute(*args, **{**options, **kwargs})
+    def explain(values: Tensor | Tensors, **kwargs: Any) -> Tensor | Tensors:
+        rows = _arranged(_captum.format_inputs(values), inputs)
+        with _advice_on_rows(len(rows[0]), len(inputs[0])):
+            maps: Tensor | Tensors = shaped.attribute(
+                rows if isinstance(values, tuple) else rows[0], **{**options, **kwargs}
+            )
         for part in as_tensors(f"{name}.attribute(...)", maps):
             check_finite(f"{name}.attribute(...)", part)
         return maps
@@ -210,8 +263,12 @@ def _unchanged_model(
     """Leaves the model unchanged. A forward pass before the body finds the modules in training mode."""
     tensors = _captum.format_inputs(inputs)
     arguments = _captum.format_forward_args(additional_forward_args)
+    run = partial(forward_of_rows, attribution.forward_func, arguments, len(tensors[0]))
     with unchanged_model_state(attribution.forward_func, tensors) as state:
         state.first_forward(
-            lambda: _captum.run_forward(attribution.forward_func, tuple(x.clone() for x in tensors), arguments)
+            lambda: _captum.run_forward(attribution.forward_func, tuple(x.clone() for x in tensors), arguments),
+            lambda output, changed: (
+                not changed or is_reproducible(run, tensors, output, partial(row_scores, output_score))
+            ),
         )
         yield

@@ -9,10 +9,10 @@ import torch
 from torch import Tensor
 
 from captum_scorecam._captum import ForwardFunction, TargetType, Tensors
-from captum_scorecam._messages import check_fraction
+from captum_scorecam._messages import check_finite, check_fraction
 from captum_scorecam.masking.baselines import BaselineOption
 from captum_scorecam.masking.pixel_masks import RankMasks, pixel_ranks
-from captum_scorecam.metrics.functional.arguments import check_finite, check_tensor
+from captum_scorecam.metrics.functional.arguments import check_tensor
 from captum_scorecam.metrics.functional.pixel_arguments import forward_and_pixel_values
 from captum_scorecam.metrics.functional.pixel_scores import score_pixel_masks
 from captum_scorecam.scoring.class_scores import Score

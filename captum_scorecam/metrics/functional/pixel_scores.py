@@ -27,9 +27,10 @@ def score_pixel_masks(forward: MaskedForward, masks: Masks, perturbations_per_ev
     """
     chunk_size = ChunkSizes().get(forward.forward_func, forward.inputs, perturbations_per_eval)
     with unchanged_model_state(forward.forward_func, forward.inputs) as state:
-        output = state.first_forward(
+        n_masks = len(masks) // len(forward.inputs[0])
+        state.first_forward(
             forward.unmasked_output,
-            lambda output: forward.is_reproducible(output, len(masks) // len(forward.inputs[0])),
+            lambda output, changed: forward.is_reproducible(output, changed, n_masks, perturbations_per_eval),
         )
-        forward = MemoryFormats().fastest(forward, output, len(masks))
+        forward = MemoryFormats().fastest(forward, len(masks), perturbations_per_eval)
         return score_masked_inputs(forward, masks, chunk_size)[:, 0]

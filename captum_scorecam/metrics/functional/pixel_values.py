@@ -6,8 +6,9 @@ import torch
 from torch import Tensor
 
 from captum_scorecam._captum import Tensors
+from captum_scorecam._messages import check_finite
 from captum_scorecam.masking.scaling import resize, working_dtype
-from captum_scorecam.metrics.functional.arguments import as_tensors, check_finite, check_tensor
+from captum_scorecam.metrics.functional.arguments import as_tensors, check_tensor
 
 
 def channel_sums(attributions: Tensor, name: str = "attributions") -> Tensor:

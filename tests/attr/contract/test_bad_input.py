@@ -28,6 +28,8 @@ def test_layer_that_cannot_be_explained_raises(method: Method) -> None:
     with pytest.raises(TypeError, match=r"the layer to return floating-point tensors, but got torch\.int64"):
         method.explain(net, net.relu, x, 2, activation_transform=lambda maps: maps.long())
     with pytest.raises(ValueError, match="Expected finite activations, but got NaN or Inf"):
+        method.explain(net, net.relu, x, 2, activation_transform=lambda maps: maps / 0)
+    with pytest.raises(ValueError, match="Expected `inputs` to be finite, but got NaN or Inf for 2 of 2 examples"):
         method.explain(net, net.relu, x / 0, 2)
     assert net.forwards == 5
 
