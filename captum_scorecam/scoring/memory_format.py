@@ -1,4 +1,4 @@
-"""The memory format of masked inputs: channels-last where it is faster and the model has shown that it takes it."""
+"""The memory format of masked inputs: the user's, or a faster one from which the model computes the same."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from torch import Tensor
 from captum_scorecam.model_state import compiled_code_run_eagerly
 from captum_scorecam.scoring.chunk_size import kind_of_inputs
 from captum_scorecam.scoring.masked_forward import MANY_ROWS, MaskedForward
-from captum_scorecam.scoring.memory_order import channels_last_order
+from captum_scorecam.scoring.memory_order import MemoryOrder, channels_last_order
 from captum_scorecam.scoring.repeated_forward import (
     agree,
     class_scales,
@@ -23,7 +23,7 @@ from captum_scorecam.scoring.repeated_forward import (
 
 
 class MemoryFormats:
-    """Whether a model computes the same from channels-last inputs, remembered by the kind of inputs.
+    """Whether a model computes the same from inputs in the faster format, remembered by the kind of inputs.
 
     Models that read their input's memory directly, with ``as_strided`` or in a compiled extension, may fail or compute
     something else.
@@ -40,16 +40,27 @@ class MemoryFormats:
             n_rows (int): The number of masked inputs to run.
             perturbations_per_eval (int, optional): With 1, every forward pass has as many rows as the inputs.
         """
-        if not _channels_last_pays(forward.inputs[0]) or forward.channels_last:
+        orders = _fastest_orders(forward)
+        if orders == forward.memory_orders:
             return forward
-        orders = tuple(channels_last_order(4) if len(order) == 4 else order for order in forward.memory_orders)
-        channels_last = replace(forward, memory_orders=orders)
+        other = replace(forward, memory_orders=orders)
         kind = (forward.memory_orders, *kind_of_inputs(forward.inputs))
         if kind not in self._agrees:
             if n_rows < MANY_ROWS * len(forward.inputs[0]):
                 return forward
-            self._agrees[kind] = _agree(forward, channels_last, fixed_rows=perturbations_per_eval == 1)
-        return channels_last if self._agrees[kind] else forward
+            self._agrees[kind] = _agree(forward, other, fixed_rows=perturbations_per_eval == 1)
+        return other if self._agrees[kind] else forward
+
+
+def _fastest_orders(forward: MaskedForward) -> tuple[MemoryOrder, ...]:
+    """Returns the inputs' memory orders, with images in channels-last where that pays, else contiguous."""
+    first = forward.inputs[0]
+    if first.dim() != 4:
+        return forward.memory_orders
+    # On GPUs, channels-last pays off only on tensor cores, that is, in half precision.
+    half = first.dtype in (torch.float16, torch.bfloat16) or torch.is_autocast_enabled(first.device.type)
+    fastest = channels_last_order(4) if first.device.type == "cpu" or half else tuple(range(4))
+    return tuple(fastest if len(order) == 4 else order for order in forward.memory_orders)
 
 
 def _agree(forward: MaskedForward, other: MaskedForward, fixed_rows: bool) -> bool:
@@ -79,11 +90,3 @@ def _agree(forward: MaskedForward, other: MaskedForward, fixed_rows: bool) -> bo
 def _raw(forward: MaskedForward, inputs: tuple[Tensor, ...], examples: Tensor) -> Tensor:
     with compiled_code_run_eagerly():  # this number of rows would be compiled for nothing else
         return raw_rows(forward.run(inputs, examples), len(examples), forward.class_scores.all_of_rows)
-
-
-def _channels_last_pays(inputs: Tensor) -> bool:
-    if inputs.dim() != 4:
-        return False
-    # On GPUs, channels-last pays off only on tensor cores, that is, in half precision.
-    half = inputs.dtype in (torch.float16, torch.bfloat16) or torch.is_autocast_enabled(inputs.device.type)
-    return inputs.device.type == "cpu" or half
