@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import operator
+import reprlib
 from collections.abc import Callable
 from typing import Any, TypeAlias
 
@@ -16,6 +17,8 @@ from captum._utils.common import (
 from captum._utils.progress import progress
 from captum._utils.typing import BaselineType, TargetType
 from torch import Tensor
+
+from captum_scorecam._messages import check_dense, type_of
 
 __all__ = [
     "BaselineType",
@@ -44,7 +47,7 @@ def format_inputs(inputs: Tensor | Tensors) -> Tensors:
         ValueError: If the first tensor has no dimension.
     """
     parts = inputs if isinstance(inputs, tuple) else (inputs,)
-    wrong = [type(part).__name__ for part in parts if not isinstance(part, Tensor)]
+    wrong = [type_of(part) for part in parts if not isinstance(part, Tensor)]
     if wrong or not parts:
         got = wrong[0] if wrong else "an empty tuple"
         raise TypeError(f"Expected `inputs` to be a tensor or a tuple of tensors, but got {got}.")
@@ -86,11 +89,18 @@ def format_target(target: Any) -> TargetType:
 
     Raises:
         TypeError: If a target is bool, or a tensor of anything but integers.
+        ValueError: If a tensor is empty, targets of a list differ in form, or an index does not fit into 64 bits.
     """
     if isinstance(target, Tensor):
+        check_dense("target", target)
+        if target.numel() == 0:
+            shape = tuple(target.shape)
+            raise ValueError(f"Expected `target` to hold class indices, but got a tensor of shape {shape}.")
         if target.is_floating_point() or target.is_complex() or target.dtype == torch.bool:
             raise TypeError(f"Expected `target` to hold class indices as integers, but got a tensor of {target.dtype}.")
         return target.long()
+    if isinstance(target, list) and len({len(each) if isinstance(each, tuple) else None for each in target}) > 1:
+        raise ValueError(f"Expected `target` to hold class indices of the same form, but got {reprlib.repr(target)}.")
     formatted: TargetType = [_index(each) for each in target] if isinstance(target, list) else _index(target)
     return formatted
 
@@ -100,5 +110,9 @@ def _index(value: Any) -> Any:
         return tuple(map(_index, value))
     if isinstance(value, bool):
         raise TypeError(f"Expected `target` to hold class indices as integers, but got {value}.")
-    is_index = hasattr(value, "__index__") and getattr(value, "ndim", 0) == 0
-    return operator.index(value) if is_index else value
+    if not hasattr(value, "__index__") or getattr(value, "ndim", 0) > 0:
+        return value
+    index = operator.index(value)
+    if not -(2**63) <= index < 2**63:
+        raise ValueError(f"Expected `target` to hold class indices of 64 bits, but got {reprlib.repr(index)}.")
+    return index

@@ -12,7 +12,7 @@ import sys
 import warnings
 from collections.abc import Callable, Iterable, Mapping
 from inspect import signature
-from numbers import Real
+from numbers import Integral, Real
 from typing import Any, Concatenate, ParamSpec, TypeVar, get_args
 
 import captum
@@ -25,6 +25,8 @@ _NOT_THE_CALLERS = (
     functools.__file__,
     torch.utils._contextlib.__file__,
 )
+
+MOST = 2**31 - 1  # for numbers of masks, steps and samples, beyond which PyTorch fails before memory does
 
 _Self = TypeVar("_Self")
 _Parameters = ParamSpec("_Parameters")
@@ -69,8 +71,12 @@ def check_choice(name: str, value: object, choices: Any, otherwise: str = "") ->
 def _check_number(name: str, value: object) -> None:
     if not isinstance(value, Real) or isinstance(value, bool):
         raise TypeError(f"Expected `{name}` to be a number, but got {reprlib.repr(value)}.")
-    if math.isinf(value):
-        raise ValueError(f"Expected `{name}` to be a finite number, but got {value}.")
+    try:
+        infinite = math.isinf(value)
+    except OverflowError:  # an int beyond the range of floats
+        infinite = True
+    if infinite:
+        raise ValueError(f"Expected `{name}` to be a finite number, but got {reprlib.repr(value)}.")
 
 
 def check_at_least(name: str, value: float, least: float) -> None:
@@ -94,11 +100,21 @@ def check_fraction(name: str, value: float, *, with_one: bool = False) -> None:
         raise ValueError(f"Expected `{name}` in (0, 1{']' if with_one else ')'}, but got {value}.")
 
 
-def check_whole_number(name: str, value: object, least: int) -> None:
-    """Raises TypeError if `value` is not an int, and ValueError if it is less than `least`."""
-    if not isinstance(value, int) or isinstance(value, bool):
+def check_whole_number(name: str, value: object, least: int, most: int | None = None) -> int:
+    """Returns a whole number, such as NumPy's, as an int.
+
+    Raises:
+        TypeError: If `value` is not a whole number.
+        ValueError: If it is less than `least`, or more than `most`.
+    """
+    if not isinstance(value, Integral) or isinstance(value, bool):
         raise TypeError(f"Expected `{name}` to be an int, but got {reprlib.repr(value)}.")
-    check_at_least(name, value, least)
+    number = int(value)
+    if number < least:
+        raise ValueError(f"Expected `{name}` to be at least {least}, but got {reprlib.repr(number)}.")
+    if most is not None and number > most:
+        raise ValueError(f"Expected `{name}` to be at most {most}, but got {reprlib.repr(number)}.")
+    return number
 
 
 def check_layer(layer: object) -> None:
@@ -171,6 +187,14 @@ def check_flags(**flags: object) -> None:
     for name, value in flags.items():
         if not isinstance(value, bool):
             raise TypeError(f"Expected `{name}` to be True or False, but got {reprlib.repr(value)}.")
+
+
+def check_device_ids(device_ids: object) -> None:
+    """Raises TypeError if `device_ids` is neither None nor a list or tuple of ints."""
+    if device_ids is None:
+        return
+    if not isinstance(device_ids, (list, tuple)) or not all(isinstance(index, int) for index in device_ids):
+        raise TypeError(f"Expected `device_ids` to be a list of ints or None, but got {reprlib.repr(device_ids)}.")
 
 
 def check_optional(name: str, value: object, kind: type, description: str) -> None:

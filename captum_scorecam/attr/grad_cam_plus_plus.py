@@ -17,6 +17,7 @@ from captum_scorecam import _captum
 from captum_scorecam._captum import ForwardFunction, TargetType, Tensors
 from captum_scorecam._messages import (
     check_dense,
+    check_device_ids,
     check_finite,
     check_flags,
     check_optional,
@@ -99,6 +100,7 @@ class LayerGradCamPlusPlus(LayerAttribution, GradientAttribution):
         LayerAttribution.__init__(self, forward_func, layer, device_ids)
         GradientAttribution.__init__(self, forward_func)
         check_layer_choice(forward_func, layer, activation_transform)
+        check_device_ids(device_ids)
         score_function(score)
         self.score = score
         self.activation_transform = activation_transform

@@ -12,6 +12,7 @@ from torch import Generator, Tensor
 
 from captum_scorecam._captum import BaselineType, ForwardFunction, TargetType, Tensors
 from captum_scorecam._messages import (
+    MOST,
     check_at_least,
     check_callable,
     check_choice,
@@ -88,24 +89,21 @@ class MeaningfulPerturbation(PerturbationAttribution):
         super().__init__(forward_func)
         check_callable("forward_func", forward_func)
         check_choice("perturbation", perturbation, PerturbationKind)
-        check_whole_number("n_iterations", n_iterations, least=1)
         check_positive("learning_rate", learning_rate)
         check_at_least("l1_weight", l1_weight, 0)
         check_at_least("tv_weight", tv_weight, 0)
         check_at_least("tv_beta", tv_beta, 1)
-        check_grid_size(grid_size)
         check_at_least("mask_blur", mask_blur, 0)
-        check_whole_number("jitter", jitter, least=0)
         score_function(score)
         self.perturbation = perturbation
-        self.n_iterations = n_iterations
+        self.n_iterations = check_whole_number("n_iterations", n_iterations, least=1, most=MOST)
         self.learning_rate = learning_rate
         self.l1_weight = l1_weight
         self.tv_weight = tv_weight
         self.tv_beta = tv_beta
-        self.grid_size = grid_size
+        self.grid_size = check_grid_size(grid_size)
         self.mask_blur = mask_blur
-        self.jitter = jitter
+        self.jitter = check_whole_number("jitter", jitter, least=0, most=MOST)
         self.score = score
         self._memory_formats = MemoryFormats()
 

@@ -13,6 +13,7 @@ from torch import Generator, Tensor
 from captum_scorecam import _captum
 from captum_scorecam._captum import BaselineType, ForwardFunction, TargetType, Tensors
 from captum_scorecam._messages import (
+    MOST,
     check_callable,
     check_flags,
     check_fraction,
@@ -73,12 +74,10 @@ class RISE(PerturbationAttribution):
     ) -> None:
         super().__init__(forward_func)
         check_callable("forward_func", forward_func)
-        check_whole_number("n_masks", n_masks, least=1)
-        check_grid_size(grid_size)
         check_fraction("keep_probability", keep_probability)
         score_function(score)
-        self.n_masks = n_masks
-        self.grid_size = grid_size
+        self.n_masks = check_whole_number("n_masks", n_masks, least=1, most=MOST)
+        self.grid_size = check_grid_size(grid_size)
         self.keep_probability = keep_probability
         self.score = score
         self._chunk_sizes = ChunkSizes()

@@ -17,8 +17,10 @@ from captum_scorecam import _captum
 from captum_scorecam._captum import BaselineType, ForwardFunction, TargetType, Tensors
 from captum_scorecam._messages import (
     check_choice,
+    check_device_ids,
     check_flags,
     check_fraction,
+    check_optional,
     check_whole_number,
     warn_caller,
     without_constructor_options,
@@ -108,6 +110,7 @@ class ScoreCAM(LayerAttribution, PerturbationAttribution):
         LayerAttribution.__init__(self, forward_func, layer, device_ids)
         PerturbationAttribution.__init__(self, forward_func)
         check_layer_choice(forward_func, layer, activation_transform)
+        check_device_ids(device_ids)
         _check_options(score, channel_weighting, max_channels, tolerance)
         _check_budget(max_forwards, error, tolerance)
         self.score = score
@@ -174,6 +177,7 @@ class ScoreCAM(LayerAttribution, PerturbationAttribution):
                 model's output does not have one row per input row. The message says what was expected.
             AssertionError, IndexError, RuntimeError: Captum's errors for a target that is missing or out of range.
         """
+        check_optional("grad_kwargs", grad_kwargs, dict, "a dict")
         if grad_kwargs is not None:
             warn_caller("Score-CAM uses no gradients; `grad_kwargs` is ignored.")
         maps = self.attribute_targets(

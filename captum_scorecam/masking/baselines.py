@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from numbers import Real
 from typing import Literal, TypeAlias
@@ -12,7 +13,7 @@ from torch import Tensor
 
 from captum_scorecam import _captum
 from captum_scorecam._captum import BaselineType, Tensors
-from captum_scorecam._messages import check_choice, check_positive, type_of
+from captum_scorecam._messages import check_choice, check_dense, check_positive, type_of
 from captum_scorecam.masking.scaling import working_dtype
 
 BaselineFunction: TypeAlias = Callable[[Tensor], Tensor]
@@ -82,7 +83,7 @@ def baseline_tensors(baselines: BaselineType, inputs: Tensors) -> Tensors:
         tuple of Tensor: Each of shape (), 1×C×spatial or N×C×spatial.
 
     Raises:
-        TypeError: If a baseline is neither a number nor a tensor of real numbers.
+        TypeError: If a baseline is neither a number nor a dense tensor of real numbers.
         ValueError: If the number of baselines, or the shape of one, does not match the inputs, or a value is not
             finite in their dtype.
     """
@@ -117,6 +118,7 @@ def _blur_along(inputs: Tensor, dim: int, kernel: Tensor) -> Tensor:
 
 def _check_baseline(baseline: object) -> None:
     if isinstance(baseline, Tensor):
+        check_dense("baselines", baseline)
         if baseline.is_complex() or baseline.dtype == torch.bool:
             raise TypeError(f"Expected `baselines` to hold real numbers, but got a tensor of {baseline.dtype}.")
     elif not isinstance(baseline, Real) or isinstance(baseline, bool):
@@ -124,8 +126,15 @@ def _check_baseline(baseline: object) -> None:
         raise TypeError(f"Expected `baselines` to be a number or a tensor for each input, but got {got}.")
 
 
+def _as_float(number: float) -> float:
+    try:
+        return float(number)
+    except OverflowError:  # an int beyond the range of floats
+        return math.inf
+
+
 def _baseline_of(inputs: Tensor, baseline: Tensor | float) -> Tensor:
-    number_or_tensor = baseline if isinstance(baseline, Tensor) else float(baseline)
+    number_or_tensor = baseline if isinstance(baseline, Tensor) else _as_float(baseline)
     values = torch.as_tensor(number_or_tensor, dtype=inputs.dtype, device=inputs.device)
     if not values.isfinite().all():
         raise ValueError(f"Expected `baselines` to be finite in {inputs.dtype}, but got NaN or Inf.")

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import reprlib
 from collections.abc import Sequence
 from dataclasses import dataclass
+from numbers import Integral
 
 import torch
 import torch.nn.functional as F
 from torch import Generator, Tensor
 
 from captum_scorecam._captum import Tensors
+from captum_scorecam._messages import MOST
 from captum_scorecam.masking.scaling import working_dtype
 
 
@@ -72,13 +75,20 @@ def draw_grids(
     )
 
 
-def check_grid_size(grid_size: int | Sequence[int]) -> None:
-    """Raises TypeError if `grid_size` is not an int or a sequence of ints, ValueError if empty or below 1."""
+def check_grid_size(grid_size: int | Sequence[int]) -> int | tuple[int, ...]:
+    """Returns `grid_size` with whole numbers, such as NumPy's, as ints.
+
+    Raises:
+        TypeError: If `grid_size` is not a whole number or a sequence of them.
+        ValueError: If a number is out of range, or there is none.
+    """
     cells = grid_size if isinstance(grid_size, Sequence) else [grid_size]
-    if not all(isinstance(n, int) and not isinstance(n, bool) for n in cells):
+    if not all(isinstance(n, Integral) and not isinstance(n, bool) for n in cells):
         raise TypeError(f"Expected `grid_size` to be an int or a sequence of ints, but got {grid_size!r}.")
-    if not cells or min(cells) < 1:
-        raise ValueError(f"Expected `grid_size` to be at least 1, but got {grid_size}.")
+    if not cells or min(cells) < 1 or max(cells) > MOST:
+        limits = f"at most {MOST}" if cells and min(cells) > 0 else "at least 1"
+        raise ValueError(f"Expected `grid_size` to be {limits}, but got {reprlib.repr(grid_size)}.")
+    return tuple(map(int, cells)) if isinstance(grid_size, Sequence) else int(grid_size)
 
 
 def cells_per_dimension(grid_size: int | Sequence[int], sizes: tuple[tuple[int, ...], ...]) -> tuple[int, ...]:

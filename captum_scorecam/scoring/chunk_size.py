@@ -127,7 +127,7 @@ class ChunkSizes:
         compiled, n_examples = is_compiled(forward_func), len(inputs[0])
         least = min(2, n_examples)  # some models take several rows, but not one
         if perturbations_per_eval is not None:
-            check_whole_number("perturbations_per_eval", perturbations_per_eval, least=1)
+            perturbations_per_eval = check_whole_number("perturbations_per_eval", perturbations_per_eval, least=1)
             # With 1, every forward pass has as many rows as the inputs, which suits a model of a fixed batch size.
             return ChunkSize(
                 perturbations_per_eval * n_examples, pad=compiled or perturbations_per_eval == 1, least=least

@@ -17,6 +17,7 @@ from torch import Tensor
 from captum_scorecam import _captum
 from captum_scorecam._captum import TargetType, Tensors
 from captum_scorecam._messages import (
+    MOST,
     add_note,
     check_callable,
     check_finite,
@@ -169,12 +170,12 @@ def _checked_rows(
             shapes = [tuple(t.shape) for t in tensors]
             raise ValueError(f"Expected `inputs` with the same non-zero number of examples, but got shapes {shapes}.")
         check_finite("inputs", x)
-    check_whole_number("n_perturb_samples", n_perturb_samples, least=1)
+    n_perturb_samples = check_whole_number("n_perturb_samples", n_perturb_samples, least=1, most=MOST)
     if max_examples_per_batch is None:
         return tensors, None
     n_examples = len(tensors[0])
-    check_whole_number("max_examples_per_batch", max_examples_per_batch, least=n_examples)
-    return tensors, min(max_examples_per_batch, n_examples * n_perturb_samples)
+    most_rows = check_whole_number("max_examples_per_batch", max_examples_per_batch, least=n_examples)
+    return tensors, min(most_rows, n_examples * n_perturb_samples)
 
 
 def _scoring_function(attribution: Attribution, inputs: Tensors) -> Callable[..., Tensor]:
