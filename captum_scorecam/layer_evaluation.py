@@ -170,7 +170,7 @@ class _Recorder:
         what = "take" if self.of_input else "return"
         raise TypeError(
             f"Expected `layer` to {what} a tensor or a tuple of tensors, but {_describe(self.layer)} {what}s "
-            f"{_kind(value)}.{advice}"
+            f"{kind_of(value)}.{advice}"
         )
 
 
@@ -226,7 +226,8 @@ def _like(value: Any, tensors: list[Tensor]) -> Any:
     return type(value)(*tensors) if hasattr(value, "_fields") else type(value)(tensors)
 
 
-def _kind(value: Any) -> str:
+def kind_of(value: Any) -> str:
+    """Describes what a module returns by its types, for error messages."""
     name = type(value).__name__
     if not isinstance(value, (tuple, list)):
         return name

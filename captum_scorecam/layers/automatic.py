@@ -10,7 +10,8 @@ from torch import Tensor
 
 from captum_scorecam.layers.activations import INPUT, Activation
 from captum_scorecam.layers.example_scores import Rows, distance
-from captum_scorecam.layers.layout import Layout
+from captum_scorecam.layers.extent import covers_image
+from captum_scorecam.layers.layout import FEW_CELLS, FEW_STEPS, Layout
 from captum_scorecam.layers.probe import Change, Probe
 
 # Two pairs of scores are the same if they differ by less than this share of the difference between two images.
@@ -33,10 +34,11 @@ class AutomaticChoice:
     and whose positions affect the output, is explained.
     """
 
-    def __init__(self, probe: Probe) -> None:
+    def __init__(self, probe: Probe, activations: list[Activation] | None = None) -> None:
         self.probe = probe
-        activations = probe.record()
+        activations = probe.record() if activations is None else activations
         probe.read_output(activations)
+        self._vectors = [a for a in activations if a.is_vector]
         self.activations = [a for a in activations if not a.is_vector and a.shape[1:] != probe.input_shape]
         self.scale = distance(probe.output[:1], probe.output[1:])
         if math.isinf(self.scale):  # different numbers of detections
@@ -64,7 +66,16 @@ class AutomaticChoice:
         if layout.prefix_tokens:
             index, layout = self._before_class_attention(index, layout) or self._after_norm(index, layout)
         self._check_that_nothing_follows(index, layout)
+        if not covers_image(self.probe, self.activations[index], layout):
+            self._refuse(f"{_described(self.activations[index])} covers only part of the image, or more than it")
         return self.activations[index].name, layout
+
+    def layout_by_shape(self, activation: Activation) -> Layout | None:
+        """The layout that the shape of an activation suggests, if it is of the trunk; None if that is uncertain."""
+        if activation.is_vector or self._batch_axis_of_trunk(activation) != 0:
+            return None
+        layout = self.probe.reactions(activation).layout()
+        return None if layout is None or self._follows_a_vector(activation) else layout
 
     def _last_of_trunk(self) -> tuple[int, Layout]:
         unreadable: tuple[int, Layout] | None = None
@@ -75,7 +86,7 @@ class AutomaticChoice:
             layout = self._trunk_layout(activation)
             if layout is None or layout.channels == 1 or self._is_dense_output(layout):
                 continue
-            if layout.prefix_tokens and not self._effect(activation, layout) > self._least_effect:
+            if not self._positions_matter(activation, layout):
                 continue
             if unreadable is not None:
                 later, of_later = unreadable
@@ -105,6 +116,8 @@ class AutomaticChoice:
             self._refuse(f"{_described(activation)} has no axis of examples")
         reactions = self.probe.reactions(activation, batch_axis)
         layout = reactions.layout()
+        if layout is not None and reactions.local_layout() is None and self._follows_a_vector(activation):
+            self._refuse(f"{_described(activation)} is computed from a vector, which holds no image positions")
         if layout is None and reactions.may_hold_positions():
             self._refuse(f"{_described(activation)} holds image positions in an unknown order")
         return layout
@@ -127,8 +140,30 @@ class AutomaticChoice:
         first, second = self.probe.output
         return distance(self._output(activation, swap), (second, first)) <= _SAME * self.scale
 
-    def _effect(self, activation: Activation, layout: Layout) -> float:
-        return distance(self._output(activation, layout.swap_positions), self.probe.output)
+    def _follows_a_vector(self, activation: Activation) -> bool:
+        """Whether all that an activation depends on passed through a vector, in which no positions are left."""
+        earlier = [a for a in self._vectors if a.time < activation.time and a.shape[0] == 2]
+        return any(self._batch_axis_of_trunk(vector) == 0 for vector in earlier)
+
+    def _positions_matter(self, activation: Activation, layout: Layout) -> bool:
+        """Whether the output depends on the positions: on the patches of tokens with a prefix, else on both halves."""
+        if layout.prefix_tokens:
+            changed = self._output(activation, layout.swap_positions)
+            return distance(changed, self.probe.output) > self._least_effect
+        least = FEW_CELLS if len(layout.grid) > 1 else FEW_STEPS
+        halves = (True, False) if math.prod(layout.grid) > least else ()
+        return all(self._half_matters(activation, layout, is_first) for is_first in halves)
+
+    def _half_matters(self, activation: Activation, layout: Layout, is_first: bool) -> bool:
+        differ = []
+
+        def with_new_half(values: Tensor) -> Tensor:
+            changed = layout.with_half(values, is_first)
+            differ.append(not torch.equal(changed, values))
+            return changed
+
+        changed = self._output(activation, with_new_half)
+        return distance(changed, self.probe.output) > self._least_effect or not any(differ)
 
     def _output(self, activation: Activation, change: Change) -> Rows:
         self._n_forwards += 1

@@ -13,6 +13,7 @@ from captum_scorecam._captum import Tensors
 from captum_scorecam.layers.activations import INPUT, Activation
 from captum_scorecam.layers.automatic import AutomaticChoice
 from captum_scorecam.layers.evaluation_copy import in_evaluation_mode
+from captum_scorecam.layers.extent import covers_image
 from captum_scorecam.layers.layout import ActivationTransform, Layout
 from captum_scorecam.layers.probe import Probe
 from captum_scorecam.scoring.class_scores import Score
@@ -94,7 +95,10 @@ def check_name(model: nn.Module, name: str) -> None:
     names = [module_name for module_name, _ in model.named_modules(remove_duplicate=False) if module_name]
     wanted = name.removesuffix(INPUT)
     if wanted not in names:
-        nearest = difflib.get_close_matches(wanted, names, n=5, cutoff=0.3) or names[-5:]
+        ends = [name for name in names if wanted.endswith(f".{name}")]  # of a model in a DataParallel, for example
+        nearest = (
+            list(dict.fromkeys(ends + difflib.get_close_matches(wanted, names, n=5, cutoff=0.3)))[:5] or names[-5:]
+        )
         raise ValueError(
             f"Expected `layer` to name a module of the model, but got {name!r}. Closest matches: {', '.join(nearest)}."
         )
@@ -111,18 +115,22 @@ def _layout_of(probe: Probe, name: str) -> Layout:
         )
     last = probe.n_calls[module_name] - 1
     at_layer = [a for a in activations if any((p.name, p.call, p.is_alone) == (name, last, True) for p in a.points)]
-    what = "no tensor." + _modules_inside(activations, module_name)
+    kind = f"returns {probe.returned[name]}" if name in probe.returned else "takes no single tensor"
+    what = f"{kind}.{_modules_inside(activations, module_name)}"
     if at_layer:
         activation = replace(at_layer[-1], name=name)
         batch_axis = 1 if len(activation.shape) == 3 and activation.shape[0] != 2 == activation.shape[1] else 0
+        layout, reason = None, " that does not follow the positions of the image."
         if activation.shape[batch_axis] == 2:
             reactions = probe.reactions(activation, batch_axis)
-            layout = reactions.layout() or reactions.unless_contradicted()
-            if layout is not None:
+            layout = reactions.certain_layout() or AutomaticChoice(probe, activations).layout_by_shape(activation)
+        if layout is not None:
+            if covers_image(probe, activation, layout):
                 return layout
+            reason = " that covers only part of the image, or more than it, as if the model cropped or padded it."
         shape = (probe.n_examples if activation.shape[0] == 2 else activation.shape[0], *activation.shape[1:])
-        what = f"shape {shape}" + ("." if activation.is_vector else " that does not follow the positions of the image.")
-    raise ValueError(f"Expected `layer` to have {_MAPS[len(probe.size)]} maps, but {name!r} has {what}")
+        what = f"has shape {shape}" + ("." if activation.is_vector else reason)
+    raise ValueError(f"Expected `layer` to have {_MAPS[len(probe.size)]} maps, but {name!r} {what}")
 
 
 def _modules_inside(activations: list[Activation], module_name: str) -> str:

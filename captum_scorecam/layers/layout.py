@@ -21,6 +21,8 @@ ActivationTransform: TypeAlias = Callable[[Tensor], Tensor]
 _LEAST_CORRELATION = 0.3
 _LEAST_LEAD = 0.03
 _MOST_EXTRA_TOKENS = 16
+# Maps of so few cells, or signals of so few steps, may react everywhere, or be read only in part, with a stride.
+FEW_CELLS, FEW_STEPS = 16, 4
 
 
 @dataclass(frozen=True)
@@ -75,6 +77,15 @@ class Layout:
         self.maps_of(swapped).copy_(self.maps_of(activation.flip(self.batch_axis)))
         return swapped
 
+    def with_half(self, activation: Tensor, is_first: bool) -> Tensor:
+        """Replaces half of the positions of two examples by ten times those of the other, which a maximum will take."""
+        changed = activation.clone()
+        dimension = 2 + max(range(len(self.grid)), key=lambda d: self.grid[d])
+        half = slice(None, self.grid[dimension - 2] // 2) if is_first else slice(self.grid[dimension - 2] // 2, None)
+        place = (slice(None),) * dimension + (half,)
+        self.maps_of(changed)[place] = 10 * self.maps_of(activation.flip(self.batch_axis))[place]
+        return changed
+
 
 @dataclass(frozen=True)
 class Reactions:
@@ -102,29 +113,37 @@ class Reactions:
 
         Deep maps of a few cells may react everywhere. They are told by their shape, if nothing speaks against it.
         """
+        plausible = [x for x in self._candidates() if self._is_plausible(x) and not self._contradicts(x)]
+        found = self.local_layout() or (plausible[0] if len(plausible) == 1 else None)
+        return self._usable(found)
+
+    def local_layout(self) -> Layout | None:
+        """The layout in which positions react to their own part of the image, by far more than in any other."""
         scores = sorted(((self.correlation(layout), layout) for layout in self._candidates()), key=lambda x: -x[0])
         leads = [scores[0][0] - score for score, _ in scores[1:2]]
-        if (
-            scores
-            and scores[0][0] > self._least_correlation(scores[0][1])
-            and all(lead > _LEAST_LEAD for lead in leads)
-        ):
-            found = scores[0][1]
-        else:
-            plausible = [layout for _, layout in scores if self._is_plausible(layout) and not self._contradicts(layout)]
-            if len(plausible) != 1:
-                return None
-            found = plausible[0]
-        if found.suffix_tokens or (self.batch_axis and found.form not in ("tokens", "channels_last")):
+        if not scores or scores[0][0] <= self._least_correlation(scores[0][1]) or any(x <= _LEAST_LEAD for x in leads):
             return None
-        return replace(found, batch_axis=self.batch_axis)
+        return scores[0][1]
 
-    def unless_contradicted(self) -> Layout | None:
-        """The layout N×K×grid, if the activation has the axes for it and no axis follows another dimension."""
-        maps = next((layout for layout in self._candidates() if layout.form == "maps"), None)
-        if maps is None or self.batch_axis or self._contradicts(maps):
+    def certain_layout(self) -> Layout | None:
+        """The layout that the positions' reactions show, or the only one of a few cells; None if uncertain."""
+        local = self.local_layout()
+        if local is not None:
+            return None if local.form in ("maps", "channels_last") and self._contradicts(local) else self._usable(local)
+        most = FEW_CELLS if len(self.size) > 1 else FEW_STEPS
+        few = [
+            layout
+            for layout in self._candidates()
+            if layout.form in ("maps", "channels_last") and math.prod(layout.grid) <= most
+            if (len(layout.grid) == 1 or self._is_isotropic(layout.grid)) and not self._contradicts(layout)
+        ]
+        return self._usable(few[0] if len(few) == 1 else None)
+
+    def _usable(self, layout: Layout | None) -> Layout | None:
+        in_order = ("tokens", "channels_last") if self.batch_axis else ("maps", "channels_last", "tokens", "flat_maps")
+        if layout is None or layout.suffix_tokens or layout.form not in in_order:
             return None
-        return maps if len(maps.grid) == 1 or self._is_isotropic(maps.grid) else None
+        return replace(layout, batch_axis=self.batch_axis)
 
     def may_hold_positions(self) -> bool:
         """Whether an axis follows a dimension of the image, or is as long as a grid, with or without a class token."""
@@ -157,16 +176,19 @@ class Reactions:
         return layout.form in ("maps", "channels_last") and len(layout.grid) > 1 and self._is_isotropic(layout.grid)
 
     def _contradicts(self, layout: Layout) -> bool:
-        """Whether an axis follows a dimension of the image that is not its own, as both axes of an attention matrix."""
+        """Whether an axis follows another dimension than its own, as in an attention matrix, or its own in reverse."""
         first = 2 if layout.form == "maps" else 1
         own = {(first + dimension, dimension) for dimension in range(len(self.size))}
         axes, dimensions = range(1, self.changes[0].dim()), range(len(self.size))
-        return any(self._follows(a, d) for a in axes for d in dimensions if (a, d) not in own)
+        return any(self._follows(a, d) for a in axes for d in dimensions if (a, d) not in own) or any(
+            self._follows(a, d, reverse=True) for a, d in own
+        )
 
-    def _follows(self, axis: int, dimension: int) -> bool:
+    def _follows(self, axis: int, dimension: int, reverse: bool = False) -> bool:
         changes = self.changes[dimension].movedim(axis, 1).flatten(2)
         found = _centred(changes.mean(2))
         expected = _centred(_overlaps(self.slabs[dimension], changes.shape[1]).to(found))
+        expected = expected.flip(1) if reverse else expected
         norms, degrees = float(found.norm() * expected.norm()), (changes.shape[1] - 1) * (len(changes) - 1)
         least = max(_LEAST_CORRELATION, 3 / math.sqrt(max(degrees, 1)))
         return norms > 0 and float((found * expected).sum()) / norms > least

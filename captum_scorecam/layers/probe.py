@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import itertools
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -19,13 +20,14 @@ from captum_scorecam import _captum
 from captum_scorecam._captum import Tensors
 from captum_scorecam._random_draws import draws_undone
 from captum_scorecam._threads import CallingThread, hooks
-from captum_scorecam.layer_evaluation import as_tuple, input_tensors
+from captum_scorecam.layer_evaluation import as_tuple, input_tensors, kind_of
 from captum_scorecam.layers.activations import Activation, Point
 from captum_scorecam.layers.example_scores import Rows, distance, float_values, reader_of_scores, scores_of_examples
 from captum_scorecam.layers.layout import Reactions
 from captum_scorecam.layers.noise_images import noise_image, slab_bounds, with_slab
 from captum_scorecam.layers.parameter_uses import ParameterUses
 from captum_scorecam.model_state import compiled_code_run_eagerly
+from captum_scorecam.scoring.chunks import is_out_of_memory
 from captum_scorecam.scoring.class_scores import Score
 from captum_scorecam.scoring.masked_forward import rows_of
 
@@ -53,10 +55,10 @@ class Probe:
         self.input_shape = max((tuple(x.shape[1:]) for x in inputs), key=len)
         self.size = self.input_shape[1:]
         self.n_examples = len(inputs[0])
-        first_twice = torch.zeros(2, dtype=torch.long, device="cpu")
-        self._arguments = tuple(rows_of(value, first_twice, len(inputs[0])) for value in additional_forward_args)
-        generator = torch.Generator("cpu").manual_seed(0)
-        self._images = [tuple(noise_image(x[:1], generator) for x in inputs) for _ in range(2)]
+        self._additional = additional_forward_args
+        self._arguments = self._arguments_of(2)
+        self._inputs, self._generator = inputs, torch.Generator("cpu").manual_seed(0)
+        self._images = self.noise()
         self._forward = model.module if isinstance(model, nn.DataParallel) else model
         self.modules = {name: module for name, module in model.named_modules() if not isinstance(module, ScriptModule)}
         self.scripted = {module for module in model.modules() if isinstance(module, ScriptModule)}
@@ -70,17 +72,23 @@ class Probe:
         with torch.inference_mode(False), torch.no_grad(), compiled_code_run_eagerly():
             yield
 
+    def noise(self, contrast: float = 1.0) -> list[Tensors]:
+        """Draws two images; integers keep their contrast."""
+        drawn = [tuple(noise_image(x[:1], self._generator) for x in self._inputs) for _ in range(2)]
+        return [tuple(contrast * x if x.is_floating_point() else x for x in image) for image in drawn]
+
     def record(self) -> list[Activation]:
         """Runs the model and lists its activations in the order in which they appear.
 
-        Sets `n_calls`, the calls of each module, `spans`, when the last call of each module began and ended, and
-        `parameter_uses`.
+        Sets `n_calls`, the calls of each module, `spans`, when the last call of each module began and ended,
+        `returned`, the kind of what it returned, and `parameter_uses`.
         """
         found: dict[tuple[int, int], Activation] = {}
         numbers: Any = WeakTensorKeyDictionary()
         counter, clock = itertools.count(), itertools.count()
         self.spans: dict[str, tuple[int, int]] = {}
         self.n_calls: Counter[str] = Counter()
+        self.returned: dict[str, str] = {}
 
         def note(name: str, of_input: bool, call: int, values: list[Any], alone: Tensor | None) -> None:
             for index, value in enumerate(values):
@@ -103,6 +111,7 @@ class Probe:
             def hook(module: nn.Module, _args: Any, output: Any) -> None:
                 if thread.makes_call_of(module):
                     self.spans[name] = (self.spans[name][0], next(clock))
+                    self.returned[name] = kind_of(output)
                     note(name, False, self.n_calls[name] - 1, tree_flatten(output)[0], _only_tensor(as_tuple(output)))
 
             return hook
@@ -116,7 +125,7 @@ class Probe:
                 *(partial(module.register_forward_hook, after(name)) for name, module in named),
             ),
         ):
-            output = self._run(*self._images)
+            output = self._first_run()
         for activation in found.values():
             activation.name = self._name(activation)
         self._recorded, self.parameter_uses = output, uses.found
@@ -137,7 +146,7 @@ class Probe:
             if distance(self.output[:1], self.output[1:]) > 0 or not activation.is_vector:
                 return
             if activation.shape[0] == 2:
-                self._head_input, values = activation, self._read(activation, *self._images)
+                self._head_input, values = activation, self.read(activation, *self._images)
                 self.output = (values[0], values[1])
 
     def output_with(self, activation: Activation, change: Change) -> Rows:
@@ -145,39 +154,68 @@ class Probe:
         with self._changed(activation.point, change):
             if self._head_input is None:
                 return scores_of_examples(self._run(*self._images), self._read_scores)
-            values = self._read(self._head_input, *self._images)
+            values = self.read(self._head_input, *self._images)
             return values[0], values[1]
 
     def values(self, activation: Activation) -> Tensor:
         """Returns an activation of the two images."""
-        return self._read(activation, *self._images)
+        return self.read(activation, *self._images)
 
     def values_with(self, activation: Activation, changed: Activation, change: Change) -> Tensor:
         """Returns an activation of the two images after a change of another one."""
         with self._changed(changed.point, change):
-            return self._read(activation, *self._images)
+            return self.read(activation, *self._images)
 
     def reactions(self, activation: Activation, batch_axis: int = 0) -> Reactions:
         """Measures how an activation of the first image changes when slabs of the image change."""
         first, second = self._images
-        base = self._read(activation, first, second).select(batch_axis, 0)
+        base = self.read(activation, first, second).select(batch_axis, 0)
         slabs = [slab_bounds(size) for size in self.size]
         places = [(dim, k) for dim, bounds in enumerate(slabs) for k in range(len(bounds) - 1)]
         changes: list[list[Tensor]] = [[] for _ in slabs]
         for start in range(0, len(places), 2):
             pair = places[start : start + 2]
             images = [tuple(map(with_slab(slabs[dim], dim, k), first, second)) for dim, k in pair]
-            values = self._read(activation, images[0], images[-1])
+            values = self.read(activation, images[0], images[-1])
             for row, (dim, _) in enumerate(pair):
                 changes[dim].append((values.select(batch_axis, row) - base).square())
         bounds = [[edge / b[-1] for edge in b] for b in slabs]
         return Reactions([torch.stack(c) for c in changes], bounds, self.size, batch_axis)
 
-    def _read(self, activation: Activation, *images: Tensors) -> Tensor:
+    def read(self, activation: Activation, first: Tensors, second: Tensors) -> Tensor:
+        """Returns an activation of two images."""
         values: list[Tensor] = []
         with self._changed(activation.point, lambda value: values.append(float_values(value).clone())):
-            self._run(*images)
+            self._run(first, second)
         return values[0]
+
+    def _arguments_of(self, n_rows: int) -> tuple[Any, ...]:
+        first = torch.zeros(n_rows, dtype=torch.long, device="cpu")
+        return tuple(rows_of(value, first, self.n_examples) for value in self._additional)
+
+    def _first_run(self) -> Any:
+        try:
+            return self._run(*self._images)
+        except Exception as error:  # a model may refuse its inputs with any error
+            if is_out_of_memory(error):
+                raise
+            _check_positional(self._forward, error)
+            if self._runs_with_its_own_rows():
+                raise ValueError(
+                    "Expected `forward_func` to take any number of rows, since its layer is looked for with two, but "
+                    f"it takes only {self.n_examples}. Pass the layer itself, with its `activation_transform`; for "
+                    "TorchScript and exported programs, an `ActivationTap`."
+                ) from error
+            raise
+
+    def _runs_with_its_own_rows(self) -> bool:
+        inputs = tuple(x.expand(self.n_examples, *x.shape[1:]) for x in self._images[0])
+        try:
+            with draws_undone(inputs):
+                _captum.run_forward(self._forward, inputs, self._arguments_of(self.n_examples))
+        except Exception:  # then the number of rows is not the reason
+            return False
+        return self.n_examples != 2
 
     def _run(self, first: Tensors, second: Tensors) -> Any:
         inputs = tuple(torch.cat(pair) for pair in zip(first, second, strict=True))
@@ -212,6 +250,17 @@ class Probe:
         trained = [p for p in outputs if any(True for _ in self.modules[p.module_name].parameters())]
         chosen = (trained or outputs)[-1:] or readable[:1]
         return chosen[0].name if chosen else ""
+
+
+def _check_positional(model: Any, error: Exception) -> None:
+    """Raises TypeError for a model that failed since it takes its inputs by keyword only."""
+    parameters = inspect.signature(getattr(model, "forward", model)).parameters.values()
+    if isinstance(error, TypeError) and all(parameter.kind is parameter.KEYWORD_ONLY for parameter in parameters):
+        names = ", ".join(f"`{parameter.name}`" for parameter in parameters)
+        raise TypeError(
+            f"Expected `forward_func` to take its inputs by position, but {type(model).__name__} takes {names} by "
+            "keyword only. Wrap it in a module whose `forward` passes them on."
+        ) from error
 
 
 def _with(values: list[Any], index: int, new: Any) -> list[Any]:
