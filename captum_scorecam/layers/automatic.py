@@ -9,14 +9,12 @@ import torch
 from torch import Tensor
 
 from captum_scorecam.layers.activations import INPUT, Activation
-from captum_scorecam.layers.example_scores import Rows, distance
+from captum_scorecam.layers.example_scores import distance
 from captum_scorecam.layers.extent import covers_image
-from captum_scorecam.layers.layout import FEW_CELLS, FEW_STEPS, Layout
-from captum_scorecam.layers.probe import Change, Probe
+from captum_scorecam.layers.layout import Layout
+from captum_scorecam.layers.probe import Probe
+from captum_scorecam.layers.trunk import SAME, Trunk
 
-# Two pairs of scores are the same if they differ by less than this share of the difference between two images.
-_SAME = 0.01
-_ROUNDING = 1e-6
 # The share of the parameters after a layer from which it may be a stem: if coarser maps follow, or any maps.
 _LARGE, _MOST = 0.5, 0.75
 _LITTLE = 0.01  # the share that may be used between maps that can't be read and those that are explained instead
@@ -28,23 +26,16 @@ _NO_HOOKS = f", since no hooks are called, as in TorchScript, exported programs 
 class AutomaticChoice:
     """Chooses the layer, from the last activation to the first.
 
-    Everything that the output depends on passes through some activations, the trunk. They are found by swapping the
-    activation of two images: if their outputs are swapped, the activation is of the trunk. A residual branch, an
-    attention matrix, a gate, and a dead branch are not. The last activation of the trunk that holds image positions,
-    and whose positions affect the output, is explained.
+    Everything that the output depends on passes through some activations, the trunk. The last of them that holds image
+    positions, and whose positions affect the output, is explained.
     """
 
-    def __init__(self, probe: Probe, activations: list[Activation] | None = None) -> None:
+    def __init__(self, probe: Probe) -> None:
         self.probe = probe
-        activations = probe.record() if activations is None else activations
-        probe.read_output(activations)
-        self._vectors = [a for a in activations if a.is_vector]
+        activations = probe.record()
         self.activations = [a for a in activations if not a.is_vector and a.shape[1:] != probe.input_shape]
-        self.scale = distance(probe.output[:1], probe.output[1:])
-        if math.isinf(self.scale):  # different numbers of detections
-            self.scale = self._largest_output
+        self.trunk = Trunk(probe, activations)
         self._share_after = self._shares_after()
-        self._n_forwards = 0
         self._branches: list[tuple[int, int]] = []  # the calls of modules whose output is not of the trunk
 
     def choose(self) -> tuple[str, Layout]:
@@ -59,7 +50,7 @@ class AutomaticChoice:
             self._refuse(f"no activation with spatial dimensions was seen{_NO_HOOKS if unseen else ''}")
         if self._share_after[-1] > _LARGE:
             self._refuse(f"most of its parameters are used after the last activation that was seen{_NO_HOOKS}")
-        if not self.scale > 0:
+        if not self.trunk.scale > 0:
             self._refuse("its output is the same for two images of noise")
         index, layout = self._last_of_trunk()
         index, layout = self._before_projection(index, layout)
@@ -70,23 +61,16 @@ class AutomaticChoice:
             self._refuse(f"{_described(self.activations[index])} covers only part of the image, or more than it")
         return self.activations[index].name, layout
 
-    def layout_by_shape(self, activation: Activation) -> Layout | None:
-        """The layout that the shape of an activation suggests, if it is of the trunk; None if that is uncertain."""
-        if activation.is_vector or self._batch_axis_of_trunk(activation) != 0:
-            return None
-        layout = self.probe.reactions(activation).layout()
-        return None if layout is None or self._follows_a_vector(activation) else layout
-
     def _last_of_trunk(self) -> tuple[int, Layout]:
         unreadable: tuple[int, Layout] | None = None
         for index in reversed(range(len(self.activations))):
             activation, share = self.activations[index], self._share_after[index]
-            if share > _MOST or self._n_forwards > _MOST_FORWARDS:
+            if share > _MOST or self.trunk.n_forwards > _MOST_FORWARDS:
                 break
             layout = self._trunk_layout(activation)
             if layout is None or layout.channels == 1 or self._is_dense_output(layout):
                 continue
-            if not self._positions_matter(activation, layout):
+            if not self.trunk.positions_matter(activation, layout):
                 continue
             if unreadable is not None:
                 later, of_later = unreadable
@@ -104,7 +88,7 @@ class AutomaticChoice:
         """The layout of an activation of the trunk; None if it is not of the trunk or holds no positions."""
         if any(start < activation.time < end for start, end in self._branches):
             return None
-        batch_axis = self._batch_axis_of_trunk(activation)
+        batch_axis = self.trunk.batch_axis(activation)
         if batch_axis is None:
             self._branches += [
                 self.probe.spans[point.module_name]
@@ -116,66 +100,11 @@ class AutomaticChoice:
             self._refuse(f"{_described(activation)} has no axis of examples")
         reactions = self.probe.reactions(activation, batch_axis)
         layout = reactions.layout()
-        if layout is not None and reactions.local_layout() is None and self._follows_a_vector(activation):
+        if layout is not None and reactions.local_layout() is None and self.trunk.follows_a_vector(activation):
             self._refuse(f"{_described(activation)} is computed from a vector, which holds no image positions")
         if layout is None and reactions.may_hold_positions():
             self._refuse(f"{_described(activation)} holds image positions in an unknown order")
         return layout
-
-    def _batch_axis_of_trunk(self, activation: Activation) -> int | None:
-        """The axis along which swapping examples swaps the outputs: 0, 1, -1 if merged with another, or None."""
-        shape = activation.shape
-        if shape[0] == 2 and self._swaps(activation, lambda x: x.flip(0)):
-            return 0
-        if len(shape) == 3 and shape[1] == 2 and self._swaps(activation, lambda x: x.flip(1)):
-            return 1
-        if shape[0] > 2 and shape[0] % 2 == 0:
-            if self._swaps(activation, lambda x: torch.unflatten(x, 0, (2, -1)).flip(0).flatten(0, 1)):
-                return -1
-            if self._swaps(activation, lambda x: torch.unflatten(x, 0, (-1, 2)).flip(1).flatten(0, 1)):
-                return -1
-        return None
-
-    def _swaps(self, activation: Activation, swap: Change) -> bool:
-        first, second = self.probe.output
-        return distance(self._output(activation, swap), (second, first)) <= _SAME * self.scale
-
-    def _follows_a_vector(self, activation: Activation) -> bool:
-        """Whether all that an activation depends on passed through a vector, in which no positions are left."""
-        earlier = [a for a in self._vectors if a.time < activation.time and a.shape[0] == 2]
-        return any(self._batch_axis_of_trunk(vector) == 0 for vector in earlier)
-
-    def _positions_matter(self, activation: Activation, layout: Layout) -> bool:
-        """Whether the output depends on the positions: on the patches of tokens with a prefix, else on both halves."""
-        if layout.prefix_tokens:
-            changed = self._output(activation, layout.swap_positions)
-            return distance(changed, self.probe.output) > self._least_effect
-        least = FEW_CELLS if len(layout.grid) > 1 else FEW_STEPS
-        halves = (True, False) if math.prod(layout.grid) > least else ()
-        return all(self._half_matters(activation, layout, is_first) for is_first in halves)
-
-    def _half_matters(self, activation: Activation, layout: Layout, is_first: bool) -> bool:
-        differ = []
-
-        def with_new_half(values: Tensor) -> Tensor:
-            changed = layout.with_half(values, is_first)
-            differ.append(not torch.equal(changed, values))
-            return changed
-
-        changed = self._output(activation, with_new_half)
-        return distance(changed, self.probe.output) > self._least_effect or not any(differ)
-
-    def _output(self, activation: Activation, change: Change) -> Rows:
-        self._n_forwards += 1
-        return self.probe.output_with(activation, change)
-
-    @property
-    def _least_effect(self) -> float:
-        return _ROUNDING * self._largest_output
-
-    @property
-    def _largest_output(self) -> float:
-        return max(float(row.nan_to_num().abs().max()) for row in self.probe.output if row.numel())
 
     def _is_dense_output(self, layout: Layout) -> bool:
         """Whether the maps are those of the classes, in a model that scores every pixel."""
@@ -220,12 +149,12 @@ class AutomaticChoice:
     def _after_norm(self, index: int, layout: Layout) -> tuple[int, Layout]:
         """The tokens as the next attention gets them, if the output depends on the patches only through these."""
         activation = self.activations[index]
-        expected = self._output(activation, layout.swap_positions)
+        expected = self.trunk.output(activation, layout.swap_positions)
         effect = distance(expected, self.probe.output)
         for later, candidate in enumerate(self.activations[index + 1 : index + 2], start=index + 1):
             if candidate.shape == activation.shape and candidate.name:
-                found = self._output(candidate, layout.swap_positions)
-                if distance(found, expected) <= _SAME * effect + self._least_effect:
+                found = self.trunk.output(candidate, layout.swap_positions)
+                if distance(found, expected) <= SAME * effect + self.trunk.least_effect:
                     return later, layout
         return index, layout
 
@@ -244,7 +173,10 @@ class AutomaticChoice:
             if activation.shape in seen or activation.shape[0] != 2 or not may_differ:
                 continue
             seen.add(activation.shape)
-            if distance(self._output(activation, lambda x: x.flip(0)), self.probe.output) <= _SAME * self.scale:
+            if (
+                distance(self.trunk.output(activation, lambda x: x.flip(0)), self.probe.output)
+                <= SAME * self.trunk.scale
+            ):
                 continue
             later = self.probe.reactions(activation).layout()
             if later is not None and (share > _MOST or math.prod(later.grid) < math.prod(layout.grid)):

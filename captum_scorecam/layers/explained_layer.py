@@ -16,6 +16,7 @@ from captum_scorecam.layers.evaluation_copy import in_evaluation_mode
 from captum_scorecam.layers.extent import covers_image
 from captum_scorecam.layers.layout import ActivationTransform, Layout
 from captum_scorecam.layers.probe import Probe
+from captum_scorecam.layers.trunk import Trunk
 from captum_scorecam.scoring.class_scores import Score
 
 _MAPS = {1: "N×K×t", 2: "N×K×h×w", 3: "N×K×d×h×w"}
@@ -123,7 +124,7 @@ def _layout_of(probe: Probe, name: str) -> Layout:
         layout, reason = None, " that does not follow the positions of the image."
         if activation.shape[batch_axis] == 2:
             reactions = probe.reactions(activation, batch_axis)
-            layout = reactions.certain_layout() or AutomaticChoice(probe, activations).layout_by_shape(activation)
+            layout = reactions.certain_layout() or Trunk(probe, activations).layout_by_shape(activation)
         if layout is not None:
             if covers_image(probe, activation, layout):
                 return layout

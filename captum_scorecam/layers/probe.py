@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import itertools
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -23,9 +22,10 @@ from captum_scorecam._threads import CallingThread, hooks
 from captum_scorecam.layer_evaluation import as_tuple, input_tensors, kind_of
 from captum_scorecam.layers.activations import Activation, Point
 from captum_scorecam.layers.example_scores import Rows, distance, float_values, reader_of_scores, scores_of_examples
-from captum_scorecam.layers.layout import Reactions
+from captum_scorecam.layers.failures import check_positional, refuse_fixed_rows
 from captum_scorecam.layers.noise_images import noise_image, slab_bounds, with_slab
 from captum_scorecam.layers.parameter_uses import ParameterUses
+from captum_scorecam.layers.reactions import Reactions
 from captum_scorecam.model_state import compiled_code_run_eagerly
 from captum_scorecam.scoring.chunks import is_out_of_memory
 from captum_scorecam.scoring.class_scores import Score
@@ -199,23 +199,20 @@ class Probe:
         except Exception as error:  # a model may refuse its inputs with any error
             if is_out_of_memory(error):
                 raise
-            _check_positional(self._forward, error)
-            if self._runs_with_its_own_rows():
-                raise ValueError(
-                    "Expected `forward_func` to take any number of rows, since its layer is looked for with two, but "
-                    f"it takes only {self.n_examples}. Pass the layer itself, with its `activation_transform`; for "
-                    "TorchScript and exported programs, an `ActivationTap`."
-                ) from error
+            check_positional(self._forward, error)
+            for n_rows in {1, self.n_examples} - {2}:
+                if self._runs_with(n_rows):
+                    refuse_fixed_rows(n_rows, error)
             raise
 
-    def _runs_with_its_own_rows(self) -> bool:
-        inputs = tuple(x.expand(self.n_examples, *x.shape[1:]) for x in self._images[0])
+    def _runs_with(self, n_rows: int) -> bool:
+        inputs = tuple(x.expand(n_rows, *x.shape[1:]) for x in self._images[0])
         try:
             with draws_undone(inputs):
-                _captum.run_forward(self._forward, inputs, self._arguments_of(self.n_examples))
+                _captum.run_forward(self._forward, inputs, self._arguments_of(n_rows))
         except Exception:  # then the number of rows is not the reason
             return False
-        return self.n_examples != 2
+        return True
 
     def _run(self, first: Tensors, second: Tensors) -> Any:
         inputs = tuple(torch.cat(pair) for pair in zip(first, second, strict=True))
@@ -250,17 +247,6 @@ class Probe:
         trained = [p for p in outputs if any(True for _ in self.modules[p.module_name].parameters())]
         chosen = (trained or outputs)[-1:] or readable[:1]
         return chosen[0].name if chosen else ""
-
-
-def _check_positional(model: Any, error: Exception) -> None:
-    """Raises TypeError for a model that failed since it takes its inputs by keyword only."""
-    parameters = inspect.signature(getattr(model, "forward", model)).parameters.values()
-    if isinstance(error, TypeError) and all(parameter.kind is parameter.KEYWORD_ONLY for parameter in parameters):
-        names = ", ".join(f"`{parameter.name}`" for parameter in parameters)
-        raise TypeError(
-            f"Expected `forward_func` to take its inputs by position, but {type(model).__name__} takes {names} by "
-            "keyword only. Wrap it in a module whose `forward` passes them on."
-        ) from error
 
 
 def _with(values: list[Any], index: int, new: Any) -> list[Any]:
