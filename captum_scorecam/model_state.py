@@ -57,7 +57,7 @@ class ModelState:
             run (callable): Runs the forward pass.
             is_reproducible (callable): Takes the result of `run` and whether it changed buffers. Checks, for a model in
                 training mode, whether another forward pass gives the same. If it returns None, the scores are taken to
-                vary if buffers were changed.
+                vary if a buffer of more than one number was changed.
 
         Returns:
             The result of `run`.
@@ -68,11 +68,11 @@ class ModelState:
         training = any(module.training for module in self._kept)
         reproducible: bool | None = True
         if training and not self._draws.any:
-            changed = any(_changes_scores(module, buffers) for module, buffers in self._kept.items())
+            changed = max(_largest_changed(module, buffers) for module, buffers in self._kept.items())
             with draws_undone(self._inputs):
-                reproducible = is_reproducible(result, changed)
+                reproducible = is_reproducible(result, changed > 0)
             if reproducible is None:
-                reproducible = not changed
+                reproducible = changed < 2  # a single number counts forward passes
         self._warn(training, varies=not reproducible)
         return result
 
@@ -229,11 +229,16 @@ def _restore(module: Module, buffers: dict[str, _Kept], training: bool) -> None:
         getattr(module, "reset_running_stats", lambda: None)()
 
 
-def _changes_scores(module: Module, buffers: dict[str, _Kept]) -> bool:
-    """Checks whether a forward pass changed buffers. In training mode, InstanceNorm changes its own without use."""
+def _largest_changed(module: Module, buffers: dict[str, _Kept]) -> int:
+    """Returns the size of the largest buffer that a forward pass changed, 0 if it changed none.
+
+    In training mode, InstanceNorm changes its own without using them.
+    """
     if isinstance(module, _InstanceNorm):
-        return False
-    return any(
-        content is None or not torch.equal(buffer, content) or module._buffers[name] is not buffer
+        return 0
+    changed = (
+        buffer.numel()
         for name, (buffer, content, _) in buffers.items()
+        if content is None or not torch.equal(buffer, content) or module._buffers[name] is not buffer
     )
+    return max(changed, default=0)

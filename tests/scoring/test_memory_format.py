@@ -1,4 +1,4 @@
-"""Masked inputs are passed in channels-last memory format only to a model that computes the same from it."""
+"""Models get inputs in the user's memory format, or in a faster one from which they have shown to compute the same."""
 
 from __future__ import annotations
 
@@ -143,3 +143,26 @@ def test_a_memory_error_of_the_check_is_no_agreement(x: Tensor) -> None:
 
     forward = forward_of(runs_out, x)
     assert not MemoryFormats().fastest(forward, 100, None).channels_last
+
+
+def test_a_format_in_which_a_model_is_slower_is_left_if_it_agrees(x: Tensor) -> None:
+    net = Net(mean_colour).eval()
+    RISE(net, n_masks=20).attribute(x.mT, 1)
+    assert net.formats[-1] is True
+    assert net.formats[0] is False
+
+
+@pytest.mark.parametrize(
+    ("n", "perturbations_per_eval", "expected"),
+    [(1, None, [2, 2]), (3, None, [2, 2]), (1, 1, [1, 1, 1, 1]), (3, 1, [3, 3]), (3, 2, [2, 2])],
+)
+def test_rows_of_the_comparison(n: int, perturbations_per_eval: int | None, expected: list[int]) -> None:
+    seen = []
+
+    def model(x: Tensor) -> Tensor:
+        seen.append(len(x))
+        return x.mean((2, 3))
+
+    forward = forward_of(model, torch.rand(n, 3, 8, 8))
+    assert MemoryFormats().fastest(forward, 100, perturbations_per_eval).channels_last
+    assert seen == expected
