@@ -12,7 +12,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from captum_scorecam._messages import check_choice, check_flags, check_whole_number
-from captum_scorecam.budget.gaussian_process import Kernel, MaskSpace, Posterior
+from captum_scorecam.budget.gaussian_process import Kernel, MaskSpace, Posterior, precise
 from captum_scorecam.masking.channel_masks import ChannelMasks
 from captum_scorecam.weighting import ChannelWeighting, channel_weights, weighted_maps
 
@@ -151,11 +151,11 @@ class ChannelScores:
         errors = self.mask_scores.new_zeros(n_examples, n_targets, *self.activations.shape[2:])
         if self.prediction is None:
             return errors.to(self.activations.dtype)
-        sums = self.masks.sums(self.activations.flatten(2)).double()
-        n_sharing = self.masks.sums(torch.ones_like(self.activations.flatten(2)[:, :, :1])).double()
+        sums = precise(self.masks.sums(self.activations.flatten(2)))
+        n_sharing = precise(self.masks.sums(torch.ones_like(self.activations.flatten(2)[:, :, :1])))
         weights = self.weights(channel_weighting)
-        maps = weighted_maps(self.activations, weights).flatten(2).double()
-        of_masks = self.masks.by_mask(weights).double()
+        maps = precise(weighted_maps(self.activations, weights).flatten(2))
+        of_masks = precise(self.masks.by_mask(weights))
         for example in range(n_examples):
             rows = self.masks.rows_of(example)
             run = self.prediction.run[rows]
@@ -163,9 +163,9 @@ class ChannelScores:
                 continue
             posterior = self._posterior(rows, example)
             predicted = (~run).nonzero()[:, 0]
-            correlation = posterior.correlation(predicted).double()
+            correlation = posterior.correlation(predicted)
             for target in range(n_targets):
-                variances = self.prediction.variances[rows[predicted], target].double()
+                variances = precise(self.prediction.variances[rows[predicted], target])
                 change = sums[rows[predicted]]
                 deviation = variances.sqrt()
                 if channel_weighting == "softmax":

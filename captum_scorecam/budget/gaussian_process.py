@@ -49,8 +49,9 @@ class MaskSpace:
     """
 
     def __init__(self, maps: Tensor) -> None:
-        points = maps.to(torch.float32 if maps.device.type == "mps" else torch.float64)
-        distances = torch.cdist(points, points)
+        points = precise(maps)
+        # The faster way, by matrix products, is inexact for masks that nearly agree.
+        distances = torch.cdist(points, points, compute_mode="donot_use_mm_for_euclid_dist")
         self._distances = distances / distances[distances > 0].median() if len(points) > 1 else distances
         centred = points - points.mean(0)
         products = centred @ centred.T
@@ -69,9 +70,9 @@ class MaskSpace:
         )
 
 
-def _submatrix(matrix: Tensor, rows: Tensor | None, columns: Tensor | None) -> Tensor:
-    chosen = matrix if rows is None else matrix[rows]
-    return chosen if columns is None else chosen[:, columns]
+def precise(values: Tensor) -> Tensor:
+    """Converts values to float64, or to float32 on a device without it."""
+    return values.to(torch.float32 if values.device.type == "mps" else torch.float64)
 
 
 def matern(distances: Tensor, length_scale: float) -> Tensor:
@@ -107,7 +108,8 @@ class Posterior:
         """Computes the posterior given the scores of the masks in `rows`, whatever they are."""
         known = space.covariance(kernel, rows)
         covariance = known[:, rows]
-        factor = torch.linalg.cholesky(covariance + kernel.nugget * torch.eye(len(rows)).to(covariance))
+        noise = covariance.new_full((len(rows),), kernel.nugget).diag()
+        factor = torch.linalg.cholesky(covariance + noise)
         ones = torch.linalg.solve_triangular(factor, torch.ones_like(factor[:, :1]), upper=False)
         projection = torch.linalg.solve_triangular(factor, known, upper=False)
         return cls(space, rows, kernel, projection, factor, 1 - (projection.T @ ones)[:, 0], ones.square().sum())

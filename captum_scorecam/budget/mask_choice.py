@@ -54,7 +54,7 @@ def random_rows(weights: Tensor, run: Tensor, n: int, seed: int) -> Tensor:
     """
     if n == 0:
         return run[:0]
-    likely = weights.double().cpu() + torch.finfo(torch.float64).tiny
+    likely = weights.cpu().double() + torch.finfo(torch.float64).tiny
     likely = likely / likely.max() + 1e-9
     likely[run.cpu()] = 0
     generator = torch.Generator("cpu").manual_seed(seed)

@@ -6,12 +6,14 @@ import numpy
 import torch
 from torch import Tensor
 
+from captum_scorecam.budget.gaussian_process import precise
+
 LEAST_PROBABILITY = 1e-6
 
 
 def to_latent(scores: Tensor, bounded: bool) -> Tensor:
     """Converts scores to the scale on which a Gaussian process describes them: logits if they are `bounded`."""
-    return scores.double().logit(LEAST_PROBABILITY) if bounded else scores.double()
+    return precise(scores).logit(LEAST_PROBABILITY) if bounded else precise(scores)
 
 
 def from_latent(mean: Tensor, variance: Tensor, bounded: bool) -> tuple[Tensor, Tensor]:

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.distributed import ProcessGroup
 
 from captum_scorecam.budget.channel_scores import ChannelScores, Prediction
-from captum_scorecam.budget.gaussian_process import PRIOR, Kernel, MaskSpace, Posterior, fit
+from captum_scorecam.budget.gaussian_process import PRIOR, Kernel, MaskSpace, Posterior, fit, precise
 from captum_scorecam.budget.mask_choice import most_informative, random_rows
 from captum_scorecam.budget.score_scale import from_latent, to_latent
 from captum_scorecam.masking.channel_masks import ChannelMasks
@@ -158,10 +158,10 @@ class _Stages:
 
     def _importance(self, found: ChannelScores, rows: Tensor, n_run: int) -> Tensor:
         """Computes what an error of each mask's latent score does to the map, averaged over targets."""
-        sums = self._sums[rows].double()
+        sums = precise(self._sums[rows])
         importance = (sums.amax(1) - sums.amin(1)).unsqueeze(1)
         if n_run > 0:
-            scores = found.mask_scores[rows].double()
+            scores = precise(found.mask_scores[rows])
             if self._weighting == "softmax":
                 importance = importance * (scores - scores.amax(0)).exp()
             if self._bounded:
