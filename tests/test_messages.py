@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from functools import partial
 from typing import Any, Literal
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -321,12 +322,17 @@ def test_check_positive_refuses_zero_and_nan(value: float) -> None:
 
 
 def test_check_whole_number_tells_types_from_values() -> None:
-    check_whole_number("n", 2, least=2)
+    assert check_whole_number("n", 2, least=2) == 2
+    assert type(check_whole_number("n", np.int8(2), least=2)) is int
     for value in (2.0, "2", None, torch.tensor(2), True):
         with pytest.raises(TypeError, match=rf"^Expected `n` to be an int, but got {re.escape(repr(value))}\.$"):
             check_whole_number("n", value, least=2)
     with pytest.raises(ValueError, match=r"^Expected `n` to be at least 2, but got 1\.$"):
         check_whole_number("n", 1, least=2)
+    with pytest.raises(ValueError, match=r"^Expected `n` to be at most 9, but got 1000000000000000000\.$"):
+        check_whole_number("n", 10**18, least=2, most=9)
+    with pytest.raises(ValueError, match=r"^Expected `n` to be a finite number, but got 10+\.\.\.0+\.$"):
+        check_positive("n", 10**400)
 
 
 def test_option_of_the_constructor_is_no_option_of_the_call() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import sys
 
 import pytest
@@ -12,6 +13,13 @@ from captum_scorecam.masking.channel_masks import ChannelMasks
 from captum_scorecam.scoring.chunk_size import ChunkSize, ChunkSizes
 from captum_scorecam.scoring.chunks import score_masked_inputs, scored_chunks
 from tests.support.masked_forward import forward_of, random_masks
+
+
+class EngineError(Exception):
+    """An error of ONNX Runtime, which is no RuntimeError."""
+
+
+EngineError.__module__ = "onnxruntime.capi.onnxruntime_pybind11_state"
 
 
 class OutOfMemoryAbove(nn.Module):
@@ -42,6 +50,12 @@ class OutOfMemoryAbove(nn.Module):
         RuntimeError("could not create a memory object"),
         RuntimeError("could not create a primitive"),
         RuntimeError("Unable to allocate 9.00 GiB for an array with shape (9, 9)"),
+        RuntimeError("cuDNN error: CUDNN_STATUS_INTERNAL_ERROR_HOST_ALLOCATION_FAILED"),
+        RuntimeError("Failed to allocate memory for requested buffer of size 9"),
+        RuntimeError("[ONNXRuntimeError] : 6 : RUNTIME_EXCEPTION : bad allocation"),
+        RuntimeError("RESOURCE_EXHAUSTED: Out of memory while trying to allocate 9 bytes."),
+        OSError(errno.ENOMEM, "Cannot allocate memory"),
+        EngineError("Failed to allocate memory for requested buffer of size 9"),
         MemoryError(),
     ],
 )
@@ -61,6 +75,22 @@ def test_out_of_memory_with_one_row_says_what_was_tried() -> None:
     with pytest.raises(torch.OutOfMemoryError, match="after halving the chunk size from 6 rows"):
         score_masked_inputs(forward_of(model, torch.rand(1, 1, 4)), random_masks(1, 8, (4,)), ChunkSize(6))
     assert model.rows == [6, 3, 1]
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        OSError(errno.ENOENT, "No such file"),
+        ValueError("out of memory"),
+        RuntimeError("could not create a primitive descriptor"),
+        EngineError("Invalid rank for input"),
+    ],
+)
+def test_other_errors_are_raised(error: Exception) -> None:
+    model = OutOfMemoryAbove(0, error)
+    with pytest.raises(type(error), match=str(error.args[-1])):
+        score_masked_inputs(forward_of(model, torch.rand(1, 1, 4)), random_masks(1, 8, (4,)), ChunkSize(6))
+    assert model.rows == [6]
 
 
 def test_memory_for_two_rows_is_enough_for_two_examples() -> None:

@@ -1,4 +1,4 @@
-"""Models that read their input's memory get it as the user passes it; only differing pixels prove that formats agree."""
+"""Models that read their input's memory get it as it is passed; only differing pixels prove that formats agree."""
 
 from __future__ import annotations
 

@@ -9,11 +9,12 @@ from captum_scorecam._messages import check_dense, type_of
 
 
 def check_tensor(name: str, value: object, shape: str) -> None:
-    """Raises TypeError if an argument is not a floating-point tensor; `shape` is the expected one, for the message."""
+    """Raises TypeError if an argument is no dense floating-point tensor; `shape` is expected, for the message."""
     if not isinstance(value, Tensor):
         raise TypeError(f"Expected `{name}` to be a tensor {shape}, but got {type_of(value)}.")
     if not value.is_floating_point():
         raise TypeError(f"Expected `{name}` to be a floating-point tensor {shape}, but got {value.dtype}.")
+    check_dense(name, value)
 
 
 def as_tensors(name: str, value: object) -> Tensors:

@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from captum_scorecam import LayerGradCamPlusPlus, MeaningfulPerturbation
+from captum_scorecam import RISE, LayerGradCamPlusPlus, MeaningfulPerturbation, ScoreCAM
 from tests.support.attributions import OURS, Method, each
 from tests.support.small_net import Net, images
 
@@ -75,7 +75,7 @@ def test_a_process_group_of_another_type_raises(method: Method) -> None:
         assert_refused(method, TypeError, message, process_group=value)
 
 
-@each(OURS, of_class(LayerGradCamPlusPlus))
+@each(OURS, lambda method: method.takes("grad_kwargs") and method.entry == "attribute")
 @pytest.mark.parametrize("value", [3, "s", ["allow_unused"]], ids=str)
 def test_grad_kwargs_of_another_type_raise(method: Method, value: Any) -> None:
     assert_refused(
@@ -129,6 +129,9 @@ BAD_BASELINES: list[tuple[Any, type[Exception], str]] = [
     ((0.0, 0.5), ValueError, "Expected `baselines` to match the number of inputs, 1, but got 2."),
     (float("nan"), ValueError, "Expected `baselines` to be finite in torch.float64, but got NaN or Inf."),
     (torch.full((1, 3, 12, 10), float("inf")), ValueError, "Expected `baselines` to be finite in torch.float64, but"),
+    (10**400, ValueError, "Expected `baselines` to be finite in torch.float64, but got NaN or Inf."),
+    (torch.zeros(1, 3, 12, 10).to_sparse(), TypeError, "Expected `baselines` to be a dense tensor with values, but"),
+    (torch.zeros(1, 3, 12, 10, device="meta"), TypeError, "a dense tensor with values, but got a meta tensor."),
     (torch.zeros(3, 3, 12, 10), ValueError, f"{MATCH} shape (3, 3, 12, 10)."),
     (torch.zeros(1, 3, 12, 11), ValueError, f"{MATCH} shape (1, 3, 12, 11)."),
     (torch.zeros(2, 3, 10, 12), ValueError, f"{MATCH} shape (2, 3, 10, 12)."),
@@ -198,3 +201,71 @@ def test_errors_of_other_causes_are_the_models(method: Method) -> None:
         method.explain(net, net.relu, images(), 2)
     with pytest.raises(RuntimeError, match="out of memory"):
         method.explain(net, net.relu, images().to(torch.uint8), 2)
+
+
+# --- Inputs, targets, numbers, devices -------------------------------------------------------------------------------
+
+
+@each(OURS)
+def test_inputs_that_are_not_dense_or_not_finite_raise(method: Method) -> None:
+    x, missing = images(), images()
+    missing[1, 0, 0, 0] = float("nan")
+    tensors = "Expected `inputs` to be a tensor or a tuple of tensors, but got "
+    dense = "Expected `inputs` to be a dense tensor with values, but got "
+    for inputs, error, message in [
+        (x.numpy(), TypeError, tensors + "ndarray; use torch.from_numpy."),
+        (x.to_sparse(), TypeError, dense + "a sparse tensor."),
+        (x.to("meta"), TypeError, dense + "a meta tensor."),
+        (torch.nested.nested_tensor(list(x), layout=torch.jagged), TypeError, dense + "a nested tensor."),
+        (missing, ValueError, "Expected `inputs` to be finite, but got NaN or Inf for 1 of 2 examples, the first for "),
+    ]:
+        assert_refused(method, error, message, inputs=inputs)
+
+
+@each(OURS, lambda method: method.entry != "attribute_targets")
+def test_targets_of_no_form_raise(method: Method) -> None:
+    start = "Expected `target` to "
+    for target, error, message in [
+        ([1, (2,)], ValueError, start + "hold class indices of the same form, but got [1, (2,)]."),
+        ([(1,), (2, 0)], ValueError, start + "hold class indices of the same form, but got [(1,), (2, 0)]."),
+        (
+            torch.tensor([], dtype=torch.int64),
+            ValueError,
+            start + "hold class indices, but got a tensor of shape (0,).",
+        ),
+        (10**30, ValueError, start + "hold class indices of 64 bits, but got 1000000000000000000000000000000."),
+        (torch.tensor([1, 2], device="meta"), TypeError, start + "be a dense tensor with values, but got a meta"),
+    ]:
+        net = Net()
+        with pytest.raises(error, match=re.escape(message)):
+            method.explain(net, net.relu, images(), target)
+        assert net.forwards == 0
+
+
+@each(OURS, lambda method: method.takes("perturbations_per_eval"))
+def test_a_number_of_rows_may_be_numpys(method: Method) -> None:
+    net, x = Net(), images()
+    expected = method.explain(net, net.relu, x, 2, perturbations_per_eval=100)
+    method.assert_close(method.explain(net, net.relu, x, 2, perturbations_per_eval=np.int8(100)), expected, 0)
+
+
+@pytest.mark.parametrize("attribution", [ScoreCAM, LayerGradCamPlusPlus])
+@pytest.mark.parametrize("device_ids", ["cuda", 0, ["cuda:0"], {0}], ids=str)
+def test_device_ids_of_another_type_raise(attribution: Any, device_ids: Any) -> None:
+    net = Net()
+    message = f"Expected `device_ids` to be a list of ints or None, but got {device_ids!r}."
+    with pytest.raises(TypeError, match=re.escape(message)):
+        attribution(net, net.relu, device_ids)
+    for right in (None, [0], (0, 1)):
+        assert attribution(net, net.relu, right).device_ids is right
+
+
+@pytest.mark.parametrize(
+    ("attribution", "name"),
+    [(RISE, "n_masks"), (RISE, "grid_size")]
+    + [(MeaningfulPerturbation, name) for name in ("n_iterations", "grid_size", "jitter")],
+)
+def test_whole_numbers_may_be_numpys_but_not_huge(attribution: Any, name: str) -> None:
+    assert type(getattr(attribution(Net(), **{name: np.int64(3)}), name)) is int
+    with pytest.raises(ValueError, match=f"Expected `{name}` to be at most 2147483647, but got 1000"):
+        attribution(Net(), **{name: 10**30})

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from threading import Lock
+from types import SimpleNamespace
 from typing import Any
 
 import captum.metrics
+import numpy as np
 import pytest
 import torch
 from captum.attr import Attribution, LayerAttribution, LayerGradCam, Saliency
@@ -360,3 +363,63 @@ def test_a_model_in_training_mode_keeps_its_statistics(metric: Any) -> None:
     net, x = Net().train(), small_images()
     with nothing_changes(net, x), pytest.warns(UserWarning, match="training mode"):
         metric(LayerGradCam(net, net.relu), x, 2, n_perturb_samples=2)
+
+
+# --- Models of fixed batch size, and outputs with logits --------------------------------------------------------------
+
+
+class Fixed(nn.Module):
+    """Takes two rows; returns an object with logits."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.net = small_net()
+        self.eval()
+
+    def forward(self, x: Tensor) -> SimpleNamespace:
+        if len(x) != 2:
+            raise RuntimeError(f"built for 2 rows, not {len(x)}")
+        return SimpleNamespace(logits=self.net(x), loss=None)
+
+
+@pytest.mark.parametrize("metric", METRICS)
+def test_a_model_of_a_fixed_batch_size_that_returns_logits(metric: Any) -> None:
+    model, x = Fixed(), images()
+    cam = LayerGradCamPlusPlus(model, model.net[1])
+    found = metric(cam, x, 2, max_examples_per_batch=2, generator=seeded())
+    cam_of_tensors = LayerGradCamPlusPlus(model.net, model.net[1])
+    assert torch.equal(found, metric(cam_of_tensors, x, 2, max_examples_per_batch=2, generator=seeded()))
+
+
+@pytest.mark.skipif(sys.version_info < (3, 11), reason="notes on exceptions are new in Python 3.11")
+@pytest.mark.parametrize("metric", METRICS)
+def test_an_error_of_a_model_of_a_fixed_batch_size_points_to_max_examples_per_batch(metric: Any) -> None:
+    model = Fixed()
+    with pytest.raises(RuntimeError, match="built for 2 rows, not 20") as caught:
+        metric(ScoreCAM(model, model.net[1]), images(), 2, perturbations_per_eval=1)
+    assert caught.value.__notes__ == [
+        "The forward pass of 20 perturbed inputs failed, that of the 2 inputs did not. If the model has a fixed batch "
+        "size, pass max_examples_per_batch=2."
+    ]
+
+
+def test_outputs_without_scores_are_refused() -> None:
+    net = small_net()
+    model = nn.Module()
+    model.forward = lambda x: {"scores": net(x)}
+    cam = ScoreCAM(model, net[1], score=lambda output: output["scores"])
+    message = "Expected `attribution.forward_func` to return a tensor or an object with `logits`, but got dict"
+    with pytest.raises(TypeError, match=message):
+        infidelity(cam, images(), 2)
+
+
+@pytest.mark.parametrize("metric", METRICS)
+def test_numbers_may_be_numpys_but_not_huge(metric: Any) -> None:
+    net, x = small_net(), images()
+    cam = LayerGradCam(net, net[1])
+    numbers = {"n_perturb_samples": 3, "max_examples_per_batch": 4}
+    expected = metric(cam, x, 2, generator=seeded(), **numbers)
+    found = metric(cam, x, 2, generator=seeded(), **{name: np.int64(number) for name, number in numbers.items()})
+    assert torch.equal(found, expected)
+    with pytest.raises(ValueError, match="Expected `n_perturb_samples` to be at most 2147483647, but got 1000"):
+        metric(cam, x, 2, n_perturb_samples=10**30)
