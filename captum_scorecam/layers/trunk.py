@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 
 import torch
@@ -38,7 +39,7 @@ class Trunk:
         if math.isinf(self.scale):  # different numbers of detections
             self.scale = self._largest_output
         self.n_forwards = 0
-        self._vectors = [a for a in activations if a.is_vector]
+        self._activations = activations
 
     def layout_by_shape(self, activation: Activation) -> Layout | None:
         """The layout that the shape of an activation suggests, if it is of the trunk; None if that is uncertain."""
@@ -68,8 +69,9 @@ class Trunk:
 
     def follows_a_vector(self, activation: Activation) -> bool:
         """Whether all that an activation depends on passed through a vector, in which no positions are left."""
-        earlier = [a for a in self._vectors if a.time < activation.time and a.shape[0] == 2]
-        return any(self.batch_axis(vector) == 0 for vector in earlier)
+        earlier = [a for a in self._activations if a.time < activation.time]
+        before_maps = [a for a, b in itertools.pairwise([*earlier, activation]) if a.is_vector and not b.is_vector]
+        return any(self.batch_axis(vector) == 0 for vector in before_maps)
 
     def positions_matter(self, activation: Activation, layout: Layout) -> bool:
         """Whether the output depends on the positions: on the patches of tokens with a prefix, else on both halves."""

@@ -122,6 +122,54 @@ class ShuffledTokens(TokenNet):
         return scores
 
 
+class LastStep(nn.Module):
+    """A recurrent network over a signal, of which the head reads the last step."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = nn.Conv1d(3, 8, 4, stride=4)
+        self.memory = nn.LSTM(8, 16, batch_first=True)
+        self.norm, self.head = nn.LayerNorm(16), nn.Linear(16, 3)
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        steps, _ = self.memory(self.stem(inputs).transpose(1, 2))
+        scores: Tensor = self.head(self.norm(steps)[:, -1])
+        return scores
+
+
+class Decoder(nn.Module):
+    """Maps made from a vector."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.encoder = nn.Sequential(nn.Conv2d(3, 4, 4, stride=4), nn.ReLU(), nn.Flatten(), nn.Linear(256, 256))
+        self.decoder = nn.Sequential(nn.Conv2d(4, 8, 3, padding=1), nn.ReLU())
+        self.head = nn.Linear(8, 3)
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        scores: Tensor = self.head(self.decoder(self.encoder(inputs).view(-1, 4, 8, 8)).mean((2, 3)))
+        return scores
+
+
+def test_steps_of_which_the_head_reads_one_are_not_explained() -> None:
+    with pytest.raises(ValueError, match="none of the later ones is maps on which alone the output depends"):
+        find_layer(seeded(LastStep), torch.zeros(1, 3, 64))
+
+
+@pytest.mark.parametrize("pool", [nn.AdaptiveAvgPool2d(1), nn.AdaptiveMaxPool2d(1)], ids=["mean", "maximum"])
+@pytest.mark.parametrize("seed", range(4))
+def test_maps_that_are_pooled_are_explained(pool: nn.Module, seed: int) -> None:
+    model = seeded(lambda: nn.Sequential(nn.Conv2d(3, 2, 4, stride=4), pool, nn.Flatten(), nn.Linear(2, 3)), seed)
+    assert find_layer(model, torch.zeros(1, 3, 32, 32)).name == "0"
+
+
+@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("layer", ["auto", "decoder"])
+def test_maps_made_from_a_vector_are_not_explained(layer: str, seed: int) -> None:
+    with pytest.raises(ValueError, match=r"unknown order|is computed from a vector|does not follow the positions"):
+        find_layer(seeded(Decoder, seed), torch.zeros(1, 3, 32, 32), layer)
+
+
 @pytest.mark.parametrize(
     ("net", "reason"),
     [
@@ -152,7 +200,7 @@ def test_a_traced_model_is_refused() -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # tracing is deprecated
         traced: nn.Module = torch.jit.trace(seeded(DeadBranchNet), images)  # type: ignore[no-untyped-call]
-    with pytest.raises(ValueError, match="its modules call no hooks, as in TorchScript"):
+    with pytest.raises(ValueError, match="no hooks are called, as in TorchScript"):
         find_layer(traced, images)
 
 

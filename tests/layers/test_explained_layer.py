@@ -124,7 +124,7 @@ def test_the_input_of_a_layer_can_be_named() -> None:
         ("", "Expected `layer` to name a module of the model, but got ''"),
         ("unused", "Expected `layer` to name a module that runs in the forward pass, but 'unused' does not"),
         ("pool", r"Expected `layer` to have N×K×h×w maps, but 'pool' has shape \(1, 1, 1, 1\)"),
-        ("pair", "N×K×h×w maps, but 'pair' has no tensor"),
+        ("pair", "N×K×h×w maps, but 'pair' returns tuple of Tensor, tuple"),
     ],
 )
 def test_a_layer_that_cannot_be_explained_raises(name: str, message: str) -> None:
@@ -161,7 +161,7 @@ class Keyword(nn.Module):
 
 def test_a_layer_that_returns_a_dictionary_names_the_modules_in_it() -> None:
     with pytest.raises(
-        ValueError, match=r"'container' has no tensor\. Modules in it .* container\.maps, container\.last"
+        ValueError, match=r"'container' returns dict\. Modules in it .* container\.maps, container\.last"
     ):
         find_layer(Keyword().eval(), torch.zeros(1, 3, 8, 8), "container")
 
@@ -196,6 +196,79 @@ def test_an_attention_matrix_and_queries_are_no_maps(name: str) -> None:
         ValueError, match=f"attention.{name}' has shape .* that does not follow the positions of the im"
     ):
         find_layer(model, torch.zeros(1, 3, 32, 32), f"blocks.1.attention.{name}")
+
+
+def test_an_attention_matrix_over_a_signal_is_no_map() -> None:
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model = TokenNet(0, rank=1).eval()
+    with pytest.raises(
+        ValueError, match=r"blocks\.0\.attention\.matrix' has shape .* that does not follow the positions"
+    ):
+        find_layer(model, torch.zeros(1, 3, 64), "blocks.0.attention.matrix")
+
+
+class ChannelAttention(nn.Module):
+    """Attention between channels, whose matrix N×heads×K×K could be maps by its shape."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = nn.Conv2d(3, 32, 4, stride=4)
+        self.matrix = nn.Softmax(dim=-1)
+        self.head = nn.Linear(32, 3)
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        tokens = self.stem(inputs).flatten(2).unflatten(1, (2, 16))
+        mixed = self.matrix(tokens @ tokens.transpose(-2, -1)) @ tokens
+        scores: Tensor = self.head(mixed.flatten(1, 2).mean(2))
+        return scores
+
+
+def test_a_matrix_over_channels_is_no_map() -> None:
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model = ChannelAttention().eval()
+    with pytest.raises(ValueError, match=r"'matrix' has shape \(1, 2, 16, 16\) that does not follow the positions"):
+        find_layer(model, torch.zeros(1, 3, 64, 64), "matrix")
+
+
+class SignalMixer(nn.Module):
+    """Mixes all steps of N×t×K: its channels must not be taken for time."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = nn.Conv1d(2, 24, 8, stride=8)
+        self.mixing = nn.Sequential(*(nn.Linear(16, 16) for _ in range(3)))
+        self.norm, self.head = nn.LayerNorm(24), nn.Linear(24, 3)
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        scores: Tensor = self.head(self.norm(self.mixing(self.stem(inputs)).transpose(1, 2)).mean(1))
+        return scores
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_channels_of_a_mixed_signal_are_not_taken_for_time(seed: int) -> None:
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        model = SignalMixer().eval()
+    signals = torch.zeros(1, 2, 128)
+    assert find_layer(model, signals, "stem").activation_transform is None
+    with pytest.raises(ValueError, match=r"'norm' has shape \(1, 16, 24\) that does not follow the positions"):
+        find_layer(model, signals, "norm")
+
+
+@pytest.mark.parametrize(("name", "size"), [("layer3", 32), ("layer4", 64), ("layer4.1.conv1", 64), ("layer2", 32)])
+def test_maps_of_a_few_cells_can_be_named(name: str, size: int) -> None:
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model = get_model("resnet18", weights=None).eval()
+    assert find_layer(model, torch.zeros(1, 3, size, size), name).activation_transform is None
+
+
+def test_a_name_behind_the_prefix_of_a_parallel_model_finds_the_module() -> None:
+    model = nn.DataParallel(nn.Sequential(nn.Conv2d(3, 4, 3), nn.Sequential(nn.Conv2d(4, 4, 3), nn.Conv2d(4, 2, 3))))
+    with pytest.raises(ValueError, match=r"but got 'module\.1'\. Closest matches: 1,"):
+        ScoreCAM(model, "module.1")
 
 
 def test_channels_last_are_told_from_channels_first_when_both_could_be() -> None:
