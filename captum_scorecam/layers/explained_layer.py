@@ -53,13 +53,14 @@ def find_layer(
     """Finds the layer to explain and how to convert its activation to maps.
 
     Runs the model on pairs of noise images in evaluation mode: a few times for a named layer; for ``auto``, some ten
-    times if it is convolutional and 25 to 50 times if it is a Vision Transformer. The model and the random state are
+    times if it is convolutional and 40 to 50 times if it is a Vision Transformer. The model and the random state are
     left as they were; instead of a model in training mode, a copy that shares its parameters is run. Maps N×K×h×w,
     channels last (N×h×w×K), and tokens N×(P + h·w)×K are told apart by which values react to which part of the image.
 
     ``auto`` selects the last activation that holds image positions and on which alone, of everything computed before
     it, the output depends: not a stem, a residual branch, or an attention matrix. If the head reads a class token,
-    this is the input of the last attention, since no patch token affects the output after it.
+    this is the input of the last attention, since no patch token affects the output after it. Maps that are mirrored,
+    or that cover a part of the image, are refused.
 
     Args:
         model (nn.Module): The model.
