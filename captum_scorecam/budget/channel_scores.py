@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from os import PathLike
+from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import safe_open
-from safetensors.torch import save_file
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
 from torch import Tensor
 
 from captum_scorecam._messages import check_choice, check_flags, check_whole_number
 from captum_scorecam.budget.gaussian_process import Kernel, MaskSpace, Posterior, precise
+from captum_scorecam.budget.score_scale import softmax_changes
 from captum_scorecam.masking.channel_masks import ChannelMasks
 from captum_scorecam.weighting import ChannelWeighting, channel_weights, weighted_maps
 
@@ -26,12 +28,12 @@ class Prediction:
 
     Attributes:
         run (Tensor): Shape P, bool; True for the masks that were run.
-        variances (Tensor): P×T, the variance of each score; 0 for the masks that were run.
+        deviations (Tensor): P×T, the standard deviation of each score; 0 for the masks that were run.
         kernels (Tensor): N×3, the `Kernel` of each example's scores.
     """
 
     run: Tensor
-    variances: Tensor
+    deviations: Tensor
     kernels: Tensor
 
 
@@ -92,7 +94,7 @@ class ChannelScores:
         """
         scores = self.mask_scores
         if channel_weighting == "softmax" and self.prediction is not None:
-            scores = scores + self.prediction.variances.clamp(max=MOST_LOG_VARIANCE) / 2
+            scores = scores + self.prediction.deviations.square().clamp(max=MOST_LOG_VARIANCE) / 2
         by_channel = self.masks.by_channel(scores)
         return channel_weights(by_channel, self.has_mask, channel_weighting, self.baseline_scores)
 
@@ -153,9 +155,6 @@ class ChannelScores:
             return errors.to(self.activations.dtype)
         sums = precise(self.masks.sums(self.activations.flatten(2)))
         n_sharing = precise(self.masks.sums(torch.ones_like(self.activations.flatten(2)[:, :, :1])))
-        weights = self.weights(channel_weighting)
-        maps = precise(weighted_maps(self.activations, weights).flatten(2))
-        of_masks = precise(self.masks.by_mask(weights))
         for example in range(n_examples):
             rows = self.masks.rows_of(example)
             run = self.prediction.run[rows]
@@ -165,14 +164,12 @@ class ChannelScores:
             predicted = (~run).nonzero()[:, 0]
             correlation = posterior.correlation(predicted)
             for target in range(n_targets):
-                variances = precise(self.prediction.variances[rows[predicted], target])
-                change = sums[rows[predicted]]
-                deviation = variances.sqrt()
+                deviations = precise(self.prediction.deviations[rows, target])
                 if channel_weighting == "softmax":
-                    spread = variances.clamp(max=MOST_LOG_VARIANCE).expm1().sqrt()
-                    deviation = of_masks[rows[predicted], target] * spread
-                    change = change - n_sharing[rows[predicted]] * maps[example, target]
-                change = deviation.unsqueeze(1) * change
+                    scores = precise(self.mask_scores[rows, target])
+                    change = _softmax_changes(scores, deviations, sums[rows], n_sharing[rows])[predicted]
+                else:
+                    change = deviations[predicted].unsqueeze(1) * sums[rows[predicted]]
                 variance = (change * (correlation @ change)).sum(0).clamp_min(0)
                 errors[example, target] = WIDENING * variance.sqrt().view_as(errors[example, target])
         return errors.to(self.activations.dtype)
@@ -181,7 +178,7 @@ class ChannelScores:
         """Writes everything to a safetensors file, from which :meth:`load` reads it."""
         tensors = {name: tensor.contiguous() for name, tensor in self._tensors().items() if tensor is not None}
         sizes = ";".join(",".join(map(str, size)) for size in self.masks.sizes)
-        save_file(tensors, path, {"sizes": sizes, "n_constant": str(self.masks.n_constant)})
+        Path(path).write_bytes(save(tensors, {"sizes": sizes, "n_constant": str(self.masks.n_constant)}))
 
     @classmethod
     def load(cls, path: str | PathLike[str], device: str | torch.device = "cpu") -> ChannelScores:
@@ -190,15 +187,21 @@ class ChannelScores:
         Raises:
             ValueError: If the file holds something else.
         """
-        with safe_open(path, "pt", str(device)) as file:
-            read = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no mapping)
-            metadata = file.metadata() or {}
+        expected = f"Expected `path` to be a file written by ChannelScores.save, but {str(path)!r} is not."
+        Path(path).open("rb").close()  # raises the usual errors, of which safetensors says less
+        try:
+            with safe_open(path, "pt", str(device)) as file:
+                # Copies, since tensors on the CPU would stay bound to the file.
+                read = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118 (no mapping)
+                metadata = file.metadata() or {}
+        except SafetensorError as error:
+            raise ValueError(expected) from error
         wanted = {"activations", "mask_maps", "examples", "index", "mask_scores", "unmasked_scores"}
         if not wanted <= read.keys() or not {"sizes", "n_constant"} <= metadata.keys():
-            raise ValueError(f"Expected `path` to be a file written by ChannelScores.save, but {str(path)!r} is not.")
+            raise ValueError(expected)
         sizes = tuple(tuple(map(int, size.split(","))) for size in metadata["sizes"].split(";"))
         masks = ChannelMasks(read["mask_maps"], read["examples"], read["index"], sizes, int(metadata["n_constant"]))
-        prediction = Prediction(read["run"], read["variances"], read["kernels"]) if "run" in read else None
+        prediction = Prediction(read["run"], read["deviations"], read["kernels"]) if "run" in read else None
         return cls(
             read["activations"], masks, read["mask_scores"], read["unmasked_scores"], read.get("baseline_scores"),
             prediction,
@@ -222,3 +225,17 @@ class ChannelScores:
         run = self.prediction.run[rows].nonzero()[:, 0]
         kernel = Kernel(*self.prediction.kernels[example].tolist())
         return Posterior.given(MaskSpace(self.masks.maps[rows].flatten(1)), run, kernel)
+
+
+def _softmax_changes(scores: Tensor, deviations: Tensor, sums: Tensor, n_sharing: Tensor) -> Tensor:
+    """Computes the standard deviation of the softmax-weighted map that each mask's score causes, P×D."""
+    variances = deviations.square()
+    rise = variances.clamp(max=MOST_LOG_VARIANCE) / 2
+    logits, averages = scores + rise + n_sharing[:, 0].log(), sums / n_sharing
+    shares = logits.softmax(0)
+    lognormal = shares * variances.clamp(max=MOST_LOG_VARIANCE).expm1().sqrt()
+    change = lognormal.unsqueeze(1) * (averages - shares @ averages)
+    wide = variances > MOST_LOG_VARIANCE
+    if wide.any():
+        change[wide] = softmax_changes(logits, rise, deviations, averages)[wide]
+    return change

@@ -116,10 +116,11 @@ class Posterior:
 
     def mean(self, values: Tensor) -> Tensor:
         """Predicts the scores of all masks, P×T, from those of the known ones, n×T."""
-        targets = torch.linalg.solve_triangular(self.factor, values.to(self.factor), upper=False)
+        first = values[:1].to(self.factor)  # with differences from it, constant scores are predicted exactly
+        targets = torch.linalg.solve_triangular(self.factor, values.to(self.factor) - first, upper=False)
         ones = torch.linalg.solve_triangular(self.factor, torch.ones_like(self.factor[:, :1]), upper=False)
         constant = (ones.T @ targets) / self.precision_of_mean
-        predicted: Tensor = constant + self.projection.T @ (targets - ones * constant)
+        predicted: Tensor = first + constant + self.projection.T @ (targets - ones * constant)
         return predicted
 
     def variance(self) -> Tensor:
@@ -157,9 +158,10 @@ def fit(space: MaskSpace, rows: Tensor, values: Tensor, unmasked: Tensor) -> tup
     spectra = [torch.linalg.eigh(part) for part in torch.split(bare, max(1, MOST_VALUES // n**2))]
     eigenvalues = torch.cat([part[0] for part in spectra]).clamp_min(0)
     vectors = torch.cat([part[1] for part in spectra])
-    rotated = vectors.mT @ values.to(vectors)
+    differences = values.to(vectors) - values[:1].to(vectors)
+    rotated = vectors.mT @ differences
     ones = vectors.sum(1).unsqueeze(2)
-    further = (unmasked.to(vectors) - values.to(vectors).mean(0)).square() / n
+    further = (unmasked.to(vectors) - values[0].to(vectors) - differences.mean(0)).square() / n
     best: tuple[float, Kernel, Tensor] | None = None
     for kernel in KERNELS:
         k = shapes.index((kernel.length_scale, kernel.linear))

@@ -49,6 +49,7 @@ def forwards_per_tensor(masks: Sequence[ChannelMasks], n_examples: int, max_forw
             f"but got {max_forwards}."
         )
     shares = counts.clamp(max=1)
+    max_forwards = min(max_forwards, int(counts.sum(0).max()))
     # One tensor after the other gets its share of what is left, so that the shares add up to `max_forwards`.
     spare, unserved = max_forwards - shares.sum(0), (counts - shares).sum(0)
     for i in range(len(counts)):
@@ -102,14 +103,14 @@ class _Stages:
         self._limits: list[int] = limits.tolist()
         self._weighting, self._bounded, self._error = weighting, bounded, error
         self._sums = masks.sums(activations.flatten(2))
-        self._spaces: dict[int, MaskSpace] = {}
+        self._latest_space: tuple[int, MaskSpace] | None = None  # of one example, since it has 2·P² values
 
     def run(
         self, found: ChannelScores, score: Callable[[Masks], Tensor], process_group: ProcessGroup | None
     ) -> ChannelScores:
         scores = found.unmasked_scores.new_zeros(len(self._masks), found.unmasked_scores.shape[1])
         run = torch.zeros(len(self._masks), dtype=torch.bool, device=scores.device)
-        kernels = torch.tensor(PRIOR).repeat(len(self._limits), 1).to(scores.device)
+        kernels = precise(scores).new_tensor(PRIOR).repeat(len(self._limits), 1)
         found = replace(found, mask_scores=scores, prediction=Prediction(run, torch.zeros_like(scores), kernels))
         for stage in itertools.count():
             errors = None
@@ -117,11 +118,12 @@ class _Stages:
                 errors = remaining_errors(found, self._weighting).amax(1).tolist()
             rows = torch.cat([self._next_rows(found, i, stage, errors) for i in range(len(self._limits))])
             if process_group is not None:
-                rows = from_first_rank((rows,), process_group)[0]
+                chosen = torch.zeros_like(run).index_fill(0, rows, True)
+                rows = from_first_rank((chosen,), process_group)[0].nonzero()[:, 0]
             if len(rows) == 0:
                 break
             found = self._predicted(found, rows, score(MaskRows(self._masks, rows)))
-        return found
+        return found if process_group is None else _of_first_rank(found, process_group)
 
     def _next_rows(self, found: ChannelScores, example: int, stage: int, errors: list[float] | None) -> Tensor:
         """Chooses the masks that are run next for an example, none if it is done."""
@@ -133,7 +135,7 @@ class _Stages:
             return rows[:0]
         if n_wanted >= len(rows):
             return rows[~found.prediction.run[rows]]
-        space = self._spaces.setdefault(example, MaskSpace(self._masks.maps[rows].flatten(1)))
+        space = self._space(example, rows)
         kernel = Kernel(*found.prediction.kernels[example].tolist())
         importance = self._importance(found, rows, len(run))
         n_new = n_wanted - len(run)
@@ -144,6 +146,11 @@ class _Stages:
         known = torch.cat([run, chosen])
         deviation = Posterior.given(space, known, kernel).variance().sqrt() if n_random else importance
         return rows[torch.cat([chosen, random_rows(importance * deviation, known, n_random, seed=stage)])]
+
+    def _space(self, example: int, rows: Tensor) -> MaskSpace:
+        if self._latest_space is None or self._latest_space[0] != example:
+            self._latest_space = example, MaskSpace(self._masks.maps[rows].flatten(1))
+        return self._latest_space[1]
 
     def _wanted(self, example: int, stage: int, n_masks: int, n_run: int, errors: list[float] | None) -> int:
         """Returns the number of masks to have run after the next stage."""
@@ -171,7 +178,7 @@ class _Stages:
     def _predicted(self, found: ChannelScores, rows: Tensor, new_scores: Tensor) -> ChannelScores:
         """Adds the scores of masks that were run, and predicts those of all others."""
         assert found.prediction is not None
-        run, variances = found.prediction.run.clone(), found.prediction.variances.clone()
+        run, deviations = found.prediction.run.clone(), found.prediction.deviations.clone()
         scores, kernels = found.mask_scores.clone(), found.prediction.kernels.clone()
         run[rows] = True
         scores[rows] = new_scores
@@ -179,9 +186,9 @@ class _Stages:
             of_example = self._masks.rows_of(example)
             known = run[of_example].nonzero()[:, 0]
             if len(known) == len(of_example):
-                variances[of_example] = 0
+                deviations[of_example] = 0
                 continue
-            space = self._spaces[example]
+            space = self._space(example, of_example)
             latent = to_latent(scores[of_example[known]], self._bounded)
             kernel, scale = fit(space, known, latent, to_latent(found.unmasked_scores[example], self._bounded))
             posterior = Posterior.given(space, known, kernel)
@@ -190,9 +197,18 @@ class _Stages:
             )
             unknown = ~run[of_example]
             scores[of_example[unknown]] = mean[unknown].to(scores.dtype)
-            variances[of_example] = torch.where(unknown.unsqueeze(1), variance, 0.0).to(scores.dtype)
-            kernels[example] = torch.tensor(kernel).to(kernels)
-        return replace(found, mask_scores=scores, prediction=Prediction(run, variances, kernels))
+            deviations[of_example] = torch.where(unknown.unsqueeze(1), variance.sqrt(), 0.0).to(scores.dtype)
+            kernels[example] = kernels.new_tensor(kernel)
+        return replace(found, mask_scores=scores, prediction=Prediction(run, deviations, kernels))
+
+
+def _of_first_rank(found: ChannelScores, process_group: ProcessGroup) -> ChannelScores:
+    """Broadcasts the predictions, which ranks of different hardware may round differently."""
+    assert found.prediction is not None
+    scores, deviations, kernels = from_first_rank(
+        (found.mask_scores, found.prediction.deviations, found.prediction.kernels), process_group
+    )
+    return replace(found, mask_scores=scores, prediction=Prediction(found.prediction.run, deviations, kernels))
 
 
 def remaining_errors(scores: ChannelScores, weighting: ChannelWeighting) -> Tensor:
