@@ -119,7 +119,7 @@ class ModelState:
         if module.training and not self._has_lock and not getattr(module, "_is_replica", False):
             self._has_lock = TRAINING_MODE_LOCK.acquire()
         self._kept[module] = {
-            name: _Kept(buffer, None if is_lazy(buffer) else buffer.clone(), _version(buffer))
+            name: _Kept(buffer, None, None) if is_lazy(buffer) else _Kept(buffer, buffer.clone(), _version(buffer))
             for name, buffer in module._buffers.items()
             if buffer is not None
         }
