@@ -11,12 +11,24 @@ from PIL import Image
 from captum_scorecam.command_line.explain import show_explanations
 from captum_scorecam.command_line.explanation import explain_image
 from captum_scorecam.command_line.messages import plain_messages
-from captum_scorecam.command_line.options import DEFAULT_MODEL, PictureOutput, check_writable, load_on_device
+from captum_scorecam.command_line.options import (
+    DEFAULT_MODEL,
+    MaxError,
+    MaxForwards,
+    PictureOutput,
+    check_writable,
+    load_on_device,
+)
 from captum_scorecam.evaluation import MethodOptions, layer_to_explain
 from captum_scorecam.evaluation.methods import DEFAULT_METHODS
 
 
-def demo(context: typer.Context, output: PictureOutput = Path("scorecam.png")) -> None:
+def demo(
+    context: typer.Context,
+    output: PictureOutput = Path("scorecam.png"),
+    max_forwards: MaxForwards = None,
+    error: MaxError = None,
+) -> None:
     """Explain a photograph of a cat.
 
     The model is EfficientNet-Lite0 with ImageNet weights. Nothing is downloaded.
@@ -27,7 +39,12 @@ def demo(context: typer.Context, output: PictureOutput = Path("scorecam.png")) -
         classifier = load_on_device(DEFAULT_MODEL)
         inputs = classifier.inputs(image)
         layer = layer_to_explain(DEFAULT_METHODS, classifier, inputs)
-        options = MethodOptions(show_progress=sys.stderr.isatty())
+        options = MethodOptions(
+            max_forwards=max_forwards,
+            error=error,
+            with_errors=max_forwards is not None or error is not None,
+            show_progress=sys.stderr.isatty(),
+        )
         explanation = explain_image(classifier, layer, inputs, "chelsea", options=options)
         show_explanations([explanation], f"{classifier.name}, weights DEFAULT, layer {layer.name}", output)
 

@@ -19,6 +19,8 @@ from captum_scorecam.command_line.options import (
     ChosenDevice,
     LayerName,
     MaskIterations,
+    MaxError,
+    MaxForwards,
     MethodNames,
     ModelName,
     NMasks,
@@ -35,7 +37,7 @@ from captum_scorecam.command_line.progress import shown_progress
 from captum_scorecam.command_line.summary_table import print_summary
 from captum_scorecam.datasets import DATA_FORMATS, DataFormat, open_data, read_label_table
 from captum_scorecam.evaluation import METRICS, MethodOptions, plan_evaluation, run_evaluation
-from captum_scorecam.evaluation.methods import DEFAULT_METHODS, check_methods
+from captum_scorecam.evaluation.methods import DEFAULT_METHODS, check_budget, check_methods
 from captum_scorecam.evaluation.metrics.registry import DEFAULT_METRICS, check_metrics
 from captum_scorecam.evaluation.plan import DEFAULT_GALLERY, Provenance
 from captum_scorecam.evaluation.ranks import is_first_rank
@@ -90,6 +92,8 @@ def evaluate(
     ] = list(DEFAULT_METRICS),  # noqa: B006
     n_masks: NMasks = DEFAULT_OPTIONS.n_masks,
     mask_iterations: MaskIterations = DEFAULT_OPTIONS.mask_iterations,
+    max_forwards: MaxForwards = None,
+    error: MaxError = None,
     perturbations_per_eval: PerturbationsPerEval = None,
     plugin: Plugins = None,
     model: ModelName = DEFAULT_MODEL,
@@ -146,6 +150,15 @@ def evaluate(
         check_folder(output)
         import_plugins(plugin or [])
         methods, metrics = check_methods(method), check_metrics(metric)
+        options = MethodOptions(
+            n_masks=n_masks,
+            seed=seed,
+            mask_iterations=mask_iterations,
+            perturbations_per_eval=perturbations_per_eval,
+            max_forwards=max_forwards,
+            error=error,
+        )
+        check_budget(methods, options)
         check_model_name(model)
         labels = None if classes is None else read_label_table(classes)
         dataset = open_data(data, data_format)
@@ -157,12 +170,7 @@ def evaluate(
             layer=layer,
             target=target,
             images=images,
-            options=MethodOptions(
-                n_masks=n_masks,
-                seed=seed,
-                mask_iterations=mask_iterations,
-                perturbations_per_eval=perturbations_per_eval,
-            ),
+            options=options,
             labels=labels,
             gallery=gallery,
             provenance=Provenance(

@@ -18,6 +18,8 @@ from captum_scorecam.command_line.options import (
     ChosenDevice,
     LayerName,
     MaskIterations,
+    MaxError,
+    MaxForwards,
     MethodNames,
     ModelName,
     NMasks,
@@ -32,7 +34,7 @@ from captum_scorecam.command_line.options import (
 from captum_scorecam.command_line.panels import draw_explanations, write_png
 from captum_scorecam.datasets import read_image
 from captum_scorecam.evaluation import MethodOptions, layer_to_explain
-from captum_scorecam.evaluation.methods import DEFAULT_METHODS, check_methods
+from captum_scorecam.evaluation.methods import DEFAULT_METHODS, check_budget, check_methods
 from captum_scorecam.evaluation.request import DEFAULT_OPTIONS
 from captum_scorecam.models import check_model_name
 
@@ -53,6 +55,8 @@ def explain(
     method: MethodNames = list(DEFAULT_METHODS),  # noqa: B006 (Typer needs a list, and copies it)
     n_masks: NMasks = DEFAULT_OPTIONS.n_masks,
     mask_iterations: MaskIterations = DEFAULT_OPTIONS.mask_iterations,
+    max_forwards: MaxForwards = None,
+    error: MaxError = None,
     perturbations_per_eval: PerturbationsPerEval = None,
     seed: Seed = DEFAULT_OPTIONS.seed,
     model: ModelName = DEFAULT_MODEL,
@@ -65,23 +69,29 @@ def explain(
 
     Draws each image and the map of each method side by side, one row for the
     explained class and one for the most probable other class, and prints a
-    table of the classes, their scores and the cost of each map.
+    table of the classes, their scores and the cost of each map. With
+    --max-forwards or --error, white lines on score_cam's map show how well its
+    upper half is known.
     """
     with plain_messages(context):
         methods = check_methods(method)
+        options = MethodOptions(
+            n_masks=n_masks,
+            seed=seed,
+            mask_iterations=mask_iterations,
+            perturbations_per_eval=perturbations_per_eval,
+            max_forwards=max_forwards,
+            error=error,
+            with_errors=max_forwards is not None or error is not None,
+            show_progress=sys.stderr.isatty(),
+        )
+        check_budget(methods, options)
         check_writable(output, ".png")
         _check_images(images, output)
         check_model_name(model)
         classifier = load_on_device(model, weights, device, score=score, seed=seed)
         inputs = [classifier.inputs(read_image(path)) for path in images]
         explained_layer = layer_to_explain(methods, classifier, inputs[0], layer)
-        options = MethodOptions(
-            n_masks=n_masks,
-            seed=seed,
-            mask_iterations=mask_iterations,
-            perturbations_per_eval=perturbations_per_eval,
-            show_progress=sys.stderr.isatty(),
-        )
         explain_one = partial(
             explain_image, classifier, explained_layer, target=target, compare=compare, methods=methods, options=options
         )

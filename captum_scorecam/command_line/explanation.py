@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final, Literal, TypeAlias
+from typing import Final, Literal, NamedTuple, TypeAlias
 
 from torch import Tensor
 
@@ -19,6 +19,18 @@ Role: TypeAlias = Literal["predicted", "chosen", "runner-up"]
 PREDICTED: Final = "predicted"
 
 
+class MapError(NamedTuple):
+    """The error of a map of which some scores are predicted.
+
+    Attributes:
+        largest (float): The largest standard error as a share of the map's largest value; 0 if the map is exact.
+        values (Tensor, optional): The standard error of each value, H×W; None if the map is exact.
+    """
+
+    largest: float
+    values: Tensor | None
+
+
 @dataclass(frozen=True)
 class ClassExplanation:
     """The maps of one class.
@@ -30,6 +42,7 @@ class ClassExplanation:
         is_probability (bool): Whether `score` is a probability.
         role (str): Why the class is explained: ``predicted``, ``chosen`` or ``runner-up``.
         maps (dict of str to Tensor): The map of each method, H×W, at the input's size, on the CPU.
+        errors (dict of str to MapError): How uncertain the maps of methods with predicted scores are. Default: none.
     """
 
     index: int
@@ -38,6 +51,7 @@ class ClassExplanation:
     is_probability: bool
     role: Role
     maps: dict[str, Tensor]
+    errors: dict[str, MapError] = field(default_factory=dict)
 
     @property
     def reason(self) -> str:
@@ -105,11 +119,20 @@ def explain_image(
             is_probability=classifier.score != "output" or are_probabilities(scores),
             role=role,
             maps={method: maps[position] for method, (maps, _) in results.items()},
+            errors={
+                method: _error(run, run.channels.errors[position], position)
+                for method, (_, run) in results.items()
+                if run.channels is not None and run.channels.errors
+            },
         )
         for position, (index, role) in enumerate(roles.items())
     )
     runs = {method: run for method, (_, run) in results.items()}
     return ImageExplanation(image_name, seen_pixels(inputs, classifier.preprocess), classes, runs)
+
+
+def _error(run: MethodRun, largest: float, position: int) -> MapError:
+    return MapError(largest, None if run.errors is None or largest == 0 else run.errors[position])
 
 
 def _roles(scores: Tensor, class_names: Sequence[str] | None, target: str, compare: bool) -> dict[int, Role]:

@@ -42,6 +42,13 @@ def in_range(least: int, most: int) -> Callable[[typer.CallbackParam, int | None
     return check
 
 
+def fraction(parameter: typer.CallbackParam, value: float | None) -> float | None:
+    """Checks, as a callback, that an option's value is in (0, 1)."""
+    if value is not None and not 0 < value < 1:
+        raise typer.BadParameter(f"Expected `{parameter.opts[0]}` in (0, 1), but got {value}.")
+    return value
+
+
 ModelName = Annotated[
     str,
     typer.Option(
@@ -104,6 +111,27 @@ PerturbationsPerEval = Annotated[
         help="Masked images per forward pass. Default: tuned by explain; by evaluate, 4 on a CPU and 128 on a GPU.",
         callback=in_range(1, _MILLION),
         metavar="N",
+        show_default=False,
+        rich_help_panel=OF_METHODS,
+    ),
+]
+MaxForwards = Annotated[
+    int | None,
+    typer.Option(
+        help="Masks that score_cam runs, at most; the scores of the others are predicted. Default: all.",
+        callback=in_range(1, _MILLION),
+        metavar="N",
+        show_default=False,
+        rich_help_panel=OF_METHODS,
+    ),
+]
+MaxError = Annotated[
+    float | None,
+    typer.Option(
+        help="Run masks of score_cam until the standard error is at most this share of the map's maximum, such as "
+        "0.05, or --max-forwards ran.",
+        callback=fraction,
+        metavar="E",
         show_default=False,
         rich_help_panel=OF_METHODS,
     ),

@@ -16,7 +16,7 @@ from captum_scorecam._palette import MAP_COLORS
 from captum_scorecam.command_line.explanation import ClassExplanation, ImageExplanation
 from captum_scorecam.evaluation import MethodRun
 from captum_scorecam.evaluation.durable_files import write_durably
-from captum_scorecam.evaluation.presentation import method_title
+from captum_scorecam.evaluation.presentation import error_text, method_title
 from captum_scorecam.masking.scaling import min_max_normalize, varies
 
 if TYPE_CHECKING:
@@ -26,6 +26,10 @@ if TYPE_CHECKING:
 
 _MOST_PIXELS = 60_000  # Agg draws at most 2**16 in a direction
 _INK, _PALE_INK = "#1a1a1a", "#6b6b6b"
+_LEGEND = (
+    "±: largest standard error, of the maximum · lines: half of the range is reached with 2 standard errors less "
+    "(solid), more (dashed)"
+)
 _CHARACTERS = 16  # per inch, at most: where lines turn out wider than their column, they get fewer
 
 
@@ -38,12 +42,14 @@ class Panel:
         subtitle (str): The text between the title and the image.
         pixels (Tensor): The image, H×W×3 or H×W, in [0, 1].
         values (Tensor, optional): The map, H×W. Default: None, the image alone.
+        errors (Tensor, optional): The standard error of each value, H×W. Default: None, the map is exact.
     """
 
     title: str
     subtitle: str
     pixels: Tensor
     values: Tensor | None = None
+    errors: Tensor | None = None
 
 
 def draw_explanations(explanations: Sequence[ImageExplanation], heading: str) -> Figure:
@@ -57,21 +63,26 @@ def draw_explanations(explanations: Sequence[ImageExplanation], heading: str) ->
         Figure: A figure with its own Agg canvas, unknown to pyplot.
     """
     rows = [list(_row(explanation, shown)) for explanation in explanations for shown in explanation.classes]
-    return draw_panels(rows, heading)
+    has_errors = any(panel.errors is not None for row in rows for panel in row)
+    return draw_panels(rows, f"{heading} · {_LEGEND}" if has_errors else heading)
 
 
 def _row(explanation: ImageExplanation, shown: ClassExplanation) -> Iterator[Panel]:
     reason = f"{shown.reason} · {_shortened(explanation.image_name, 30)}"
     yield Panel(shown.name, reason, explanation.pixels)
     for method, run in explanation.runs.items():
-        values = shown.maps[method]
+        values, error = shown.maps[method], shown.errors.get(method)
         constant = "" if _varies(values) else "constant map · "
-        yield Panel(method_title(method), constant + _cost(explanation, run), explanation.pixels, values)
+        if error is None or error.values is None or constant:
+            title, errors = method_title(method), None
+        else:
+            title, errors = f"{method_title(method)} {error_text(error.largest)}", error.values
+        yield Panel(title, constant + _cost(explanation, run), explanation.pixels, values, errors)
 
 
 def _cost(explanation: ImageExplanation, run: MethodRun) -> str:
     of_channels = "" if run.channels is None else f" of {run.channels.channels}"
-    forwards = "forward" if run.forwards == 1 else "forwards"
+    forwards = "forward" if run.forwards == 1 and not of_channels else "forwards"
     for_both = " for both classes" if len(explanation.classes) > 1 else ""
     return f"{run.forwards}{of_channels} {forwards}, {run.seconds:.2f} s{for_both}"
 
@@ -141,7 +152,19 @@ def _draw_panel(axes: Axes, panel: Panel) -> None:
             alpha_overlay=0.6,
             use_pyplot=False,
         )
+        if panel.errors is not None:
+            _draw_lines(axes, panel.values, panel.errors)
     axes.set_anchor("NW")
+
+
+def _draw_lines(axes: Axes, values: Tensor, errors: Tensor) -> None:
+    """Draws the middle of a map's range two standard errors down, as a solid line, and up, as a dashed one."""
+    lowest, highest = values.aminmax()
+    above_middle = values - (lowest + highest) / 2
+    axes.autoscale(False)
+    for edge, style in ((above_middle - 2 * errors, "solid"), (above_middle + 2 * errors, "dashed")):
+        if edge.min() < 0 < edge.max():  # Matplotlib warns of a line that is nowhere
+            axes.contour(edge.numpy(), levels=[0], colors="white", linewidths=1.2, linestyles=style)
 
 
 def _varies(values: Tensor) -> bool:

@@ -11,6 +11,7 @@ from captum_scorecam.command_line.tables import plain_table, stdout_console
 from captum_scorecam.evaluation import Record, Summary
 from captum_scorecam.evaluation.presentation import (
     best_methods,
+    budget_texts,
     decimals,
     higher_is_better,
     interval_text,
@@ -38,6 +39,8 @@ def print_summary(summary: Summary) -> None:
             reference = method_title(summary.reference)
             console.print(Text(f"Differences from {reference} on the same images; * the interval excludes 0"))
             console.print(_table(summary, overall.differences, signed=True))
+        for line in budget_texts(summary):
+            console.print(Text(line))
     for line in _failures(summary):
         console.print(Text(line))
 

@@ -18,6 +18,7 @@ _UsageError: Any = typer.BadParameter.__mro__[1]  # Typer does not export this b
 _REWORDED = (
     (r"^Invalid value for '[^']+': (Expected .*)$", r"\1"),
     (r"^Invalid value for '([^']+)': .* integer, .*$", r"Expected `\1` to be a whole number."),
+    (r"^Invalid value for '([^']+)': .* valid number, .*$", r"Expected `\1` to be a number."),
     (
         r"^Invalid value for '([^']+)': Input should be greater than or equal to (.*)$",
         r"Expected `\1` to be at least \2.",

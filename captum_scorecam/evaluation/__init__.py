@@ -20,11 +20,12 @@ from captum_scorecam.evaluation.request import ExplanationRequest, MethodOptions
 from captum_scorecam.evaluation.run import run_evaluation
 from captum_scorecam.evaluation.settings import read_settings
 from captum_scorecam.evaluation.statistics import Estimate
-from captum_scorecam.evaluation.summary import Group, Summary, summarize
+from captum_scorecam.evaluation.summary import Cost, Group, Summary, summarize
 
 __all__ = [
     "METHODS",
     "METRICS",
+    "Cost",
     "Curve",
     "Estimate",
     "ExplanationRequest",

@@ -189,7 +189,7 @@ def _evaluate_method(plan: Plan, loaded: Loaded, subject: Subject, method: str) 
             results[metric.name] = _checked(metric.compute(explained[metric.on][0]), metric.name, plan.classifier.score)
     metric_input, run = explained["image"]
     chunk_rows = {part: tuple(dict.fromkeys(of_part)) for part, of_part in rows.items() if of_part}
-    record = _record(plan, loaded, subject, method, run.forwards, results, chunk_rows)
+    record = _record(plan, loaded, subject, method, run, results, chunk_rows)
     times = Times(loaded.index, method, seconds.pop(MAP), seconds)
     return Outcome(record, times, subject.pixels, metric_input.maps[0, 0])
 
@@ -208,7 +208,7 @@ def _record(
     loaded: Loaded,
     subject: Subject,
     method: str,
-    forwards: int,
+    run: MethodRun,
     results: Mapping[str, MetricResult],
     chunk_rows: Mapping[str, tuple[int, ...]],
 ) -> Record:
@@ -225,11 +225,17 @@ def _record(
         predicted=predicted,
         correct=None if subject.label is None else predicted == subject.label,
         probability=None if without_probabilities else float(subject.prediction.probabilities[target]),
-        forwards=forwards,
+        forwards=run.forwards,
+        map_error=_map_error(run),
         values={name: result.value for name, result in results.items()},
         curves={name: result.curve for name, result in results.items() if result.curve is not None},
         chunk_rows=chunk_rows,
     )
+
+
+def _map_error(run: MethodRun) -> float | None:
+    errors = () if run.channels is None else run.channels.errors
+    return errors[0] if errors and math.isfinite(errors[0]) else None  # the only target's; infinite for a zero map
 
 
 def _checked(result: MetricResult, name: str, score: NamedScore | None) -> MetricResult:

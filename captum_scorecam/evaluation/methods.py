@@ -5,17 +5,26 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch.nn.functional as F
 from captum.attr import LayerActivation, LayerAttribution, LayerGradCam, LayerGradientXActivation
 from torch import Tensor
 
-from captum_scorecam import RISE, LayerGradCamPlusPlus, MeaningfulPerturbation, RunStatistics, ScoreCAM
+from captum_scorecam import (
+    RISE,
+    ChannelScores,
+    LayerGradCamPlusPlus,
+    MeaningfulPerturbation,
+    RunStatistics,
+    ScoreCAM,
+)
+from captum_scorecam._messages import check_fraction
 from captum_scorecam.evaluation.registry import check_names, register
-from captum_scorecam.evaluation.request import ExplanationRequest, MethodRun
+from captum_scorecam.evaluation.request import ExplanationRequest, MethodOptions, MethodRun
 from captum_scorecam.models import Classifier, ExplainedLayer, find_layer
 from captum_scorecam.scoring.class_scores import output_score
+from captum_scorecam.weighting import ChannelWeighting
 
 DEFAULT_METHODS = ("grad_cam", "score_cam")
 Maps = Tensor | tuple[Tensor, ...]
@@ -58,6 +67,21 @@ def check_methods(names: Sequence[str]) -> tuple[str, ...]:
     return check_names(METHODS, names, "methods")
 
 
+def check_budget(methods: Sequence[str], options: MethodOptions) -> None:
+    """Checks that `error` is a fraction, and that Score-CAM, which alone has a budget, or a plugin's method runs.
+
+    Raises:
+        TypeError, ValueError: If it isn't.
+    """
+    if options.error is not None:
+        check_fraction("error", options.error)
+    for name, value in (("max_forwards", options.max_forwards), ("error", options.error)):
+        if value is not None and {*methods} <= OWN_METHODS - {"score_cam"}:
+            raise ValueError(
+                f"Expected `methods` to include score_cam, the only method with `{name}`, but got {', '.join(methods)}."
+            )
+
+
 def layer_to_explain(
     methods: Sequence[str], classifier: Classifier, inputs: Tensor, layer: str = "auto"
 ) -> ExplainedLayer:
@@ -97,9 +121,13 @@ def run_method(name: str, request: ExplanationRequest) -> tuple[Tensor, MethodRu
     maps, run = METHODS[name].explain(request)
     if not isinstance(maps, Tensor):
         raise ValueError(f"Expected {request.layer.name} to return one tensor, but it returns {len(maps)}.")
+    errors = None if run.errors is None else _upsampled(run.errors, request)
+    return _upsampled(maps, request), replace(run, errors=errors, seconds=time.perf_counter() - start)
+
+
+def _upsampled(maps: Tensor, request: ExplanationRequest) -> Tensor:
     upsampled: Tensor = LayerAttribution.interpolate(maps, tuple(request.inputs.shape[2:]), "bilinear")
-    upsampled = upsampled.detach().flatten(0, 1).float().cpu()
-    return upsampled, replace(run, seconds=time.perf_counter() - start)
+    return upsampled.detach().flatten(0, 1).float().cpu()
 
 
 def _grad_cam(request: ExplanationRequest) -> tuple[Maps, MethodRun]:
@@ -149,21 +177,36 @@ def _grad_cam_plus_plus(request: ExplanationRequest) -> tuple[Maps, MethodRun]:
 def _score_cam(request: ExplanationRequest) -> tuple[Maps, MethodRun]:
     layer, options = request.layer, request.options
     of_probabilities = request.score == "output" and not request.unbounded
+    weighting: ChannelWeighting = "score" if of_probabilities else "softmax"  # the softmax is for logits
     score_cam = ScoreCAM(
         request.model,
         layer.module,
-        channel_weighting="score" if of_probabilities else "softmax",  # the softmax is for logits
+        channel_weighting=weighting,
         activation_transform=layer.activation_transform,
+        max_forwards=options.max_forwards,
+        error=options.error,
     )
-    maps = score_cam.attribute_targets(
-        request.inputs,
-        request.targets,
-        attribute_to_layer_input=layer.of_input,
-        perturbations_per_eval=options.perturbations_per_eval,
-        show_progress=options.show_progress,
-    )
+    call: dict[str, Any] = {
+        "attribute_to_layer_input": layer.of_input,
+        "perturbations_per_eval": options.perturbations_per_eval,
+        "show_progress": options.show_progress,
+    }
+    errors = None
+    if options.with_errors:
+        scores = score_cam.channel_scores(request.inputs, request.targets, **call)
+        maps, errors = _maps_with_errors(scores, weighting)
+    else:
+        maps = score_cam.attribute_targets(request.inputs, request.targets, **call)
     run = score_cam.last_run or RunStatistics()
-    return maps, MethodRun(run.rows, channels=run)
+    return maps, MethodRun(run.rows, channels=run, errors=errors)
+
+
+def _maps_with_errors(
+    scores: ChannelScores | tuple[ChannelScores, ...], weighting: ChannelWeighting
+) -> tuple[Maps, Tensor | None]:
+    if isinstance(scores, tuple):  # `run_method` refuses several tensors
+        return tuple(each.maps(weighting) for each in scores), None
+    return scores.maps(weighting), None if scores.prediction is None else scores.standard_errors(weighting)
 
 
 def _rise(request: ExplanationRequest) -> tuple[Maps, MethodRun]:

@@ -161,6 +161,8 @@ class Plan:
             n_masks=self.options.n_masks,
             mask_iterations=self.options.mask_iterations,
             perturbations_per_eval=fixed_rows(self.options, self.device),
+            max_forwards=self.options.max_forwards,
+            error=None if self.options.error is None else float(self.options.error),
             seed=self.options.seed,
         )
 

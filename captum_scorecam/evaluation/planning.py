@@ -15,7 +15,7 @@ from captum_scorecam._messages import check_choice, check_whole_number, warn_cal
 from captum_scorecam.datasets import ImageDataset, Mosaics, label_table
 from captum_scorecam.evaluation.image_evaluation import StageError, classify, problem_of_score
 from captum_scorecam.evaluation.loading import LoadedImages, load_images
-from captum_scorecam.evaluation.methods import DEFAULT_METHODS, check_methods, layer_to_explain
+from captum_scorecam.evaluation.methods import DEFAULT_METHODS, check_budget, check_methods, layer_to_explain
 from captum_scorecam.evaluation.metrics.metric import ANY_NUMBER
 from captum_scorecam.evaluation.metrics.registry import DEFAULT_METRICS, check_metrics
 from captum_scorecam.evaluation.plan import DEFAULT_GALLERY, NO_PROVENANCE, Plan, Provenance, fixed_rows
@@ -69,6 +69,7 @@ def plan_evaluation(
     methods, metrics = check_methods(methods), check_metrics(metrics)
     check_choice("target", target, Target)
     _check_numbers(images, options, gallery)
+    check_budget(methods, options)
     example = classifier.inputs(Image.linear_gradient("L").resize((512, 512)).convert("RGB"))
     n_classes = len(classifier.predict(example).scores)
     if labels is None:
@@ -81,7 +82,12 @@ def plan_evaluation(
         metrics=metrics,
         layer=layer_to_explain(methods, classifier, example, layer),
         target=target,
-        options=replace(options, perturbations_per_eval=fixed_rows(options, example.device), show_progress=False),
+        options=replace(
+            options,
+            perturbations_per_eval=fixed_rows(options, example.device),
+            with_errors=False,
+            show_progress=False,
+        ),
         example=example,
         n_classes=n_classes,
         labels=labels,
@@ -100,6 +106,7 @@ def _check_numbers(images: int | None, options: MethodOptions, gallery: int) -> 
         ("n_masks", options.n_masks, 1, LARGEST),
         ("mask_iterations", options.mask_iterations, 1, LARGEST),
         ("perturbations_per_eval", options.perturbations_per_eval, 1, LARGEST),
+        ("max_forwards", options.max_forwards, 1, LARGEST),
         ("images", images, 1, inf),
         ("gallery", gallery, 0, LARGEST),
         ("seed", options.seed, *SEEDS),

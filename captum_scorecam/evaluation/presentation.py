@@ -9,7 +9,7 @@ from typing import Literal
 from captum_scorecam.evaluation.methods import METHODS
 from captum_scorecam.evaluation.metrics.registry import METRICS
 from captum_scorecam.evaluation.statistics import Estimate
-from captum_scorecam.evaluation.summary import Group
+from captum_scorecam.evaluation.summary import Group, Summary
 
 
 def method_title(name: str) -> str:
@@ -48,6 +48,30 @@ def verdict(difference: Estimate, metric: str) -> Literal["better", "worse"] | N
     if higher is None or difference.low is None or difference.high is None or difference.low <= 0 <= difference.high:
         return None
     return "better" if (difference.low > 0) == higher else "worse"
+
+
+def error_text(share: float) -> str:
+    """Formats a map's largest standard error, a share of its largest value: ±3.1%, or exact if it is 0."""
+    if share == 0:
+        return "exact"
+    return f"±{_percent(share)}" if math.isfinite(share) else "error unknown"  # of a map that is zero
+
+
+def _percent(share: float) -> str:
+    if 0 < share < 0.0005:
+        return "<0.1%"
+    return f"{share:.1%}" if share < 0.0995 else f"{share:.0%}"
+
+
+def budget_texts(summary: Summary) -> list[str]:
+    """Returns a sentence for each method whose maps were made with `max_forwards` or `error`."""
+    return [
+        f"{method_title(method)} ran {cost.forwards:,.1f} masks per image on average, at most {cost.most_forwards:,}. "
+        f"The largest standard error of a map is {_percent(cost.map_error)} of its maximum on average, "
+        f"at most {_percent(cost.largest_map_error)}."
+        for method, cost in summary.costs.items()
+        if cost.map_error is not None and cost.largest_map_error is not None
+    ]
 
 
 def decimals(values: Iterable[float | None]) -> int:

@@ -7,7 +7,7 @@ from collections.abc import Collection
 from captum_scorecam.evaluation.methods import OWN_METHODS
 from captum_scorecam.evaluation.metrics.metric import ANY_NUMBER, FRACTION
 from captum_scorecam.evaluation.metrics.registry import METRICS, OWN_METRICS
-from captum_scorecam.evaluation.records import Curve, Record, RunSettings
+from captum_scorecam.evaluation.records import LARGEST, Curve, Record, RunSettings
 from captum_scorecam.evaluation.typed_json import Between, members
 from captum_scorecam.scoring.class_scores import NamedScore
 
@@ -91,6 +91,7 @@ def _check_numbers(record: Record, settings: RunSettings) -> None:
     _check_keys("curves", record.curves, metrics)
     _check_keys("chunk_rows", record.chunk_rows, metrics | {MAP})
     _check_chunk_rows(record)
+    _check_budget(record, settings)
     if missing := metrics - record.values.keys():
         raise ValueError(f"`values` lacks {min(missing)!r}")
     for metric, value in record.values.items():
@@ -111,6 +112,17 @@ def _check_chunk_rows(record: Record) -> None:
     # A plugin's method may call a part of the model, whose rows are not recorded.
     if record.forwards and record.method in OWN_METHODS and MAP not in record.chunk_rows:
         raise ValueError(f"`forwards` is {record.forwards} and `chunk_rows` lacks {MAP!r}")
+
+
+def _check_budget(record: Record, settings: RunSettings) -> None:
+    if record.method not in OWN_METHODS:
+        return
+    is_score_cam = record.method == "score_cam"
+    has_budget = is_score_cam and (settings.max_forwards is not None or settings.error is not None)
+    if record.map_error is not None and not has_budget:
+        raise ValueError(f"`map_error` is {record.map_error}, and the map has no budget")
+    if is_score_cam and (record.forwards or 0) > (settings.max_forwards or LARGEST):
+        raise ValueError(f"`forwards` is {record.forwards}, and the run's `max_forwards` is {settings.max_forwards}")
 
 
 def problem_of_result(metric: str, value: float | None, curve: Curve | None, score: NamedScore | None) -> str | None:

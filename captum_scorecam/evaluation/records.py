@@ -21,6 +21,7 @@ SEEDS = (-(2**63), 2**64 - 1)  # of PyTorch's generators
 Count: TypeAlias = Annotated[int, Between(0, LARGEST)]
 Positive: TypeAlias = Annotated[int, Between(1, LARGEST)]
 Probability: TypeAlias = Annotated[float, Between(0, 1, rounding=1e-3)]  # as `are_probabilities` allows
+Fraction: TypeAlias = Annotated[float, Between(0, 1)]
 Seconds: TypeAlias = Annotated[float, Between(0)]
 
 MOST_THREADS = 4096  # many more exhaust the system
@@ -80,6 +81,9 @@ class Record:
             they are and are no probabilities.
         forwards (int, optional): The work for the map: Score-CAM's distinct masks that ran, RISE's masks, Mask's
             optimisation steps, or a gradient method's forward passes. `measure_forwards` counts all rows instead.
+        map_error (float, optional): With the settings `max_forwards` or `error`, the largest standard error of
+            Score-CAM's map as a share of its largest value; 0 if the map is exact. None without these settings, for
+            other methods, and for a map that is zero.
         values (mapping of str to float): Values by metric name, in the metric's unit; None if undefined.
         curves (mapping of str to Curve): Curves by metric name, for metrics that have one.
         chunk_rows (mapping of str to tuple of int): The distinct numbers of rows per forward pass, in the order
@@ -98,6 +102,7 @@ class Record:
     correct: bool | None = None
     probability: Probability | None = None
     forwards: Count | None = None
+    map_error: Annotated[float, Between(0)] | None = None
     values: Mapping[str, float | None] = field(default_factory=dict)
     curves: Mapping[str, Curve] = field(default_factory=dict)
     chunk_rows: Mapping[str, tuple[Positive, ...]] = field(default_factory=dict)
@@ -150,6 +155,9 @@ class RunSettings:
         score (str, optional): How outputs become probabilities, as in `Classifier`; None if it depends on the outputs.
         sources (mapping of str to str): Digests of the source code of plugins, registered methods and metrics, and the
             model's factory, by module; ``unknown`` for a module without a file.
+        max_forwards (int, optional): Score-CAM's masks per image, at most; None if all run.
+        error (float, optional): Score-CAM's standard error at which it stops, as a share of the map's largest value;
+            None if it does not.
         command (str, optional): The command that started the run, for information; None if there was none.
     """
 
@@ -176,6 +184,8 @@ class RunSettings:
     weights: str | None = None
     score: NamedScore | None = None
     sources: Mapping[str, str] = field(default_factory=dict)
+    max_forwards: Positive | None = None
+    error: Fraction | None = None
     command: str | None = None
 
 

@@ -22,6 +22,11 @@ class MethodOptions:
         mask_iterations (int): Number of Mask's optimisation steps. Default: 300.
         perturbations_per_eval (int, optional): Masked inputs per forward pass of Score-CAM or RISE. Default: None,
             tuned.
+        max_forwards (int, optional): Score-CAM runs at most this many masks and predicts the scores of the others.
+            Default: None, all.
+        error (float, optional): Score-CAM runs masks until the largest standard error of each map is at most this
+            share of the map's largest value, in (0, 1), or `max_forwards` were run. Default: None.
+        with_errors (bool): Whether to return the standard errors of maps with predicted scores. Default: False.
         show_progress (bool): Whether to show progress bars. Default: False.
     """
 
@@ -29,6 +34,9 @@ class MethodOptions:
     seed: int = 0
     mask_iterations: int = 300
     perturbations_per_eval: int | None = None
+    max_forwards: int | None = None
+    error: float | None = None
+    with_errors: bool = False
     show_progress: bool = False
 
     def generator(self) -> torch.Generator:
@@ -77,8 +85,11 @@ class MethodRun:
             method's forward passes.
         channels (RunStatistics, optional): Statistics of Score-CAM's channels. Default: None.
         seconds (float): Wall-clock time. Default: 0.
+        errors (Tensor, optional): The standard error of each value of the maps, in their shape, if some scores are
+            predicted. Default: None.
     """
 
     forwards: int
     channels: RunStatistics | None = None
     seconds: float = 0.0
+    errors: Tensor | None = None

@@ -8,6 +8,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from statistics import fmean
 from typing import Any, Literal, TypeAlias
 
 import numpy as np
@@ -48,6 +49,23 @@ class Group:
 
 
 @dataclass(frozen=True)
+class Cost:
+    """The work for the maps of a method, and with `max_forwards` or `error` the error that remains.
+
+    Attributes:
+        forwards (float): The mean of `Record.forwards`.
+        most_forwards (int): Its largest value.
+        map_error (float, optional): The mean of `Record.map_error`; None if no map has one.
+        largest_map_error (float, optional): Its largest value.
+    """
+
+    forwards: float
+    most_forwards: int
+    map_error: float | None
+    largest_map_error: float | None
+
+
+@dataclass(frozen=True)
 class Summary:
     """The results of a run.
 
@@ -58,6 +76,7 @@ class Summary:
         overall (Group): Results over all images.
         grouped_by (str): ``label`` if images are grouped by label, ``target`` if no image has a label.
         classes (tuple of Group): Results per class, by ascending index.
+        costs (dict of str to Cost): The work of each method that has a result, over all images.
         errors (tuple of Record): The records of failures.
     """
 
@@ -67,6 +86,7 @@ class Summary:
     overall: Group
     grouped_by: GroupedBy
     classes: tuple[Group, ...]
+    costs: dict[str, Cost]
     errors: tuple[Record, ...]
 
 
@@ -96,7 +116,18 @@ def summarize(records: Sequence[Record], settings: RunSettings, reference: str |
     overall = table.group(ALL_IMAGES, list(table.rows.values()))
     classes = tuple(table.group(name, rows) for name, rows in _rows_by_class(results, grouped_by, table.rows).items())
     errors = tuple(record for record in records if record.error is not None)
-    return Summary(methods, metrics, reference, overall, grouped_by, classes, errors)
+    costs = {method: _cost(of_method) for method in methods if (of_method := _of_method(results, method))}
+    return Summary(methods, metrics, reference, overall, grouped_by, classes, costs, errors)
+
+
+def _of_method(records: Sequence[Record], method: str) -> list[Record]:
+    return [record for record in records if record.method == method]
+
+
+def _cost(records: Sequence[Record]) -> Cost:
+    forwards = [record.forwards or 0 for record in records]
+    errors = [record.map_error for record in records if record.map_error is not None]
+    return Cost(fmean(forwards), max(forwards), fmean(errors) if errors else None, max(errors, default=None))
 
 
 def _checked_reference(reference: str | None, methods: Sequence[str]) -> str:
@@ -183,6 +214,7 @@ def _plain(summary: Summary) -> dict[str, Any]:
         "reference": summary.reference,
         "interval": {"level": LEVEL, "bootstrap_resamples": RESAMPLES, "seed": SEED},
         "errors": len(summary.errors),
+        "costs": {method: asdict(cost) for method, cost in summary.costs.items()},
         "all": _plain_group(summary.overall),
         "grouped_by": summary.grouped_by,
         "classes": {group.name: _plain_group(group) for group in summary.classes},

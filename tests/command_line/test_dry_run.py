@@ -29,12 +29,20 @@ def test_forwards_are_counted_and_nothing_is_written(folder: Path) -> None:
     assert "Done in run: 0 of 6 records\n" in result.stdout
     rows = {cells[0]: cells[1:] for cells in map(str.split, result.stdout.splitlines()) if cells}
     assert "Forwards per image, measured on the first one  Score-CAM  RISE " in result.stdout
-    # Score-CAM's map: the image, and four channels, since one of the five is constant. RISE and insertion run
-    # the image in two memory formats.
-    assert (rows["map"], rows["insertion"], rows["average_drop"]) == (["5", "23"], ["104"] * 2, ["3"] * 2)
-    assert (rows["total"], rows["images"]) == (["112", "130"], ["left", "3", "3"])
-    assert "Forwards left: about 729, " in result.stdout  # 3 · (1 + 111 + 128)
+    # Score-CAM's map: the image, and four channels, since one of the five is constant. RISE: the image and 20 masks.
+    # Insertion: the image and 101 steps.
+    assert (rows["map"], rows["insertion"], rows["average_drop"]) == (["5", "21"], ["102"] * 2, ["3"] * 2)
+    assert (rows["total"], rows["images"]) == (["110", "126"], ["left", "3", "3"])
+    assert "Forwards left: about 711, " in result.stdout  # 3 · (1 + 110 + 126)
     assert not (folder / "run").exists()
+
+
+@pytest.mark.usefixtures("folder")
+def test_a_budget_is_part_of_the_count() -> None:
+    options = (*TINY, "--method", "score_cam", "--metric", "average_drop", "--max-forwards", "2")
+    result = invoke("evaluate", "data", "--output", "run", *options, "--dry-run")
+    rows = {cells[0]: cells[1:] for cells in map(str.split, result.stdout.splitlines()) if cells}
+    assert rows["map"] == ["3"]  # the image and two of four masks
 
 
 def test_finished_records_are_counted(folder: Path) -> None:

@@ -54,6 +54,27 @@ def test_a_run_prints_the_summary_and_leaves_all_files(folder: Path) -> None:
     assert (settings.model, settings.n_masks) == ("tests.support.tiny_classifier:tiny", 20)
 
 
+def test_a_budget_is_printed_recorded_and_cannot_change(folder: Path) -> None:
+    command = ("data", "--output", "run", *TINY, "--method", "score_cam", "--metric", "average_drop")
+    result = evaluate(*command, "--max-forwards", "2")
+    assert result.exit_code == 0, result.output
+    records = read_records(folder / "run")
+    assert [record.forwards for record in records] == [2] * 8
+    errors = [record.map_error for record in records if record.map_error]
+    assert len(errors) == 8
+    sentence = "Score-CAM ran 2.0 masks per image on average, at most 2. The largest standard error of a map is "
+    assert sentence in result.stdout
+    assert f"at most {max(errors):.1%}.\n" in result.stdout
+    assert invoke("report", "run").exit_code == 0
+    assert sentence in (folder / "run" / "report.html").read_text()
+    for budget, difference in (
+        ([], "`--max-forwards`: 2 -> null"),
+        (["--max-forwards", "2", "--error", "0.5"], "`--error`: null -> 0.5"),
+    ):
+        changed = evaluate(*command, *budget)
+        assert (changed.exit_code, difference in changed.stderr) == (2, True)
+
+
 def test_the_times_are_of_the_records(folder: Path) -> None:
     assert evaluate("data", "--output", "run", *QUICK).exit_code == 0
     times = [json.loads(line) for line in (folder / "run" / "times" / "rank-000.jsonl").read_text().splitlines()]
@@ -98,6 +119,10 @@ def test_unreadable_images_end_with_status_1_and_the_rest_is_done(folder: Path) 
         (["data", "--output", "data/red/000.png"], "data/red/000.png' is a file"),
         (["data", "--method", "scorecam"], "but got 'scorecam'. Closest matches: score_cam."),
         (["data", "--metric", "average-drop"], "but got 'average-drop'. Closest matches: average_drop"),
+        (
+            ["data", "--method", "mask", "--error", "0.1"],
+            "Expected `--method` to include score_cam, the only method with `--error`, but got grad_cam, mask.",
+        ),
         (["data", "--device", "cuda"], "Expected `--device` to be cpu or auto, since PyTorch finds no CUDA device"),
     ],
 )
@@ -330,6 +355,6 @@ def test_help_names_every_option() -> None:
     text = help_of("evaluate", columns=200)
     options = (
         "output data-format classes images model weights layer target method metric plugin n-masks mask-iterations "
-        "seed perturbations-per-eval gallery workers threads device retry-errors dry-run"
+        "seed perturbations-per-eval max-forwards error gallery workers threads device retry-errors dry-run"
     )
     assert [option for option in options.split() if f"--{option}" not in text] == []

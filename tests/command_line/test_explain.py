@@ -97,6 +97,31 @@ def test_columns_follow_the_order_of_the_methods(figures: list[Figure]) -> None:
     assert np.abs(reseeded[2] - of_red[1]).mean() > 5
 
 
+def test_a_budget_stands_in_the_table_and_in_the_picture(figures: list[Figure]) -> None:
+    result = invoke("explain", "colours.png", *COLOURS, "--max-forwards", "1")
+    assert result.exit_code == 0, result.output
+    grad_cam, score_cam, other_grad_cam, other_score_cam = rows_of(result.output)
+    assert score_cam[:4] == ["predicted, 93.6%", "Score-CAM", "1", "1 + 0 of 3"]
+    assert re.fullmatch(r"±\d+%", score_cam[-1])
+    assert re.fullmatch(r"±\d+%", other_score_cam[-1])
+    assert len(grad_cam) == len(other_grad_cam) + 1  # no error
+    titles = [axes.texts[1].get_text() for axes in figures[0].axes]
+    assert titles[2::3] == [f"Score-CAM {score_cam[-1]}", f"Score-CAM {other_score_cam[-1]}"]
+    assert figures[0].axes[2].texts[0].get_text().startswith("1 of 3 forwards, ")
+
+
+def test_a_budget_that_is_not_reached_gives_the_exact_map(figures: list[Figure]) -> None:
+    exact = invoke("explain", "colours.png", *COLOURS)
+    assert exact.exit_code == 0
+    for budget in (["--max-forwards", "1000"], ["--error", "1e-6"]):
+        result = invoke("explain", "colours.png", *COLOURS, *budget)
+        assert result.exit_code == 0, result.output
+        assert [row[-1] for row in rows_of(result.output)[1::2]] == ["exact", "exact"]
+        assert figures[-1].texts[0].get_text() == figures[0].texts[0].get_text()
+        assert figures[-1].axes[2].texts[1].get_text() == "Score-CAM"
+        np.testing.assert_allclose(panels_of(figures[-1])[2], panels_of(figures[0])[2], atol=1)
+
+
 def test_mask_iterations_are_used() -> None:
     result = invoke("explain", "colours.png", *COLOURS, *options_of("mask"), "--mask-iterations", "7", "--no-compare")
     assert [row[:4] for row in rows_of(result.output)] == [
@@ -204,6 +229,10 @@ def test_target_layer_weights_and_chunk_size_are_used(folder: Path) -> None:
         ),
         (["colours.png", "--method", "scorecam"], "but got 'scorecam'. Closest matches: score_cam."),
         (["colours.png", "--method", "GradCAM"], "but got 'GradCAM'. Closest matches: grad_cam"),
+        (
+            ["colours.png", "--method", "rise", "--method", "grad_cam", "--max-forwards", "5"],
+            "Expected `--method` to include score_cam, the only method with `--max-forwards`, but got rise, grad_cam.",
+        ),
         (["colours.png", "--target", "9" * 23], "matches none"),
         (["colours.png", "--target", "9" * 5000], "but '999999999999...9999999999999' matches none"),
         (
@@ -233,7 +262,7 @@ def test_help_names_every_option() -> None:
     text = help_of("explain", columns=200)
     options = (
         "model weights layer target compare no-compare method n-masks mask-iterations seed output "
-        "perturbations-per-eval device"
+        "perturbations-per-eval max-forwards error device"
     )
     assert [option for option in options.split() if f"--{option}" not in text] == []
 

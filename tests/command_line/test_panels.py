@@ -19,7 +19,7 @@ from PIL import Image
 
 from captum_scorecam import RunStatistics
 from captum_scorecam.command_line import panels
-from captum_scorecam.command_line.explanation import ClassExplanation, ImageExplanation
+from captum_scorecam.command_line.explanation import ClassExplanation, ImageExplanation, MapError
 from captum_scorecam.command_line.options import check_writable
 from captum_scorecam.command_line.panels import Panel, draw_explanations, draw_panels, write_png
 from captum_scorecam.evaluation import MethodRun
@@ -67,6 +67,39 @@ def test_a_map_is_scaled_from_its_own_lowest_to_its_own_highest_value() -> None:
     strong = panels_of_figure(draw_explanations([image_explanation()], "heading"))
     for panel, expected in zip(scaled[1:], strong[1:], strict=True):
         np.testing.assert_array_equal(panel, expected)
+
+
+def test_lines_show_where_a_map_is_half_of_its_range_two_standard_errors_down_and_up() -> None:
+    ramp = torch.arange(40.0).expand(40, 40)  # half of its range is 19.5
+    errors = torch.full((40, 40), 2.5)
+    shown = class_explanation(maps=MAPS | {"score_cam": ramp}, errors={"score_cam": MapError(0.064, errors)})
+    figure = draw_explanations([image_explanation(shown)], "heading")
+    axes = figure.axes[2]
+    solid, dashed = axes.collections
+    for line, place, is_dashed in ((solid, 24.5, False), (dashed, 14.5, True)):
+        np.testing.assert_allclose(np.asarray(line.get_paths()[0].vertices)[:, 0], place)
+        assert [dashes is not None for _, dashes in np.asarray(line.get_linestyle(), dtype=object)] == [is_dashed]
+    assert axes.get_xlim() == (-0.5, 39.5)
+    assert texts(figure)[-2].get_text() == "Score-CAM ±6.4%"
+    assert " ".join(texts(figure)[0].get_text().split()).startswith("heading · ±: largest standard error")
+    assert not figure.axes[1].collections
+
+
+@pytest.mark.parametrize("error", [MapError(0.0, None), MapError(float("inf"), torch.ones(40, 40))])
+def test_an_exact_or_constant_map_has_no_lines(error: MapError) -> None:
+    values = CORNER if error.values is None else torch.zeros(40, 40)
+    shown = class_explanation(maps=MAPS | {"score_cam": values}, errors={"score_cam": error})
+    figure = draw_explanations([image_explanation(shown)], "heading")
+    assert not figure.axes[2].collections
+    assert texts(figure)[-2].get_text() == "Score-CAM"
+    assert texts(figure)[0].get_text() == "heading"
+
+
+def test_an_error_larger_than_the_map_draws_no_line() -> None:
+    shown = class_explanation(errors={"score_cam": MapError(3.0, torch.full((40, 40), 9.0))})
+    figure = draw_explanations([image_explanation(shown)], "heading")
+    assert not figure.axes[2].collections
+    assert texts(figure)[-2].get_text() == "Score-CAM ±300%"
 
 
 def test_the_text_names_classes_probabilities_methods_and_cost() -> None:

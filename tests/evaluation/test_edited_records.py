@@ -89,6 +89,9 @@ DAMAGED = [
     changed(probability=1.5),
     changed(probability=-0.25),
     changed(forwards=-1),
+    changed(map_error=0.5),  # without a budget
+    changed(map_error=-0.5),
+    changed(map_error="0.5"),
     changed(forwards=10**19),
     inside("values", insertion=1.5),
     inside("values", insertion=-0.5),
@@ -191,6 +194,24 @@ def test_a_damaged_record_is_one_error_in_whatever_reads_it(text: str, run: Path
             reader(run)
         assert len(str(raised.value)) < 500
     assert path.read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    ("edited", "problem"),
+    [
+        ({"forwards": 3}, "`forwards` is 3, and the run's `max_forwards` is 2"),
+        ({"method": "grad_cam"}, "`map_error` is 0.25, and the map has no budget"),
+    ],
+)
+def test_a_record_that_contradicts_the_budget_is_one_error(edited: dict[str, Any], problem: str, run: Path) -> None:
+    write_configuration(run, replace(OF_RUN, max_forwards=2), {})
+    of_budget = replace(RECORD, forwards=2, map_error=0.25)
+    path = rank_file(run, "records", 0)
+    path.write_text(f"{to_json(of_budget)}\n")
+    assert read_records(run) == [of_budget]
+    path.write_text(f"{to_json(replace(of_budget, **edited))}\n")
+    with pytest.raises(ValueError, match=re.escape(problem)):
+        read_records(run)
 
 
 @pytest.mark.parametrize("line", [b"\xff\xfe{}", b'{"image": "\xe9"}', json.dumps(WHOLE).encode("utf-16")[:40]])

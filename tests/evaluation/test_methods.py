@@ -24,9 +24,10 @@ from captum_scorecam.evaluation import (
     register_method,
     run_method,
 )
-from captum_scorecam.evaluation.methods import check_methods
+from captum_scorecam.evaluation.methods import check_budget, check_methods
 from captum_scorecam.models import find_layer, load_classifier
 from tests.support import colour_classifier
+from tests.support.tiny_classifier import picture
 
 OPTIONS = MethodOptions(n_masks=40, seed=3, mask_iterations=15)
 RED_SQUARE, GREEN_SQUARE = (slice(0, 16), slice(0, 16)), (slice(24, 32), slice(24, 32))
@@ -165,6 +166,59 @@ def test_score_cam_takes_the_softmax_of_outputs_that_are_no_probabilities() -> N
     expected = ScoreCAM(classifier.model, layer.module).attribute(inputs, 0, attribute_to_layer_input=layer.of_input)
     expected = LayerAttribution.interpolate(expected, tuple(inputs.shape[2:]), "bilinear")
     torch.testing.assert_close(run_method("score_cam", request)[0], expected[0])
+
+
+def request_of_pictures(**options: Any) -> ExplanationRequest:
+    classifier = load_classifier("tests.support.tiny_classifier:tiny")
+    inputs = classifier.inputs(picture(0)[0])  # with four masks
+    layer = find_layer(classifier.model, inputs)
+    return ExplanationRequest(classifier.model, layer, inputs, [0, 2], options=MethodOptions(**options))
+
+
+@pytest.mark.parametrize("with_errors", [False, True])
+def test_score_cam_keeps_to_its_budget(with_errors: bool) -> None:
+    request = request_of_pictures(max_forwards=2, with_errors=with_errors)
+    maps, run = run_method("score_cam", request)
+    assert run.forwards == 2
+    assert run.channels is not None
+    assert run.channels.omitted == 2
+    score_cam = ScoreCAM(request.model, request.layer.module, max_forwards=2)
+    expected = score_cam.attribute_targets(request.inputs, request.targets)
+    assert isinstance(expected, Tensor)
+    torch.testing.assert_close(maps, LayerAttribution.interpolate(expected, (21, 21), "bilinear")[0])
+    assert (run.errors is not None) == with_errors
+    if run.errors is not None:
+        assert run.errors.shape == maps.shape
+        largest = run.errors.flatten(1).amax(1) / maps.flatten(1).amax(1)
+        torch.testing.assert_close(largest, torch.tensor(run.channels.errors), rtol=0.1, atol=0)  # as both are resized
+
+
+def test_errors_are_those_of_score_cam() -> None:
+    request = request_of_pictures(max_forwards=2, with_errors=True)
+    one_class = replace(request, targets=[2])
+    score_cam = ScoreCAM(request.model, request.layer.module, max_forwards=2)
+    errors = score_cam.attribute_with_error(request.inputs, 2)[1]
+    assert isinstance(errors, Tensor)
+    found = run_method("score_cam", one_class)[1].errors
+    assert found is not None
+    torch.testing.assert_close(found, LayerAttribution.interpolate(errors, (21, 21), "bilinear")[0])
+
+
+def test_score_cam_stops_at_its_error() -> None:
+    _, loose = run_method("score_cam", request_of_pictures(error=0.99))
+    _, tight = run_method("score_cam", request_of_pictures(error=1e-6))
+    assert tight.channels is not None
+    assert tight.channels.errors == (0.0, 0.0)
+    assert loose.forwards <= tight.forwards == 4
+
+
+def test_a_budget_is_of_score_cam_or_of_a_plugins_method() -> None:
+    options = MethodOptions(max_forwards=3)
+    check_budget(["rise", "score_cam"], options)
+    check_budget(["rise"], MethodOptions())
+    check_budget(["of_plugin"], options)
+    with pytest.raises(ValueError, match="to include score_cam, the only method with `max_forwards`, but got rise"):
+        check_budget(["rise"], options)
 
 
 def test_a_layer_that_returns_several_tensors_is_refused() -> None:

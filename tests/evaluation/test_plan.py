@@ -52,13 +52,22 @@ def test_a_metric_of_mosaics_makes_mosaics_of_the_data_set(classifier: Classifie
 
 
 def test_the_settings_are_those_of_the_arguments(classifier: Classifier) -> None:
-    options = MethodOptions(n_masks=20, seed=3, mask_iterations=5, perturbations_per_eval=8)
+    options = MethodOptions(
+        n_masks=20,
+        seed=3,
+        mask_iterations=5,
+        perturbations_per_eval=8,
+        max_forwards=3,
+        error=0.25,
+        with_errors=True,
+    )
     provenance = Provenance(
         data="/pictures", data_format="folder", weights="none", command="captum-scorecam evaluate /pictures"
     )
     plan = plan_evaluation(
         classifier, Pictures(9), **QUICK, target="label", images=4, options=options, gallery=2, provenance=provenance
     )
+    assert not plan.options.with_errors  # which only pictures need
     found = plan.settings(threads=2)
     assert found == RunSettings(
         model="tests.support.tiny_classifier:tiny",
@@ -78,6 +87,8 @@ def test_the_settings_are_those_of_the_arguments(classifier: Classifier) -> None
         n_masks=20,
         mask_iterations=5,
         perturbations_per_eval=8,
+        max_forwards=3,
+        error=0.25,
         seed=3,
         data="/pictures",
         data_format="folder",
@@ -117,6 +128,13 @@ def test_the_digest_of_images_sees_the_class_of_a_label_and_not_its_spelling(cla
         (
             {"options": MethodOptions(perturbations_per_eval=-4)},
             "Expected `perturbations_per_eval` to be at least 1",
+        ),
+        ({"options": MethodOptions(max_forwards=0)}, "Expected `max_forwards` to be at least 1, but got 0"),
+        ({"options": MethodOptions(max_forwards=2**63)}, "Expected `max_forwards` to be at most 9223372036854775807"),
+        ({"options": MethodOptions(error=1.0)}, r"Expected `error` in \(0, 1\), but got 1\.0\."),
+        (
+            {"methods": ["rise", "mask"], "options": MethodOptions(error=0.5)},
+            "Expected `methods` to include score_cam, the only method with `error`, but got rise, mask",
         ),
         ({"layer": "nowhere"}, "Expected `layer` to name a module of the model, but got 'nowhere'"),
         (

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from captum_scorecam.evaluation.presentation import decimals, number_text, verdict
+from captum_scorecam.evaluation.presentation import decimals, error_text, number_text, verdict
 from captum_scorecam.evaluation.statistics import Estimate
 
 
@@ -24,3 +24,20 @@ def test_numbers_are_shown_with_three_digits_of_the_largest(largest: float, plac
 def test_numbers_have_a_true_minus_and_a_dash_where_there_is_none() -> None:
     assert [number_text(value, 1) for value in (-1.26, 0.0, None)] == ["−1.3", "0.0", "–"]
     assert number_text(1.26, 1, signed=True) == "+1.3"
+
+
+@pytest.mark.parametrize(
+    ("share", "text"),
+    [
+        (0.0, "exact"),
+        (1e-5, "±<0.1%"),
+        (0.0005, "±0.1%"),
+        (0.0312, "±3.1%"),
+        (0.0994, "±9.9%"),
+        (0.0996, "±10%"),
+        (2.5, "±250%"),
+        (float("inf"), "error unknown"),
+    ],
+)
+def test_an_error_is_a_percentage_with_the_digits_that_count(share: float, text: str) -> None:
+    assert error_text(share) == text

@@ -41,7 +41,7 @@ def test_a_configuration_comes_back_equal() -> None:
 
 def test_a_record_is_one_flat_line_with_sorted_keys() -> None:
     assert to_json(record(1, "rise", {"insertion": 0.1}, target_name="ä", chunk_rows={"map": (1, 4)})) == (
-        '{"chunk_rows":{"map":[1,4]},"correct":null,"curves":{},"error":null,"forwards":1,"image":"1.png","index":1,"label":null,"method":"rise",'
+        '{"chunk_rows":{"map":[1,4]},"correct":null,"curves":{},"error":null,"forwards":1,"image":"1.png","index":1,"label":null,"map_error":null,"method":"rise",'
         '"predicted":0,"probability":0.75,"target":0,"target_name":"\\u00e4","values":{"insertion":0.1}}'
     )
 

@@ -73,6 +73,11 @@ def test_settings_that_differ_are_listed() -> None:
         check_same_settings(SETTINGS, replace(SETTINGS, layer="head", weights="none"))
 
 
+def test_a_budget_is_a_setting() -> None:
+    with pytest.raises(ValueError, match=r"settings: `error`: null -> 0\.1; `max_forwards`: 57 -> null\."):
+        check_same_settings(replace(SETTINGS, max_forwards=57), replace(SETTINGS, error=0.1))
+
+
 def test_versions_have_the_packages_that_numbers_depend_on() -> None:
     found = find_versions(torch.device("cpu"))
     assert found["torch"] == torch.__version__.split("+")[0]
@@ -102,6 +107,8 @@ def test_the_digest_of_lines_tells_where_they_end() -> None:
         ({"images": 17}, "`images` is 17 and `images_available` is 16"),
         ({"images": "3"}, "`images` is '3'"),
         ({"classes": 0}, "`classes` is 0, not in [1, 9.22337e+18]"),
+        ({"max_forwards": 0}, "`max_forwards` is 0, not in [1, 9.22337e+18]"),
+        ({"error": 1.5}, "`error` is 1.5, not in [0, 1]"),
         ({"gallery": -1}, "`gallery` is -1, not in [0, 9.22337e+18]"),
         ({"seed": 2**64}, "`seed` is 18446744073709551616, not in [-9.22337e+18, 1.84467e+19]"),
         ({"seed": 10**23}, "it contains a whole number of 24 digits"),

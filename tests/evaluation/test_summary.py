@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from captum_scorecam.evaluation import Record, RunSettings, summarize
+from captum_scorecam.evaluation import Cost, Record, RunSettings, summarize
 from captum_scorecam.evaluation.statistics import Estimate
 from captum_scorecam.evaluation.summary import write_summary
 from tests.support.evaluation_run import CLASSES, METHODS, METRICS, make_records
@@ -126,6 +126,23 @@ def test_the_files_hold_the_same_numbers_and_no_times(tmp_path: Path) -> None:
     difference = plain["all"]["differences"]["rise"]["insertion"]
     assert (row["reference"], float(row["difference"]), int(row["pairs"])) == ("score_cam", difference["mean"], 11)
     assert "second" not in (tmp_path / "summary.json").read_text() + (tmp_path / "summary.csv").read_text()
+
+
+def test_costs_are_means_and_largest_values_of_what_the_records_say(tmp_path: Path) -> None:
+    of_score_cam = [(40, 0.25), (57, 0.5), (50, None)]
+    records = [
+        result(index, "score_cam", 0.5, forwards=forwards, map_error=error)
+        for index, (forwards, error) in enumerate(of_score_cam)
+    ]
+    summary = summarize([*records, result(0, "grad_cam", 0.5)], replace(SETTINGS, max_forwards=57))
+    assert summary.costs == {"grad_cam": Cost(1.0, 1, None, None), "score_cam": Cost(49.0, 57, 0.375, 0.5)}
+    write_summary(summary, tmp_path)
+    assert json.loads((tmp_path / "summary.json").read_text())["costs"]["score_cam"] == {
+        "forwards": 49.0,
+        "most_forwards": 57,
+        "map_error": 0.375,
+        "largest_map_error": 0.5,
+    }
 
 
 def test_a_rerun_writes_the_same_bytes(tmp_path: Path) -> None:

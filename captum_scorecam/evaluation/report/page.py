@@ -16,7 +16,7 @@ from markupsafe import Markup
 from captum_scorecam._messages import warn_caller
 from captum_scorecam._palette import CURVE_COLORS, MAP_COLORS
 from captum_scorecam.evaluation.durable_files import write_durably
-from captum_scorecam.evaluation.presentation import decimals, method_title, metric_title, number_text
+from captum_scorecam.evaluation.presentation import budget_texts, decimals, method_title, metric_title, number_text
 from captum_scorecam.evaluation.record_files import iterate_records, missing_methods, read_records
 from captum_scorecam.evaluation.records import Configuration, Record
 from captum_scorecam.evaluation.report.curves import make_charts, mean_curves
@@ -125,6 +125,7 @@ def _results_context(summary: Summary) -> dict[str, Any]:
         "means": means_table(summary, summary.overall),
         "differences": differences_table(summary),
         "class_tables": class_tables(summary),
+        "budgets": budget_texts(summary),
         "errors": _errors(summary),
     }
 
