@@ -90,26 +90,29 @@ def flat_rows(outputs: Tensor) -> Tensor:
 def is_reproducible(
     run: Callable[[Tensors, Tensor], Any], inputs: Tensors, output: Any, scores: RowScores, fixed_rows: bool = False
 ) -> bool | None:
-    """Checks that the inputs get the same outputs again, in a batch whose other half is noise.
+    """Checks that the inputs get the same outputs again, in a batch with a darker row (noise if they are black).
 
     Args:
         run (callable): Runs the model; takes rows of the inputs and the example that each belongs to.
         inputs (tuple of Tensor): N examples.
         output: The model's output for them.
         scores (callable): Returns the scores of all classes from an output and its number of rows.
-        fixed_rows (bool): Whether the model takes N rows only, not two for a single example. Default: False.
+        fixed_rows (bool): Whether the model takes N rows only: half of them are then darker. Default: False.
 
     Returns:
         bool or None: None if the forward pass fails, or a single row leaves open whether others would matter.
     """
     n_examples = len(inputs[0])
-    n_rows = n_examples if fixed_rows else max(2, n_examples)
+    n_rows = n_examples if fixed_rows else n_examples + 1
     examples = torch.arange(n_rows, device=inputs[0].device) % n_examples
-    kept = examples[: -(-n_rows // 2)]
+    kept = examples[: -(-n_examples // 2) if fixed_rows else n_examples]
     try:
+        others = noise(inputs, n_rows - len(kept))
+        if all(x.count_nonzero() for x in inputs):
+            others = tuple((0.5 * x[examples[len(kept) :]]).to(x.dtype) for x in inputs)
         rows = tuple(
-            in_memory_order(torch.cat([x[kept], z]), memory_order(x))
-            for x, z in zip(inputs, noise(inputs, n_rows - len(kept)), strict=True)
+            in_memory_order(torch.cat([x[kept], other]), memory_order(x))
+            for x, other in zip(inputs, others, strict=True)
         )
         with compiled_code_run_eagerly():
             raw = raw_rows(run(rows, examples), n_rows, scores)
