@@ -48,6 +48,17 @@ def test_the_demo_explains_the_cat_at_a_smaller_layer(
     check_all_differ(drawn)
 
 
+@pytest.mark.usefixtures("folder")
+def test_the_demo_takes_a_budget(figures: list[Figure], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(demo, "load_on_device", lambda name: replace(load_on_device(name), layer="_blocks.3"))
+    result = invoke("demo", "--max-forwards", "20", "--error", "0.001")
+    assert result.exit_code == 0, result.output
+    _, score_cam, _, other_score_cam = rows_of(result.output)
+    assert score_cam[2] == "20"
+    titles = [figures[0].axes[panel].texts[1].get_text() for panel in (2, 5)]
+    assert titles == [f"Score-CAM {row[-1]}" for row in (score_cam, other_score_cam)]
+
+
 def check_all_differ(panels: list[NDArray[np.float64]]) -> None:
     """Checks two rows of three panels: all differ, except the image, which is in both rows."""
     for first, second in itertools.combinations(range(6), 2):
