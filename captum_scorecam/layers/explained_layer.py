@@ -69,7 +69,7 @@ def find_layer(
         layer (str): ``auto``, a module's dotted path as in ``model.named_modules()``, or that path followed by
             ``:input`` for the module's input. Default: "auto".
         additional_forward_args (optional): Arguments of the model after the inputs. Default: None.
-        score (str or callable, optional): The score to explain, as for :class:`ScoreCAM`; of a model with several
+        score (str or callable, optional): The score to explain, as for `ScoreCAM`; of a model with several
             outputs, ``auto`` looks for the layer of those that it reads. Default: None, the logits or first tensor.
 
     Returns:
