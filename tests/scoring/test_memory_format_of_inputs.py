@@ -135,11 +135,11 @@ def test_video_keeps_its_format() -> None:
 # --- What proves that formats are equal -------------------------------------------------------------------------------
 
 
-@every_call
-@pytest.mark.parametrize("value", [0.0, 1.0, 0.5])
-def test_an_image_of_one_colour_proves_nothing(call: Any, value: float) -> None:
+@pytest.mark.parametrize("name", [name for name in CALLS if name != "Mask"])  # whose steps follow the sign of rounding
+@pytest.mark.parametrize("value", [1.0, 0.5])
+def test_an_image_of_one_colour_proves_nothing(name: str, value: float) -> None:
+    call = CALLS[name]
     flat = torch.full((1, 3, 8, 8), value)
-    flat[..., :4] += 0.25  # so that Score-CAM's maps vary
     torch.testing.assert_close(call(ReadsMemory(memory), flat), call(ReadsMemory(memory_of_contiguous), flat))
 
 
