@@ -159,21 +159,18 @@ def fit(space: MaskSpace, rows: Tensor, values: Tensor, unmasked: Tensor) -> tup
     eigenvalues = torch.cat([part[0] for part in spectra]).clamp_min(0)
     vectors = torch.cat([part[1] for part in spectra])
     differences = values.to(vectors) - values[:1].to(vectors)
-    rotated = vectors.mT @ differences
-    ones = vectors.sum(1).unsqueeze(2)
     further = (unmasked.to(vectors) - values[0].to(vectors) - differences.mean(0)).square() / n
-    best: tuple[float, Kernel, Tensor] | None = None
-    for kernel in KERNELS:
-        k = shapes.index((kernel.length_scale, kernel.linear))
-        spectrum = (eigenvalues[k] + kernel.nugget).unsqueeze(1)
-        precision = (ones[k].square() / spectrum).sum()
-        residual = rotated[k] - ones[k] * ((ones[k] * rotated[k] / spectrum).sum(0) / precision)
-        squares = (residual.square() / spectrum).sum(0) + further / ((1 + kernel.linear) * (1 + kernel.noise))
-        variance = squares / (n - 1 + 1 / n)
-        penalty = spectrum.log().sum() + precision.log()
-        tiny = torch.finfo(variance.dtype).tiny
-        loss = float(((n - 1 + 1 / n) * variance.clamp_min(tiny).log() + penalty).sum())
-        if best is None or loss < best[0]:
-            best = (loss, kernel, variance)
-    assert best is not None
-    return best[1], best[2]
+    # Dimensions: shape of the kernel, noise, eigenvector, target.
+    rotated = (vectors.mT @ differences).unsqueeze(1)
+    ones = vectors.sum(1)[:, None, :, None]
+    nuggets = eigenvalues.new_tensor([kernel.nugget for kernel in KERNELS]).view(len(shapes), -1, 1, 1)
+    sizes = eigenvalues.new_tensor([1 + kernel.linear for kernel in KERNELS]).view_as(nuggets) + nuggets
+    spectrum = eigenvalues[:, None, :, None] + nuggets
+    precision = (ones.square() / spectrum).sum(2, keepdim=True)
+    residual = rotated - ones * ((ones * rotated / spectrum).sum(2, keepdim=True) / precision)
+    weight = n - 1 + 1 / n
+    variance = ((residual.square() / spectrum).sum(2, keepdim=True) + further / sizes) / weight
+    penalty = spectrum.log().sum(2, keepdim=True) + precision.log()
+    loss = (weight * variance.clamp_min(torch.finfo(variance.dtype).tiny).log() + penalty).sum((2, 3)).flatten()
+    best = int(loss.argmin())
+    return KERNELS[best], variance.flatten(0, 2)[best]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
@@ -19,7 +20,8 @@ from captum_scorecam.scoring.chunks import MaskRows, Masks
 from captum_scorecam.scoring.process_group import from_first_rank
 from captum_scorecam.weighting import ChannelWeighting
 
-RANDOM_SHARE = 0.2  # of the masks, where weights are linear in scores
+RANDOM_SHARE = 0.4  # of the masks after the first stage, where weights are linear in scores
+MASKS_OF_THREE_STAGES = 48  # from which on there are three stages instead of two
 FIRST_SHARE = 0.05  # of the masks, before the error is estimated for the first time
 LEAST_MASKS = 8
 GROWTH = 1.5
@@ -48,16 +50,15 @@ def forwards_per_tensor(masks: Sequence[ChannelMasks], n_examples: int, max_forw
             f"Expected `max_forwards` to be at least {needed}, one for each tensor that the layer returns, "
             f"but got {max_forwards}."
         )
-    shares = counts.clamp(max=1)
-    max_forwards = min(max_forwards, int(counts.sum(0).max()))
-    # One tensor after the other gets its share of what is left, so that the shares add up to `max_forwards`.
-    spare, unserved = max_forwards - shares.sum(0), (counts - shares).sum(0)
-    for i in range(len(counts)):
-        more = counts[i] - shares[i]
-        granted = torch.minimum(more, spare * more // unserved.clamp_min(1))
-        shares[i] += granted
-        spare, unserved = spare - granted, unserved - more
-    return list(shares)
+    # Each tensor gets its share of what is left and leaves one forward pass to each of those that wait.
+    shares, unserved, waiting = [], counts.sum(0), (counts > 0).sum(0)
+    spare = torch.full_like(unserved, min(max_forwards, int(unserved.max())))
+    for count in counts:
+        waiting = waiting - (count > 0).long()
+        share = (spare * count / unserved.clamp_min(1)).round().long()
+        shares.append(share.clamp_min(1).minimum(spare - waiting).minimum(count))
+        spare, unserved = spare - shares[-1], unserved - count
+    return shares
 
 
 def score_within_budget(
@@ -71,8 +72,8 @@ def score_within_budget(
 ) -> ChannelScores:
     """Runs at most a given number of masks, in stages, and predicts the scores of the others.
 
-    The first half of the masks is chosen for what they say of the others; the second half with the predictions from
-    the first. With `error`, growing stages follow each other until the maps are as exact.
+    The masks of the first stage are chosen for what they say of the others; those of later stages also with the
+    predictions so far. With `error`, growing stages follow each other until the maps are as exact.
 
     Args:
         unscored (ChannelScores): The activations, their masks and the scores of the unmasked inputs.
@@ -140,8 +141,7 @@ class _Stages:
         importance = self._importance(found, rows, len(run))
         n_new = n_wanted - len(run)
         is_linear = self._weighting != "softmax" and not self._bounded
-        is_last = stage > 0 or self._error is not None
-        n_random = int(n_new * RANDOM_SHARE * (1 if self._error is not None else 2)) if is_linear and is_last else 0
+        n_random = int(RANDOM_SHARE * n_new) if is_linear and stage > 0 else 0
         chosen = most_informative(space, kernel, importance, run, n_new - n_random)
         known = torch.cat([run, chosen])
         deviation = Posterior.given(space, known, kernel).variance().sqrt() if n_random else importance
@@ -156,7 +156,8 @@ class _Stages:
         """Returns the number of masks to have run after the next stage."""
         limit = min(self._limits[example], n_masks)
         if self._error is None or limit <= LEAST_MASKS:
-            return limit if stage > 0 or limit == n_masks else (limit + 1) // 2
+            n_stages = 1 if limit == n_masks else 3 if limit >= MASKS_OF_THREE_STAGES else 2
+            return math.ceil(limit * min(1, (stage + 1) / n_stages))
         if stage == 0:
             return min(limit, max(LEAST_MASKS, round(FIRST_SHARE * n_masks)))
         if errors is not None and errors[example] <= self._error:
