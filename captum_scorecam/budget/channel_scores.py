@@ -140,7 +140,8 @@ class ChannelScores:
 
         An error ε of the predicted scores changes the map by Σ_p J_p ε_p. The Gaussian process gives the correlations R
         of these errors, so the variance of the map is J' R J, with J_p scaled by the standard deviation of score p. The
-        errors of neighbouring positions are correlated.
+        errors of neighbouring positions are correlated. If the scores of all masks that were run are equal, the others
+        are taken to equal them too, without error.
 
         Args:
             channel_weighting (str): As for :class:`ScoreCAM`. Default: ``"softmax"``.
@@ -171,7 +172,8 @@ class ChannelScores:
                 else:
                     change = deviations[predicted].unsqueeze(1) * sums[rows[predicted]]
                 variance = (change * (correlation @ change)).sum(0).clamp_min(0)
-                errors[example, target] = WIDENING * variance.sqrt().view_as(errors[example, target])
+                error = widening(int(run.sum())) * variance.sqrt()
+                errors[example, target] = error.view_as(errors[example, target])
         return errors.to(self.activations.dtype)
 
     def save(self, path: str | PathLike[str]) -> None:
@@ -225,6 +227,16 @@ class ChannelScores:
         run = self.prediction.run[rows].nonzero()[:, 0]
         kernel = Kernel(*self.prediction.kernels[example].tolist())
         return Posterior.given(MaskSpace(self.masks.maps[rows].flatten(1)), run, kernel)
+
+
+def widening(n_run: int) -> float:
+    """Returns the factor of standard errors, given the number of masks of an example that were run.
+
+    A variance that is estimated from few scores is uncertain, so errors follow Student's t distribution. Two of them
+    make the 95 % interval, by the quantile's expansion in powers of the degrees of freedom.
+    """
+    freedom = n_run - 1 + 1 / n_run
+    return WIDENING * (1 + 1.21 / freedom + 1.44 / freedom**2 + 1.304 / freedom**3 + 0.811 / freedom**4)
 
 
 def _softmax_changes(scores: Tensor, deviations: Tensor, sums: Tensor, n_sharing: Tensor) -> Tensor:

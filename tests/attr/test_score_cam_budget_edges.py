@@ -1,0 +1,291 @@
+"""Budgets at the edges: few or degenerate masks, extreme scores and precisions, options that don't fit."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from captum_scorecam import ScoreCAM
+from captum_scorecam.masking.channel_masks import ChannelMasks
+from tests.support.attributions import flat
+from tests.support.counting_net import CountingNet, noise
+from tests.support.score_cam import last_run
+from tests.support.small_net import Net, assert_close, images
+
+BUDGETS: list[dict[str, Any]] = [{"max_forwards": 1}, {"max_forwards": 9}, {"error": 0.05}]
+METHODS: list[dict[str, Any]] = [
+    {},
+    {"channel_weighting": "score"},
+    {"channel_weighting": "increase", "score": "probability"},
+    {"channel_weighting": "score", "score": "sigmoid"},
+]
+
+
+class Scored(nn.Module):
+    """A network whose scores and whose layer's maps are what two functions make of them."""
+
+    def __init__(
+        self, of_scores: Callable[[Tensor], Tensor], of_maps: Callable[[Tensor], Tensor] | None = None
+    ) -> None:
+        super().__init__()
+        self.net, self.maps = Net(channels=24), nn.Identity()
+        self.of_scores, self.of_maps = of_scores, of_maps or (lambda z: z)
+
+    def forward(self, x: Tensor) -> Tensor:
+        z = self.maps(self.of_maps(self.net.relu(self.net.norm(self.net.conv(x)))))
+        return self.of_scores(self.net.fc(nn.functional.adaptive_avg_pool2d(z, 2).flatten(1)))
+
+
+def explained(net: Scored, x: Tensor | None = None, **options: Any) -> tuple[Tensor, Tensor, ScoreCAM]:
+    """Map and error before the ReLU, which are finite."""
+    score_cam = ScoreCAM(net, net.maps, **options)
+    maps, errors = score_cam.attribute_with_error(images() if x is None else x, 2, relu_attributions=False)
+    assert isinstance(maps, Tensor)
+    assert isinstance(errors, Tensor)
+    assert maps.isfinite().all()
+    assert errors.isfinite().all()
+    assert (errors >= 0).all()
+    return maps, errors, score_cam
+
+
+def assert_honest(net: Scored, x: Tensor | None = None, share: float = 0.8, **options: Any) -> None:
+    """The map is exact up to rounding, or most of it is within three of its errors."""
+    maps, errors, _ = explained(net, x, **options)
+    method = {name: value for name, value in options.items() if name not in ("max_forwards", "error")}
+    exact, _, _ = explained(net, x, **method)
+    rounding = 4 * torch.finfo(maps.dtype).eps * float(exact.abs().max())
+    within = (maps - exact).abs().double() <= 3 * errors.double() + rounding
+    assert float(within.double().mean()) >= share
+
+
+# --- Scores ----------------------------------------------------------------------------------------------------------
+
+SCORES: dict[str, Callable[[Tensor], Tensor]] = {
+    "size 1e6": lambda y: 1e6 * y,
+    "size 1e-6": lambda y: 1e-6 * y,
+    "size 1e30": lambda y: 1e30 * y,
+    "size 1e-30": lambda y: 1e-30 * y,
+    "offset 1e6": lambda y: y + 1e6,
+    "steps": lambda y: y.round(),
+    "two values": lambda y: 30 * (y > 0).to(y.dtype),
+}
+STEPS = ("steps", "two values", "size 1e6", "size 1e30")  # the last two for bounded scores
+
+
+@pytest.mark.parametrize("method", METHODS, ids=str)
+@pytest.mark.parametrize("name", SCORES)
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+def test_scores_of_every_size_give_exact_or_honestly_uncertain_maps(
+    name: str, method: dict[str, Any], dtype: torch.dtype
+) -> None:
+    net, x = Scored(SCORES[name]).to(dtype), images(dtype=dtype)
+    discontinuous = name in (STEPS if "score" in method else STEPS[:2])
+    for budget in BUDGETS[1:]:
+        if discontinuous:  # if all that were run are equal, nothing tells that others aren't
+            explained(net, x, **budget, **method)
+        else:
+            assert_honest(net, x, **budget, **method)
+
+
+@pytest.mark.parametrize("method", METHODS[:2], ids=str)
+@pytest.mark.parametrize("budget", BUDGETS, ids=str)
+@pytest.mark.parametrize("value", [0.0, 3.0, 1e6, -1e-6])
+def test_constant_scores_are_exact_after_the_first_masks(
+    value: float, budget: dict[str, Any], method: dict[str, Any]
+) -> None:
+    net = Scored(lambda y: torch.full_like(y, value))
+    maps, errors, score_cam = explained(net, **method, **budget)
+    torch.testing.assert_close(maps, explained(net, **method)[0])
+    assert not errors.any()
+    assert last_run(score_cam).errors == (0.0, 0.0)
+    assert last_run(score_cam).rows == 2 * budget.get("max_forwards", 8)
+
+
+@pytest.mark.parametrize("score", ["probability", "sigmoid"])
+@pytest.mark.parametrize("sign", [1, -1])
+@pytest.mark.parametrize("weighting", ["score", "increase"])
+def test_probabilities_of_exactly_0_and_1(score: Any, sign: int, weighting: Any) -> None:
+    def saturated(y: Tensor) -> Tensor:
+        far = torch.zeros_like(y)
+        far[:, 2] = sign * 1e4
+        return far
+
+    net, method = Scored(saturated), {"score": score, "channel_weighting": weighting}
+    exact, _, _ = explained(net, **method)
+    maps, errors, _ = explained(net, **method, max_forwards=5)
+    torch.testing.assert_close(maps, exact, rtol=1e-12, atol=1e-12)
+    assert float(errors.max()) < 1e-12
+    if (sign, weighting) == (1, "score"):
+        assert float(maps.max()) > 1
+
+
+def test_scores_that_are_not_finite_raise_as_without_a_budget() -> None:
+    net = Scored(lambda y: y)
+    calls: list[int] = []
+
+    def broken(y: Tensor) -> Tensor:
+        calls.append(len(y))
+        return y * (torch.nan if len(calls) > 2 else 1)
+
+    net.of_scores = broken
+    for budget in ({}, *BUDGETS):
+        calls.clear()
+        with pytest.raises(
+            ValueError, match=r"Expected finite scores, but got NaN or Inf for \d+ of \d+ masked inputs"
+        ):
+            ScoreCAM(net, net.maps, **budget).attribute(images(), 2, perturbations_per_eval=1)
+
+
+# --- Masks -----------------------------------------------------------------------------------------------------------
+
+
+def near_copies(step: float) -> Callable[[Tensor], Tensor]:
+    """All channels are the first with one value moved a little: masks nearly equal, kernels nearly singular."""
+
+    def copied(z: Tensor) -> Tensor:
+        base = z[:, :1].repeat(1, 24, 1, 1)
+        corner = base[:, :, 1, 1] + 0.1 + step * torch.arange(24, dtype=z.dtype)
+        return base.index_put((torch.arange(len(z))[:, None], torch.arange(24)[None], *[torch.tensor(1)] * 2), corner)
+
+    return copied
+
+
+MAPS: dict[str, Callable[[Tensor], Tensor]] = {
+    "duplicated": lambda z: z[:, :12].repeat(1, 2, 1, 1),
+    "two masks": lambda z: z[:, :2].repeat(1, 12, 1, 1),
+    "one mask": lambda z: z[:, :1].repeat(1, 24, 1, 1) * torch.arange(1, 25, dtype=z.dtype).view(1, 24, 1, 1),
+    "nearly equal": near_copies(1e-7),
+    "equal to a few bits": near_copies(1e-13),
+    "one position": lambda z: (z == z.amax((2, 3), keepdim=True)).to(z.dtype),
+    "opposite": lambda z: torch.cat([z[:, :12], -z[:, :12]], dim=1),
+}
+
+
+@pytest.mark.parametrize("method", METHODS, ids=str)
+@pytest.mark.parametrize("budget", BUDGETS, ids=str)
+@pytest.mark.parametrize("name", MAPS)
+def test_degenerate_masks_give_exact_or_honestly_uncertain_maps(
+    name: str, budget: dict[str, Any], method: dict[str, Any]
+) -> None:
+    share = 0.6 if budget == {"max_forwards": 1} else 0.8
+    assert_honest(Scored(lambda y: y, MAPS[name]), share=share, **budget, **method)
+
+
+@pytest.mark.parametrize("budget", BUDGETS, ids=str)
+def test_a_layer_of_constant_channels_gives_a_zero_map_without_error(budget: dict[str, Any]) -> None:
+    net = Scored(lambda y: y, torch.ones_like)
+    with pytest.warns(UserWarning, match="All channels of the layer are constant for 2 of 2 examples"):
+        maps, errors, score_cam = explained(net, **budget)
+    assert not maps.any()
+    assert not errors.any()
+    assert last_run(score_cam).rows == 0
+    assert last_run(score_cam).errors == (0.0, 0.0)
+
+
+def test_an_example_of_constant_channels_beside_another() -> None:
+    def first_constant(z: Tensor) -> Tensor:
+        return torch.where((z.sum((1, 2, 3), keepdim=True) - first).abs() < 1e-9, 1.0, z)
+
+    x, plain = images(), Net(channels=24)
+    first = plain.relu(plain.norm(plain.conv(x[:1]))).sum()
+    net = Scored(lambda y: y, first_constant)
+    with pytest.warns(UserWarning, match="All channels of the layer are constant for 1 of 2 examples"):
+        maps, errors, score_cam = explained(net, x, max_forwards=6)
+    alone, error_alone, _ = explained(Scored(lambda y: y), x[1:], max_forwards=6)
+    assert not maps[0].any()
+    assert not errors[0].any()
+    assert_close(maps[1:], alone)
+    assert_close(errors[1:], error_alone)
+    assert last_run(score_cam).rows == 6
+
+
+# --- Precision -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("method", METHODS, ids=str)
+@pytest.mark.parametrize("budget", BUDGETS, ids=str)
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
+def test_every_precision(dtype: torch.dtype, budget: dict[str, Any], method: dict[str, Any]) -> None:
+    net, x = Scored(lambda y: y).to(dtype), images(dtype=dtype)
+    maps, errors, _ = explained(net, x, **budget, **method)
+    assert {maps.dtype, errors.dtype} == {dtype}
+    assert_honest(net, x, 0.6 if budget == {"max_forwards": 1} else 0.8, **budget, **method)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
+@pytest.mark.parametrize("budget", BUDGETS, ids=str)
+def test_the_default_dtype_and_device_do_not_matter(dtype: torch.dtype, budget: dict[str, Any]) -> None:
+    net, x = Scored(lambda y: y).float(), images(dtype=torch.float32)
+    expected = explained(net, x, **budget)[:2]
+    torch.set_default_dtype(dtype)
+    try:
+        with torch.device("meta"):
+            actual = ScoreCAM(net, net.maps, **budget).attribute_with_error(x, 2, relu_attributions=False)
+    finally:
+        torch.set_default_dtype(torch.float32)
+    for one, other in zip(flat(actual), expected, strict=True):
+        assert torch.equal(one, other)
+
+
+# --- Options ---------------------------------------------------------------------------------------------------------
+
+TOLERANT = {"score": "probability", "channel_weighting": "score", "tolerance": 0.1}
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "message"),
+    [
+        ({"max_forwards": 0}, ValueError, "Expected `max_forwards` to be at least 1, but got 0."),
+        ({"max_forwards": 1.5}, TypeError, "Expected `max_forwards` to be an int, but got 1.5."),
+        ({"max_forwards": True}, TypeError, "Expected `max_forwards` to be an int, but got True."),
+        ({"error": 0}, ValueError, "Expected `error` in (0, 1), but got 0."),
+        ({"error": 1.0}, ValueError, "Expected `error` in (0, 1), but got 1.0."),
+        ({"error": float("nan")}, ValueError, "Expected `error` in (0, 1), but got nan."),
+        ({"error": "0.1"}, TypeError, "Expected `error` to be a number, but got '0.1'."),
+        ({**TOLERANT, "max_forwards": 9}, ValueError, "Expected neither `max_forwards` nor `error` with `tolerance`."),
+        ({**TOLERANT, "error": 0.1}, ValueError, "Expected neither `max_forwards` nor `error` with `tolerance`."),
+    ],
+    ids=str,
+)
+def test_options_that_do_not_fit_raise_in_the_constructor(
+    options: dict[str, Any], error: type[Exception], message: str
+) -> None:
+    net = Net()
+    with pytest.raises(error, match=re.escape(message)):
+        ScoreCAM(net, net.relu, **options)
+
+
+@pytest.mark.parametrize("entry", ["attribute_with_error", "channel_scores"])
+def test_tolerance_has_neither_errors_nor_all_scores(entry: str) -> None:
+    net = Net()
+    call = {"targets": [2]} if entry == "channel_scores" else {"target": 2}
+    with pytest.raises(
+        ValueError, match="Expected no `tolerance`, with which the scores of some channels stay unknown"
+    ):
+        getattr(ScoreCAM(net, net.relu, **TOLERANT), entry)(images(), **call)
+    assert net.forwards == 0
+
+
+def test_fewer_forwards_than_tensors_raise_before_any_masked_forward() -> None:
+    net, x = CountingNet(kind="tuple"), noise(2)
+    with pytest.raises(ValueError, match="to be at least 2, one for each tensor that the layer returns, but got 1"):
+        ScoreCAM(net, net.maps, max_forwards=1).attribute(x, 2, torch.arange(2))
+    assert net.masked_rows(x) == [0, 0]
+
+
+def test_masks_that_share_channels_are_summed_alike_in_any_order() -> None:
+    maps = torch.rand(2, 12, 3, 3, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    maps[:, 6:] = 2 * maps[:, :6] + 1
+    masks = ChannelMasks.from_activations(maps, ((6, 6),))
+    expected = maps[:, :6] + maps[:, 6:]
+    for n in range(2):
+        for k in range(6):
+            row = masks.index[n, k]
+            torch.testing.assert_close(masks.sums(maps.flatten(2))[row], expected[n, k].flatten())
+            assert int(row) in masks.rows_of(n).tolist()
+            torch.testing.assert_close(masks.by_mask(maps.flatten(2))[row], maps[n, k + 6].flatten())
