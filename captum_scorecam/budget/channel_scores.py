@@ -177,7 +177,11 @@ class ChannelScores:
         return errors.to(self.activations.dtype)
 
     def save(self, path: str | PathLike[str]) -> None:
-        """Writes everything to a safetensors file, from which :meth:`load` reads it."""
+        """Writes everything to a safetensors file, from which :meth:`load` reads it.
+
+        Args:
+            path (str or PathLike): The file.
+        """
         tensors = {name: tensor.contiguous() for name, tensor in self._tensors().items() if tensor is not None}
         sizes = ";".join(",".join(map(str, size)) for size in self.masks.sizes)
         Path(path).write_bytes(save(tensors, {"sizes": sizes, "n_constant": str(self.masks.n_constant)}))
@@ -186,28 +190,30 @@ class ChannelScores:
     def load(cls, path: str | PathLike[str], device: str | torch.device = "cpu") -> ChannelScores:
         """Reads the channel scores that :meth:`save` wrote.
 
+        Args:
+            path (str or PathLike): The file.
+            device (str or torch.device): Where to put the tensors. Default: the CPU.
+
         Raises:
+            OSError: If there is no such file.
             ValueError: If the file holds something else.
         """
-        expected = f"Expected `path` to be a file written by ChannelScores.save, but {str(path)!r} is not."
         Path(path).open("rb").close()  # raises the usual errors, of which safetensors says less
         try:
             with safe_open(path, "pt", str(device)) as file:
                 # Copies, since tensors on the CPU would stay bound to the file.
                 read = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118 (no mapping)
                 metadata = file.metadata() or {}
-        except SafetensorError as error:
-            raise ValueError(expected) from error
-        wanted = {"activations", "mask_maps", "examples", "index", "mask_scores", "unmasked_scores"}
-        if not wanted <= read.keys() or not {"sizes", "n_constant"} <= metadata.keys():
-            raise ValueError(expected)
-        sizes = tuple(tuple(map(int, size.split(","))) for size in metadata["sizes"].split(";"))
-        masks = ChannelMasks(read["mask_maps"], read["examples"], read["index"], sizes, int(metadata["n_constant"]))
-        prediction = Prediction(read["run"], read["deviations"], read["kernels"]) if "run" in read else None
-        return cls(
-            read["activations"], masks, read["mask_scores"], read["unmasked_scores"], read.get("baseline_scores"),
-            prediction,
-        )  # fmt: skip
+            sizes = tuple(tuple(map(int, size.split(","))) for size in metadata["sizes"].split(";"))
+            n_constant = int(metadata["n_constant"])
+            masks = ChannelMasks(read["mask_maps"], read["examples"], read["index"], sizes, n_constant)
+            prediction = Prediction(read["run"], read["deviations"], read["kernels"]) if "run" in read else None
+            known = [read[name] for name in ("activations", "mask_scores", "unmasked_scores")]
+        except (SafetensorError, KeyError, ValueError) as error:
+            raise ValueError(
+                f"Expected `path` to be a file written by ChannelScores.save, but {str(path)!r} is not."
+            ) from error
+        return cls(known[0], masks, known[1], known[2], read.get("baseline_scores"), prediction)
 
     def _tensors(self) -> dict[str, Tensor | None]:
         predicted: dict[str, Any] = {} if self.prediction is None else vars(self.prediction)
