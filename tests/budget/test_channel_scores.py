@@ -111,7 +111,7 @@ def test_bad_arguments() -> None:
         found.maps("increase")
     for function in (found.maps, found.standard_errors, found.weights):
         with pytest.raises(ValueError, match="weighting` to be 'softmax', 'increase' or 'score', but got 'mean'"):
-            function("mean")  # type: ignore[operator]
+            function("mean")  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="Expected `n_channels` to be at least 1, but got 0"):
         found.strongest_channels(0)
     with pytest.raises(TypeError, match="Expected `relu_attributions` to be True or False, but got 1"):

@@ -12,7 +12,16 @@ import torch
 from captum.attr import Attribution, LayerGradCam
 from torch import Generator, Tensor, nn
 
-from captum_scorecam import RISE, InputSpaceAttribution, LayerGradCamPlusPlus, MeaningfulPerturbation, ScoreCAM
+from captum_scorecam import (
+    RISE,
+    ChannelScores,
+    InputSpaceAttribution,
+    LayerGradCamPlusPlus,
+    MeaningfulPerturbation,
+    ScoreCAM,
+)
+from captum_scorecam.budget.within_budget import score_within_budget
+from captum_scorecam.masking.channel_masks import ChannelMasks
 from tests.naive_reference import naive_score_cam
 from tests.support.naive_meaningful_perturbation import naive_meaningful_perturbation
 from tests.support.naive_methods import (
@@ -77,6 +86,11 @@ class Method:
         return self.over is not None or not self.of_layer
 
     @property
+    def of_several_targets(self) -> bool:
+        """Whether the call takes a sequence of targets."""
+        return "targets" in signature(getattr(self.over or self.attribution, self.entry)).parameters
+
+    @property
     def constructor_options(self) -> list[str]:
         return options_of(self.over or self.attribution)
 
@@ -98,7 +112,7 @@ class Method:
 
     def arguments(self, target: Any, **call: Any) -> dict[str, Any]:
         """The keyword arguments of a call."""
-        targets = {"targets": [target, target]} if self.entry == "attribute_targets" else {"target": target}
+        targets = {"targets": [target, target]} if self.of_several_targets else {"target": target}
         return {**targets, **self.call, **self.drawn(), **call}
 
     def drawn(self) -> dict[str, Any]:
@@ -129,7 +143,9 @@ class Method:
 
 
 def flat(value: Any) -> Tensors:
-    """Tensors, tuples of them and nested tuples as one tuple of tensors."""
+    """Tensors, tuples of them and nested tuples as one tuple of tensors; channel scores as their maps."""
+    if isinstance(value, ChannelScores):
+        return (value.maps("increase", relu_attributions=False),)
     return (value,) if isinstance(value, Tensor) else tuple(tensor for each in value for tensor in flat(each))
 
 
@@ -141,6 +157,46 @@ def score_cam_reference(
 ) -> Tensors:
     exact = {name: value for name, value in options.items() if name != "tolerance"}
     return as_tuple(naive_score_cam(forward_func, layer, inputs, target, additional, **exact))
+
+
+def channel_scores_reference(
+    forward_func: Forward, layer: nn.Module, inputs: Tensors, target: Any, additional: Any, options: dict[str, Any]
+) -> Tensors:
+    """The maps that `flat` makes of channel scores."""
+    options = {**options, "channel_weighting": "increase", "relu_attributions": False}
+    return score_cam_reference(forward_func, layer, inputs, target, additional, options)
+
+
+def budget_reference(
+    forward_func: Forward, layer: nn.Module, inputs: Tensors, target: Any, additional: Any, options: dict[str, Any]
+) -> Tensors:
+    """Map and error from the naive reference's scores of a few masks, which its maps of single channels show."""
+    own = {name: value for name, value in options.items() if name not in ("max_forwards", "relu_attributions")}
+
+    def channels(**other: Any) -> Tensor:
+        every = {**own, "relu_attributions": False, "attr_dim_summation": False, **other}
+        (maps,) = as_tuple(naive_score_cam(forward_func, layer, inputs, target, additional, **every))
+        return maps.double()
+
+    maps = channels(channel_weighting="score", score=torch.ones_like)
+    largest = maps.flatten(2).abs().argmax(2, keepdim=True)
+
+    def scores(**other: Any) -> Tensor:
+        values = channels(**other).flatten(2).gather(2, largest) / maps.flatten(2).gather(2, largest)
+        return values.nan_to_num()  # 0/0 of constant channels
+
+    masks = ChannelMasks.from_activations(maps, tuple(tuple(x.shape[2:]) for x in inputs))
+    masked = scores(channel_weighting="score")
+    unmasked = scores(channel_weighting="score", baselines=inputs)[:, masks.index.max(0).values >= 0].amax(1)
+    of_masks = masks.by_mask(masked)
+    found = score_within_budget(
+        ChannelScores(maps, masks, 0 * of_masks, unmasked),
+        lambda chosen: of_masks[chosen.rows],  # type: ignore[attr-defined]
+        masks.examples.bincount().clamp(max=options["max_forwards"]),
+        "softmax",
+        bounded=False,
+    )
+    return found.maps(relu_attributions=options.get("relu_attributions", True)), found.standard_errors()
 
 
 def several_targets(reference: Reference) -> Reference:
@@ -231,6 +287,10 @@ METHODS: dict[str, Method] = {
     ),
     "ScoreCAM, several targets": Method(
         ScoreCAM, several_targets(score_cam_reference), {"score": torch.sigmoid}, entry="attribute_targets"
+    ),
+    "ScoreCAM, channel scores": Method(ScoreCAM, several_targets(channel_scores_reference), entry="channel_scores"),
+    "ScoreCAM, max_forwards": Method(
+        ScoreCAM, budget_reference, {"max_forwards": 3}, entry="attribute_with_error", rounding=1e-6
     ),
     "RISE": Method(RISE, rise_reference, FEW_MASKS),
     "RISE, output": Method(RISE, rise_reference, {**FEW_MASKS, "score": "output"}, {"baselines": -0.5}),

@@ -48,7 +48,7 @@ class CountingNet(nn.Module):
         rows, examples = (torch.cat(each) for each in zip(*self.calls, strict=True))
         counts = []
         for n in range(len(x)):
-            different = rows[examples == n].flatten(1).unique(dim=0)
+            different = torch.unique(rows[examples == n].flatten(1), dim=0)
             kept = different / x[n].flatten()  # of noise, on which memory formats are tried, some is below 0 or above 1
             masked = ((kept >= 0) & (kept <= 1)).all(1) & (kept > 0).any(1) & (kept < 1).any(1)
             counts.append(int(masked.sum()))

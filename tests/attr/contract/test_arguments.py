@@ -86,7 +86,7 @@ def test_grad_kwargs_of_another_type_raise(method: Method, value: Any) -> None:
 # --- Targets ---------------------------------------------------------------------------------------------------------
 
 
-@each(OURS, lambda method: method.entry == "attribute_targets")
+@each(OURS, lambda method: method.of_several_targets)
 @pytest.mark.parametrize(
     ("targets", "error", "message"),
     [
@@ -103,7 +103,7 @@ def test_targets_that_are_no_sequence_raise(method: Method, targets: Any, error:
     assert_refused(method, error, message, targets=targets)
 
 
-@each(OURS, lambda method: method.entry == "attribute_targets")
+@each(OURS, lambda method: method.of_several_targets)
 def test_targets_may_be_any_sequence_or_a_tensor(method: Method) -> None:
     net, x = Net(), images()
     expected = method.explain(net, net.relu, x, targets=[1, 2])

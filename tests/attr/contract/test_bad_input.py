@@ -57,7 +57,11 @@ def test_output_without_a_row_for_each_example_raises(method: Method, batch: int
     assert net.forwards == 1
 
 
-@each(OURS, lambda method: "score" in method.constructor_options and "tolerance" not in method.options)
+@each(
+    OURS,
+    lambda method: "score" in method.constructor_options,
+    lambda method: not method.options.keys() & {"tolerance", "max_forwards"},  # which tell probabilities from outputs
+)
 @pytest.mark.parametrize("batch", [1, 2])
 def test_the_probability_of_a_single_output_is_refused_and_its_sigmoid_explained(method: Method, batch: int) -> None:
     net, x = Net(), images(batch)

@@ -40,6 +40,13 @@ BAD_OPTIONS: list[tuple[type[Attribution], str, Any, type[Exception], str]] = [
         ValueError,
         "Expected score='probability' and channel_weighting='score' with `tolerance`",
     ),
+    (ScoreCAM, "max_forwards", 0, ValueError, "Expected `max_forwards` to be at least 1, but got 0."),
+    (ScoreCAM, "max_forwards", 1.5, TypeError, "Expected `max_forwards` to be an int, but got 1.5."),
+    (ScoreCAM, "max_forwards", True, TypeError, "Expected `max_forwards` to be an int, but got True."),
+    (ScoreCAM, "error", 0.0, ValueError, "Expected `error` in (0, 1), but got 0.0."),
+    (ScoreCAM, "error", 1.0, ValueError, "Expected `error` in (0, 1), but got 1.0."),
+    (ScoreCAM, "error", NAN, ValueError, "Expected `error` in (0, 1), but got nan."),
+    (ScoreCAM, "error", "0.1", TypeError, "Expected `error` to be a number, but got '0.1'."),
     (RISE, "n_masks", 0, ValueError, "Expected `n_masks` to be at least 1, but got 0."),
     (RISE, "n_masks", 9.0, TypeError, "Expected `n_masks` to be an int, but got 9.0."),
     (RISE, "grid_size", 0, ValueError, "Expected `grid_size` to be at least 1, but got 0."),
@@ -85,7 +92,9 @@ GOOD_OPTIONS: dict[type[Attribution], dict[str, Any]] = {
         "channel_weighting": "score",
         "activation_transform": torch.relu,
         "max_channels": 3,
-        "tolerance": 0.2,
+        "tolerance": None,  # excludes the next two
+        "max_forwards": 5,
+        "error": 0.25,
     },
     RISE: {"n_masks": 5, "grid_size": (3, 4), "keep_probability": 0.25, "score": torch.sigmoid},
     MeaningfulPerturbation: {
@@ -148,6 +157,12 @@ def test_options_are_public_attributes(attribution: type[Attribution]) -> None:
         assert (explained.layer, explained.device_ids) == (net.relu, None)
 
 
+def test_tolerance_is_a_public_attribute() -> None:
+    net = Net()
+    options: dict[str, Any] = {"score": "probability", "channel_weighting": "score", "tolerance": 0.2}
+    assert ScoreCAM(net, net.relu, **options).tolerance == 0.2
+
+
 def test_options_of_input_space_attribution() -> None:
     net = Net()
     inner = LayerGradCam(net, net.relu)
@@ -168,6 +183,8 @@ def test_options_of_input_space_attribution() -> None:
 ENTRIES = [
     (ScoreCAM, "attribute"),
     (ScoreCAM, "attribute_targets"),
+    (ScoreCAM, "attribute_with_error"),
+    (ScoreCAM, "channel_scores"),
     (RISE, "attribute"),
     (RISE, "attribute_targets"),
     (RISE, "attribute_with_error"),

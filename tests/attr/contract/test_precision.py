@@ -31,7 +31,7 @@ def test_models_of_every_precision(method: Method, dtype: torch.dtype) -> None:
     at_input = bool(method.call.get("attribute_to_layer_input"))
     grad_cam = LayerGradCam(net, net.relu).attribute(x, 2, attribute_to_layer_input=at_input)
     convention = x if method.in_input_space else grad_cam
-    channels = 2 if method.entry == "attribute_targets" else convention.shape[1]
+    channels = 2 if method.of_several_targets else convention.shape[1]
     for tensor in actual:
         assert (tensor.dtype, tensor.device) == (convention.dtype, convention.device)
         assert tensor.shape == (2, channels, *convention.shape[2:])
@@ -73,7 +73,7 @@ class Squares(nn.Module):
         self.maps = nn.Identity()
 
     def forward(self, x: Tensor) -> Tensor:
-        scores: Tensor = self.maps(x.square()).pow(1.5).flatten(2).sum(2) / 40
+        scores: Tensor = self.maps(torch.cat([x, x.flip(3)], dim=1).square()).pow(1.5).flatten(2).sum(2) / 40
         return scores
 
 

@@ -217,4 +217,4 @@ def test_in_place_layer_is_explained_at_its_input(method: Method) -> None:
 
 
 def all_values(method: Method) -> dict[str, Any]:
-    return {"relu_attributions": False} if method.of_layer else {}
+    return {"relu_attributions": False} if method.takes("relu_attributions") else {}
