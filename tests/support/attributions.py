@@ -176,13 +176,14 @@ def budget_reference(
     def channels(**other: Any) -> Tensor:
         every = {**own, "relu_attributions": False, "attr_dim_summation": False, **other}
         (maps,) = as_tuple(naive_score_cam(forward_func, layer, inputs, target, additional, **every))
-        return maps.double()
+        precise: Tensor = maps.double()
+        return precise
 
     maps = channels(channel_weighting="score", score=torch.ones_like)
     largest = maps.flatten(2).abs().argmax(2, keepdim=True)
 
     def scores(**other: Any) -> Tensor:
-        values = channels(**other).flatten(2).gather(2, largest) / maps.flatten(2).gather(2, largest)
+        values: Tensor = channels(**other).flatten(2).gather(2, largest) / maps.flatten(2).gather(2, largest)
         return values.nan_to_num()  # 0/0 of constant channels
 
     masks = ChannelMasks.from_activations(maps, tuple(tuple(x.shape[2:]) for x in inputs))
