@@ -10,6 +10,7 @@ TUTORIALS = (
     "debugging_a_classifier.py",
     "beyond_image_classifiers.py",
     "a_score_of_your_own.py",
+    "in_a_second.py",
     "fast.py",
     "with_quantus.py",
 )
