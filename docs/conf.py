@@ -50,7 +50,12 @@ ALIASES = {
     "PerturbFunction": "captum_scorecam.metrics.functional",
 }
 autodoc_type_aliases = {name: f"~{module}.{name}" for name, module in ALIASES.items()}
-nitpick_ignore = [("py:class", "Maps")]  # an alias in a NamedTuple, whose annotations Sphinx does not evaluate
+nitpick_ignore = [
+    ("py:class", "Maps"),  # an alias in a NamedTuple, whose annotations Sphinx does not evaluate
+    # Parts of ChannelScores, whose attributes its own page describes:
+    ("py:class", "captum_scorecam.masking.channel_masks.ChannelMasks"),
+    ("py:class", "captum_scorecam.budget.channel_scores.Prediction"),
+]
 napoleon_numpy_docstring = False
 napoleon_use_param = False
 napoleon_use_rtype = False

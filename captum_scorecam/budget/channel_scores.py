@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from os import PathLike
 from pathlib import Path
 from typing import Any
 
@@ -61,17 +60,17 @@ class ChannelScores:
 
     @property
     def scores(self) -> Tensor:
-        """S, N×K×T: the score of the input masked by each channel, run or predicted; 0 for channels without a mask."""
+        """The scores S, N×K×T, of the inputs masked by each channel, run or predicted; 0 for channels without a mask."""
         return self.masks.by_channel(self.mask_scores)
 
     @property
     def has_mask(self) -> Tensor:
-        """N×K, bool: the channels that mask the input. Constant ones and those outside ``max_channels`` don't."""
+        """Which channels mask the input, N×K. Constant ones and those outside ``max_channels`` don't."""
         return self.masks.index >= 0
 
     @property
     def was_run(self) -> Tensor:
-        """N×K, bool: the channels whose scores come from a forward pass. The others with a mask are predicted."""
+        """Which channels have scores from a forward pass, N×K. Those of the others with a mask are predicted."""
         if self.prediction is None:
             return self.has_mask
         return self.masks.by_channel(self.prediction.run.unsqueeze(1))[:, :, 0]
@@ -176,22 +175,22 @@ class ChannelScores:
                 errors[example, target] = error.view_as(errors[example, target])
         return errors.to(self.activations.dtype)
 
-    def save(self, path: str | PathLike[str]) -> None:
+    def save(self, path: str | Path) -> None:
         """Writes everything to a safetensors file, from which :meth:`load` reads it.
 
         Args:
-            path (str or PathLike): The file.
+            path (str or Path): The file.
         """
         tensors = {name: tensor.contiguous() for name, tensor in self._tensors().items() if tensor is not None}
         sizes = ";".join(",".join(map(str, size)) for size in self.masks.sizes)
         Path(path).write_bytes(save(tensors, {"sizes": sizes, "n_constant": str(self.masks.n_constant)}))
 
     @classmethod
-    def load(cls, path: str | PathLike[str], device: str | torch.device = "cpu") -> ChannelScores:
+    def load(cls, path: str | Path, device: str | torch.device = "cpu") -> ChannelScores:
         """Reads the channel scores that :meth:`save` wrote.
 
         Args:
-            path (str or PathLike): The file.
+            path (str or Path): The file.
             device (str or torch.device): Where to put the tensors. Default: the CPU.
 
         Raises:
