@@ -60,7 +60,7 @@ class ChannelScores:
 
     @property
     def scores(self) -> Tensor:
-        """The scores S, N×K×T, of the inputs masked by each channel, run or predicted; 0 for channels without a mask."""
+        """The scores of the inputs masked by each channel, N×K×T, run or predicted; 0 for channels without a mask."""
         return self.masks.by_channel(self.mask_scores)
 
     @property

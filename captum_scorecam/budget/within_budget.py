@@ -22,6 +22,7 @@ from captum_scorecam.weighting import ChannelWeighting
 
 RANDOM_SHARE = 0.4  # of the masks after the first stage, where weights are linear in scores
 MASKS_OF_THREE_STAGES = 48  # from which on there are three stages instead of two
+MOST_FITTED = 256
 FIRST_SHARE = 0.05  # of the masks, before the error is estimated for the first time
 LEAST_MASKS = 8
 GROWTH = 1.5
@@ -191,7 +192,10 @@ class _Stages:
                 continue
             space = self._space(example, of_example)
             latent = to_latent(scores[of_example[known]], self._bounded)
-            kernel, scale = fit(space, known, latent, to_latent(found.unmasked_scores[example], self._bounded))
+            # A kernel that is chosen from so many scores would hardly change with more, and the time grows with n³.
+            fitted = torch.linspace(0, len(known) - 1, min(len(known), MOST_FITTED), device=known.device).long()
+            unmasked = to_latent(found.unmasked_scores[example], self._bounded)
+            kernel, scale = fit(space, known[fitted], latent[fitted], unmasked)
             posterior = Posterior.given(space, known, kernel)
             mean, variance = from_latent(
                 posterior.mean(latent), posterior.variance().unsqueeze(1) * scale, self._bounded
