@@ -10,7 +10,8 @@ from types import TracebackType
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Generator, Tensor
+from torch._ops import OpOverload
 from torch.utils._python_dispatch import TorchDispatchMode
 
 
@@ -74,13 +75,33 @@ def compiler_is_loaded() -> bool:
     return "torch._dynamo" in sys.modules
 
 
+def draws_from_global(func: Any, args: Any, kwargs: Any) -> bool:
+    """Checks whether an operation draws random numbers from PyTorch's global generators, not from one passed to it."""
+    if not isinstance(func, OpOverload):
+        return True  # a higher-order operator, such as flex attention, may
+    if torch.Tag.nondeterministic_seeded not in func.tags:
+        return False
+    passed = [value for value in (*args, *kwargs.values()) if isinstance(value, Generator)]
+    of_all = [_address(generator) for generator in (torch.default_generator, *torch.cuda.default_generators)]
+    return all(_address(generator) in of_all for generator in passed)
+
+
+def _address(generator: Generator) -> int:
+    # Operations get a new Python object for a generator that was passed to them.
+    address: int = generator._cdata  # type: ignore[attr-defined]
+    return address
+
+
 class _RandomOperations(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Sees whether an operation of this thread draws random numbers."""
+
+    supports_higher_order_operators = True
 
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.seen = False
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        self.seen = self.seen or torch.Tag.nondeterministic_seeded in func.tags
-        return func(*args, **(kwargs or {}))
+        kwargs = kwargs or {}
+        self.seen = self.seen or draws_from_global(func, args, kwargs)
+        return func(*args, **kwargs)

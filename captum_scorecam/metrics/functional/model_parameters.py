@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn import Module
+
+from captum_scorecam._random_draws import draws_undone
+from captum_scorecam.metrics.functional.seeded_draws import seeded_draws
+from captum_scorecam.model_state import compiled_code_run_eagerly
 
 
 class ModelTensors:
@@ -25,7 +30,6 @@ class ModelTensors:
         self._places = [
             (store, name, tensor) for store in stores for name, tensor in store.items() if tensor is not None
         ]
-        self._cuda_devices = sorted({tensor.device.index for _, _, tensor in self._places if tensor.is_cuda})
 
     def copies(self) -> list[Tensor]:
         """Returns copies of the current parameters and buffers."""
@@ -40,9 +44,11 @@ class ModelTensors:
 
     @contextmanager
     def unchanged(self) -> Iterator[None]:
-        """Restores the parameters, the buffers and the CPU and GPU random states after the body."""
+        """Restores the parameters and buffers after the body, and takes back the random numbers that it drew."""
         contents = self.copies()
-        with torch.random.fork_rng(self._cuda_devices):
+        # Beside other threads, the operations of this one are watched, and compiled code hides them.
+        watchable = compiled_code_run_eagerly() if threading.active_count() > 1 else nullcontext()
+        with watchable, draws_undone([tensor for _, _, tensor in self._places]):
             try:
                 yield
             finally:
@@ -66,11 +72,7 @@ def reinitialize(modules: Sequence[Module], seed: int) -> None:
     devices = {
         parameter.device.index for module in modules for parameter in own_parameters(module) if parameter.is_cuda
     }
-    with torch.random.fork_rng(sorted(devices)), torch.no_grad():
-        torch.default_generator.manual_seed(seed)
-        for device in devices:
-            with torch.cuda.device(device):
-                torch.cuda.manual_seed(seed)
+    with seeded_draws(seed, devices), torch.no_grad():
         for module in modules:
             _reinitialize(module)
 

@@ -12,12 +12,13 @@ from torch import Tensor
 from torch.nn import Module
 
 from captum_scorecam._captum import Tensors
-from captum_scorecam._messages import check_callable, check_choice, check_generator, type_of
+from captum_scorecam._messages import check_callable, check_choice, type_of
 from captum_scorecam.masking.scaling import varies
 from captum_scorecam.metrics.functional.arguments import check_tensor
 from captum_scorecam.metrics.functional.map_similarity import cosine, rank_correlation, structural_similarity
 from captum_scorecam.metrics.functional.model_parameters import ModelTensors, own_parameters, reinitialize
 from captum_scorecam.metrics.functional.pixel_values import channel_sums
+from captum_scorecam.model_state import own_generator
 
 RandomizationOrder: TypeAlias = Literal["top_down", "bottom_up", "independent"]
 
@@ -60,7 +61,7 @@ def cascading_parameter_randomization(
     Args:
         model (nn.Module): The model to randomise.
         explain (callable): Takes the inputs and returns attributions of `model`, N×C×spatial (summed over the
-            channels). Every call starts from the same random state.
+            channels). Every call starts from the same random state, unless other threads draw random numbers meanwhile.
         inputs (Tensor or tuple of Tensor): The argument of `explain`.
         order (str): ``"top_down"`` (default), from the last layer to the first, or ``"bottom_up"``, from the first to
             the last, both cumulative; or ``"independent"``, one layer at a time.
@@ -91,7 +92,7 @@ def cascading_parameter_randomization(
         raise TypeError(f"Expected `model` to be a module, but got {type_of(model)}.")
     check_callable("explain", explain)
     check_choice("order", order, RandomizationOrder)
-    check_generator(generator)
+    generator = own_generator(generator)
     chosen = _layers(model, layers)
     seeded = list(zip(chosen, _seeds(len(chosen), generator), strict=True))
     return _randomized(model, explain, inputs, seeded[::-1] if order == "top_down" else seeded, order != "independent")
@@ -119,10 +120,8 @@ def _randomized(
         yield _similarity(name, maps, original_maps)
 
 
-def _seeds(count: int, generator: torch.Generator | None) -> list[int]:
-    device = generator.device if generator is not None else torch.device("cpu")
-    with torch.random.fork_rng([]):
-        return [int(seed) for seed in torch.randint(2**62, (count,), generator=generator, device=device)]
+def _seeds(count: int, generator: torch.Generator) -> list[int]:
+    return [int(seed) for seed in torch.randint(2**62, (count,), generator=generator, device=generator.device)]
 
 
 def _layers(model: Module, names: Sequence[str] | None) -> list[tuple[str, list[Module]]]:
