@@ -34,7 +34,7 @@ class Failure:
 
     Attributes:
         type (str): Class name of the exception.
-        message (str): Message of the exception, one line of at most 1000 characters, without memory addresses.
+        message (str): Message of the exception and its notes, one line of at most 1000 characters, without memory addresses.
         stage (str): What failed: reading or classifying the ``image``, finding the class of its ``label``, the
             ``method`` or a ``metric``.
     """
@@ -45,8 +45,9 @@ class Failure:
 
     @classmethod
     def from_exception(cls, error: Exception, stage: Stage) -> Failure:
-        """Creates a failure from an exception; equal exceptions give equal failures."""
-        message = sub(r" at 0x[0-9a-f]+", "", " ".join(str(error).split()))
+        """Creates a failure from an exception and its notes; equal exceptions give equal failures."""
+        text = " ".join([str(error), *getattr(error, "__notes__", ())])
+        message = sub(r" at 0x[0-9a-f]+", "", " ".join(text.split()))
         return cls(type(error).__name__, message[:_LONGEST_MESSAGE], stage)
 
 

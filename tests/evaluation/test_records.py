@@ -107,6 +107,13 @@ def test_what_is_no_record_at_all_is_refused(text: str, message: str) -> None:
         from_json(Record, text, "line 5")
 
 
+def test_failure_has_the_notes_of_the_exception() -> None:
+    error = RuntimeError("shape '[1, 8]' is invalid")
+    error.__notes__ = ["If the model has a fixed batch size,\npass perturbations_per_eval=1."]
+    message = "shape '[1, 8]' is invalid If the model has a fixed batch size, pass perturbations_per_eval=1."
+    assert Failure.from_exception(error, "method") == Failure("RuntimeError", message, "method")
+
+
 def test_a_failure_has_one_line_without_addresses() -> None:
     found = Failure.from_exception(KeyError("no\n  map of <Net object at 0x7f00beef>" + 2000 * "."), "method")
     assert found.type == "KeyError"
