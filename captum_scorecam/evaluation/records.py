@@ -34,7 +34,8 @@ class Failure:
 
     Attributes:
         type (str): Class name of the exception.
-        message (str): Message of the exception and its notes, one line of at most 1000 characters, without memory addresses.
+        message (str): Message of the exception and its notes, one line of at most 1000 characters, without memory
+            addresses.
         stage (str): What failed: reading or classifying the ``image``, finding the class of its ``label``, the
             ``method`` or a ``metric``.
     """
