@@ -30,6 +30,7 @@ from captum_scorecam.model_state import compiled_code_run_eagerly
 from captum_scorecam.scoring.chunks import is_out_of_memory
 from captum_scorecam.scoring.class_scores import Score
 from captum_scorecam.scoring.masked_forward import rows_of
+from captum_scorecam.scoring.memory_order import in_memory_order, memory_order
 
 Change: TypeAlias = Callable[[Tensor], Tensor | None]
 
@@ -206,7 +207,7 @@ class Probe:
             raise
 
     def _runs_with(self, n_rows: int) -> bool:
-        inputs = tuple(x.expand(n_rows, *x.shape[1:]) for x in self._images[0])
+        inputs = self._in_users_order(tuple(x.expand(n_rows, *x.shape[1:]) for x in self._images[0]))
         try:
             with draws_undone(inputs):
                 _captum.run_forward(self._forward, inputs, self._arguments_of(n_rows))
@@ -215,9 +216,12 @@ class Probe:
         return True
 
     def _run(self, first: Tensors, second: Tensors) -> Any:
-        inputs = tuple(torch.cat(pair) for pair in zip(first, second, strict=True))
+        inputs = self._in_users_order(tuple(torch.cat(pair) for pair in zip(first, second, strict=True)))
         with draws_undone(inputs):
             return _captum.run_forward(self._forward, inputs, self._arguments)
+
+    def _in_users_order(self, inputs: Tensors) -> Tensors:
+        return tuple(in_memory_order(x, memory_order(given)) for x, given in zip(inputs, self._inputs, strict=True))
 
     @contextmanager
     def _changed(self, point: Point, change: Change) -> Iterator[None]:

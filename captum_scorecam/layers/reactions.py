@@ -108,22 +108,32 @@ class Reactions:
         return layout.form in ("maps", "channels_last") and len(layout.grid) > 1 and self._is_isotropic(layout.grid)
 
     def _contradicts(self, layout: Layout) -> bool:
-        """Whether an axis follows another dimension than its own, as in an attention matrix, or its own in reverse."""
+        """Whether an axis follows another dimension more than its own, as in an attention matrix, or its own reversed.
+
+        Positions that react much in one part of the image follow its other dimension, too, but less.
+        """
         first = 2 if layout.form == "maps" else 1
-        own = {(first + dimension, dimension) for dimension in range(len(self.size))}
+        own = {first + dimension: dimension for dimension in range(len(self.size))}
         axes, dimensions = range(1, self.changes[0].dim()), range(len(self.size))
-        return any(self._follows(a, d) for a in axes for d in dimensions if (a, d) not in own) or any(
-            self._follows(a, d, reverse=True) for a, d in own
-        )
+        return any(
+            self._follows(a, d) and (a not in own or self._along(a, d) >= self._along(a, own[a]))
+            for a in axes
+            for d in dimensions
+            if own.get(a) != d
+        ) or any(self._follows(a, d, reverse=True) for a, d in own.items())
 
     def _follows(self, axis: int, dimension: int, reverse: bool = False) -> bool:
+        degrees = (self.changes[dimension].shape[axis] - 1) * (len(self.changes[dimension]) - 1)
+        return self._along(axis, dimension, reverse) > max(_LEAST_CORRELATION, 3 / math.sqrt(max(degrees, 1)))
+
+    def _along(self, axis: int, dimension: int, reverse: bool = False) -> float:
+        """Correlates the reactions along an axis with those of an axis that is a dimension of the image."""
         changes = self.changes[dimension].movedim(axis, 1).flatten(2)
         found = _centred(changes.mean(2))
         expected = _centred(_overlaps(self.slabs[dimension], changes.shape[1]).to(found))
         expected = expected.flip(1) if reverse else expected
-        norms, degrees = float(found.norm() * expected.norm()), (changes.shape[1] - 1) * (len(changes) - 1)
-        least = max(_LEAST_CORRELATION, 3 / math.sqrt(max(degrees, 1)))
-        return norms > 0 and float((found * expected).sum()) / norms > least
+        norms = float(found.norm() * expected.norm())
+        return float((found * expected).sum()) / norms if norms > 0 else 0.0
 
     def _ideal(self, layout: Layout, dimension: int) -> Tensor:
         overlaps = _overlaps(self.slabs[dimension], layout.grid[dimension]).to(self.changes[dimension])

@@ -109,7 +109,14 @@ def build(architecture: Architecture) -> nn.Module:
     return model.to(architecture.dtype)
 
 
-@pytest.mark.parametrize("architecture", ARCHITECTURES, ids=lambda architecture: architecture.name)
+QUICK = ("resnet18", "squeezenet1_1", "mobilenet_v3_small", "efficientnet_b0", "lraspp_mobilenet_v3_large")
+CASES = [
+    pytest.param(architecture, id=architecture.name, marks=() if architecture.name in QUICK else pytest.mark.slow)
+    for architecture in ARCHITECTURES
+]
+
+
+@pytest.mark.parametrize("architecture", CASES)
 def test_architecture(architecture: Architecture) -> None:
     model, x = build(architecture), photographs(architecture, 2).to(architecture.dtype)
     forward, layer = architecture.wrap(model), model.get_submodule(architecture.layer)

@@ -265,6 +265,40 @@ def test_maps_of_a_few_cells_can_be_named(name: str, size: int) -> None:
     assert find_layer(model, torch.zeros(1, 3, size, size), name).activation_transform is None
 
 
+@pytest.mark.parametrize("name", ["layer1.1.conv2", "layer2.0.conv1", "layer2.1.conv2", "layer3.1.conv2"])
+def test_a_convolution_within_a_residual_branch_can_be_named(name: str) -> None:
+    """Some of its positions react more than others, and so follow both dimensions of the image."""
+    with torch.random.fork_rng():
+        torch.manual_seed(1)
+        model = get_model("resnet18", weights=None).eval()
+    images = torch.rand(1, 3, 224, 224, generator=torch.Generator().manual_seed(0))
+    assert find_layer(model, images, name).activation_transform is None
+
+
+class ChannelsLastOnly(nn.Module):
+    """Refuses images in another memory format."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.head = nn.Conv2d(3, 32, 3, padding=1), nn.Linear(32, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        if not x.is_contiguous(memory_format=torch.channels_last):
+            raise RuntimeError("not channels last")
+        scores: Tensor = self.head(self.conv(x).relu().mean((2, 3)))
+        return scores
+
+
+@pytest.mark.parametrize("layer", ["auto", "conv"])
+def test_a_layer_is_looked_for_in_the_memory_format_of_the_images(layer: str) -> None:
+    model = ChannelsLastOnly().eval()
+    images = torch.rand(2, 3, 12, 20).to(memory_format=torch.channels_last)
+    expected = ScoreCAM(model, model.conv).attribute(images, 1)
+    found = find_layer(model, images, layer)
+    assert found.name == "conv"
+    assert torch.equal(ScoreCAM(model, layer).attribute(images, 1), expected)
+
+
 def test_a_name_behind_the_prefix_of_a_parallel_model_finds_the_module() -> None:
     model = nn.DataParallel(nn.Sequential(nn.Conv2d(3, 4, 3), nn.Sequential(nn.Conv2d(4, 4, 3), nn.Conv2d(4, 2, 3))))
     with pytest.raises(ValueError, match=r"but got 'module\.1'\. Closest matches: 1,"):

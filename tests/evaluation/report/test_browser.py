@@ -14,6 +14,8 @@ from playwright.sync_api import Browser, Locator, Page, ViewportSize, expect, sy
 from captum_scorecam.evaluation.report import write_report
 from tests.support.evaluation_run import HOSTILE, N_IMAGES, make_records, write_run
 
+pytestmark = pytest.mark.slow
+
 Scheme: TypeAlias = Literal["light", "dark"]
 
 REQUIRED = "CAPTUM_SCORECAM_REQUIRE_BROWSER"
