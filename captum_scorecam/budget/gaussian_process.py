@@ -69,6 +69,10 @@ class MaskSpace:
             + kernel.linear * self._products[rows][:, columns]
         )
 
+    def variance(self, kernel: Kernel) -> Tensor:
+        """Computes the diagonal of the covariance between all masks, shape P; the Matérn kernel is 1 there."""
+        return 1 + kernel.linear * self._products.diagonal()
+
 
 def precise(values: Tensor) -> Tensor:
     """Converts values to float64, or to float32 on a device without it."""
@@ -91,8 +95,7 @@ class Posterior:
         kernel (Kernel): The covariance of the scores.
         projection (Tensor): L⁻¹ K of known and all masks, n×P, with L L' = K + noise of the known ones.
         factor (Tensor): L, n×n.
-        unexplained (Tensor): Shape P: 1 minus the sum of the weights with which the known scores predict each mask's.
-        precision_of_mean (Tensor): 1' (K + noise)⁻¹ 1.
+        ones (Tensor): L⁻¹ 1, n×1.
     """
 
     space: MaskSpace
@@ -100,8 +103,7 @@ class Posterior:
     kernel: Kernel
     projection: Tensor
     factor: Tensor
-    unexplained: Tensor
-    precision_of_mean: Tensor
+    ones: Tensor
 
     @classmethod
     def given(cls, space: MaskSpace, rows: Tensor, kernel: Kernel) -> Posterior:
@@ -112,20 +114,29 @@ class Posterior:
         factor = torch.linalg.cholesky(covariance + noise)
         ones = torch.linalg.solve_triangular(factor, torch.ones_like(factor[:, :1]), upper=False)
         projection = torch.linalg.solve_triangular(factor, known, upper=False)
-        return cls(space, rows, kernel, projection, factor, 1 - (projection.T @ ones)[:, 0], ones.square().sum())
+        return cls(space, rows, kernel, projection, factor, ones)
+
+    @property
+    def unexplained(self) -> Tensor:
+        """1 minus the sum of the weights with which the known scores predict each mask's, shape P."""
+        return 1 - (self.projection.T @ self.ones)[:, 0]
+
+    @property
+    def precision_of_mean(self) -> Tensor:
+        """1' (K + noise)⁻¹ 1."""
+        return self.ones.square().sum()
 
     def mean(self, values: Tensor) -> Tensor:
         """Predicts the scores of all masks, P×T, from those of the known ones, n×T."""
         first = values[:1].to(self.factor)  # with differences from it, constant scores are predicted exactly
         targets = torch.linalg.solve_triangular(self.factor, values.to(self.factor) - first, upper=False)
-        ones = torch.linalg.solve_triangular(self.factor, torch.ones_like(self.factor[:, :1]), upper=False)
-        constant = (ones.T @ targets) / self.precision_of_mean
-        predicted: Tensor = first + constant + self.projection.T @ (targets - ones * constant)
+        constant = (self.ones.T @ targets) / self.precision_of_mean
+        predicted: Tensor = first + constant + self.projection.T @ (targets - self.ones * constant)
         return predicted
 
     def variance(self) -> Tensor:
         """Computes the variances of the predictions, shape P, as multiples of the process's variance."""
-        mine = self.space.covariance(self.kernel).diagonal() + self.kernel.nugget
+        mine = self.space.variance(self.kernel) + self.kernel.nugget
         shrunk = mine - self.projection.square().sum(0) + self.unexplained.square() / self.precision_of_mean
         return shrunk.clamp_min(self.kernel.nugget * torch.finfo(mine.dtype).eps)
 
