@@ -28,6 +28,7 @@ from captum_scorecam.scoring.chunks import scored_chunks
 from captum_scorecam.scoring.class_scores import Score, score_function
 from captum_scorecam.scoring.masked_forward import MaskedForward
 from captum_scorecam.scoring.memory_format import MemoryFormats
+from captum_scorecam.scoring.twin import Twins
 
 
 class RISE(PerturbationAttribution):
@@ -49,6 +50,8 @@ class RISE(PerturbationAttribution):
         grid_size (int or sequence of int): Number of grid cells along each spatial dimension. Default: 7.
         keep_probability (float): p, the probability that a cell is kept, in (0, 1). Default: 0.5.
         score (str or callable): f, as for :class:`ScoreCAM`. Default: ``"probability"``.
+        masked_forward_func (callable, optional): A faster function that gives the output of `forward_func`, as for
+            :class:`ScoreCAM`. Default: None.
 
     Raises:
         TypeError, ValueError: If an option has the wrong type or is out of range.
@@ -71,17 +74,22 @@ class RISE(PerturbationAttribution):
         grid_size: int | Sequence[int] = 7,
         keep_probability: float = 0.5,
         score: Score = "probability",
+        masked_forward_func: ForwardFunction | None = None,
     ) -> None:
         super().__init__(forward_func)
         check_callable("forward_func", forward_func)
         check_fraction("keep_probability", keep_probability)
         score_function(score)
+        if masked_forward_func is not None:
+            check_callable("masked_forward_func", masked_forward_func)
         self.n_masks = check_whole_number("n_masks", n_masks, least=1, most=MOST)
         self.grid_size = check_grid_size(grid_size)
         self.keep_probability = keep_probability
         self.score = score
+        self.masked_forward_func = masked_forward_func
         self._chunk_sizes = ChunkSizes()
         self._memory_formats = MemoryFormats()
+        self._twins = Twins()
 
     @classmethod
     def get_name(cls) -> str:
@@ -203,17 +211,24 @@ class RISE(PerturbationAttribution):
         forward = MaskedForward.from_call(
             self.forward_func, inputs, targets, additional_forward_args, baselines, self.score
         )
-        chunk_size = self._chunk_sizes.get(self.forward_func, forward.inputs, perturbations_per_eval)
+        twin = self.masked_forward_func
+        of_masked = self.forward_func if twin is None else twin
+        chunk_size = self._chunk_sizes.get(of_masked, forward.inputs, perturbations_per_eval)
         progress = f"{self.get_name()} attribution" if show_progress else None
         scored = ScoredMasks(self.n_masks, self.keep_probability, with_squares)
         grids = own_generator(generator)
         masks = draw_grids(forward.inputs, self.n_masks, self.grid_size, self.keep_probability, grids)
-        with unchanged_model_state(self.forward_func, forward.inputs) as state:
-            state.first_forward(
+        with (
+            unchanged_model_state(self.forward_func, forward.inputs) as state,
+            unchanged_model_state(of_masked, forward.inputs) as state_of_twin,
+        ):
+            output = state.first_forward(
                 forward.unmasked_output,
                 lambda output, changed: forward.is_reproducible(output, changed, self.n_masks, perturbations_per_eval),
             )
-            forward = self._memory_formats.fastest(forward, len(masks), perturbations_per_eval)
+            forward = self._twins.faster(forward, twin, output, state_of_twin, perturbations_per_eval)
+            if twin is None:
+                forward = self._memory_formats.fastest(forward, len(masks), perturbations_per_eval)
             for rows, chunk, scores in scored_chunks(forward, masks, chunk_size, progress):
                 scored.add(chunk, scores, masks.examples[rows], len(forward.inputs[0]))
         return scored

@@ -16,6 +16,7 @@ from torch.nn import Module
 from captum_scorecam import _captum
 from captum_scorecam._captum import BaselineType, ForwardFunction, TargetType, Tensors
 from captum_scorecam._messages import (
+    check_callable,
     check_choice,
     check_device_ids,
     check_flags,
@@ -40,6 +41,7 @@ from captum_scorecam.scoring.masked_forward import MaskedForward
 from captum_scorecam.scoring.memory_format import MemoryFormats
 from captum_scorecam.scoring.process_group import check_process_group, from_first_rank
 from captum_scorecam.scoring.tolerance import scores_within_tolerance
+from captum_scorecam.scoring.twin import Twins
 from captum_scorecam.weighting import ChannelWeighting, effective_channels, score_spans
 
 NARROW = 1.0  # scores that span less are nearly equal after the softmax
@@ -77,6 +79,8 @@ class ScoreCAM(LayerAttribution, PerturbationAttribution):
             :meth:`attribute_with_error` shows. Default: None, run all.
         error (float, optional): Run masks until the largest standard error of a map is at most this share of the map's
             largest value, in (0, 1), or `max_forwards` were run. Default: None.
+        masked_forward_func (callable, optional): A faster function that gives the output of `forward_func`, such as one
+            of `captum_scorecam.engines`. It runs the masked inputs once it was found to agree. Default: None.
 
     Attributes:
         last_run (RunStatistics or None): What the last call ran and skipped; None before the first call.
@@ -106,6 +110,7 @@ class ScoreCAM(LayerAttribution, PerturbationAttribution):
         tolerance: float | None = None,
         max_forwards: int | None = None,
         error: float | None = None,
+        masked_forward_func: ForwardFunction | None = None,
     ) -> None:
         LayerAttribution.__init__(self, forward_func, layer, device_ids)
         PerturbationAttribution.__init__(self, forward_func)
@@ -113,6 +118,8 @@ class ScoreCAM(LayerAttribution, PerturbationAttribution):
         check_device_ids(device_ids)
         _check_options(score, channel_weighting, max_channels, tolerance)
         _check_budget(max_forwards, error, tolerance)
+        if masked_forward_func is not None:
+            check_callable("masked_forward_func", masked_forward_func)
         self.score = score
         self.channel_weighting = channel_weighting
         self.activation_transform = activation_transform
@@ -120,10 +127,12 @@ class ScoreCAM(LayerAttribution, PerturbationAttribution):
         self.tolerance = tolerance
         self.max_forwards = max_forwards
         self.error = error
+        self.masked_forward_func = masked_forward_func
         self.last_run: RunStatistics | None = None
         self._layers = FoundLayers()
         self._chunk_sizes = ChunkSizes()
         self._memory_formats = MemoryFormats()
+        self._twins = Twins()
 
     @classmethod
     def get_name(cls) -> str:
@@ -353,7 +362,9 @@ class ScoreCAM(LayerAttribution, PerturbationAttribution):
         forward = MaskedForward.from_call(
             self.forward_func, inputs, targets, additional_forward_args, baselines, self.score
         )
-        chunk_size = self._chunk_sizes.get(self.forward_func, forward.inputs, perturbations_per_eval)
+        twin = self.masked_forward_func
+        of_masked = self.forward_func if twin is None else twin
+        chunk_size = self._chunk_sizes.get(of_masked, forward.inputs, perturbations_per_eval)
         progress = f"{self.get_name()} attribution" if show_progress else None
         layer = self._layers.find(
             self.forward_func,
@@ -366,13 +377,17 @@ class ScoreCAM(LayerAttribution, PerturbationAttribution):
         of_input = attribute_to_layer_input or layer.of_input
         run = RunStatistics()
         found = []
-        with unchanged_model_state(self.forward_func, forward.inputs) as state:
+        with (
+            unchanged_model_state(self.forward_func, forward.inputs) as state,
+            unchanged_model_state(of_masked, forward.inputs) as state_of_twin,
+        ):
             activations, output = state.first_forward(
                 lambda: self._evaluated(forward, layer, of_input),
                 lambda result, changed: forward.is_reproducible(
                     result[1], changed, sum(maps.shape[1] for maps in result[0]), perturbations_per_eval
                 ),
             )
+            forward = self._twins.faster(forward, twin, output, state_of_twin, perturbations_per_eval, process_group)
             if process_group is not None:
                 activations = from_first_rank(activations, process_group)
             masks = [ChannelMasks.from_activations(a, forward.sizes, self.max_channels) for a in activations]
@@ -382,7 +397,8 @@ class ScoreCAM(LayerAttribution, PerturbationAttribution):
             scores_of_baselines = score_baselines(forward, chunk_size) if needs_baselines else None
             for activation, masks_of_activation, limit in zip(activations, masks, limits, strict=True):
                 _warn_of_constant_maps(masks_of_activation)
-                forward = self._memory_formats.fastest(forward, int(limit.sum()), perturbations_per_eval)
+                if twin is None:
+                    forward = self._memory_formats.fastest(forward, int(limit.sum()), perturbations_per_eval)
                 no_scores = forward.class_scores.zeros(len(masks_of_activation), forward.inputs[0])
                 unscored = ChannelScores(
                     activation, masks_of_activation, no_scores, scores_of_inputs, scores_of_baselines

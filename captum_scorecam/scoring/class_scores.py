@@ -92,7 +92,14 @@ def score_function(score: Score) -> ScoreFunction:
     if callable(score):
         return score
     check_choice("score", score, NamedScore, otherwise="a callable")
-    return {"output": output_score, "probability": probability_score, "sigmoid": sigmoid_score}[score]
+    return _NAMED[score]
+
+
+_NAMED: dict[str, ScoreFunction] = {
+    "output": output_score,
+    "probability": probability_score,
+    "sigmoid": sigmoid_score,
+}
 
 
 def row_scores(score: ScoreFunction, output: Any, n_rows: int) -> Tensor:
@@ -137,6 +144,11 @@ class ClassScores:
         self._targets = [_on_device(target, device) for target in formatted]
         self._positions = [_positions(target, device) for target in self._targets]
         self._n_examples = n_examples
+
+    @property
+    def by_callable(self) -> bool:
+        """Whether the user's function computes the scores, which may read any part of the output."""
+        return self._score not in _NAMED.values()
 
     def select_examples(self, output: Any) -> Tensor:
         """Returns the scores N×T of a forward pass of the unmasked examples.

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 import torch
 import torch.distributed as dist
@@ -45,20 +46,32 @@ def gather_rows(compute: Callable[[], Tensor], n_rows: int, group: dist.ProcessG
     Raises:
         RuntimeError: If another rank failed. The failing rank raises its original error; no rank hangs.
     """
-    try:
+    with failing_together(group, like.device):
         scores = compute()
-    except Exception:
-        _n_failed(True, group, like.device)
-        raise
     n_ranks = dist.get_world_size(group)
-    n_failed = _n_failed(False, group, like.device)
-    if n_failed:
-        raise RuntimeError(f"Expected all {n_ranks} ranks to score their masked inputs, but {n_failed} failed.")
     padded = like.new_zeros(-(-n_rows // n_ranks), like.shape[1])
     padded[: len(scores)] = scores
     parts = [torch.empty_like(padded) for _ in range(n_ranks)]
     dist.all_gather(parts, padded, group=group)
     return torch.stack(parts, 1).flatten(0, 1)[:n_rows]
+
+
+@contextmanager
+def failing_together(group: dist.ProcessGroup | None, device: torch.device) -> Iterator[None]:
+    """Raises RuntimeError after its body if that of another rank failed. Does nothing without a group."""
+    if group is None:
+        yield
+        return
+    try:
+        yield
+    except Exception:
+        _n_failed(True, group, device)
+        raise
+    n_failed = _n_failed(False, group, device)
+    if n_failed:
+        raise RuntimeError(
+            f"Expected all {dist.get_world_size(group)} ranks to score their masked inputs, but {n_failed} failed."
+        )
 
 
 def _n_failed(failed: bool, group: dist.ProcessGroup, device: torch.device) -> int:

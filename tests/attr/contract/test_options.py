@@ -47,6 +47,7 @@ BAD_OPTIONS: list[tuple[type[Attribution], str, Any, type[Exception], str]] = [
     (ScoreCAM, "error", 1.0, ValueError, "Expected `error` in (0, 1), but got 1.0."),
     (ScoreCAM, "error", NAN, ValueError, "Expected `error` in (0, 1), but got nan."),
     (ScoreCAM, "error", "0.1", TypeError, "Expected `error` to be a number, but got '0.1'."),
+    (ScoreCAM, "masked_forward_func", 3, TypeError, "Expected `masked_forward_func` to be callable, but got 3."),
     (RISE, "n_masks", 0, ValueError, "Expected `n_masks` to be at least 1, but got 0."),
     (RISE, "n_masks", 9.0, TypeError, "Expected `n_masks` to be an int, but got 9.0."),
     (RISE, "grid_size", 0, ValueError, "Expected `grid_size` to be at least 1, but got 0."),
@@ -60,6 +61,7 @@ BAD_OPTIONS: list[tuple[type[Attribution], str, Any, type[Exception], str]] = [
     (RISE, "keep_probability", "0.5", TypeError, "Expected `keep_probability` to be a number, but got '0.5'."),
     (RISE, "keep_probability", NAN, ValueError, "Expected `keep_probability` in (0, 1), but got nan."),
     (RISE, "score", "logit", ValueError, SCORE + "'logit'."),
+    (RISE, "masked_forward_func", "net", TypeError, "`masked_forward_func` to be callable, but got 'net'."),
     (
         MeaningfulPerturbation,
         "perturbation",
@@ -95,8 +97,15 @@ GOOD_OPTIONS: dict[type[Attribution], dict[str, Any]] = {
         "tolerance": None,  # excludes the next two
         "max_forwards": 5,
         "error": 0.25,
+        "masked_forward_func": torch.sum,
     },
-    RISE: {"n_masks": 5, "grid_size": (3, 4), "keep_probability": 0.25, "score": torch.sigmoid},
+    RISE: {
+        "n_masks": 5,
+        "grid_size": (3, 4),
+        "keep_probability": 0.25,
+        "score": torch.sigmoid,
+        "masked_forward_func": torch.sum,
+    },
     MeaningfulPerturbation: {
         "perturbation": "noise",
         "n_iterations": 2,
