@@ -10,6 +10,7 @@ from torch import Tensor
 
 from captum_scorecam.model_state import compiled_code_run_eagerly
 from captum_scorecam.scoring.chunk_size import kind_of_inputs
+from captum_scorecam.scoring.float32_precision import convolution_epsilon
 from captum_scorecam.scoring.masked_forward import MANY_ROWS, MaskedForward
 from captum_scorecam.scoring.memory_order import MemoryOrder, channels_last_order
 from captum_scorecam.scoring.repeated_forward import (
@@ -57,9 +58,10 @@ def _fastest_orders(forward: MaskedForward) -> tuple[MemoryOrder, ...]:
     first = forward.inputs[0]
     if first.dim() != 4:
         return forward.memory_orders
-    # On GPUs, channels-last pays off only on tensor cores, that is, in half precision.
+    # On GPUs, channels-last pays off only on tensor cores: in half precision and in TF32.
     half = first.dtype in (torch.float16, torch.bfloat16) or torch.is_autocast_enabled(first.device.type)
-    fastest = channels_last_order(4) if first.device.type == "cpu" or half else tuple(range(4))
+    on_tensor_cores = half or convolution_epsilon(first.device) > torch.finfo(torch.float32).eps
+    fastest = channels_last_order(4) if first.device.type == "cpu" or on_tensor_cores else tuple(range(4))
     return tuple(fastest if len(order) == 4 else order for order in forward.memory_orders)
 
 

@@ -19,6 +19,7 @@ from captum_scorecam.scoring.chunks import is_out_of_memory
 from captum_scorecam.scoring.masked_forward import MaskedForward
 from captum_scorecam.scoring.process_group import failing_together
 from captum_scorecam.scoring.repeated_forward import (
+    EPSILONS_OF_ROUNDING,
     LEAST_TOLERANCE,
     agree,
     class_scales,
@@ -28,8 +29,7 @@ from captum_scorecam.scoring.repeated_forward import (
     rounding_tolerance,
 )
 
-HALF_PRECISION = 4  # times the tolerance of another memory format, since all layers of a twin round differently
-TF32_TOLERANCE = 16 * 2**-10  # as that of float16, which has as many bits
+TF32_TOLERANCE = EPSILONS_OF_ROUNDING * 2**-10  # engines on GPUs may use TF32 where PyTorch does not
 SCORES_OF_CALLABLES = 4  # times the tolerance of outputs, whose rounding an exponential enlarges
 BATCH = 3  # rows
 
@@ -168,7 +168,5 @@ def _check_same(forward: MaskedForward, expected: Tensor, actual: Tensor, of: st
 def _tolerance(inputs: Tensors, expected: Tensor, actual: Tensor) -> float:
     """Returns the difference of outputs, as a share of their magnitude, that the precision explains."""
     tolerance = max(rounding_tolerance(x, output) for x in inputs for output in (expected, actual))
-    if tolerance > LEAST_TOLERANCE:
-        return HALF_PRECISION * tolerance
     single = torch.float32 in {x.dtype for x in (*inputs, expected, actual)}
     return max(tolerance, TF32_TOLERANCE) if single and expected.device.type == "cuda" else tolerance

@@ -125,7 +125,7 @@ def test_other_ranks_keep_their_format(shape: tuple[int, ...]) -> None:
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16])
 def test_rounding_is_no_disagreement_and_a_percent_is_one_in_single_precision(dtype: torch.dtype, x: Tensor) -> None:
     eps = torch.finfo(dtype).eps
-    for factor, expected in [(1 + 2 * eps, True), (1.01 if dtype != torch.bfloat16 else 1.05, False)]:
+    for factor, expected in [(1 + 2 * eps, True), (1.01 if dtype != torch.bfloat16 else 1.2, False)]:
 
         def almost(x: Tensor, factor: float = factor) -> Any:
             scores = x.mean((2, 3))

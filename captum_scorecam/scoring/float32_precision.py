@@ -1,0 +1,29 @@
+"""What PyTorch computes float32 convolutions and matrix products in: TF32 by default in convolutions on GPUs."""
+
+from __future__ import annotations
+
+import torch
+
+EPSILONS = {"tf32": 2**-10, "bf16": 2**-7}
+
+
+def convolution_epsilon(device: torch.device) -> float:
+    """Returns the relative distance of neighbouring numbers in float32 convolutions."""
+    if not hasattr(torch.backends.cudnn, "conv"):  # before PyTorch 2.9
+        return _epsilon("tf32" if device.type == "cuda" and torch.backends.cudnn.allow_tf32 else "ieee")
+    backend = torch.backends.cudnn if device.type == "cuda" else torch.backends.mkldnn
+    return _epsilon(backend.conv.fp32_precision)
+
+
+def float32_epsilon(device: torch.device) -> float:
+    """Returns the relative distance of neighbouring numbers where float32 is rounded most on a device."""
+    if not hasattr(torch.backends.cudnn, "conv"):  # before PyTorch 2.9
+        product = {"medium": "bf16", "high": "tf32"}.get(torch.get_float32_matmul_precision(), "ieee")
+    else:
+        backend = torch.backends.cuda if device.type == "cuda" else torch.backends.mkldnn
+        product = backend.matmul.fp32_precision
+    return max(convolution_epsilon(device), _epsilon(product))
+
+
+def _epsilon(precision: str) -> float:
+    return EPSILONS.get(precision, torch.finfo(torch.float32).eps)

@@ -1,0 +1,60 @@
+"""Float32 on hardware that rounds it, and the tolerances and memory formats that follow."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+import torch
+
+from captum_scorecam.scoring.float32_precision import convolution_epsilon, float32_epsilon
+from captum_scorecam.scoring.repeated_forward import LEAST_TOLERANCE, rounding_tolerance
+
+CPU, GPU = torch.device("cpu"), torch.device("cuda")
+EPSILON = torch.finfo(torch.float32).eps
+
+
+@pytest.fixture(autouse=True)
+def _settings_restored() -> Iterator[None]:
+    yield
+    torch.set_float32_matmul_precision("highest")
+    torch.backends.cudnn.allow_tf32 = True
+
+
+@pytest.mark.parametrize(("precision", "epsilon"), [("highest", EPSILON), ("high", 2**-10), ("medium", 2**-7)])
+def test_matrix_products_on_the_cpu(precision: str, epsilon: float) -> None:
+    torch.set_float32_matmul_precision(precision)
+    assert float32_epsilon(CPU) == epsilon
+    assert convolution_epsilon(CPU) == EPSILON
+    x = torch.zeros(1)
+    assert rounding_tolerance(x, x) == pytest.approx(max(LEAST_TOLERANCE, 16 * epsilon))
+    assert rounding_tolerance(x.double(), x.double()) == LEAST_TOLERANCE
+
+
+@pytest.mark.parametrize(("allowed", "epsilon"), [(True, 2**-10), (False, EPSILON)])
+def test_convolutions_on_a_gpu(allowed: bool, epsilon: float) -> None:
+    torch.backends.cudnn.allow_tf32 = allowed
+    assert convolution_epsilon(GPU) == float32_epsilon(GPU) == epsilon
+    assert convolution_epsilon(CPU) == EPSILON
+
+
+@pytest.mark.parametrize("allowed", [True, False])
+def test_before_settings_had_a_precision_per_operation(allowed: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.backends, "cudnn", _Legacy(allowed))
+    assert convolution_epsilon(GPU) == float32_epsilon(GPU) == (2**-10 if allowed else EPSILON)
+    assert convolution_epsilon(CPU) == float32_epsilon(CPU) == EPSILON
+    torch.set_float32_matmul_precision("high")
+    assert float32_epsilon(CPU) == 2**-10
+
+
+class _Legacy:
+    def __init__(self, allow_tf32: bool) -> None:
+        self.allow_tf32 = allow_tf32
+
+
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float16, 16 * 2**-10), (torch.bfloat16, 16 * 2**-7)])
+def test_half_precision(dtype: torch.dtype, tolerance: float) -> None:
+    x = torch.zeros(1)
+    assert rounding_tolerance(x.to(dtype), x) == tolerance
+    with torch.autocast("cpu", dtype):
+        assert rounding_tolerance(x, x) == tolerance
