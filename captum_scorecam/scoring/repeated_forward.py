@@ -17,8 +17,8 @@ from captum_scorecam.scoring.memory_order import in_memory_order, memory_order
 RowScores: TypeAlias = Callable[[Any, int], Tensor]
 
 LEAST_TOLERANCE = 1e-4
-# On a GPU, outputs of nine architectures differed by up to 9 times the epsilon of TF32, float16 and bfloat16 between batch
-# sizes and memory formats.
+# On a GPU, outputs of nine architectures differed by up to 9 times the epsilon of TF32, float16 and bfloat16 between
+# batch sizes and memory formats.
 EPSILONS_OF_ROUNDING = 16
 
 
