@@ -11,7 +11,10 @@ import pytest
 import captum_scorecam
 from captum_scorecam.command_line.demo import demo_image
 
-PACKAGES_OF_EXTRAS = ["filelock", "jinja2", "markupsafe", "rich", "typer", "efficientnet_lite_pytorch", "skimage"]
+PACKAGES_OF_EXTRAS = [
+    *("filelock", "jinja2", "markupsafe", "rich", "scipy", "typer"),
+    *("efficientnet_lite_pytorch", "skimage"),
+]
 
 
 @pytest.fixture
@@ -42,7 +45,7 @@ def test_methods_metrics_models_and_data_sets_need_no_extra(monkeypatch: pytest.
     assert [name for name in sys.modules if name.startswith("captum_scorecam.command_line.")] == []
 
 
-@pytest.mark.parametrize("package", ["filelock", "jinja2", "markupsafe"])
+@pytest.mark.parametrize("package", ["filelock", "jinja2", "markupsafe", "scipy"])
 @pytest.mark.usefixtures("not_imported_yet")
 def test_the_evaluation_names_the_missing_extra(package: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, package, None)
@@ -51,7 +54,7 @@ def test_the_evaluation_names_the_missing_extra(package: str, monkeypatch: pytes
         importlib.import_module("captum_scorecam.evaluation")
 
 
-@pytest.mark.parametrize("missing", ["filelock", "jinja2", "markupsafe", "rich", "rich.text", "typer"])
+@pytest.mark.parametrize("missing", ["filelock", "jinja2", "markupsafe", "rich", "rich.text", "scipy", "typer"])
 @pytest.mark.usefixtures("not_imported_yet")
 def test_the_command_line_names_the_missing_extra(missing: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, missing, None)

@@ -7,7 +7,7 @@ import sys
 from captum_scorecam._environment import local_rank
 from captum_scorecam.command_line.streams import make_streams_tolerant
 
-_PACKAGES_OF_EXTRA = ("filelock", "jinja2", "markupsafe", "matplotlib", "rich", "typer")
+_PACKAGES_OF_EXTRA = ("filelock", "jinja2", "markupsafe", "matplotlib", "rich", "scipy", "typer")
 
 
 def main() -> None:

@@ -8,11 +8,12 @@ from rich.table import Table
 from rich.text import Text
 
 from captum_scorecam.command_line.tables import plain_table, stdout_console
-from captum_scorecam.evaluation import Record, Summary
+from captum_scorecam.evaluation import Difference, Record, Summary
 from captum_scorecam.evaluation.presentation import (
     best_methods,
     budget_texts,
     decimals,
+    evidence_text,
     higher_is_better,
     interval_text,
     method_title,
@@ -20,7 +21,8 @@ from captum_scorecam.evaluation.presentation import (
     number_text,
     verdict,
 )
-from captum_scorecam.evaluation.summary import Estimates
+from captum_scorecam.evaluation.statistics import FEWEST_TESTED
+from captum_scorecam.evaluation.summary import Differences, Estimates
 
 _WIDTH = 160  # if the output is not a terminal
 _MOST_FAILURES = 5
@@ -32,17 +34,24 @@ def print_summary(summary: Summary) -> None:
     console = stdout_console(_WIDTH)
     overall = summary.overall
     if overall.images > 0 or not summary.errors:
-        heading = "images with 95 % bootstrap intervals; ↑ higher is better, the best in bold"
+        heading = "images with 95 % intervals; ↑ higher is better, the best in bold"
         console.print(Text(f"Means over {overall.images} {heading}"))
         console.print(_table(summary, overall.means))
         if overall.differences:
             reference = method_title(summary.reference)
-            console.print(Text(f"Differences from {reference} on the same images; * the interval excludes 0"))
+            console.print(Text(f"Differences from {reference} on the same images; {_test(summary)}"))
             console.print(_table(summary, overall.differences, signed=True))
         for line in budget_texts(summary):
             console.print(Text(line))
     for line in _failures(summary):
         console.print(Text(line))
+
+
+def _test(summary: Summary) -> str:
+    if summary.tests == 0:
+        return f"not tested, which takes {FEWEST_TESTED} images"
+    corrected = f", Holm-corrected for {summary.tests} comparisons" if summary.tests > 1 else ""
+    return f"d in standard deviations, p of a paired test{corrected}; * p ≤ 0.05"
 
 
 def _failures(summary: Summary) -> Iterator[str]:
@@ -69,7 +78,7 @@ def _printable(text: str) -> str:
     return "".join(character if character.isprintable() else "?" for character in text)
 
 
-def _table(summary: Summary, rows: Estimates, *, signed: bool = False) -> Table:
+def _table(summary: Summary, rows: Estimates | Differences, *, signed: bool = False) -> Table:
     table = _empty_table(summary)
     means = summary.overall.means
     places = {m: decimals(of_metric[m].mean for of_metric in means.values()) for m in summary.metrics}
@@ -77,10 +86,12 @@ def _table(summary: Summary, rows: Estimates, *, signed: bool = False) -> Table:
     for method, of_metric in rows.items():
         cells = []
         for metric, estimate in of_metric.items():
-            mark = "*" if signed and verdict(estimate, metric) else ""
+            mark = "*" if isinstance(estimate, Difference) and verdict(estimate, metric) else ""
             text = number_text(estimate.mean, places[metric], signed=signed) + mark
             style = "bold" if method in best.get(metric, ()) else ""
-            cells.append(Text.assemble((text, style), f"\n{interval_text(estimate, places[metric])}"))
+            evidence = evidence_text(estimate) if isinstance(estimate, Difference) else ""
+            lines = [line for line in (interval_text(estimate, places[metric]), evidence) if line]
+            cells.append(Text.assemble((text, style), *(f"\n{line}" for line in lines)))
         table.add_row(Text(method_title(method)), *cells)
     return table
 

@@ -2,7 +2,7 @@
 
 from importlib.util import find_spec
 
-if _missing := [name for name in ("filelock", "jinja2", "markupsafe", "matplotlib") if find_spec(name) is None]:
+if _missing := [n for n in ("filelock", "jinja2", "markupsafe", "matplotlib", "scipy") if find_spec(n) is None]:
     raise ModuleNotFoundError(
         f'captum_scorecam.evaluation needs {_missing[0]}: pip install "captum-scorecam[cli]".', name=_missing[0]
     )
@@ -19,7 +19,7 @@ from captum_scorecam.evaluation.report.page import write_report
 from captum_scorecam.evaluation.request import ExplanationRequest, MethodOptions, MethodRun
 from captum_scorecam.evaluation.run import run_evaluation
 from captum_scorecam.evaluation.settings import read_settings
-from captum_scorecam.evaluation.statistics import Estimate
+from captum_scorecam.evaluation.statistics import Difference, Estimate
 from captum_scorecam.evaluation.summary import Cost, Group, Summary, summarize
 
 __all__ = [
@@ -27,6 +27,7 @@ __all__ = [
     "METRICS",
     "Cost",
     "Curve",
+    "Difference",
     "Estimate",
     "ExplanationRequest",
     "Failure",

@@ -8,7 +8,7 @@ from typing import Literal
 
 from captum_scorecam.evaluation.methods import METHODS
 from captum_scorecam.evaluation.metrics.registry import METRICS
-from captum_scorecam.evaluation.statistics import Estimate
+from captum_scorecam.evaluation.statistics import LEVEL, Difference, Estimate
 from captum_scorecam.evaluation.summary import Group, Summary
 
 
@@ -42,12 +42,24 @@ def best_methods(group: Group, metric: str) -> set[str]:
     return best_of({method: estimates[metric].mean for method, estimates in group.means.items()}, metric)
 
 
-def verdict(difference: Estimate, metric: str) -> Literal["better", "worse"] | None:
-    """Returns ``better`` or ``worse`` if the interval of a difference excludes 0, otherwise None."""
-    higher = higher_is_better(metric)
-    if higher is None or difference.low is None or difference.high is None or difference.low <= 0 <= difference.high:
+def verdict(difference: Difference, metric: str) -> Literal["better", "worse"] | None:
+    """Returns ``better`` or ``worse`` if the corrected test finds a difference, otherwise None."""
+    higher, p = higher_is_better(metric), difference.corrected_p_value
+    if higher is None or difference.mean is None or p is None or p > 1 - LEVEL:
         return None
-    return "better" if (difference.low > 0) == higher else "worse"
+    return "better" if (difference.mean > 0) == higher else "worse"
+
+
+def evidence_text(difference: Difference) -> str:
+    """Formats the effect size and the corrected p-value of a difference, as far as they are known."""
+    d = None if difference.effect_size is None else f"d {number_text(difference.effect_size, 2)}"
+    p = None if difference.corrected_p_value is None else f"p {p_text(difference.corrected_p_value)}"
+    return ", ".join(text for text in (d, p) if text)
+
+
+def p_text(p: float) -> str:
+    """Formats a p-value with two digits: < 0.001, 0.0042, 0.37."""
+    return "< 0.001" if p < 0.001 else f"{p:.4f}" if p < 0.01 else f"{p:.3f}" if p < 0.1 else f"{p:.2f}"
 
 
 def error_text(share: float) -> str:

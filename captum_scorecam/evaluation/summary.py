@@ -9,16 +9,31 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import fmean
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal, TypeAlias, TypeVar
 
 import numpy as np
 
 from captum_scorecam.evaluation.durable_files import write_durably
+from captum_scorecam.evaluation.metrics.metric import ANY_NUMBER
+from captum_scorecam.evaluation.metrics.registry import METRICS
 from captum_scorecam.evaluation.records import Record, RunSettings
-from captum_scorecam.evaluation.statistics import LEVEL, RESAMPLES, SEED, Estimate, Values, estimates
+from captum_scorecam.evaluation.statistics import (
+    FEWEST_TESTED,
+    LEVEL,
+    PERMUTATIONS,
+    RESAMPLES,
+    SEED,
+    Difference,
+    Estimate,
+    Values,
+    compared,
+    estimates,
+)
 from captum_scorecam.models import class_name
 
-Estimates = dict[str, dict[str, Estimate]]  # by method and metric
+Estimates: TypeAlias = dict[str, dict[str, Estimate]]  # by method and metric
+Differences: TypeAlias = dict[str, dict[str, Difference]]
+_Column = TypeVar("_Column", bound=Estimate)
 GroupedBy: TypeAlias = Literal["label", "target"]
 
 PREFERRED_REFERENCE = "score_cam"
@@ -26,6 +41,7 @@ ALL_IMAGES = "all"
 _COLUMNS = (
     *("class", "method", "metric", "mean", "low", "high", "n"),
     *("reference", "difference", "difference_low", "difference_high", "pairs"),
+    *("effect_size", "p_value", "corrected_p_value"),
 )
 _BEGINNINGS_OF_FORMULAS = tuple("=+-@\t\r\n\uff1d\uff0b\uff0d\uff20")  # OWASP, "CSV Injection"
 
@@ -38,14 +54,14 @@ class Group:
         name (str): Name of the class, or ``all``.
         images (int): Number of images with a result.
         means (dict): An estimate for each method and metric.
-        differences (dict): The same for the method's value minus the reference's, over the images for which both have
-            values. The reference itself is omitted.
+        differences (dict): A difference for each method and metric: the method's value minus the reference's, over the
+            images for which both have values. The reference itself is omitted. Those of classes are not tested.
     """
 
     name: str
     images: int
     means: Estimates
-    differences: Estimates
+    differences: Differences
 
 
 @dataclass(frozen=True)
@@ -89,6 +105,12 @@ class Summary:
     costs: dict[str, Cost]
     errors: tuple[Record, ...]
 
+    @property
+    def tests(self) -> int:
+        """The number of tested differences over all images, which Holm's correction counts."""
+        differences = [each for of_metric in self.overall.differences.values() for each in of_metric.values()]
+        return sum(difference.p_value is not None for difference in differences)
+
 
 def summarize(records: Sequence[Record], settings: RunSettings, reference: str | None = None) -> Summary:
     """Summarises the records of a run.
@@ -113,7 +135,7 @@ def summarize(records: Sequence[Record], settings: RunSettings, reference: str |
     results = [record for record in records if record.error is None]
     grouped_by: GroupedBy = "target" if all(record.label is None for record in results) else "label"
     table = _Table(results, methods, metrics, reference)
-    overall = table.group(ALL_IMAGES, list(table.rows.values()))
+    overall = table.group(ALL_IMAGES, list(table.rows.values()), tested=True)
     classes = tuple(table.group(name, rows) for name, rows in _rows_by_class(results, grouped_by, table.rows).items())
     errors = tuple(record for record in records if record.error is not None)
     costs = {method: _cost(of_method) for method in methods if (of_method := _of_method(results, method))}
@@ -152,16 +174,27 @@ class _Table:
             row, method = self.rows[record.index], methods.index(record.method)
             self.values[row, method] = [np.nan if value is None else value for value in values]
 
-    def group(self, name: str, rows: Sequence[int]) -> Group:
+    def group(self, name: str, rows: Sequence[int], *, tested: bool = False) -> Group:
         values = self.values[rows]
-        reference = values[:, [self.methods.index(self.reference)]]
-        means, differences = self._estimates(values), self._estimates(values - reference)
-        del differences[self.reference]
-        return Group(name, len(rows), means, differences)
+        others = [number for number, method in enumerate(self.methods) if method != self.reference]
+        differences = values[:, others] - values[:, [self.methods.index(self.reference)]]
+        ranges = [METRICS[name].range if name in METRICS else ANY_NUMBER for name in self.metrics]
+        means = estimates(_flat(values), ranges * len(self.methods))
+        return Group(
+            name,
+            len(rows),
+            self._by_name(means, self.methods),
+            self._by_name(compared(_flat(differences), tested=tested), [self.methods[number] for number in others]),
+        )
 
-    def _estimates(self, values: Values) -> Estimates:
-        columns = iter(estimates(values.reshape(len(values), len(self.methods) * len(self.metrics))))
-        return {method: {metric: next(columns) for metric in self.metrics} for method in self.methods}
+    def _by_name(self, columns: Sequence[_Column], methods: Sequence[str]) -> dict[str, dict[str, _Column]]:
+        each = iter(columns)
+        return {method: {metric: next(each) for metric in self.metrics} for method in methods}
+
+
+def _flat(values: Values) -> Values:
+    """Returns a column for each method and metric."""
+    return values.reshape(len(values), values.shape[1] * values.shape[2])
 
 
 def _rows_by_class(records: Sequence[Record], grouped_by: GroupedBy, rows: Mapping[int, int]) -> dict[str, list[int]]:
@@ -213,6 +246,13 @@ def _plain(summary: Summary) -> dict[str, Any]:
         "metrics": summary.metrics,
         "reference": summary.reference,
         "interval": {"level": LEVEL, "bootstrap_resamples": RESAMPLES, "seed": SEED},
+        "test": {
+            "permutations": PERMUTATIONS,
+            "seed": SEED,
+            "fewest_pairs": FEWEST_TESTED,
+            "correction": "holm",
+            "comparisons": summary.tests,
+        },
         "errors": len(summary.errors),
         "costs": {method: asdict(cost) for method, cost in summary.costs.items()},
         "all": _plain_group(summary.overall),
@@ -243,10 +283,14 @@ def _table_text(summary: Summary) -> str:
             for metric in summary.metrics:
                 mean = group.means[method][metric]
                 difference = group.differences.get(method, {}).get(metric)
-                compared = [] if difference is None else [summary.reference, *_cells(difference)]
-                table.writerow([text_cell(group.name), method, metric, *_cells(mean), *(compared or [""] * 5)])
+                compared_to = [""] * 8 if difference is None else [summary.reference, *_difference_cells(difference)]
+                table.writerow([text_cell(group.name), method, metric, *_cells(mean), *compared_to])
     return text.getvalue()
 
 
 def _cells(estimate: Estimate) -> tuple[float | None, float | None, float | None, int]:
     return estimate.mean, estimate.low, estimate.high, estimate.n
+
+
+def _difference_cells(difference: Difference) -> tuple[float | None, ...]:
+    return *_cells(difference), difference.effect_size, difference.p_value, difference.corrected_p_value

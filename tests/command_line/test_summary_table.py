@@ -10,21 +10,38 @@ from tests.support.run_records import SETTINGS, failure, record
 
 
 def test_the_terminal_shows_means_differences_and_failures(capsys: pytest.CaptureFixture[str]) -> None:
-    insertions = [(0.2, 0.5), (0.21, 0.52), (0.19, 0.48), (0.2, 0.51)]
+    insertions = [(0.2, 0.5), (0.21, 0.52), (0.19, 0.48), (0.2, 0.51)] * 3
     records = [
         record(index, method, {"insertion": value, "average_drop": 1.0})
         for index, pair in enumerate(insertions)
         for method, value in zip(SETTINGS.methods, pair, strict=True)
     ]
-    print_summary(summarize([*records, failure(9)], SETTINGS))
+    print_summary(summarize([*records, failure(12)], SETTINGS))
     printed = capsys.readouterr().out
     means, differences = printed.split("Differences from Score-CAM")
-    assert "Means over 4 images" in means
+    assert "Means over 12 images" in means
     assert "Insertion, AUC ↑" in means
     assert "0.200" in means
     assert "0.502" in means
+    assert differences.startswith(" on the same images; d in standard deviations, p of a paired test, Holm-corrected")
+    assert "for 2 comparisons; * p ≤ 0.05" in differences
     assert "−0.302*" in differences
-    assert printed.endswith("Failed: 1\n  9.png: text\nTo try again, run the same command with --retry-errors.\n")
+    assert "p < 0.001" in differences
+    assert printed.endswith("Failed: 1\n  12.png: text\nTo try again, run the same command with --retry-errors.\n")
+
+
+def test_fewer_than_ten_images_are_compared_without_a_test(capsys: pytest.CaptureFixture[str]) -> None:
+    records = [
+        record(index, method, {"insertion": value + index / 100, "average_drop": 1.0})
+        for index in range(9)
+        for method, value in zip(SETTINGS.methods, (0.2, 0.5), strict=True)
+    ]
+    print_summary(summarize(records, SETTINGS))
+    differences = capsys.readouterr().out.split("Differences from Score-CAM")[1]
+    assert differences.startswith(" on the same images; not tested, which takes 10 images\n")
+    assert "−0.300" in differences
+    assert "*" not in differences
+    assert "p " not in differences.split("\n", 1)[1]
 
 
 def test_a_few_failures_are_named_and_the_others_counted(capsys: pytest.CaptureFixture[str]) -> None:

@@ -2,18 +2,37 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
-from captum_scorecam.evaluation.presentation import decimals, error_text, number_text, verdict
-from captum_scorecam.evaluation.statistics import Estimate
+from captum_scorecam.evaluation.presentation import decimals, error_text, evidence_text, number_text, verdict
+from captum_scorecam.evaluation.statistics import Difference
+
+
+def difference(mean: float, p: float | None) -> Difference:
+    return Difference(mean, mean - 0.5, mean + 0.5, 12, 0.8, p, p)
 
 
 def test_a_difference_is_better_or_worse_by_the_direction_of_its_metric() -> None:
-    up, down, unclear = Estimate(1.0, 0.5, 1.5, 9), Estimate(-1.0, -1.5, -0.5, 9), Estimate(1.0, -0.1, 2.0, 9)
-    assert [verdict(estimate, "insertion") for estimate in (up, down, unclear)] == ["better", "worse", None]
-    assert [verdict(estimate, "deletion") for estimate in (up, down, unclear)] == ["worse", "better", None]
+    up, down = difference(1.0, 0.05), difference(-1.0, 0.05)
+    assert [verdict(each, "insertion") for each in (up, down)] == ["better", "worse"]
+    assert [verdict(each, "deletion") for each in (up, down)] == ["worse", "better"]
     assert verdict(up, "metric_of_a_plugin") is None
-    assert verdict(Estimate(1.0, None, None, 1), "insertion") is None
+
+
+def test_without_a_corrected_test_that_finds_it_no_difference_is_better() -> None:
+    uncorrected = replace(difference(1.0, 0.01), corrected_p_value=0.06)  # its interval excludes 0
+    assert [verdict(each, "insertion") for each in (uncorrected, difference(1.0, None))] == [None, None]
+
+
+@pytest.mark.parametrize(
+    ("p", "text"), [(0.0002, "< 0.001"), (0.00417, "0.0042"), (0.0417, "0.042"), (0.417, "0.42"), (1.0, "1.00")]
+)
+def test_evidence_is_the_effect_size_and_the_corrected_p_value(p: float, text: str) -> None:
+    assert evidence_text(difference(1.0, p)) == f"d 0.80, p {text}"
+    assert evidence_text(difference(1.0, None)) == "d 0.80"
+    assert evidence_text(replace(difference(0.0, p), effect_size=None)) == f"p {text}"
 
 
 @pytest.mark.parametrize(("largest", "places"), [(100.0, 1), (13.4, 1), (9.9, 2), (0.612, 3), (0.0123, 4), (0.0, 1)])

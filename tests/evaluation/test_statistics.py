@@ -1,47 +1,190 @@
-"""Bootstrap intervals of means."""
+"""Intervals of means, paired tests, their correction and effect sizes."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import numpy as np
 import pytest
-from scipy.stats import bootstrap, norm
+from scipy import stats
 
-from captum_scorecam.evaluation.statistics import Estimate, estimates
+from captum_scorecam.evaluation.statistics import Difference, Estimate, Values, compared, estimates, holm
+
+Draw = Callable[[np.random.Generator, tuple[int, int]], Values]
+
+# Differences with mean 0: skewness 0, 1 and 1.4, and a fifth or half of them 0.
+NULLS: dict[str, Draw] = {
+    "normal": lambda generator, shape: generator.normal(size=shape),
+    "skewed": lambda generator, shape: generator.gamma(4.0, size=shape) - 4,
+    "very skewed": lambda generator, shape: generator.gamma(2.0, size=shape) - 2,
+    "a fifth zero": lambda generator, shape: generator.normal(size=shape) * (generator.random(shape) > 0.2),
+    "half zero": lambda generator, shape: generator.normal(size=shape) * (generator.random(shape) > 0.5),
+}
+
+
+def false_alarms(draw: Draw, n: int, runs: int) -> float:
+    """Returns the percentage of runs whose 95 % interval excludes 0."""
+    generator, found = np.random.default_rng(n), 0
+    for _ in range(runs // 2000):
+        intervals = [(each.low, each.high) for each in estimates(draw(generator, (n, 2000)))]
+        found += sum(low is not None and high is not None and not low <= 0 <= high for low, high in intervals)
+    return 100 * found / runs
+
+
+def false_verdicts(draw: Draw, n: int, runs: int) -> float:
+    """Returns the share of runs, each of one comparison, in which the test finds a difference."""
+    found = compared(draw(np.random.default_rng(n), (n, runs)))
+    return float(np.mean([each.p_value is not None and each.p_value <= 0.05 for each in found]))
+
+
+@pytest.mark.parametrize("kind", ["normal", "skewed", "a fifth zero"])
+def test_intervals_of_null_differences_exclude_0_in_5_percent_of_runs(kind: str) -> None:
+    assert 3 < false_alarms(NULLS[kind], 10, 2000) < 7
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("n", [5, 10, 20, 50])
+@pytest.mark.parametrize("kind", NULLS)
+def test_intervals_exclude_0_in_3_to_7_percent_of_many_runs(kind: str, n: int) -> None:
+    # Of five differences, some of them 0, too few are left for an interval that is not too wide.
+    lowest = 0 if n == 5 and "zero" in kind else 3
+    assert lowest < false_alarms(NULLS[kind], n, 20_000) < 7
+
+
+def test_the_test_finds_what_is_not_there_in_5_percent_of_runs() -> None:
+    assert 0.03 < false_verdicts(NULLS["normal"], 10, 400) < 0.07
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("n", [10, 20, 50, 100])
+@pytest.mark.parametrize("kind", ["normal", "skewed", "a fifth zero", "half zero"])
+def test_the_test_finds_what_is_not_there_in_at_most_7_percent_of_many_runs(kind: str, n: int) -> None:
+    assert 0.01 < false_verdicts(NULLS[kind], n, 2000) < 0.07
+
+
+@pytest.mark.slow
+def test_holms_correction_keeps_any_false_verdict_of_a_table_below_7_percent_of_tables() -> None:
+    generator = np.random.default_rng(1)
+    tables = [compared(NULLS["skewed"](generator, (20, 12))) for _ in range(1000)]
+    any_found = [min(each.corrected_p_value or 0 for each in table) <= 0.05 for table in tables]
+    any_uncorrected = [min(each.p_value or 0 for each in table) <= 0.05 for table in tables]
+    assert np.mean(any_found) < 0.07
+    assert np.mean(any_uncorrected) > 0.3
 
 
 def test_intervals_are_the_same_each_time_and_do_not_touch_numpys_random_state() -> None:
     values = np.random.default_rng(1).normal(size=(40, 3))
     before = np.random.get_state(legacy=False)["state"]["key"].tolist()
     assert estimates(values) == estimates(values.copy())
+    assert compared(values) == compared(values.copy())
     assert np.random.get_state(legacy=False)["state"]["key"].tolist() == before
 
 
-def test_an_interval_is_scipys_percentile_bootstrap_to_its_own_noise() -> None:
+def test_an_interval_is_halfway_between_students_and_the_studentised_bootstraps() -> None:
     values = np.random.default_rng(2).gamma(2.0, size=60)
-    reference = bootstrap((values,), np.mean, n_resamples=20_000, method="percentile", rng=np.random.default_rng(3))
+    resamples = np.random.default_rng(3).choice(values, (20_000, 60))
+    error = values.std(ddof=1) / math.sqrt(60)
+    t = (resamples.mean(1) - values.mean()) / (resamples.std(1, ddof=1) / math.sqrt(60))
+    studentised = values.mean() - np.quantile(t, [0.975, 0.025]) * error
+    student = stats.t.interval(0.95, 59, values.mean(), error)
     (found,) = estimates(values[:, None])
-    width = reference.confidence_interval.high - reference.confidence_interval.low
-    assert found.low == pytest.approx(reference.confidence_interval.low, abs=0.05 * width)
-    assert found.high == pytest.approx(reference.confidence_interval.high, abs=0.05 * width)
+    width = student[1] - student[0]
+    assert found.low == pytest.approx((studentised[0] + student[0]) / 2, abs=0.03 * width)
+    assert found.high == pytest.approx((studentised[1] + student[1]) / 2, abs=0.03 * width)
+    assert abs(studentised[0] - student[0]) > 0.03 * width
 
 
-def test_the_interval_of_many_normal_values_has_the_width_that_theory_gives() -> None:
-    values = np.random.default_rng(4).normal(5.0, 2.0, size=5000)  # needs more than one draw at once
+@pytest.mark.parametrize("n", [2, 4, 5000])
+def test_an_interval_of_a_few_or_very_many_values_is_students(n: int) -> None:
+    values = np.random.default_rng(4).normal(5.0, 2.0, size=n)
     (found,) = estimates(values[:, None])
-    assert found.low is not None
-    assert found.high is not None
-    assert found.high - found.low == pytest.approx(2 * norm.ppf(0.975) * values.std() / math.sqrt(5000), rel=0.06)
+    expected = stats.t.interval(0.95, n - 1, values.mean(), stats.sem(values))
+    assert (found.low, found.high) == pytest.approx(expected, rel=1e-9)
 
 
 def test_columns_with_gaps_have_the_estimates_of_what_they_hold() -> None:
     values = np.random.default_rng(5).normal(size=(30, 3))
     values[::4, 1] = np.nan
     without_gaps = values[~np.isnan(values[:, 1]), 1]
+    for function in (estimates, compared):
+        assert function(values[:, :2])[1].mean == function(without_gaps[:, None])[0].mean
     assert estimates(values)[1] == estimates(without_gaps[:, None])[0]
     assert estimates(values)[2] == estimates(values[:, 2:])[0]
+    assert compared(values)[1].n == 22
 
 
-def test_equal_values_have_an_interval_of_no_width() -> None:
-    assert estimates(np.full((9, 1), 0.5)) == [Estimate(0.5, 0.5, 0.5, 9)]
+@pytest.mark.parametrize(
+    ("column", "expected"),
+    [
+        ([], Estimate(None, None, None, 0)),
+        ([0.5], Estimate(0.5, None, None, 1)),
+        ([0.5] * 9, Estimate(0.5, None, None, 9)),
+        ([0.3 - 0.1, 0.5 - 0.3, 0.7 - 0.5], Estimate(0.2, None, None, 3)),  # equal but for rounding
+    ],
+)
+def test_values_without_a_spread_have_a_mean_and_no_interval(column: list[float], expected: Estimate) -> None:
+    assert estimates(np.array(column)[:, None]) == [expected]
+
+
+def test_a_lone_value_among_zeros_has_a_finite_interval() -> None:
+    (found,) = estimates(np.array([[0.0]] * 9 + [[1.0]]))
+    assert found.low is not None
+    assert found.high is not None
+    assert -0.3 < found.low < 0.1 < found.high < 1
+
+
+def test_intervals_end_where_a_metric_does() -> None:
+    values = np.array([[0.0, 0.0]] * 8 + [[1.0, 1.0]])
+    clipped, free = estimates(values, [(0, 1), (-math.inf, math.inf)])
+    assert free.low is not None
+    assert free.low < 0
+    assert (clipped.low, clipped.high) == (0, free.high)
+
+
+# --- Tests and effect sizes -------------------------------------------------------------------------------------------
+
+
+def test_a_p_value_is_the_share_of_signs_that_are_as_extreme() -> None:
+    differences = np.array([3.0, 2.0, 2.0, 1.0, 1.0, 1.0, 0.0, 0.0, 0.0, -1.0])
+    # Sums of the signed values 3, 2, 2, 1, 1, 1, 1 of at least 9 or at most −9, by hand: of 128, the signs that leave
+    # at most 1 negative. 11 with none; 9 with one of the four 1s.
+    (found,) = compared(differences[:, None])
+    assert found.p_value == pytest.approx(2 * 5 / 128)
+    assert found.effect_size == pytest.approx(0.9 / differences.std(ddof=1))
+
+
+def test_many_pairs_get_students_p_value() -> None:
+    values = np.random.default_rng(6).normal(0.3, 1, size=200)
+    (found,) = compared(values[:, None])
+    assert found.p_value == pytest.approx(stats.ttest_1samp(values, 0).pvalue)
+    # At the change, both tests agree.
+    fifty = compared(values[:50, None])[0].p_value
+    assert fifty == pytest.approx(stats.ttest_1samp(values[:50], 0).pvalue, abs=0.01)
+
+
+def test_the_order_of_images_does_not_change_a_p_value() -> None:
+    values = np.random.default_rng(7).normal(0.4, 1, size=30)
+    assert compared(values[:, None])[0].p_value == compared(values[::-1, None])[0].p_value
+
+
+def test_fewer_than_ten_pairs_are_not_tested_and_not_counted() -> None:
+    values = np.random.default_rng(8).normal(2, 1, size=(10, 2))
+    values[0, 0] = np.nan
+    nine, ten = compared(values)
+    assert (nine.n, nine.p_value, nine.corrected_p_value) == (9, None, None)
+    assert ten.p_value == ten.corrected_p_value == 2 / 1024
+    assert [each.p_value for each in compared(values, tested=False)] == [None, None]
+
+
+def test_equal_differences_have_no_effect_size_and_an_exact_p_value() -> None:
+    zero, one = compared(np.stack([np.zeros(60), np.ones(60)], 1))
+    assert zero == Difference(0.0, None, None, 60, None, 1.0, 1.0)
+    assert (one.mean, one.low, one.effect_size, one.p_value) == (1.0, None, None, 2.0**-59)
+    assert one.corrected_p_value == pytest.approx(2.0**-58)
+
+
+def test_holms_correction_is_the_one_computed_by_hand() -> None:
+    assert holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
+    assert holm([0.5, 0.6]) == [1.0, 1.0]
+    assert holm([]) == []

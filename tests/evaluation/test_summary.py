@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from captum_scorecam.evaluation import Cost, Record, RunSettings, summarize
-from captum_scorecam.evaluation.statistics import Estimate
+from captum_scorecam.evaluation.statistics import Difference, Estimate
 from captum_scorecam.evaluation.summary import write_summary
 from tests.support.evaluation_run import CLASSES, METHODS, METRICS, make_records
 from tests.support.run_records import SETTINGS, failure, record
@@ -40,7 +40,7 @@ def test_means_and_paired_differences_are_those_computed_by_hand() -> None:
     assert means["grad_cam"]["insertion"].mean == 0.5
     assert means["score_cam"]["insertion"].mean == 0.75
     assert differences["grad_cam"]["insertion"].mean == -0.25
-    assert differences["grad_cam"]["average_drop"] == Estimate(0.0, 0.0, 0.0, 3)
+    assert differences["grad_cam"]["average_drop"] == Difference(0.0, None, None, 3)
     assert summary.reference == "score_cam"
     assert list(differences) == ["grad_cam"]
 
@@ -125,7 +125,33 @@ def test_the_files_hold_the_same_numbers_and_no_times(tmp_path: Path) -> None:
     assert [float(row[key]) for key in ("mean", "low", "high", "n")] == [mean[k] for k in ("mean", "low", "high", "n")]
     difference = plain["all"]["differences"]["rise"]["insertion"]
     assert (row["reference"], float(row["difference"]), int(row["pairs"])) == ("score_cam", difference["mean"], 11)
+    names = ("effect_size", "p_value", "corrected_p_value")
+    assert [float(row[key]) for key in names] == [difference[key] for key in names]
+    assert plain["test"] == {
+        "permutations": 9999,
+        "seed": 0,
+        "fewest_pairs": 10,
+        "correction": "holm",
+        "comparisons": 8,  # of 2 methods and 6 metrics; two of these have fewer than 10 pairs
+    }
     assert "second" not in (tmp_path / "summary.json").read_text() + (tmp_path / "summary.csv").read_text()
+
+
+def test_intervals_of_means_end_at_the_bounds_of_their_metric_and_those_of_differences_do_not() -> None:
+    summary = summarize(pairs(*[(0.0, 0.5)] * 8, (1.0, 0.5)), SETTINGS)
+    mean = summary.overall.means["grad_cam"]["insertion"]
+    difference = summary.overall.differences["grad_cam"]["insertion"]
+    assert mean.low == 0
+    assert difference.low is not None
+    assert difference.low < -0.5
+
+
+def test_only_differences_over_all_images_are_tested() -> None:
+    summary = summarize(pairs(*[(0.1 * number, 0.5) for number in range(12)]), SETTINGS)
+    assert summary.overall.differences["grad_cam"]["insertion"].p_value is not None
+    assert summary.classes[0].differences["grad_cam"]["insertion"].p_value is None
+    assert summary.classes[0].differences["grad_cam"]["insertion"].effect_size is not None
+    assert summary.tests == 2
 
 
 def test_costs_are_means_and_largest_values_of_what_the_records_say(tmp_path: Path) -> None:

@@ -30,7 +30,7 @@ from captum_scorecam.evaluation.report.gallery import (
 )
 from captum_scorecam.evaluation.report.tables import class_tables, differences_table, means_table
 from captum_scorecam.evaluation.settings import compared_settings, read_configuration
-from captum_scorecam.evaluation.statistics import RESAMPLES
+from captum_scorecam.evaluation.statistics import FEWEST_TESTED, RESAMPLES
 from captum_scorecam.evaluation.summary import Summary, summarize
 
 MOST_ERRORS = 200
@@ -122,6 +122,8 @@ def _results_context(summary: Summary) -> dict[str, Any]:
         "method_titles": [method_title(method) for method in summary.methods],
         "reference": method_title(summary.reference),
         "resamples": RESAMPLES,
+        "fewest_tested": FEWEST_TESTED,
+        "tests": summary.tests,
         "means": means_table(summary, summary.overall),
         "differences": differences_table(summary),
         "class_tables": class_tables(summary),

@@ -9,6 +9,7 @@ from typing import Literal, TypeAlias
 from captum_scorecam.evaluation.presentation import (
     best_methods,
     decimals,
+    evidence_text,
     higher_is_better,
     interval_text,
     method_title,
@@ -16,8 +17,8 @@ from captum_scorecam.evaluation.presentation import (
     number_text,
     verdict,
 )
-from captum_scorecam.evaluation.statistics import Estimate
-from captum_scorecam.evaluation.summary import Estimates, Group, Summary
+from captum_scorecam.evaluation.statistics import Difference, Estimate
+from captum_scorecam.evaluation.summary import Differences, Estimates, Group, Summary
 
 Mark: TypeAlias = Literal["best", "better", "worse", ""]
 Marks: TypeAlias = dict[str, dict[str, Mark]]  # by metric and method
@@ -33,6 +34,7 @@ class Cell:
         value (float, optional): The value to sort by.
         text (str): The value as text.
         interval (str): Its interval as text.
+        evidence (str): The effect size and corrected p-value of a difference as text.
         n (int): The number of images or pairs.
         mark (str): ``best``, ``better``, ``worse`` or nothing.
         bar (tuple, optional): Start and end of the interval and position of the mean, in percent of the column's range.
@@ -41,6 +43,7 @@ class Cell:
     value: float | None
     text: str
     interval: str
+    evidence: str
     n: int
     mark: Mark
     bar: tuple[float, float, float] | None
@@ -119,7 +122,7 @@ def class_tables(summary: Summary) -> list[ReportTable]:
     return [means_table(summary, group) for group in largest]
 
 
-def _table(summary: Summary, group: Group, rows: Estimates, marks: Marks, *, signed: bool) -> ReportTable:
+def _table(summary: Summary, group: Group, rows: Estimates | Differences, marks: Marks, *, signed: bool) -> ReportTable:
     columns, cells = [], []
     for metric in summary.metrics:
         column = {method: estimates[metric] for method, estimates in rows.items()}
@@ -146,7 +149,8 @@ def _cell(estimate: Estimate, places: int, mark: Mark, span: tuple[float, float]
     bar = None
     if estimate.mean is not None and estimate.low is not None and estimate.high is not None:
         bar = (_percent(estimate.low, span), _percent(estimate.high, span), _percent(estimate.mean, span))
-    return Cell(estimate.mean, text, interval_text(estimate, places), estimate.n, mark, bar)
+    evidence = evidence_text(estimate) if isinstance(estimate, Difference) else ""
+    return Cell(estimate.mean, text, interval_text(estimate, places), evidence, estimate.n, mark, bar)
 
 
 def _span(estimates: Sequence[Estimate], *, with_zero: bool) -> tuple[float, float]:
