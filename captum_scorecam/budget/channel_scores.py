@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -12,13 +12,10 @@ from safetensors.torch import save
 from torch import Tensor
 
 from captum_scorecam._messages import check_choice, check_flags, check_whole_number
-from captum_scorecam.budget.gaussian_process import Kernel, MaskSpace, Posterior, precise
-from captum_scorecam.budget.score_scale import softmax_changes
+from captum_scorecam.budget.gaussian_process import Kernel, MaskSpace, Posterior
+from captum_scorecam.budget.map_errors import expected_rise, map_errors
 from captum_scorecam.masking.channel_masks import ChannelMasks
 from captum_scorecam.weighting import ChannelWeighting, channel_weights, weighted_maps
-
-WIDENING = 2.0  # of standard errors; see the method page
-MOST_LOG_VARIANCE = 2.0  # of a score in an exponent; the lognormal mean of a wider one would decide the map
 
 
 @dataclass(frozen=True)
@@ -49,6 +46,7 @@ class ChannelScores:
         unmasked_scores (Tensor): f(X), N×T.
         baseline_scores (Tensor or None): f(B), N×T; None if they were not needed.
         prediction (Prediction or None): Set if some of the scores are predicted; None if all masks were run.
+        known_errors (dict): The :meth:`standard_errors` that were computed, by weighting.
     """
 
     activations: Tensor
@@ -57,6 +55,7 @@ class ChannelScores:
     unmasked_scores: Tensor
     baseline_scores: Tensor | None = None
     prediction: Prediction | None = None
+    known_errors: dict[ChannelWeighting, Tensor] = field(default_factory=dict, init=False, repr=False)
 
     @property
     def scores(self) -> Tensor:
@@ -93,7 +92,7 @@ class ChannelScores:
         """
         scores = self.mask_scores
         if channel_weighting == "softmax" and self.prediction is not None:
-            scores = scores + self.prediction.deviations.square().clamp(max=MOST_LOG_VARIANCE) / 2
+            scores = scores + expected_rise(self.prediction.deviations)
         by_channel = self.masks.by_channel(scores)
         return channel_weights(by_channel, self.has_mask, channel_weighting, self.baseline_scores)
 
@@ -135,12 +134,10 @@ class ChannelScores:
         return maps.relu() if relu_attributions else maps
 
     def standard_errors(self, channel_weighting: ChannelWeighting = "softmax") -> Tensor:
-        r"""Computes the standard error of each value of the maps; 0 where they are exact.
+        """Computes the standard error of each value of the maps; 0 where they are exact.
 
-        An error ε of the predicted scores changes the map by Σ_p J_p ε_p. The Gaussian process gives the correlations R
-        of these errors, so the variance of the map is J' R J, with J_p scaled by the standard deviation of score p. The
-        errors of neighbouring positions are correlated. If the scores of all masks that were run are equal, the others
-        are taken to equal them too, without error.
+        The errors of neighbouring positions are correlated. If the scores of all masks that were run are equal, the
+        others are taken to equal them too, without error.
 
         Args:
             channel_weighting (str): As for :class:`ScoreCAM`. Default: ``"softmax"``.
@@ -149,31 +146,32 @@ class ChannelScores:
             Tensor: N×T×spatial, in the activations' dtype.
         """
         check_choice("channel_weighting", channel_weighting, ChannelWeighting)
+        if channel_weighting not in self.known_errors:
+            self.known_errors[channel_weighting] = self._standard_errors(channel_weighting)
+        return self.known_errors[channel_weighting].clone()
+
+    def _standard_errors(self, weighting: ChannelWeighting) -> Tensor:
         n_examples, n_targets = self.unmasked_scores.shape
-        errors = self.mask_scores.new_zeros(n_examples, n_targets, *self.activations.shape[2:])
+        errors = self.activations.new_zeros(n_examples, n_targets, *self.activations.shape[2:])
         if self.prediction is None:
-            return errors.to(self.activations.dtype)
-        sums = precise(self.masks.sums(self.activations.flatten(2)))
-        n_sharing = precise(self.masks.sums(torch.ones_like(self.activations.flatten(2)[:, :, :1])))
+            return errors
+        sums = self.masks.sums(self.activations.flatten(2))
         for example in range(n_examples):
             rows = self.masks.rows_of(example)
             run = self.prediction.run[rows]
-            if run.all():
-                continue
-            posterior = self._posterior(rows, example)
-            predicted = (~run).nonzero()[:, 0]
-            correlation = posterior.correlation(predicted)
-            for target in range(n_targets):
-                deviations = precise(self.prediction.deviations[rows, target])
-                if channel_weighting == "softmax":
-                    scores = precise(self.mask_scores[rows, target])
-                    change = _softmax_changes(scores, deviations, sums[rows], n_sharing[rows])[predicted]
-                else:
-                    change = deviations[predicted].unsqueeze(1) * sums[rows[predicted]]
-                variance = (change * (correlation @ change)).sum(0).clamp_min(0)
-                error = widening(int(run.sum())) * variance.sqrt()
-                errors[example, target] = error.view_as(errors[example, target])
-        return errors.to(self.activations.dtype)
+            if not run.all():
+                kernel = Kernel(*self.prediction.kernels[example].tolist())
+                space = MaskSpace(self.masks.maps[rows].flatten(1))
+                of_example = map_errors(
+                    Posterior.given(space, run.nonzero()[:, 0], kernel),
+                    self.mask_scores[rows],
+                    self.prediction.deviations[rows],
+                    sums[rows],
+                    self.masks.n_sharing[rows],
+                    weighting,
+                )
+                errors[example] = of_example.view_as(errors[example])
+        return errors
 
     def save(self, path: str | Path) -> None:
         """Writes everything to a safetensors file, from which :meth:`load` reads it.
@@ -226,33 +224,3 @@ class ChannelScores:
             "baseline_scores": self.baseline_scores,
             **predicted,
         }
-
-    def _posterior(self, rows: Tensor, example: int) -> Posterior:
-        assert self.prediction is not None
-        run = self.prediction.run[rows].nonzero()[:, 0]
-        kernel = Kernel(*self.prediction.kernels[example].tolist())
-        return Posterior.given(MaskSpace(self.masks.maps[rows].flatten(1)), run, kernel)
-
-
-def widening(n_run: int) -> float:
-    """Returns the factor of standard errors, given the number of masks of an example that were run.
-
-    A variance that is estimated from few scores is uncertain, so errors follow Student's t distribution. Two of them
-    make the 95 % interval, by the quantile's expansion in powers of the degrees of freedom.
-    """
-    freedom = n_run - 1 + 1 / n_run
-    return WIDENING * (1 + 1.21 / freedom + 1.44 / freedom**2 + 1.304 / freedom**3 + 0.811 / freedom**4)
-
-
-def _softmax_changes(scores: Tensor, deviations: Tensor, sums: Tensor, n_sharing: Tensor) -> Tensor:
-    """Computes the standard deviation of the softmax-weighted map that each mask's score causes, P×D."""
-    variances = deviations.square()
-    rise = variances.clamp(max=MOST_LOG_VARIANCE) / 2
-    logits, averages = scores + rise + n_sharing[:, 0].log(), sums / n_sharing
-    shares = logits.softmax(0)
-    lognormal = shares * variances.clamp(max=MOST_LOG_VARIANCE).expm1().sqrt()
-    change = lognormal.unsqueeze(1) * (averages - shares @ averages)
-    wide = variances > MOST_LOG_VARIANCE
-    if wide.any():
-        change[wide] = softmax_changes(logits, rise, deviations, averages)[wide]
-    return change

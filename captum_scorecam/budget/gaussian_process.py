@@ -10,7 +10,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-MOST_VALUES = 2**27  # in the kernels of one batched decomposition: 1 GiB
+BLOCK = 256  # masks whose covariance with the others is in memory at a time
 
 
 class Kernel(NamedTuple):
@@ -36,9 +36,8 @@ class Kernel(NamedTuple):
 
 
 PRIOR = Kernel(1.0, 1.0, 0.01)
-KERNELS = [
-    Kernel(*values) for values in itertools.product((0.5, 1.0, 2.0, 4.0), (0.03, 0.1, 0.3, 1.0, 3.0), (0.1, 0.3, 1.0))
-]
+LENGTH_SCALES, LINEAR_WEIGHTS, NOISES = (0.5, 1.0, 2.0, 4.0), (0.03, 0.1, 0.3, 1.0, 3.0), (0.1, 0.3, 1.0)
+KERNELS = [Kernel(*values) for values in itertools.product(LENGTH_SCALES, LINEAR_WEIGHTS, NOISES)]
 
 
 class MaskSpace:
@@ -49,29 +48,33 @@ class MaskSpace:
     """
 
     def __init__(self, maps: Tensor) -> None:
-        points = precise(maps)
-        # The faster way, by matrix products, is inexact for masks that nearly agree.
-        distances = torch.cdist(points, points, compute_mode="donot_use_mm_for_euclid_dist")
-        self._distances = distances / distances[distances > 0].median() if len(points) > 1 else distances
-        centred = points - points.mean(0)
-        products = centred @ centred.T
-        self._products = products / products.diagonal().mean().clamp_min(torch.finfo(products.dtype).tiny)
+        self._points = precise(maps)
+        self._median = _median_distance(self._points) if len(maps) > 1 else 1.0
+        centred = self._points - self._points.mean(0)
+        mean_square = centred.square().sum(1).mean()
+        self._features = centred / mean_square.clamp_min(torch.finfo(centred.dtype).tiny).sqrt()
 
     def __len__(self) -> int:
-        return len(self._distances)
+        return len(self._points)
+
+    def distances(self, rows: Tensor | slice = slice(None), columns: Tensor | slice = slice(None)) -> Tensor:
+        """Computes the distances between the masks in `rows` and those in `columns`, in units of the median."""
+        return exact_distances(self._points[rows], self._points[columns]) / self._median
+
+    def products(self, rows: Tensor | slice = slice(None), columns: Tensor | slice = slice(None)) -> Tensor:
+        """Computes the inner products of centred masks in `rows` and `columns`; a mask's mean square is 1."""
+        return self._features[rows] @ self._features[columns].T
 
     def covariance(
         self, kernel: Kernel, rows: Tensor | slice = slice(None), columns: Tensor | slice = slice(None)
     ) -> Tensor:
         """Computes the kernel without noise between the masks in `rows` and those in `columns`."""
-        return (
-            matern(self._distances[rows][:, columns], kernel.length_scale)
-            + kernel.linear * self._products[rows][:, columns]
-        )
+        products = self.products(rows, columns)
+        return matern(self.distances(rows, columns), kernel.length_scale) + kernel.linear * products
 
     def variance(self, kernel: Kernel) -> Tensor:
         """Computes the diagonal of the covariance between all masks, shape P; the Matérn kernel is 1 there."""
-        return 1 + kernel.linear * self._products.diagonal()
+        return 1 + kernel.linear * self._features.square().sum(1)
 
 
 def precise(values: Tensor) -> Tensor:
@@ -79,7 +82,23 @@ def precise(values: Tensor) -> Tensor:
     return values.to(torch.float32 if values.device.type == "mps" else torch.float64)
 
 
-def matern(distances: Tensor, length_scale: float) -> Tensor:
+def exact_distances(first: Tensor, second: Tensor) -> Tensor:
+    """Computes distances without matrix products, which are faster but inexact for points that nearly agree."""
+    return torch.cdist(first, second, compute_mode="donot_use_mm_for_euclid_dist")
+
+
+def _median_distance(points: Tensor) -> Tensor:
+    """Computes the median distance of different points."""
+    parts = []
+    for start in range(0, len(points), BLOCK):
+        block, after = points[start : start + BLOCK], points[start + BLOCK :]
+        one, other = torch.tril_indices(len(block), len(block), -1, device=points.device)
+        parts += [exact_distances(block, block)[one, other], exact_distances(block, after).flatten()]
+    distances = torch.cat(parts)
+    return distances[distances > 0].median()
+
+
+def matern(distances: Tensor, length_scale: float | Tensor) -> Tensor:
     """Computes the Matérn 5/2 kernel of the given distances."""
     scaled = math.sqrt(5) / length_scale * distances
     return (1 + scaled + scaled.square() / 3) * torch.exp(-scaled)
@@ -140,14 +159,25 @@ class Posterior:
         shrunk = mine - self.projection.square().sum(0) + self.unexplained.square() / self.precision_of_mean
         return shrunk.clamp_min(self.kernel.nugget * torch.finfo(mine.dtype).eps)
 
-    def correlation(self, rows: Tensor) -> Tensor:
-        """Computes the correlations between the errors of the predictions for the masks in `rows`."""
-        projection, unexplained = self.projection[:, rows], self.unexplained[rows]
-        covariance = self.space.covariance(self.kernel, rows, rows) - projection.T @ projection
-        covariance += torch.outer(unexplained, unexplained) / self.precision_of_mean
-        covariance.diagonal().add_(self.kernel.nugget)
-        deviation = self.variance()[rows].sqrt()
-        return covariance / torch.outer(deviation, deviation)
+    def variance_of_sums(self, rows: Tensor, weights: Tensor) -> Tensor:
+        """Computes the variances of weighted sums of the predictions' errors.
+
+        Args:
+            rows (Tensor): Shape n, the masks whose predictions are summed.
+            weights (Tensor): n×D, their weights in each of D sums, of errors in units of their standard deviation.
+
+        Returns:
+            Tensor: Shape D.
+        """
+        weights = weights / self.variance()[rows].sqrt().unsqueeze(1)
+        total = self.kernel.nugget * weights.square().sum(0) - (self.projection[:, rows] @ weights).square().sum(0)
+        total += (self.unexplained[rows] @ weights).square() / self.precision_of_mean
+        for start in range(0, len(rows), BLOCK):
+            here, after = slice(start, start + BLOCK), slice(start + BLOCK, None)
+            mine = self.space.covariance(self.kernel, rows[here], rows[here]) @ weights[here]
+            twice = self.space.covariance(self.kernel, rows[here], rows[after]) @ (2 * weights[after])
+            total += (weights[here] * (mine + twice)).sum(0)
+        return total.clamp_min(0)
 
 
 def fit(space: MaskSpace, rows: Tensor, values: Tensor, unmasked: Tensor) -> tuple[Kernel, Tensor]:
@@ -164,24 +194,25 @@ def fit(space: MaskSpace, rows: Tensor, values: Tensor, unmasked: Tensor) -> tup
         tuple: The kernel, one of `KERNELS`, and the variance of the process for each target, shape T.
     """
     n = len(rows)
-    shapes = list(dict.fromkeys((kernel.length_scale, kernel.linear) for kernel in KERNELS))
-    bare = torch.stack([space.covariance(Kernel(*shape, 0.0), rows, rows) for shape in shapes])
-    spectra = [torch.linalg.eigh(part) for part in torch.split(bare, max(1, MOST_VALUES // n**2))]
-    eigenvalues = torch.cat([part[0] for part in spectra]).clamp_min(0)
-    vectors = torch.cat([part[1] for part in spectra])
-    differences = values.to(vectors) - values[:1].to(vectors)
-    further = (unmasked.to(vectors) - values[0].to(vectors) - differences.mean(0)).square() / n
-    # Dimensions: shape of the kernel, noise, eigenvector, target.
-    rotated = (vectors.mT @ differences).unsqueeze(1)
-    ones = vectors.sum(1)[:, None, :, None]
-    nuggets = eigenvalues.new_tensor([kernel.nugget for kernel in KERNELS]).view(len(shapes), -1, 1, 1)
-    sizes = eigenvalues.new_tensor([1 + kernel.linear for kernel in KERNELS]).view_as(nuggets) + nuggets
-    spectrum = eigenvalues[:, None, :, None] + nuggets
-    precision = (ones.square() / spectrum).sum(2, keepdim=True)
-    residual = rotated - ones * ((ones * rotated / spectrum).sum(2, keepdim=True) / precision)
+    differences = precise(values) - precise(values[:1])
+    further = (precise(unmasked) - precise(values[0]) - differences.mean(0)).square() / n
+    # Dimensions: length scale, linear weight, noise, and the rows and columns of a matrix
+    length_scales, linear, noises = (
+        differences.new_tensor(grid).view(shape)
+        for grid, shape in ((LENGTH_SCALES, (-1, 1, 1, 1, 1)), (LINEAR_WEIGHTS, (-1, 1, 1, 1)), (NOISES, (-1, 1, 1)))
+    )
+    nuggets = noises * (1 + linear)
+    covariances = matern(space.distances(rows, rows), length_scales) + linear * space.products(rows, rows)
+    factors = torch.linalg.cholesky(covariances + nuggets * torch.ones_like(differences[:, 0]).diag()).flatten(0, 2)
+    sides = torch.cat([torch.ones_like(differences[:, :1]), differences], 1)
+    solved = torch.linalg.solve_triangular(factors, sides.expand(len(factors), -1, -1), upper=False)
+    ones, targets = solved[:, :, :1], solved[:, :, 1:]
+    precision = ones.square().sum(1)
+    residual = targets - ones * (ones.mT @ targets / precision.unsqueeze(1))
+    sizes = (1 + linear + nuggets).expand(len(LENGTH_SCALES), -1, -1, -1, -1).reshape(-1, 1)
     weight = n - 1 + 1 / n
-    variance = ((residual.square() / spectrum).sum(2, keepdim=True) + further / sizes) / weight
-    penalty = spectrum.log().sum(2, keepdim=True) + precision.log()
-    loss = (weight * variance.clamp_min(torch.finfo(variance.dtype).tiny).log() + penalty).sum((2, 3)).flatten()
+    variance = (residual.square().sum(1) + further / sizes) / weight
+    penalty = 2 * factors.diagonal(dim1=1, dim2=2).log().sum(1, keepdim=True) + precision.log()
+    loss = (weight * variance.clamp_min(torch.finfo(variance.dtype).tiny).log() + penalty).sum(1)
     best = int(loss.argmin())
-    return KERNELS[best], variance.flatten(0, 2)[best]
+    return KERNELS[best], variance[best]

@@ -5,39 +5,36 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from captum_scorecam.budget.gaussian_process import Kernel, MaskSpace
+from captum_scorecam.budget.gaussian_process import Posterior
 
 
-def most_informative(space: MaskSpace, kernel: Kernel, importance: Tensor, run: Tensor, n: int) -> Tensor:
+def most_informative(posterior: Posterior, importance: Tensor, n: int) -> Tensor:
     """Chooses masks one after the other, each where importance × standard deviation is largest given those before.
 
     This is the pivoted Cholesky decomposition of the scores' covariance. The scores themselves are not needed.
 
     Args:
-        space (MaskSpace): The P masks.
-        kernel (Kernel): The covariance of their scores.
+        posterior (Posterior): What the masks that were run before say of all P.
         importance (Tensor): Shape P, what an error of a mask's score does to the map.
-        run (Tensor): Rows of the masks that were run before.
         n (int): Number of further masks to choose.
 
     Returns:
         Tensor: Their rows, shape n.
     """
-    known = run.tolist()
-    covariance = space.covariance(kernel)
-    variance = covariance.diagonal().clone()
-    columns = variance.new_zeros(len(known) + n, len(variance))
-    importance = importance.to(variance).clone()
-    importance[run] = -1  # below all others, which are at least 0
-    for i in range(len(known) + n):
-        row = known[i] if i < len(known) else int((variance.sqrt() * importance).argmax())
-        if i >= len(known):
-            known.append(row)
-            importance[row] = -1
-        explained = covariance[row] - columns[:i].T @ columns[:i, row]
+    space, kernel, run, before = posterior.space, posterior.kernel, posterior.rows, posterior.projection
+    columns = torch.cat([before, before.new_zeros(n, len(space))])
+    variance = (space.variance(kernel) - before.square().sum(0)).clamp_min(0)
+    # Masks that were chosen are below all others, which are at least 0.
+    importance = importance.to(variance).index_fill(0, run, -1)
+    chosen = [run[:0]]
+    for i in range(len(run), len(columns)):
+        row = (variance.sqrt() * importance).argmax().view(1)  # no number, for which a GPU would have to be waited for
+        chosen.append(row)
+        importance.index_fill_(0, row, -1)
+        explained = space.covariance(kernel, row)[0] - columns[:i].T @ columns[:i, row][:, 0]
         columns[i] = explained / (explained[row].clamp_min(0) + kernel.nugget).sqrt()
         variance = (variance - columns[i].square()).clamp_min(0)
-    return torch.tensor(known[len(run) :], dtype=torch.long, device=run.device)
+    return torch.cat(chosen)
 
 
 def random_rows(weights: Tensor, run: Tensor, n: int, seed: int) -> Tensor:

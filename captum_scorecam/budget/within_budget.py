@@ -6,13 +6,15 @@ import itertools
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import cached_property
 
 import torch
 from torch import Tensor
 from torch.distributed import ProcessGroup
 
 from captum_scorecam.budget.channel_scores import ChannelScores, Prediction
-from captum_scorecam.budget.gaussian_process import PRIOR, Kernel, MaskSpace, Posterior, fit, precise
+from captum_scorecam.budget.gaussian_process import PRIOR, MaskSpace, Posterior, fit, precise
+from captum_scorecam.budget.map_errors import map_errors
 from captum_scorecam.budget.mask_choice import most_informative, random_rows
 from captum_scorecam.budget.score_scale import from_latent, to_latent
 from captum_scorecam.masking.channel_masks import ChannelMasks
@@ -86,134 +88,149 @@ def score_within_budget(
             map's largest value. Default: None, run as many masks as `limits` says.
         process_group (ProcessGroup, optional): Ranks that all make this call. Default: None.
     """
-    return _Stages(unscored.masks, unscored.activations, limits, weighting, bounded, error).run(
-        unscored, score, process_group
-    )
+    masks = unscored.masks
+    sums = masks.sums(unscored.activations.flatten(2))
+    examples = [_Example(unscored, sums, number, weighting, bounded) for number in range(len(limits))]
+    for stage in itertools.count():
+        errors = [math.inf] * len(examples)
+        if error is not None and stage > 0:
+            errors = remaining_errors(_joined(unscored, examples, weighting), weighting).amax(1).tolist()
+        rows = torch.cat(
+            [
+                example.next_rows(_n_wanted(limit, stage, example, error, error_now), stage)
+                for example, limit, error_now in zip(examples, limits.tolist(), errors, strict=True)
+            ]
+        )
+        if process_group is not None:
+            chosen = torch.zeros_like(masks.examples, dtype=torch.bool).index_fill(0, rows, True)
+            rows = from_first_rank((chosen,), process_group)[0].nonzero()[:, 0]
+        if len(rows) == 0:
+            break
+        scores = score(MaskRows(masks, rows))
+        for number in torch.unique(masks.examples[rows]).tolist():
+            mine = masks.examples[rows] == number
+            examples[number].add(rows[mine], scores[mine])
+    return _joined(unscored, examples, weighting, process_group)
 
 
-class _Stages:
+def _n_wanted(limit: int, stage: int, example: _Example, error: float | None, error_now: float) -> int:
+    """Returns the number of masks of an example to have run after the next stage."""
+    n_masks, n_run = len(example.rows), int(example.run.sum())
+    limit = min(limit, n_masks)
+    if error is None or limit <= LEAST_MASKS:
+        n_stages = 1 if limit == n_masks else 3 if limit >= MASKS_OF_THREE_STAGES else 2
+        return math.ceil(limit * min(1, (stage + 1) / n_stages))
+    if stage == 0:
+        return min(limit, max(LEAST_MASKS, round(FIRST_SHARE * n_masks)))
+    return n_run if error_now <= error else min(limit, round(GROWTH * n_run))
+
+
+class _Example:
+    """The masks of one example, and their scores so far.
+
+    Attributes:
+        rows (Tensor): Shape P, the rows of its masks among those of all examples.
+        run (Tensor): Shape P, bool; True for those that were run.
+        scores (Tensor): P×T, run or predicted.
+        deviations (Tensor): P×T, their standard deviations.
+        kernel (Kernel): The covariance of the scores.
+    """
+
     def __init__(
-        self,
-        masks: ChannelMasks,
-        activations: Tensor,
-        limits: Tensor,
-        weighting: ChannelWeighting,
-        bounded: bool,
-        error: float | None,
+        self, unscored: ChannelScores, sums: Tensor, number: int, weighting: ChannelWeighting, bounded: bool
     ) -> None:
-        self._masks = masks
-        self._limits: list[int] = limits.tolist()
-        self._weighting, self._bounded, self._error = weighting, bounded, error
-        self._sums = masks.sums(activations.flatten(2))
-        self._latest_space: tuple[int, MaskSpace] | None = None  # of one example, since it has 2·P² values
+        self.rows = unscored.masks.rows_of(number)
+        self.run = torch.zeros_like(self.rows, dtype=torch.bool)
+        self.scores = unscored.unmasked_scores.new_zeros(len(self.rows), unscored.unmasked_scores.shape[1])
+        self.deviations = torch.zeros_like(self.scores)
+        self.kernel = PRIOR
+        self._masks, self._unmasked = unscored.masks, unscored.unmasked_scores[number]
+        self._sums, self._weighting, self._bounded = precise(sums[self.rows]), weighting, bounded
+        self._errors: Tensor | None = None
 
-    def run(
-        self, found: ChannelScores, score: Callable[[Masks], Tensor], process_group: ProcessGroup | None
-    ) -> ChannelScores:
-        scores = found.unmasked_scores.new_zeros(len(self._masks), found.unmasked_scores.shape[1])
-        run = torch.zeros(len(self._masks), dtype=torch.bool, device=scores.device)
-        kernels = precise(scores).new_tensor(PRIOR).repeat(len(self._limits), 1)
-        found = replace(found, mask_scores=scores, prediction=Prediction(run, torch.zeros_like(scores), kernels))
-        for stage in itertools.count():
-            errors = None
-            if self._error is not None and stage > 0:
-                errors = remaining_errors(found, self._weighting).amax(1).tolist()
-            rows = torch.cat([self._next_rows(found, i, stage, errors) for i in range(len(self._limits))])
-            if process_group is not None:
-                chosen = torch.zeros_like(run).index_fill(0, rows, True)
-                rows = from_first_rank((chosen,), process_group)[0].nonzero()[:, 0]
-            if len(rows) == 0:
-                break
-            found = self._predicted(found, rows, score(MaskRows(self._masks, rows)))
-        return found if process_group is None else _of_first_rank(found, process_group)
+    @cached_property
+    def _posterior(self) -> Posterior:
+        """What the masks that were run say of all; none at first."""
+        return Posterior.given(MaskSpace(self._masks.maps[self.rows].flatten(1)), self.rows[:0], PRIOR)
 
-    def _next_rows(self, found: ChannelScores, example: int, stage: int, errors: list[float] | None) -> Tensor:
-        """Chooses the masks that are run next for an example, none if it is done."""
-        assert found.prediction is not None
-        rows = self._masks.rows_of(example)
-        run = found.prediction.run[rows].nonzero()[:, 0]
-        n_wanted = self._wanted(example, stage, len(rows), len(run), errors)
-        if n_wanted <= len(run):
-            return rows[:0]
-        if n_wanted >= len(rows):
-            return rows[~found.prediction.run[rows]]
-        space = self._space(example, rows)
-        kernel = Kernel(*found.prediction.kernels[example].tolist())
-        importance = self._importance(found, rows, len(run))
-        n_new = n_wanted - len(run)
+    def errors(self) -> Tensor:
+        """Computes the standard error of each value of the maps, T×D."""
+        if self._errors is None:
+            self._errors = self._sums.new_zeros(self.scores.shape[1], self._sums.shape[1])
+            if not self.run.all():
+                n_sharing = self._masks.n_sharing[self.rows]
+                self._errors = map_errors(
+                    self._posterior, self.scores, self.deviations, self._sums, n_sharing, self._weighting
+                )
+        return self._errors
+
+    def next_rows(self, n_wanted: int, stage: int) -> Tensor:
+        """Chooses the masks to run next, so many that `n_wanted` were."""
+        n_new = n_wanted - int(self.run.sum())
+        if n_new <= 0:
+            return self.rows[:0]
+        if n_wanted == len(self.rows):
+            return self.rows[~self.run]
+        importance = self._importance()
         is_linear = self._weighting != "softmax" and not self._bounded
         n_random = int(RANDOM_SHARE * n_new) if is_linear and stage > 0 else 0
-        chosen = most_informative(space, kernel, importance, run, n_new - n_random)
-        known = torch.cat([run, chosen])
-        deviation = Posterior.given(space, known, kernel).variance().sqrt() if n_random else importance
-        return rows[torch.cat([chosen, random_rows(importance * deviation, known, n_random, seed=stage)])]
+        chosen = most_informative(self._posterior, importance, n_new - n_random)
+        known = torch.cat([self._posterior.rows, chosen])
+        if n_random:
+            with_chosen = Posterior.given(self._posterior.space, known, self.kernel)
+            importance = importance * with_chosen.variance().sqrt()
+        return self.rows[torch.cat([chosen, random_rows(importance, known, n_random, seed=stage)])]
 
-    def _space(self, example: int, rows: Tensor) -> MaskSpace:
-        if self._latest_space is None or self._latest_space[0] != example:
-            self._latest_space = example, MaskSpace(self._masks.maps[rows].flatten(1))
-        return self._latest_space[1]
-
-    def _wanted(self, example: int, stage: int, n_masks: int, n_run: int, errors: list[float] | None) -> int:
-        """Returns the number of masks to have run after the next stage."""
-        limit = min(self._limits[example], n_masks)
-        if self._error is None or limit <= LEAST_MASKS:
-            n_stages = 1 if limit == n_masks else 3 if limit >= MASKS_OF_THREE_STAGES else 2
-            return math.ceil(limit * min(1, (stage + 1) / n_stages))
-        if stage == 0:
-            return min(limit, max(LEAST_MASKS, round(FIRST_SHARE * n_masks)))
-        if errors is not None and errors[example] <= self._error:
-            return n_run
-        return min(limit, round(GROWTH * n_run))
-
-    def _importance(self, found: ChannelScores, rows: Tensor, n_run: int) -> Tensor:
+    def _importance(self) -> Tensor:
         """Computes what an error of each mask's latent score does to the map, averaged over targets."""
-        sums = precise(self._sums[rows])
-        importance = (sums.amax(1) - sums.amin(1)).unsqueeze(1)
-        if n_run > 0:
-            scores = precise(found.mask_scores[rows])
+        importance = (self._sums.amax(1) - self._sums.amin(1)).unsqueeze(1)
+        if self.run.any():
+            scores = precise(self.scores)
             if self._weighting == "softmax":
                 importance = importance * (scores - scores.amax(0)).exp()
             if self._bounded:
                 importance = importance * (scores * (1 - scores)).clamp_min(0)
         return (importance / importance.sum(0).clamp_min(torch.finfo(importance.dtype).tiny)).square().mean(1).sqrt()
 
-    def _predicted(self, found: ChannelScores, rows: Tensor, new_scores: Tensor) -> ChannelScores:
+    def add(self, rows: Tensor, scores: Tensor) -> None:
         """Adds the scores of masks that were run, and predicts those of all others."""
-        assert found.prediction is not None
-        run, deviations = found.prediction.run.clone(), found.prediction.deviations.clone()
-        scores, kernels = found.mask_scores.clone(), found.prediction.kernels.clone()
-        run[rows] = True
-        scores[rows] = new_scores
-        for example in torch.unique(self._masks.examples[rows]).tolist():
-            of_example = self._masks.rows_of(example)
-            known = run[of_example].nonzero()[:, 0]
-            if len(known) == len(of_example):
-                deviations[of_example] = 0
-                continue
-            space = self._space(example, of_example)
-            latent = to_latent(scores[of_example[known]], self._bounded)
-            # A kernel that is chosen from so many scores would hardly change with more, and the time grows with n³.
-            fitted = torch.linspace(0, len(known) - 1, min(len(known), MOST_FITTED), device=known.device).long()
-            unmasked = to_latent(found.unmasked_scores[example], self._bounded)
-            kernel, scale = fit(space, known[fitted], latent[fitted], unmasked)
-            posterior = Posterior.given(space, known, kernel)
-            mean, variance = from_latent(
-                posterior.mean(latent), posterior.variance().unsqueeze(1) * scale, self._bounded
-            )
-            unknown = ~run[of_example]
-            scores[of_example[unknown]] = mean[unknown].to(scores.dtype)
-            deviations[of_example] = torch.where(unknown.unsqueeze(1), variance.sqrt(), 0.0).to(scores.dtype)
-            kernels[example] = kernels.new_tensor(kernel)
-        return replace(found, mask_scores=scores, prediction=Prediction(run, deviations, kernels))
+        new = rows - self.rows[0]
+        self.run[new], self.scores[new], self._errors = True, scores, None
+        self.deviations.zero_()
+        if self.run.all():
+            return
+        known, unknown = self.run.nonzero()[:, 0], ~self.run
+        latent = to_latent(self.scores[known], self._bounded)
+        # A kernel that is chosen from so many scores would hardly change with more, and the time grows with n³.
+        fitted = torch.linspace(0, len(known) - 1, min(len(known), MOST_FITTED), device=known.device).long()
+        space, unmasked = self._posterior.space, to_latent(self._unmasked, self._bounded)
+        self.kernel, scale = fit(space, known[fitted], latent[fitted], unmasked)
+        self._posterior = Posterior.given(space, known, self.kernel)
+        mean, variance = from_latent(
+            self._posterior.mean(latent), self._posterior.variance().unsqueeze(1) * scale, self._bounded
+        )
+        self.scores[unknown] = mean[unknown].to(self.scores.dtype)
+        self.deviations[unknown] = variance[unknown].sqrt().to(self.scores.dtype)
 
 
-def _of_first_rank(found: ChannelScores, process_group: ProcessGroup) -> ChannelScores:
-    """Broadcasts the predictions, which ranks of different hardware may round differently."""
-    assert found.prediction is not None
-    scores, deviations, kernels = from_first_rank(
-        (found.mask_scores, found.prediction.deviations, found.prediction.kernels), process_group
-    )
-    return replace(found, mask_scores=scores, prediction=Prediction(found.prediction.run, deviations, kernels))
+def _joined(
+    unscored: ChannelScores,
+    examples: Sequence[_Example],
+    weighting: ChannelWeighting,
+    process_group: ProcessGroup | None = None,
+) -> ChannelScores:
+    """Joins the scores of all examples, on all ranks those of the first: different hardware may round differently."""
+    errors = torch.stack([example.errors() for example in examples])
+    of_masks = [torch.cat([getattr(each, name) for each in examples]) for name in ("scores", "deviations")]
+    shared = (*of_masks, errors.new_tensor([example.kernel for example in examples]), errors)
+    if process_group is not None:
+        shared = from_first_rank(shared, process_group)
+    scores, deviations, kernels, errors = shared
+    prediction = Prediction(torch.cat([example.run for example in examples]), deviations, kernels)
+    found = replace(unscored, mask_scores=scores, prediction=prediction)
+    shape = (*unscored.unmasked_scores.shape, *unscored.activations.shape[2:])
+    found.known_errors[weighting] = errors.view(shape).to(unscored.activations.dtype)
+    return found
 
 
 def remaining_errors(scores: ChannelScores, weighting: ChannelWeighting) -> Tensor:

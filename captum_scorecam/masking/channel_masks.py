@@ -88,18 +88,19 @@ class ChannelMasks:
         """Maps scores of masks, P×T, to scores of channels, N×K×T; 0 for channels without a mask."""
         return torch.cat([scores, scores.new_zeros(1, scores.shape[1])])[self.index]
 
-    def by_mask(self, values: Tensor) -> Tensor:
-        """Maps values of channels, N×K×T, to values of masks, P×T. Channels that share a mask have equal values."""
-        masked = self.index >= 0
-        of_masks = values.new_zeros(len(self), values.shape[2])
-        return of_masks.index_copy_(0, self.index[masked], values[masked])
+    @property
+    def n_sharing(self) -> Tensor:
+        """The number of channels that have each mask, shape P."""
+        return self.index[self.index >= 0].bincount(minlength=len(self))
 
     def sums(self, values: Tensor) -> Tensor:
         """Sums values of channels, N×K×D, over the channels that share a mask: P×D."""
         masked = self.index >= 0
-        return self.maps.new_zeros(len(self), values.shape[2]).index_add_(
-            0, self.index[masked], values[masked].to(self.maps.dtype)
-        )
+        rows, terms = self.index[masked], values[masked].to(self.maps.dtype)
+        sums = self.maps.new_zeros(len(self), values.shape[2])
+        if sums.is_cuda:  # where index_add_ adds in any order; on the CPU, it is index_put_ that does
+            return sums.index_put_((rows,), terms, accumulate=True)
+        return sums.index_add_(0, rows, terms)
 
 
 def _equal_rows(rows: Tensor, examples: Tensor) -> tuple[Tensor, Tensor]:

@@ -13,8 +13,9 @@ from scipy import stats
 from torch import Tensor
 
 from captum_scorecam import ChannelScores, ScoreCAM
-from captum_scorecam.budget.channel_scores import WIDENING, Prediction, widening
+from captum_scorecam.budget.channel_scores import Prediction
 from captum_scorecam.budget.gaussian_process import Kernel, MaskSpace
+from captum_scorecam.budget.map_errors import WIDENING, widening
 from captum_scorecam.masking.channel_masks import ChannelMasks
 from captum_scorecam.weighting import ChannelWeighting, channel_weights
 from tests.support.counting_net import CountingNet, noise

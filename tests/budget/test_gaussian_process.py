@@ -42,7 +42,9 @@ def sklearns(points: Tensor, rows: Tensor, values: Tensor, kernel: Kernel) -> tu
 
 @pytest.mark.parametrize("kernel", [PRIOR, *KERNELS[::13]], ids=str)
 @pytest.mark.parametrize(("n_masks", "n_known"), [(9, 1), (9, 4), (40, 15), (40, 39)])
-def test_posterior_equals_scikit_learns(kernel: Kernel, n_masks: int, n_known: int) -> None:
+def test_posterior_equals_scikit_learns(
+    kernel: Kernel, n_masks: int, n_known: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     points, rows = maps(n_masks), torch.randperm(n_masks, generator=torch.Generator().manual_seed(3))[:n_known]
     values = normal(n_known)
     mean, covariance = sklearns(points, rows, values, kernel)
@@ -53,8 +55,13 @@ def test_posterior_equals_scikit_learns(kernel: Kernel, n_masks: int, n_known: i
     variance = covariance.diagonal()
     torch.testing.assert_close(posterior.variance(), variance, rtol=1e-5, atol=1e-5)
     unknown = torch.ones(n_masks, dtype=torch.bool).index_fill(0, rows, False).nonzero()[:, 0]
-    expected = (covariance / torch.outer(variance, variance).sqrt())[unknown][:, unknown]
-    torch.testing.assert_close(posterior.correlation(unknown), expected, rtol=0, atol=1e-5)
+    correlation = (covariance / torch.outer(variance, variance).sqrt())[unknown][:, unknown]
+    weights = normal(len(unknown), 4, seed=2)
+    weights[:, 0] = 1
+    expected = (weights * (correlation @ weights)).sum(0)
+    for block in (2, 256):  # the number of masks whose covariances are in memory
+        monkeypatch.setattr("captum_scorecam.budget.gaussian_process.BLOCK", block)
+        torch.testing.assert_close(posterior.variance_of_sums(unknown, weights), expected, rtol=1e-5, atol=1e-5)
 
 
 def test_every_target_is_predicted_alone() -> None:
@@ -77,6 +84,17 @@ def test_scale_of_distances_and_products_by_hand() -> None:
     assert linear[0].tolist() == pytest.approx([2 * 100 / 74, 2 * 10 / 74, -2 * 110 / 74])
     of_distances = space.covariance(Kernel(0.5, 0.0, 0.0))[0]
     torch.testing.assert_close(of_distances, matern(torch.tensor([0.0, 3 / 4, 7 / 4]).double(), 0.5))
+
+
+@pytest.mark.parametrize("n_masks", [2, 3, 4, 5, 16, 17])
+def test_distances_are_in_units_of_their_median_however_many_are_in_memory(
+    n_masks: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    points = maps(n_masks)
+    expected = torch.cdist(points, points) / torch.pdist(points).median()
+    for block in (1, 4, 256):
+        monkeypatch.setattr("captum_scorecam.budget.gaussian_process.BLOCK", block)
+        torch.testing.assert_close(MaskSpace(points).distances(), expected, rtol=0, atol=1e-7)
 
 
 def test_masks_that_nearly_agree_have_exact_distances() -> None:
@@ -131,15 +149,6 @@ def test_fit_tells_smooth_scores_from_noise() -> None:
     noise, _ = fit(MaskSpace(points), rows, normal(60, 1), torch.zeros(1))
     assert (smooth.linear, smooth.noise) == (max(k.linear for k in KERNELS), min(k.noise for k in KERNELS))
     assert noise.noise == max(k.noise for k in KERNELS)
-
-
-def test_fit_in_parts_selects_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
-    points, rows, values = maps(20), torch.arange(15), normal(15, 2)
-    kernel, variance = fit(MaskSpace(points), rows, values, torch.zeros(2))
-    monkeypatch.setattr("captum_scorecam.budget.gaussian_process.MOST_VALUES", 15**2 * 3)
-    in_parts, variance_in_parts = fit(MaskSpace(points), rows, values, torch.zeros(2))
-    assert in_parts == kernel
-    torch.testing.assert_close(variance_in_parts, variance)
 
 
 @pytest.mark.parametrize("value", [0.0, 1.0, 1e6, -1e-6])

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from captum_scorecam.budget.gaussian_process import KERNELS, PRIOR, Kernel, MaskSpace
+from captum_scorecam.budget.gaussian_process import KERNELS, PRIOR, Kernel, MaskSpace, Posterior
 from captum_scorecam.budget.mask_choice import most_informative, random_rows
 
 
@@ -35,14 +35,14 @@ def test_most_informative_equals_a_naive_search(n_masks: int, seed: int, data: s
     n = data.draw(st.integers(0, n_masks - n_run))
     run = torch.randperm(n_masks, generator=generator)[:n_run]
     kernel = data.draw(st.sampled_from([PRIOR, *KERNELS]))
-    chosen = most_informative(space, kernel, importance, run, n)
+    chosen = most_informative(Posterior.given(space, run, kernel), importance, n)
     assert chosen.tolist() == naive_choice(space, kernel, importance, run.tolist(), n)
 
 
 def test_masks_without_importance_are_chosen_last_and_none_twice() -> None:
     space = MaskSpace(torch.rand(8, 4, generator=torch.Generator().manual_seed(0)))
     importance = torch.tensor([0.0, 1.0, 0.0, 1.0, 0.0, 1.0, 0.0, 1.0])
-    chosen = most_informative(space, PRIOR, importance, torch.tensor([1]), 7).tolist()
+    chosen = most_informative(Posterior.given(space, torch.tensor([1]), PRIOR), importance, 7).tolist()
     assert set(chosen[:3]) == {3, 5, 7}
     assert sorted(chosen) == [0, 2, 3, 4, 5, 6, 7]
     assert importance.tolist() == [0.0, 1.0] * 4  # not written to

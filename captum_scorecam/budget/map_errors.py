@@ -1,0 +1,76 @@
+"""How uncertain a map is whose scores are partly predicted. Pure functions of tensors."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from captum_scorecam.budget.gaussian_process import Posterior, precise
+from captum_scorecam.budget.score_scale import softmax_changes
+from captum_scorecam.weighting import ChannelWeighting
+
+WIDENING = 2.0  # of standard errors; see the method page
+MOST_LOG_VARIANCE = 2.0  # of a score in an exponent; the lognormal mean of a wider one would decide the map
+
+
+def map_errors(
+    posterior: Posterior,
+    scores: Tensor,
+    deviations: Tensor,
+    sums: Tensor,
+    n_sharing: Tensor,
+    weighting: ChannelWeighting,
+) -> Tensor:
+    r"""Computes the standard error of each value of the maps of one example.
+
+    An error ε of the predicted scores changes the map by Σ_p J_p ε_p. The Gaussian process gives the correlations R
+    of these errors, so the variance of the map is J' R J, with J_p scaled by the standard deviation of score p.
+
+    Args:
+        posterior (Posterior): What the masks that were run say of all P.
+        scores (Tensor): S, P×T, run or predicted.
+        deviations (Tensor): Their standard deviations, P×T.
+        sums (Tensor): P×D, the sum of the channels of each mask.
+        n_sharing (Tensor): Shape P, the number of channels of each mask.
+        weighting (str): Channel weights from scores.
+
+    Returns:
+        Tensor: T×D.
+    """
+    predicted = torch.ones_like(n_sharing, dtype=torch.bool).index_fill(0, posterior.rows, False).nonzero()[:, 0]
+    scores, deviations, sums = precise(scores), precise(deviations), precise(sums)
+    if weighting == "softmax":
+        per_target = zip(scores.T, deviations.T, strict=True)
+        changes = torch.stack([_softmax_changes(*each, sums, precise(n_sharing)) for each in per_target], 1)
+    else:
+        changes = deviations.unsqueeze(2) * sums.unsqueeze(1)
+    variances = posterior.variance_of_sums(predicted, changes[predicted].flatten(1))
+    return widening(len(posterior.rows)) * variances.sqrt().view(changes.shape[1:])
+
+
+def widening(n_run: int) -> float:
+    """Returns the factor of standard errors, given the number of masks of an example that were run.
+
+    A variance that is estimated from few scores is uncertain, so errors follow Student's t distribution. Two of them
+    make the 95 % interval, by the quantile's expansion in powers of the degrees of freedom.
+    """
+    freedom = n_run - 1 + 1 / n_run
+    return WIDENING * (1 + 1.21 / freedom + 1.44 / freedom**2 + 1.304 / freedom**3 + 0.811 / freedom**4)
+
+
+def expected_rise(deviations: Tensor) -> Tensor:
+    """Computes by how much the logarithm of the mean of exp(S) exceeds the mean of S: half of the variance."""
+    return deviations.square().clamp(max=MOST_LOG_VARIANCE) / 2
+
+
+def _softmax_changes(scores: Tensor, deviations: Tensor, sums: Tensor, n_sharing: Tensor) -> Tensor:
+    """Computes the standard deviation of the softmax-weighted map that each mask's score causes, P×D."""
+    rise = expected_rise(deviations)
+    logits, averages = scores + rise + n_sharing.log(), sums / n_sharing.unsqueeze(1)
+    shares = logits.softmax(0)
+    lognormal = shares * (2 * rise).expm1().sqrt()
+    change = lognormal.unsqueeze(1) * (averages - shares @ averages)
+    wide = deviations.square() > MOST_LOG_VARIANCE
+    if wide.any():
+        change[wide] = softmax_changes(logits, rise, deviations, averages)[wide]
+    return change
