@@ -10,6 +10,7 @@ from captum_scorecam.command_line.tables import plain_table, stdout_console
 from captum_scorecam.evaluation import Plan, measure_forwards
 from captum_scorecam.evaluation.planned_records import left_to_do
 from captum_scorecam.evaluation.presentation import method_title
+from captum_scorecam.evaluation.rows_per_forward import rows_of_run
 
 _WIDTH = 120  # if the output is not a terminal
 
@@ -49,6 +50,6 @@ def _lines(plan: Plan, folder: Path, left: int) -> list[str]:
         f"Data: {len(plan.indices)} of {len(plan.dataset)} images, {' and '.join(known) or 'no labels'}",
         f"Model: {plan.classifier.name}, {plan.n_classes} classes, layer {plan.layer.name}, on {plan.device}",
         f"Target: {plan.target}",
-        f"Masked images per forward: {plan.options.perturbations_per_eval}",
+        f"Masked images per forward: {rows_of_run(plan, folder) or 'tuned when the run starts'}",
         f"Done in {folder}: {records - left} of {records} records",
     ]

@@ -108,7 +108,7 @@ MaskIterations = Annotated[
 PerturbationsPerEval = Annotated[
     int | None,
     typer.Option(
-        help="Masked images per forward pass. Default: tuned by explain; by evaluate, 4 on a CPU and 128 on a GPU.",
+        help="Masked images per forward pass, which affects rounding. Default: tuned; a resumed run keeps its number.",
         callback=in_range(1, _MILLION),
         metavar="N",
         show_default=False,

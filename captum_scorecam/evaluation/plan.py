@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache, cached_property
 from typing import TypedDict
 
@@ -20,7 +20,6 @@ from captum_scorecam.evaluation.request import MethodOptions
 from captum_scorecam.evaluation.settings import digest_of_lines, digest_of_weights
 from captum_scorecam.evaluation.sources import digests_of_sources
 from captum_scorecam.models import Classifier, ExplainedLayer
-from captum_scorecam.scoring.chunk_size import FIXED_ROWS
 
 
 class Provenance(TypedDict, total=False):
@@ -58,7 +57,7 @@ class Plan:
         metrics (tuple of str): Names in `METRICS`.
         layer (ExplainedLayer): The layer to explain.
         target (str): ``predicted`` or ``label``.
-        options (MethodOptions): Options of the methods, with a fixed ``perturbations_per_eval``.
+        options (MethodOptions): Options of the methods. A ``perturbations_per_eval`` of None is tuned by the run.
         example (Tensor): A preprocessed synthetic image, 1×C×H×W.
         n_classes (int): The model's number of classes.
         labels (mapping of str to int): Class indices of labels that are not class names of the model.
@@ -130,12 +129,18 @@ class Plan:
         except ValueError:
             return label
 
+    def with_rows(self, rows: int) -> Plan:
+        """Returns the plan with a number of masked inputs per forward pass, unless its options give one."""
+        given = self.options.perturbations_per_eval
+        return replace(self, options=replace(self.options, perturbations_per_eval=given or rows))
+
     def settings(self, threads: int) -> RunSettings:
-        """Returns the settings of a run of this plan.
+        """Returns the settings of a run of this plan, whose options must have a `perturbations_per_eval`.
 
         Args:
             threads (int): PyTorch's number of CPU threads.
         """
+        assert self.options.perturbations_per_eval is not None  # chosen before a run starts
         lines = (f"{index} {self._class_or_label(index)} {self.dataset.name(index)}" for index in self.indices)
         return RunSettings(
             data=self.provenance.get("data"),
@@ -160,7 +165,7 @@ class Plan:
             gallery=self.gallery,
             n_masks=self.options.n_masks,
             mask_iterations=self.options.mask_iterations,
-            perturbations_per_eval=fixed_rows(self.options, self.device),
+            perturbations_per_eval=self.options.perturbations_per_eval,
             max_forwards=self.options.max_forwards,
             error=None if self.options.error is None else float(self.options.error),
             seed=self.options.seed,
@@ -172,8 +177,3 @@ class Plan:
             [*self.provenance.get("plugins", ()), *([of_factory] if colon and of_factory in sys.modules else [])],
             [METHODS[name].explain for name in self.methods] + [metric.compute for metric in self.chosen_metrics()],
         )
-
-
-def fixed_rows(options: MethodOptions, device: torch.device) -> int:
-    """Returns the masked inputs per forward pass: those of the options, or a number that depends on the device only."""
-    return options.perturbations_per_eval or FIXED_ROWS.get(device.type, FIXED_ROWS["cuda"])

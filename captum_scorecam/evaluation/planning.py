@@ -18,7 +18,7 @@ from captum_scorecam.evaluation.loading import LoadedImages, load_images
 from captum_scorecam.evaluation.methods import DEFAULT_METHODS, check_budget, check_methods, layer_to_explain
 from captum_scorecam.evaluation.metrics.metric import ANY_NUMBER
 from captum_scorecam.evaluation.metrics.registry import DEFAULT_METRICS, check_metrics
-from captum_scorecam.evaluation.plan import DEFAULT_GALLERY, NO_PROVENANCE, Plan, Provenance, fixed_rows
+from captum_scorecam.evaluation.plan import DEFAULT_GALLERY, NO_PROVENANCE, Plan, Provenance
 from captum_scorecam.evaluation.records import LARGEST, SEEDS, Target
 from captum_scorecam.evaluation.request import DEFAULT_OPTIONS, MethodOptions
 from captum_scorecam.models import Classifier
@@ -52,8 +52,8 @@ def plan_evaluation(
         target (str): The class to explain: ``predicted``, or ``label`` for the class of the image's label.
             Default: "predicted".
         images (int, optional): Number of images to draw at random, with ``options.seed``. Default: None, all.
-        options (MethodOptions): Options of the methods. If `perturbations_per_eval` is None, it is set to 4 on a CPU
-            and 128 on a GPU, since a tuned value would make rounding differ between runs.
+        options (MethodOptions): Options of the methods. If `perturbations_per_eval` is None, `run_evaluation` tunes it
+            once, before the first image, and keeps it in the run's settings, since it affects rounding.
         labels (mapping of str to int, optional): Class indices of labels that are not class names of the model.
             Default: None, `label_table` of the data set's classes.
         gallery (int): Number of images, from the first on, whose pictures and maps are saved. Default: 100.
@@ -82,12 +82,7 @@ def plan_evaluation(
         metrics=metrics,
         layer=layer_to_explain(methods, classifier, example, layer),
         target=target,
-        options=replace(
-            options,
-            perturbations_per_eval=fixed_rows(options, example.device),
-            with_errors=False,
-            show_progress=False,
-        ),
+        options=replace(options, with_errors=False, show_progress=False),
         example=example,
         n_classes=n_classes,
         labels=labels,

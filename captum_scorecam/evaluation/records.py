@@ -149,7 +149,7 @@ class RunSettings:
         gallery (int): Number of images, from the first on, whose pictures and maps are saved.
         n_masks (int): RISE's masks per image.
         mask_iterations (int): Mask's optimisation steps per image.
-        perturbations_per_eval (int): Masked inputs per forward pass.
+        perturbations_per_eval (int): Masked inputs per forward pass, given or tuned at the start; affects rounding.
         seed (int): Seed for drawing images, mosaics, masks and noise.
         data (str, optional): Path of the data set; None if unknown.
         data_format (str, optional): Format of the data set, as accepted by `open_data`; None if unknown.

@@ -28,6 +28,7 @@ from captum_scorecam.evaluation.record_files import (
     remove_failures,
 )
 from captum_scorecam.evaluation.records import MOST_THREADS, RunSettings
+from captum_scorecam.evaluation.rows_per_forward import rows_of_run, tuned_rows
 from captum_scorecam.evaluation.settings import (
     CONFIGURATION,
     check_same_settings,
@@ -63,7 +64,8 @@ def run_evaluation(
     Args:
         plan (Plan): The evaluation, from `plan_evaluation`.
         folder (Path or str): The folder for records, pictures and the summary, created if missing. If it contains a run
-            with the same settings, the run is resumed.
+            with the same settings, the run is resumed, with its number of masked inputs per forward pass unless the
+            plan's options give one.
         workers (int): Number of processes that read images ahead of time. Default: 0, this process reads them.
         threads (int, optional): PyTorch's number of CPU threads, which affects rounding. Default: None, the number of
             the resumed run, or PyTorch's current number.
@@ -83,16 +85,20 @@ def run_evaluation(
     folder = Path(folder)
     threads = _threads_of(folder) if threads is None else _checked_threads(threads)
     with joined_ranks(plan.device) as ranks, _torch_threads(threads), ExitStack() as locks:
-        settings = plan.settings(threads)
 
-        def start() -> tuple[RunSettings, Todo]:
+        def prepare() -> int:
             _make_folders(folder)
             locks.enter_context(_locked(folder, 0))
+            return rows_of_run(plan, folder) or tuned_rows(plan)
+
+        def start() -> tuple[RunSettings, Todo]:
             _start_or_resume(plan, folder, settings)
             if retry_errors:
                 remove_failures(folder)
             return settings, left_to_do(plan, folder)
 
+        plan = plan.with_rows(ranks.from_first(prepare))
+        settings = plan.settings(threads)
         first_settings, todo = ranks.from_first(start)
         if ranks.rank > 0:
             check_same_settings(first_settings, settings)

@@ -13,62 +13,65 @@ from torch.nn import Module
 
 from captum_scorecam._captum import ForwardFunction, Tensors
 from captum_scorecam._messages import check_whole_number
+from captum_scorecam.scoring.tuner import Tuner
 
-FIRST_ROWS = {"cpu": 3, "cuda": 32}
-MOST_ROWS = {"cpu": 48, "cuda": 2048}
-FIXED_ROWS = {"cpu": 4, "cuda": 128}
-COMPILED_ROWS = {"cpu": 8, "cuda": 128}
-TIMED_CHUNKS = 4
-WORTHWHILE_GAIN = 1.08
+SIZES = {"cpu": (3, 6, 12, 24, 48), "cuda": (32, 64, 128, 256, 512, 1024, 2048)}
+COMPILED_SIZES = {"cpu": (8, 16, 32), "cuda": (128, 256, 512)}
+MOST_PADDING = 1 / 40  # of the rows of a call
 
 
 class ChunkSize:
-    """The number of rows per masked forward pass, fixed or tuned on the fly.
+    """The number of rows per masked forward pass, fixed, or tuned by a `Tuner` if there are several sizes.
 
-    A tuned size starts small and doubles until throughput rises by a factor of less than `WORTHWHILE_GAIN`, since
-    memory use doubles too; the fastest size is then kept. At each size, the first chunk is not counted (it selects
-    kernels and allocates memory), and the fastest of the next four is used.
+    A short last chunk is filled with copies of the last row if this adds at most `MOST_PADDING` to the rows of the
+    call: each new number of rows takes time to select kernels for and memory to keep them.
 
     Args:
-        rows (int): Initial size.
-        most (int, optional): Largest size that tuning may try. Default: None, no tuning.
-        pad (bool): Whether to pad the last chunk with copies of the last row, so that all chunks have the same shape.
-            Default: False.
+        sizes (int): The number of rows, or several to choose from, in ascending order.
+        pad (bool): Whether to fill every short chunk, up to a size that has already run if there is one, so that no
+            other shape is ever run. Default: False.
         least (int): The smallest chunk; a shorter last one is padded. Default: 1.
     """
 
-    def __init__(self, rows: int, most: int | None = None, pad: bool = False, least: int = 1) -> None:
-        self.rows = rows
-        self.tuning = most is not None
-        self._most = most or rows
+    def __init__(self, *sizes: int, pad: bool = False, least: int = 1) -> None:
+        self._tuner = Tuner(*sizes)
         self._pad = pad
         self._least = least
         self._lock = Lock()
-        self._best = (0.0, rows)
-        self._timed: list[float] = []
-        self._largest = rows
+        self._largest = sizes[0]
 
-    @classmethod
-    def tuned(cls, device: torch.device, least: int = 1) -> ChunkSize:
-        """Returns a size to be tuned on the given device."""
-        return cls(FIRST_ROWS.get(device.type, 32), MOST_ROWS.get(device.type, 2048), least=least)
+    @property
+    def rows(self) -> int:
+        """The size to use."""
+        return self._tuner.rows
 
-    @classmethod
-    def compiled(cls, device: torch.device, least: int = 1) -> ChunkSize:
-        """Returns a fixed size for a compiled model, which would be recompiled for any other size."""
-        rows = max(COMPILED_ROWS["cpu"], torch.get_num_threads()) if device.type == "cpu" else COMPILED_ROWS["cuda"]
-        return cls(rows, pad=True, least=least)
+    @property
+    def timing(self) -> bool:
+        """Whether the next chunks are timed."""
+        return self._tuner.timing
+
+    @property
+    def rows_per_second(self) -> float:
+        """The highest rate measured at the size to use; 0 before it is known."""
+        return self._tuner.rows_per_second
 
     def next_rows(self, done: int, total: int, device: torch.device) -> Tensor:
         """Returns the row indices of the next chunk, after `done` of `total` rows."""
-        rows = self.rows
-        n_rows = rows if self._pad else max(min(rows, total - done), self._least)
+        left = total - done
+        with self._lock:
+            rows = self._tuner.next_chunk(left)
+            n_rows = rows if left >= rows else self._rows_of_last_chunk(left, total)
         return torch.arange(done, done + n_rows, device=device).clamp_(max=total - 1)
+
+    def _rows_of_last_chunk(self, left: int, total: int) -> int:
+        if self._pad:
+            return min(rows for rows in self._tuner.tried if left <= rows)
+        return self.rows if self.rows - left <= MOST_PADDING * total else max(left, self._least)
 
     @contextmanager
     def timed(self, rows: int, device: torch.device) -> Iterator[None]:
-        """Times the body, a forward pass of `rows` rows, if the size is still being tuned."""
-        if not self.tuning:
+        """Times the body, a forward pass of `rows` rows, if the size is being timed."""
+        if not self.timing:
             yield
             return
         _synchronize(device)
@@ -76,13 +79,15 @@ class ChunkSize:
         yield
         _synchronize(device)
         with self._lock:
-            if self.tuning and rows == self.rows:
-                self._timed.append(perf_counter() - start)
-                if len(self._timed) > TIMED_CHUNKS:
-                    self._compare(rows / min(self._timed[1:]))
+            self._tuner.add(rows, perf_counter() - start)
+
+    def measure_again(self) -> None:
+        """Forgets the measured rates, so that all sizes that were worth setting up are measured again."""
+        with self._lock:
+            self._tuner.measure_again()
 
     def halve(self, rows: int, error: Exception) -> None:
-        """Halves the size after a forward pass of `rows` rows ran out of memory.
+        """Halves the size, for good, after a forward pass of `rows` rows ran out of memory.
 
         Raises:
             torch.OutOfMemoryError: If the size is already the smallest.
@@ -95,15 +100,7 @@ class ChunkSize:
                     f"after halving the chunk size from {self._largest} rows."
                 ) from error
             self._largest = max(self._largest, rows)
-            self.tuning = False
-            self.rows = max(min(self.rows, rows // 2), self._least)
-
-    def _compare(self, rows_per_second: float) -> None:
-        worthwhile = rows_per_second >= WORTHWHILE_GAIN * self._best[0]
-        self._best = max(self._best, (rows_per_second, self.rows))
-        self._timed = []
-        self.tuning = worthwhile and self.rows < self._most
-        self.rows = min(2 * self.rows, self._most) if self.tuning else self._best[1]
+            self._tuner.stop(max(min(self.rows, rows // 2), self._least))
 
 
 class ChunkSizes:
@@ -135,8 +132,8 @@ class ChunkSizes:
         device = inputs[0].device
         key = (compiled, least, *kind_of_inputs(inputs))
         if key not in self._tuned:
-            create = ChunkSize.compiled if compiled else ChunkSize.tuned
-            self._tuned[key] = create(device, least)
+            sizes = _compiled_sizes(device) if compiled else SIZES.get(device.type, SIZES["cuda"])
+            self._tuned[key] = ChunkSize(*sizes, pad=compiled, least=least)
         return self._tuned[key]
 
 
@@ -154,6 +151,13 @@ def is_compiled(forward_func: ForwardFunction) -> bool:
         hasattr(part, "_torchdynamo_orig_callable") or getattr(part, "_compiled_call_impl", None) is not None
         for part in parts
     )
+
+
+def _compiled_sizes(device: torch.device) -> tuple[int, ...]:
+    """Returns the sizes for a compiled model, few since each may be compiled; on a CPU, a row for each thread."""
+    sizes = COMPILED_SIZES.get(device.type, COMPILED_SIZES["cuda"])
+    least = torch.get_num_threads() if device.type == "cpu" else 1
+    return tuple(rows * -(-least // sizes[0]) for rows in sizes)
 
 
 def _synchronize(device: torch.device) -> None:

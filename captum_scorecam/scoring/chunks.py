@@ -111,9 +111,8 @@ def scored_chunks(
     with bar:
         while done < len(masks):
             rows = chunk_size.next_rows(done, len(masks), forward.device)
-            chunk = _run_chunk(forward, masks, rows, chunk_size)
+            chunk = run_chunk(forward, masks, rows, chunk_size)
             if chunk is None:
-                torch.cuda.empty_cache()
                 continue
             n_rows = min(len(rows), len(masks) - done)
             scores.append(chunk[1][:n_rows])
@@ -124,7 +123,7 @@ def scored_chunks(
         _check_finite(torch.cat(scores), masks)
 
 
-def _run_chunk(
+def run_chunk(
     forward: MaskedForward, masks: Masks, rows: Tensor, chunk_size: ChunkSize
 ) -> tuple[Tensors, Tensor] | None:
     """Returns the masks and scores of the rows, or None if memory ran out and the chunk size was halved."""
@@ -137,6 +136,7 @@ def _run_chunk(
             _advise(error, len(rows), len(forward.inputs[0]))
             raise
         chunk_size.halve(len(rows), error)
+    torch.cuda.empty_cache()
     return None
 
 

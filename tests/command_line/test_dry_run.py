@@ -26,6 +26,7 @@ def test_forwards_are_counted_and_nothing_is_written(folder: Path) -> None:
     assert result.exit_code == 0, result.output
     assert "Data: 3 of 8 images, labels\n" in result.stdout
     assert "Model: tests.support.tiny_classifier:tiny, 4 classes, layer features, on cpu\n" in result.stdout
+    assert "Masked images per forward: tuned when the run starts\n" in result.stdout
     assert "Done in run: 0 of 6 records\n" in result.stdout
     rows = {cells[0]: cells[1:] for cells in map(str.split, result.stdout.splitlines()) if cells}
     assert "Forwards per image, measured on the first one  Score-CAM  RISE " in result.stdout
@@ -46,9 +47,10 @@ def test_a_budget_is_part_of_the_count() -> None:
 
 
 def test_finished_records_are_counted(folder: Path) -> None:
-    assert invoke("evaluate", "data", "--output", "run", *QUICK).exit_code == 0
+    assert invoke("evaluate", "data", "--output", "run", *QUICK, "--perturbations-per-eval", "5").exit_code == 0
     lines = (folder / "run" / "records" / "rank-000.jsonl").read_bytes().splitlines(keepends=True)
     (folder / "run" / "records" / "rank-000.jsonl").write_bytes(b"".join(lines[:5]))
     result = invoke("evaluate", "data", "--output", "run", *QUICK, "--dry-run")
     assert "Done in run: 5 of 8 records\n" in result.stdout
+    assert "Masked images per forward: 5\n" in result.stdout  # as in the run
     assert "Forwards left: about 15, " in result.stdout  # 3 · (1 + 1 + 3)

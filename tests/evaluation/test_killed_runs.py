@@ -69,7 +69,7 @@ def test_two_processes_and_one_after_a_dead_rank_have_the_records_of_one_process
 
     monkeypatch.chdir(tmp_path)
     arguments = ["evaluate", "data", "--model", "tests.support.tiny_classifier:tiny", "--n-masks", "20"]
-    arguments += ["--method", "score_cam", "--method", "rise"]
+    arguments += ["--method", "score_cam", "--method", "rise", "--perturbations-per-eval", "4"]
     arguments += ["--plugin", "deadly", "--metric", "mosaic_pointing_game", "--metric", "deadly"]
 
     def by_one(run: str) -> Result:

@@ -34,7 +34,7 @@ def test_by_default_the_whole_data_set_is_evaluated(classifier: Classifier) -> N
     assert plan.methods == ("grad_cam", "score_cam")
     assert plan.metrics == ("average_drop", "average_increase", "insertion", "deletion")
     assert (plan.target, plan.layer.name, plan.mosaics) == ("predicted", "features", None)
-    assert plan.options == MethodOptions(perturbations_per_eval=4)
+    assert plan.options == MethodOptions()
 
 
 def test_names_are_kept_once_in_their_order(classifier: Classifier) -> None:
@@ -68,6 +68,7 @@ def test_the_settings_are_those_of_the_arguments(classifier: Classifier) -> None
         classifier, Pictures(9), **QUICK, target="label", images=4, options=options, gallery=2, provenance=provenance
     )
     assert not plan.options.with_errors  # which only pictures need
+    assert plan.with_rows(4) == plan  # which has a number
     found = plan.settings(threads=2)
     assert found == RunSettings(
         model="tests.support.tiny_classifier:tiny",
@@ -99,7 +100,7 @@ def test_the_settings_are_those_of_the_arguments(classifier: Classifier) -> None
 
 
 def settings_of(plan: Plan) -> RunSettings:
-    return plan.settings(threads=1)
+    return plan.with_rows(4).settings(threads=1)
 
 
 def test_the_digest_of_images_sees_the_class_of_a_label_and_not_its_spelling(classifier: Classifier) -> None:
@@ -107,6 +108,7 @@ def test_the_digest_of_images_sees_the_class_of_a_label_and_not_its_spelling(cla
     by_index = settings_of(plan_evaluation(classifier, Pictures(3, [0, 1, 2]), **QUICK))
     others = settings_of(plan_evaluation(classifier, Pictures(3, ["red", "green", "red"]), **QUICK))
     assert by_name == by_index
+    assert by_name.perturbations_per_eval == 4
     assert replace(by_name, images_digest=others.images_digest) == others != by_name
 
 

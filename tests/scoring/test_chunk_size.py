@@ -1,7 +1,9 @@
-"""The number of rows per forward pass: fixed, tuned with a fake clock, halved."""
+"""The number of rows per forward pass: fixed, tuned with a fake clock, padded, halved."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -9,9 +11,11 @@ import torch
 from torch import Tensor, nn
 
 from captum_scorecam.scoring import chunk_size
-from captum_scorecam.scoring.chunk_size import ChunkSize, ChunkSizes, is_compiled
+from captum_scorecam.scoring.chunk_size import COMPILED_SIZES, SIZES, ChunkSize, ChunkSizes, is_compiled
+from captum_scorecam.scoring.tuner import TIMED_CHUNKS
 
 CPU = torch.device("cpu")
+GROUP = 1 + TIMED_CHUNKS  # chunks until the rate of a size is known
 
 
 @pytest.fixture
@@ -22,85 +26,104 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     return now
 
 
-def tune(size: ChunkSize, clock: list[float], seconds_of: dict[int, float], chunks: int) -> list[int]:
-    """Runs chunks whose seconds are given by their rows, and returns the rows of each."""
+def run(size: ChunkSize, clock: list[float], seconds_of: dict[int, float], chunks: int) -> list[int]:
+    """Runs chunks of a long call whose seconds are given by their rows, and returns the rows of each."""
     ran = []
     for _ in range(chunks):
-        rows = size.rows
+        rows = len(size.next_rows(0, 10_000, CPU))
         with size.timed(rows, CPU):
             clock[0] += seconds_of[rows]
         ran.append(rows)
     return ran
 
 
-def test_a_fixed_size_stays() -> None:
+def chunks_of(size: ChunkSize, total: int) -> list[list[int]]:
+    """The row indices of each chunk of a call."""
+    done, chunks = 0, []
+    while done < total:
+        chunks.append(size.next_rows(done, total, CPU).tolist())
+        done += len(chunks[-1])
+    return chunks
+
+
+def test_a_fixed_size_stays_and_is_not_timed() -> None:
     size = ChunkSize(7)
-    assert not size.tuning
-    assert size.next_rows(0, 20, CPU).tolist() == list(range(7))
-    assert size.next_rows(14, 20, CPU).tolist() == list(range(14, 20))
+    assert not size.timing
+    assert chunks_of(size, 20) == [[*range(7)], [*range(7, 14)], [*range(14, 20)]]
+
+
+def test_a_tuned_size_is_the_one_with_the_most_rows_per_second(clock: list[float]) -> None:
+    size = ChunkSize(2, 4, 8, 16, 32)
+    ran = run(size, clock, {2: 1.0, 4: 1.5, 8: 2.0, 16: 5.0}, 5 * GROUP)  # rows per second: 2, 2.7, 4, 3.2
+    assert ran == [2] * GROUP + [4] * GROUP + [8] * GROUP + [16] * GROUP + [8] * GROUP
+    assert (size.rows, size.rows_per_second, size.timing) == (8, 4.0, False)
+
+
+# --- The last chunk --------------------------------------------------------------------------------------------------
 
 
 def test_a_padded_chunk_repeats_the_last_row() -> None:
     assert ChunkSize(4, pad=True).next_rows(4, 6, CPU).tolist() == [4, 5, 5, 5]
 
 
-def test_tuning_doubles_while_rows_per_second_rise_and_keeps_the_best(clock: list[float]) -> None:
-    size = ChunkSize(2, most=64)
-    seconds = {2: 1.0, 4: 1.5, 8: 2.0, 16: 5.0, 32: 11.0}  # rows per second: 2, 2.7, 4, 3.2, 2.9
-    tune(size, clock, seconds, 30)
-    assert size.rows == 8
-    assert not size.tuning
+@pytest.mark.parametrize(
+    ("total", "last"),
+    [
+        (97, [*range(90, 97)]),  # three more rows are 3.1 %
+        (98, [*range(90, 98), 97, 97]),
+        (100, [*range(90, 100)]),
+        (359, [*range(350, 359), 358]),
+        (351, [350]),  # nine more rows are 2.6 %
+        (361, [360] * 10),
+    ],
+)
+def test_a_last_chunk_is_filled_if_that_adds_few_rows(total: int, last: list[int]) -> None:
+    chunks = chunks_of(ChunkSize(10), total)
+    assert chunks[-1] == last
+    assert list(dict.fromkeys(row for chunk in chunks for row in chunk)) == [*range(total)]
 
 
-def test_a_small_gain_is_kept_and_no_larger_size_tried(clock: list[float]) -> None:
-    size = ChunkSize(2, most=64)
-    assert set(tune(size, clock, {2: 1.0, 4: 1.9}, 30)) == {2, 4}  # rows per second: 2, 2.1
-    assert (size.rows, size.tuning) == (4, False)
+def test_a_short_chunk_of_a_compiled_model_takes_the_smallest_shape_that_has_run(clock: list[float]) -> None:
+    size = ChunkSize(8, 16, 32, pad=True)
+    assert len(size.next_rows(0, 3, CPU)) == 8
+    run(size, clock, {8: 1.0, 16: 1.5, 32: 2.0}, 3 * GROUP)
+    assert size.rows == 32
+    assert [len(size.next_rows(0, left, CPU)) for left in (1, 8, 9, 16, 17, 31, 32, 33)] == [
+        8,
+        8,
+        16,
+        16,
+        32,
+        32,
+        32,
+        32,
+    ]
 
 
-def test_tuning_stops_at_the_largest_size(clock: list[float]) -> None:
-    size = ChunkSize(2, most=6)
-    tune(size, clock, {2: 1.0, 4: 1.0, 6: 1.0}, 30)
-    assert size.rows == 6
-    assert not size.tuning
-
-
-def test_the_first_chunk_of_a_size_is_not_timed(clock: list[float]) -> None:
-    size = ChunkSize(2, most=4)
-    for rows, seconds in 5 * [(2, 1.0)] + [(4, 100.0)] + 4 * [(4, 1.0)]:
-        assert size.rows == rows
-        with size.timed(rows, CPU):
-            clock[0] += seconds
-    assert size.rows == 4
-
-
-def test_one_fast_chunk_in_a_busy_time_is_enough(clock: list[float]) -> None:
-    size = ChunkSize(2, most=4)
-    for seconds in [9.0, 9.0, 9.0, 1.0, 9.0, 9.0, 9.0, 9.0, 1.5, 9.0]:
-        with size.timed(size.rows, CPU):
-            clock[0] += seconds
-    assert (size.rows, size.tuning) == (4, False)
-
-
-def test_a_short_chunk_is_not_timed(clock: list[float]) -> None:
-    size = ChunkSize(4, most=8)
-    for _ in range(5):
-        with size.timed(3, CPU):
-            clock[0] += 1.0
-    assert size.rows == 4
-    assert size.tuning
+# --- Memory ----------------------------------------------------------------------------------------------------------
 
 
 def test_halving_ends_tuning_and_tells_what_was_tried() -> None:
-    size = ChunkSize(5, most=64)
+    size = ChunkSize(5, 10)
     error = torch.OutOfMemoryError("out of memory")
     size.halve(5, error)
-    assert (size.rows, size.tuning) == (2, False)
+    assert (size.rows, size.timing) == (2, False)
     size.halve(2, error)
     with pytest.raises(
         torch.OutOfMemoryError, match="single masked input per forward pass, after halving the chunk size from 5 rows"
     ):
         size.halve(1, error)
+
+
+def test_a_size_that_did_not_fit_is_never_tried_again(clock: list[float]) -> None:
+    size = ChunkSize(3, 6, 12, 24)
+    run(size, clock, {3: 1.0, 6: 1.0}, 2 * GROUP)
+    assert len(size.next_rows(0, 10_000, CPU)) == 12
+    size.halve(12, torch.OutOfMemoryError("out of memory"))
+    assert {*run(size, clock, {6: 0.1}, 300)} == {6}
+
+
+# --- The sizes of a method -------------------------------------------------------------------------------------------
 
 
 def test_sizes_are_kept_for_model_shape_dtype_and_autocast() -> None:
@@ -116,7 +139,7 @@ def test_sizes_are_kept_for_model_shape_dtype_and_autocast() -> None:
 
 def test_a_given_size_counts_examples_and_is_obeyed() -> None:
     size = ChunkSizes().get(nn.Identity(), (torch.rand(3, 1, 2),), 4)
-    assert (size.rows, size.tuning) == (12, False)
+    assert (size.rows, size.timing) == (12, False)
 
 
 @pytest.mark.parametrize(("given", "error"), [(0, ValueError), (-1, ValueError), (2.0, TypeError), ("8", TypeError)])
@@ -139,14 +162,28 @@ def test_compiled_functions_models_and_parts_are_seen() -> None:
     assert is_compiled(part)
 
 
-def test_a_compiled_forward_gets_one_size_and_padding() -> None:
-    compiled = torch.compile(nn.Identity(), backend="eager")
-    size = ChunkSizes().get(compiled, (torch.rand(1, 1, 2),), None)
-    assert not size.tuning
-    assert len(size.next_rows(0, 3, CPU)) == size.rows
+def sizes_tried(model: Callable[..., Any], clock: list[float], faster: bool) -> list[int]:
+    """The sizes that a long call tries if larger ones are faster, or not."""
+    size = ChunkSizes().get(model, (torch.rand(1, 1, 2),), None)
+    seconds_of = {rows: 1.0 if faster else float(rows) for rows in range(1, 100)}
+    return list(dict.fromkeys(run(size, clock, seconds_of, 6 * GROUP)))
 
 
-@pytest.mark.parametrize(("threads", "rows"), [(2, 8), (16, 16)])
-def test_a_compiled_forward_has_a_row_for_each_thread(monkeypatch: pytest.MonkeyPatch, threads: int, rows: int) -> None:
+@pytest.mark.parametrize(("threads", "sizes"), [(2, [8, 16, 32]), (8, [8, 16, 32]), (12, [16, 32, 64])])
+def test_a_compiled_model_tries_a_few_sizes_with_a_row_for_each_thread(
+    threads: int, sizes: list[int], clock: list[float], monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(torch, "get_num_threads", lambda: threads)
-    assert ChunkSize.compiled(CPU).rows == rows
+    compiled = torch.compile(nn.Identity(), backend="eager")
+    assert sizes_tried(compiled, clock, faster=True) == sizes
+    assert sizes_tried(compiled, clock, faster=False) == sizes[:2]
+    assert len(ChunkSizes().get(compiled, (torch.rand(1, 1, 2),), None).next_rows(0, 3, CPU)) == sizes[0]
+
+
+def test_other_models_try_more_sizes_from_a_smaller_one_on(clock: list[float]) -> None:
+    assert sizes_tried(nn.Identity(), clock, faster=True) == [3, 6, 12, 24, 48]
+
+
+@pytest.mark.parametrize("sizes", [*SIZES.values(), *COMPILED_SIZES.values()])
+def test_half_a_size_is_a_size_too(sizes: tuple[int, ...]) -> None:
+    assert all(larger == 2 * smaller for smaller, larger in pairwise(sizes))

@@ -30,7 +30,7 @@ def start(run: Path) -> int:
     if child > 0:
         return child
     classifier = load_classifier("tests.support.tiny_classifier:tiny")
-    options = MethodOptions(n_masks=60)
+    options = MethodOptions(n_masks=60, perturbations_per_eval=4)
     plan = plan_evaluation(classifier, Pictures(IMAGES), methods=METHODS, metrics=METRICS, options=options)
     run_evaluation(plan, run)
     os._exit(0)

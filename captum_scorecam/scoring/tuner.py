@@ -1,0 +1,129 @@
+"""Finds the fastest of a few chunk sizes, from the seconds that chunks take."""
+
+from __future__ import annotations
+
+TIMED_CHUNKS = 4
+WORTHWHILE_GAIN = 1.08
+CLEAR_DIFFERENCE = 1.25
+WORK_PER_SETUP = 4
+FIRST_PAUSE = 16
+
+
+class Tuner:
+    """Chooses among chunk sizes while they run.
+
+    The next larger size is tried as long as rows per second rise by a factor of at least `WORTHWHILE_GAIN`, since
+    memory use grows too; the fastest size is then kept. At each size, the first chunk is not counted (it compiles or
+    selects kernels, and allocates memory), and the fastest of the next four is used, since other processes only slow
+    chunks down. What the first chunk takes longer is the cost of trying a size: the next one is tried only if it fits
+    into the rows known to follow, and these and the work at this size take at least `WORK_PER_SETUP` times as long.
+
+    The kept size is timed again: at once if a larger one was slower, and then after pauses that double. All sizes are
+    measured anew if it is clearly faster than before, so that the machine must have been busy, or clearly slower than
+    another size was.
+
+    Args:
+        sizes (int): Rows per chunk, in ascending order. A single size is kept.
+
+    Attributes:
+        rows (int): The size to use.
+        timing (bool): Whether the chunks of this size are being timed.
+        tried (set of int): The sizes that have run.
+    """
+
+    def __init__(self, *sizes: int) -> None:
+        self.rows = sizes[0]
+        self.timing = False
+        self.tried: set[int] = set()
+        self._sizes = sizes
+        self._larger: int | None = None
+        self._rates: dict[int, float] = {}
+        self._seconds: list[float] = []
+        self._setup_seconds = 0.0
+        self._rows_run = 0
+        self._pause = FIRST_PAUSE
+        self._chunks_to_wait = 0
+        self._start(self.rows)
+
+    @property
+    def rows_per_second(self) -> float:
+        """The highest rate measured at the size to use; 0 before it is known."""
+        return self._rates.get(self.rows, 0.0)
+
+    def next_chunk(self, left: int) -> int:
+        """Returns the size of the next chunk.
+
+        Args:
+            left (int): The number of rows known to follow.
+        """
+        if not self.timing:
+            if self._larger is not None and self._pays(self._larger, left):
+                self._start(self._larger)
+            elif self._chunks_to_wait <= 0:
+                self._time()
+        self._chunks_to_wait -= 1
+        self._rows_run += min(self.rows, left)
+        return self.rows
+
+    def add(self, rows: int, seconds: float) -> None:
+        """Adds the time of a chunk; one of another size than `rows` is ignored."""
+        if not self.timing or rows != self.rows:
+            return
+        self._seconds.append(seconds)
+        if len(self._seconds) > TIMED_CHUNKS:
+            first, fastest = self._seconds[0], min(self._seconds[1:])
+            self.timing = False
+            if self.rows in self._rates:
+                self._check(self.rows / fastest)
+            else:
+                self._setup_seconds = max(self._setup_seconds, first - fastest)
+                self._compare(self.rows / fastest)
+
+    def measure_again(self) -> None:
+        """Forgets the rates and starts from the smallest size."""
+        self._rates = {}
+        self._start(self._sizes[0])
+
+    def stop(self, rows: int) -> None:
+        """Keeps a size for good."""
+        self._sizes = (rows,)
+        self._rates = {size: rate for size, rate in self._rates.items() if size == rows}
+        self._start(rows)
+
+    def _start(self, rows: int) -> None:
+        self.rows = rows
+        self.tried.add(rows)
+        self._larger = None
+        self._rows_run = 0
+        self._time()
+
+    def _time(self) -> None:
+        self._seconds = []
+        self.timing = len(self._sizes) > 1
+
+    def _rest(self, chunks: int) -> None:
+        self.timing = False
+        self._chunks_to_wait = chunks
+
+    def _compare(self, rate: float) -> None:
+        best = max(self._rates.values(), default=0.0)
+        self._rates[self.rows] = rate
+        if rate >= WORTHWHILE_GAIN * best:
+            self._larger = next((size for size in self._sizes if size > self.rows), None)
+        if rate < best:
+            self.rows = max(self._rates, key=self._rates.__getitem__)
+        self._rest(self._pause if rate >= best else 0)
+
+    def _check(self, rate: float) -> None:
+        before = self._rates.pop(self.rows)
+        others = max(self._rates.values(), default=0.0)
+        self._pause *= 2
+        if rate > CLEAR_DIFFERENCE * before or others > CLEAR_DIFFERENCE * rate:
+            self.measure_again()
+        else:
+            self._rates[self.rows] = max(rate, before)
+            self._rest(self._pause)
+
+    def _pays(self, rows: int, left: int) -> bool:
+        seconds_of_work = (self._rows_run + left) / self.rows_per_second
+        return rows <= left and (rows in self.tried or WORK_PER_SETUP * self._setup_seconds <= seconds_of_work)
