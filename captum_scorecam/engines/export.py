@@ -1,0 +1,216 @@
+"""A model in ONNX format, with any number of rows."""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import io
+import logging
+import re
+import warnings
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.jit import ScriptModule
+
+from captum_scorecam._captum import Tensors
+from captum_scorecam.engines.arguments import Arguments
+from captum_scorecam.scoring.output_parts import output_type
+
+MOST_BYTES = 2**31 - 2**24  # of weights; Protocol Buffers end at 2 GiB
+OUTPUT = "output"
+EAGER = "Run it eagerly, without `masked_forward_func` or with --engine eager."
+LOGGERS = ("torch.export", "torch.fx.experimental.symbolic_shapes", "torch.onnx", "onnxscript", "onnx_ir")
+
+
+@dataclass(frozen=True)
+class ExportedModel:
+    """A model in ONNX format.
+
+    Attributes:
+        name (str): The type of the model.
+        content (bytes): The model.
+        arguments (Arguments): What it was exported for. Its tensors are the inputs named by `input_name`.
+        output_shape (tuple of int): The shape of a row of the output.
+        output_dtype (torch.dtype): The dtype of the output.
+    """
+
+    name: str
+    content: bytes
+    arguments: Arguments
+    output_shape: tuple[int, ...]
+    output_dtype: torch.dtype
+
+    def refusal(self, runtime: str, error: Exception) -> ValueError:
+        """Returns the error of a runtime that does not take the model."""
+        return ValueError(f"Expected `model` to run in {runtime}, but {self.name} does not: {_reason(error)}. {EAGER}")
+
+
+def input_name(position: int) -> str:
+    """Returns the name of a tensor among the inputs of an exported model."""
+    return f"input_{position}"
+
+
+def export(model: nn.Module, inputs: Tensor | Tensors, additional_forward_args: object | None = None) -> ExportedModel:
+    """Exports a model that returns a tensor, or an object with ``logits``, one row per input row.
+
+    A copy of the model, which shares its parameters, is traced. Nothing is written to a file.
+
+    Args:
+        model (nn.Module): The model, in evaluation mode.
+        inputs (Tensor or tuple of Tensor): Examples, as for :meth:`ScoreCAM.attribute`; any number, any values.
+        additional_forward_args (optional): Arguments of the model after the inputs. Default: None.
+
+    Raises:
+        TypeError: If `model` is no module.
+        ValueError: If the model is in training mode, returns something else, is too large, or can't be exported.
+        ModuleNotFoundError: If onnxscript or onnx is missing.
+    """
+    if not isinstance(model, nn.Module):
+        raise TypeError(f"Expected `model` to be a torch.nn.Module, but got {type(model).__name__}.")
+    name = type(model).__name__
+    _check(model, name)
+    arguments = Arguments.from_call(inputs, additional_forward_args)
+    try:
+        with _quietly():
+            import onnx  # noqa: F401
+            import onnxscript  # noqa: F401
+    except ModuleNotFoundError as error:
+        raise missing("onnx", error) from error
+    traced = _OfTensors(model, arguments)
+    try:
+        with _quietly():
+            program = _program(traced)
+    except _NoScoresError as error:
+        raise ValueError(
+            f"Expected `model` to return a tensor or an object with `logits`, but {name} returns {error}. Wrap it in a "
+            "module that returns the scores."
+        ) from error
+    except Exception as error:  # tracing runs the model's code
+        raise _not_exported(name, error) from error
+    output = _output(program)
+    _check_rows(program, output, name)
+    try:
+        with _quietly():
+            content = _onnx(program, len(arguments.tensors))
+    except Exception as error:  # of many types
+        raise _not_exported(name, error) from error
+    return ExportedModel(name, content, arguments, tuple(output.shape[1:]), output.dtype)
+
+
+def missing(extra: str, error: ModuleNotFoundError) -> ModuleNotFoundError:
+    """Returns the error for a package that an extra installs."""
+    package = (error.name or "").partition(".")[0]
+    return ModuleNotFoundError(f'The engine needs {package}: pip install "captum-scorecam[{extra}]".', name=error.name)
+
+
+class _NoScoresError(Exception):
+    """A model's output that is neither a tensor nor has logits; the message is its type."""
+
+
+class _OfTensors(nn.Module):
+    """A model as a function of the tensors among its arguments, which returns a tensor."""
+
+    def __init__(self, model: nn.Module, arguments: Arguments) -> None:
+        super().__init__()
+        self.model = model
+        self.arguments = arguments
+        self.training = False
+
+    def forward(self, *tensors: Tensor) -> Tensor:
+        output: Any = self.model(*self.arguments.completed(tensors))
+        for scores in (output, getattr(output, "logits", None)):
+            if isinstance(scores, Tensor):
+                return scores
+        raise _NoScoresError(output_type(output))
+
+
+def _check(model: nn.Module, name: str) -> None:
+    if any(module.training for module in model.modules()):
+        raise ValueError(f"Expected `model` in evaluation mode, but {name} is in training mode. Call `model.eval()`.")
+    if any(isinstance(module, ScriptModule) for module in model.modules()):
+        raise _not_exported(name, "it is TorchScript, which the exporter does not read")
+    size = sum(x.numel() * x.element_size() for x in (*model.parameters(), *model.buffers()))
+    if size > MOST_BYTES:
+        raise _not_exported(name, f"its weights take {size / 2**30:.1f} GiB, and ONNX keeps less than 2 GiB in memory")
+
+
+def _program(traced: _OfTensors) -> Any:
+    arguments = traced.arguments
+    rows = tuple({0: torch.export.Dim.DYNAMIC} if follows else None for follows in arguments.rows_of_tensors)
+    kind = arguments.device.type
+    with torch.inference_mode(False), torch.no_grad(), torch.autocast(kind, enabled=False):
+        traced.model = _copy(traced.model)
+        return torch.export.export(traced, tuple(arguments.tensors), dynamic_shapes=(rows,), strict=False)
+
+
+def _onnx(program: Any, n_tensors: int) -> bytes:
+    names = [input_name(i) for i in range(n_tensors)]
+    onnx = torch.onnx.export(program, (), dynamo=True, verbose=False, input_names=names, output_names=[OUTPUT])
+    assert onnx is not None
+    content: bytes = onnx.model_proto.SerializeToString()
+    return content
+
+
+def _copy(model: nn.Module) -> nn.Module:
+    """Returns a copy that shares tensors, so that attributes which tracing sets don't stay in the model."""
+    attributes = [value for module in model.modules() for value in vars(module).values()]
+    tensors = [x for x in (*model.parameters(), *model.buffers(), *attributes) if isinstance(x, Tensor)]
+    return copy.deepcopy(model, {id(x): x for x in tensors})
+
+
+def _output(program: Any) -> Tensor:
+    """Returns the output of an exported program as a tensor with a shape and a dtype only."""
+    (returned,) = program.graph_signature.user_outputs
+    found: Tensor = next(node for node in program.graph.nodes if node.name == returned).meta["val"]
+    return found
+
+
+def _check_rows(program: Any, output: Tensor, name: str) -> None:
+    first = program.graph_signature.user_inputs[0]
+    inputs: Tensor = next(node for node in program.graph.nodes if node.name == first).meta["val"]
+    fixed = all(isinstance(size, int) for size in output.shape[1:])
+    if output.dim() == 0 or str(output.shape[0]) != str(inputs.shape[0]) or not fixed:
+        raise _not_exported(name, f"its output, of shape {tuple(output.shape)}, does not have one row per input row")
+
+
+def _not_exported(name: str, error: Exception | str) -> ValueError:
+    reason = error if isinstance(error, str) else _reason(error)
+    return ValueError(f"Expected `model` to be one that can be exported, but {name} can't: {reason}. {EAGER}")
+
+
+def _reason(error: BaseException) -> str:
+    """Returns why a model can't be exported or run, in one line."""
+    text = str(error.__cause__ or error)
+    if operator := re.search(r"Error when translating node.*?target=torch\.ops\.([\w.]+)", text):
+        return f"ONNX has no counterpart of {operator[1]}"
+    if "data-dependent" in text:
+        return "its code depends on the values of its inputs"
+    if fixed := re.search(r"specialized it to be a constant \((\d+)\)", text):
+        return f"its code fixes the number of rows, here at {fixed[1]}"
+    lines = [line for line in text.splitlines() if line.strip()] or [type(error).__name__]
+    line = lines[-1 if lines[0].startswith("Exception from ") else 0]  # OpenVINO's messages begin with its own code
+    return re.sub(r"^\[ONNXRuntimeError\] : \d+ : \w+ : |^[-\s]+", "", line)[:200].rstrip(". ")
+
+
+@contextlib.contextmanager
+def _quietly() -> Iterator[None]:
+    """Hides the warnings, logs and prints of exporters, whose errors say the same."""
+    loggers = [logging.getLogger(name) for name in LOGGERS]
+    levels = [logger.level for logger in loggers]
+    with (
+        warnings.catch_warnings(),
+        contextlib.redirect_stderr(io.StringIO()),
+        contextlib.redirect_stdout(io.StringIO()),
+    ):
+        warnings.simplefilter("ignore")
+        for logger in loggers:
+            logger.setLevel(logging.CRITICAL)
+        try:
+            yield
+        finally:
+            for logger, level in zip(loggers, levels, strict=True):
+                logger.setLevel(level)
