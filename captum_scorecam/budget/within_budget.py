@@ -234,7 +234,14 @@ def _joined(
 
 
 def remaining_errors(scores: ChannelScores, weighting: ChannelWeighting) -> Tensor:
-    """Computes the largest standard error of each map as a share of the map's largest value: N×T; 0 if exact."""
-    largest = scores.maps(weighting).flatten(2).amax(2)
-    errors = scores.standard_errors(weighting).flatten(2).amax(2)
-    return torch.where(errors == 0, 0.0, errors / largest)
+    """Computes the largest standard error of each map as a share of the map's largest value: N×T; 0 if exact.
+
+    Where no value is positive, the map after the ReLU is zero. If all values are below 0 by two standard errors, it
+    will stay so, and the error is a share of the largest absolute value; else its largest value is unknown, and the
+    share infinite.
+    """
+    maps = scores.maps(weighting, relu_attributions=False).flatten(2)
+    errors = scores.standard_errors(weighting).flatten(2)
+    stays_zero = (maps + 2 * errors <= 0).all(2)
+    largest = torch.where(stays_zero, maps.abs().amax(2), maps.amax(2).clamp_min(0))
+    return torch.where(errors.amax(2) == 0, 0.0, errors.amax(2) / largest)

@@ -124,6 +124,18 @@ def test_probabilities_of_exactly_0_and_1(score: Any, sign: int, weighting: Any)
         assert float(maps.max()) > 1
 
 
+def test_a_map_that_is_surely_zero_after_the_relu_takes_as_few_masks_as_its_opposite() -> None:
+    runs = []
+    for offset in (100, -100):
+        net = Scored(lambda y, offset=offset: y + offset)  # type: ignore[misc]
+        maps, _, score_cam = explained(net, channel_weighting="score", error=0.05)
+        assert bool((maps > 0).all()) == (offset > 0)
+        assert bool((maps < 0).all()) == (offset < 0)
+        runs.append(last_run(score_cam))
+    assert runs[0].rows == runs[1].rows < 24
+    assert runs[1].errors == pytest.approx(runs[0].errors, rel=0.05)
+
+
 def test_scores_that_are_not_finite_raise_as_without_a_budget() -> None:
     net = Scored(lambda y: y)
     calls: list[int] = []
