@@ -21,7 +21,7 @@ import torch
 import typer
 from images import preprocessed_images, resized
 from recording import Row, machine, record
-from systems import Subject, benchmarked_classifier, floor, subject
+from systems import Ours, Subject, benchmarked_classifier, subject
 from torch import Tensor
 
 from captum_scorecam import RunStatistics, ScoreCAM
@@ -121,7 +121,7 @@ def main(
     photographs = torch.cat([photographs, photographs.flip(-1)])
     settings = {(v, n): replace(BASE, **{v: n}) for v, numbers in VARIED.items() for n in numbers}
     timed = {setting: tuned(built, photographs, setting) for setting in dict.fromkeys(settings.values())}
-    bare = floor(built, compiled=False, bfloat16=False)
+    bare = Ours().floor(built)
     for _ in range(repetitions):
         for each in timed.values():
             each.seconds.append(seconds_of(each.explain, device=built.device))

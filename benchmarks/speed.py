@@ -4,9 +4,9 @@
 
 Every system has its own process, so that its peak memory is its own. They take turns on each image, so that a slow
 phase of the machine affects all alike. A floor, the bare forwards of a system, runs in that system's process right
-after it. Peers run at their default batch size and at their fastest one up to 32. Whatever is slower than a peer at its
-fastest (the peers' defaults, the loop of the released code) runs in the first repetition only. Tuning and compilation
-happen before anything is timed.
+after it. Peers run at their default batch size and at their fastest one, eager and compiled. Their defaults and the
+loop of the released code run in the first repetition only. Tuning, compilation and export happen before anything is
+timed. The peak is that of a matrix product, measured in a process of its own before and after all else.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import resource
 import statistics
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Annotated, Any
@@ -27,22 +27,45 @@ import torch
 import typer
 from images import preprocessed_images, resized
 from recording import Row, machine, record
-from systems import BATCHES, FLOORS, Result, benchmarked_classifier, floor, subject, systems
+from systems import Ours, Peer, Precision, Result, benchmarked_classifier, computing_in, naive, released_loop, subject
 from torch import Tensor
 from torch.nn import functional as F
+from torch.utils.flop_counter import FlopCounterMode
 
-VARIANTS = {
-    "float32": "ours",
-    "three rows": "ours, 3 rows",
-    "five targets": "ours, five targets",
-    "bfloat16": "ours, bfloat16",
-    "compiled": "ours, compiled",
-    "compiled bfloat16": "ours, compiled bfloat16",
+OURS = {
+    "cpu": {
+        "default": Ours(memory_kept=False),
+        "memory kept": Ours(),
+        "3 rows": Ours(rows=3),
+        "five targets": Ours(n_targets=5),
+        "compiled": Ours("compile"),
+        "ONNX Runtime": Ours("onnxruntime"),
+        "OpenVINO": Ours("openvino"),
+        "bfloat16": Ours(precision="bfloat16"),
+        "compiled, bfloat16": Ours("compile", "bfloat16"),
+    },
+    "cuda": {
+        "float32": Ours(),
+        "TF32": Ours(precision="tf32"),
+        "bfloat16": Ours(precision="bfloat16"),
+        "float16": Ours(precision="float16"),
+        "compiled, TF32": Ours("compile", "tf32", rows=256),
+        "compiled, bfloat16": Ours("compile", "bfloat16", rows=256),
+        "compiled, float16": Ours("compile", "float16", rows=256),
+        "reduce-overhead, float16": Ours("reduce-overhead", "float16", rows=256),
+    },
 }
-PEER_DEFAULTS = {"grad-cam": 16, "torchcam": 32}
-RELEASED = "released loop"
+BASE = {"cpu": "default", "cuda": "TF32"}
+PEERS = {"grad-cam": 16, "torchcam": 32}  # and their batch sizes by default
+BATCHES = {"cpu": (2, 4, 8, 16, 32), "cuda": (32, 64, 128, 256, 512)}
+PEER_PRECISIONS: dict[str, tuple[Precision, ...]] = {
+    "cpu": ("float32",),
+    "cuda": ("float32", "tf32", "bfloat16", "float16"),
+}
+MATRIX = {"cpu": 3072, "cuda": 8192}
 
 Array = npt.NDArray[Any]
+System = Ours | Peer | str
 
 
 @dataclass
@@ -66,32 +89,45 @@ class Timings:
     agreement: list[tuple[float, float]] = field(default_factory=list)
     rows_per_forward: int = 0
     peak: int = 0
+    first_call: float = 0
 
-    def add(self, reply: Reply, reference: Array) -> None:
+    def add(self, reply: Reply, reference: Array | None) -> None:
         self.seconds.append(reply.seconds)
         self.rows.append(reply.rows)
-        self.agreement.append(agreement(reply.map, reference))
         self.rows_per_forward, self.peak = reply.rows_per_forward, reply.peak
+        if reference is not None:
+            self.agreement.append(agreement(reply.map, reference))
 
 
-def serve(pipe: Connection, model: str, device: str, name: str) -> None:
+def serve(pipe: Connection, model: str, device: str, pixels: int, system: System) -> None:
     """The process of one system: explains an image or runs the system's floor, on request, until None arrives."""
-    built = subject(model, device)
-    calls: dict[str, Callable[..., Result | None]] = {"explain": systems(built)[name]()}
-    if name in FLOORS:
-        calls["floor"] = floor(built, *FLOORS[name])
+    built = subject(model, device, pixels)
+    explain: Callable[..., Result]
+    if isinstance(system, str):
+        explain = {"naive": naive, "released loop": released_loop}[system](built)
+    else:
+        explain = system.explainer(built)
+    floor: Callable[..., None] = system.floor(built) if isinstance(system, Ours) else lambda *_: None
     while (request := pipe.recv()) is not None:
-        call, x, *rest = request
-        x = x.to(device)
+        arguments = [value.to(device) if isinstance(value, Tensor) else value for value in request]
+        call: Callable[..., Result | None] = explain if len(arguments) == 2 else floor
         start = time.perf_counter()
-        result = calls[call](x, *rest)
-        if device != "cpu":
-            torch.cuda.synchronize()
+        try:
+            result = call(*arguments)
+            synchronize(device)
+        except Exception as error:
+            pipe.send(error)
+            continue
         reply = Reply(time.perf_counter() - start, peak_bytes(device))
         if result is not None:
             reply.map, reply.rows = result.map.cpu().numpy(), result.rows
             reply.rows_per_forward = result.rows_per_forward
         pipe.send(reply)
+
+
+def synchronize(device: str) -> None:
+    if device != "cpu":
+        torch.cuda.synchronize()
 
 
 def peak_bytes(device: str) -> int:
@@ -103,27 +139,23 @@ def peak_bytes(device: str) -> int:
 class Worker:
     """The other end of a system's process."""
 
-    def __init__(self, model: str, device: str, name: str) -> None:
+    def __init__(self, model: str, device: str, pixels: int, system: System) -> None:
         context = multiprocessing.get_context("spawn")
-        self.name = name
         self._pipe, theirs = context.Pipe()
-        self._process = context.Process(target=serve, args=(theirs, model, device, name), daemon=True)
+        self._process = context.Process(target=serve, args=(theirs, model, device, pixels, system), daemon=True)
         self._process.start()
 
-    def explain(self, x: Tensor, target: int) -> Reply:
-        return self._request("explain", x, target)
-
-    def floor_seconds(self, x: Tensor, rows: int, rows_per_forward: int) -> float:
-        return self._request("floor", x, rows, rows_per_forward).seconds
+    def call(self, *request: Any) -> Reply:
+        """Explains an image, given with a target, or runs a floor, given an image, rows and rows per forward."""
+        self._pipe.send(request)
+        reply: Reply | Exception = self._pipe.recv()
+        if isinstance(reply, Exception):
+            raise reply
+        return reply
 
     def stop(self) -> None:
         self._pipe.send(None)
         self._process.join()
-
-    def _request(self, *request: Any) -> Reply:
-        self._pipe.send(request)
-        reply: Reply = self._pipe.recv()
-        return reply
 
 
 def agreement(maps: Array, reference: Array) -> tuple[float, float]:
@@ -136,71 +168,134 @@ def agreement(maps: Array, reference: Array) -> tuple[float, float]:
     return correlation, ((first - second).abs().max() / second.max()).item()
 
 
-def fastest_batch(peer: str, model: str, device: str, x: Tensor, target: int) -> int:
-    """The batch size at which a peer explains one image in the least time."""
-    seconds: dict[int, float] = {}
-    for batch in BATCHES:
-        worker = Worker(model, device, f"{peer}, batch {batch}")
-        seconds[batch] = worker.explain(x, target).seconds
+def flops_per_second(device: str, precision: Precision) -> float:
+    """The machine's peak: the fastest of twenty matrix products."""
+    size, dtype = MATRIX[device], {"bfloat16": torch.bfloat16, "float16": torch.float16}.get(precision, torch.float32)
+    factor = torch.randn(size, size, device=device, dtype=dtype)
+    seconds = []
+    with computing_in(precision, factor.device):
+        for _ in range(20):
+            start = time.perf_counter()
+            factor @ factor
+            synchronize(device)
+            seconds.append(time.perf_counter() - start)
+    return 2 * size**3 / min(seconds)
+
+
+def measured_peaks(device: str, precisions: set[Precision]) -> dict[str, float]:
+    """The peak in each precision."""
+    with multiprocessing.get_context("spawn").Pool(1) as pool:
+        return {each: pool.apply(flops_per_second, (device, each)) for each in sorted(precisions)}
+
+
+def flops_per_row(model: str, pixels: int) -> int:
+    built = subject(model, "cpu", pixels)
+    counter = FlopCounterMode(display=False)
+    with torch.no_grad(), counter:
+        built.model(built.inputs)
+    return counter.get_total_flops()
+
+
+@dataclass
+class Benchmark:
+    """One model, its images with their classes, on one device."""
+
+    model: str
+    device: str
+    pixels: int
+    images: list[Tensor]
+    targets: list[int]
+
+    def worker(self, system: System) -> Worker:
+        return Worker(self.model, self.device, self.pixels, system)
+
+    def fastest(self, peer: Peer) -> Peer:
+        """A peer at the batch size at which it explains the first image in the least time, the second of two calls."""
+        seconds: dict[int, float] = {}
+        for batch in BATCHES[self.device]:
+            worker = self.worker(replace(peer, batch=batch))
+            calls = [worker.call(self.images[0], self.targets[0]).seconds for _ in range(2)]
+            seconds[batch] = min(calls)
+            worker.stop()
+            print(f"{peer.library}, {peer.precision}, batch {batch}: {seconds[batch]:.2f} s", flush=True)
+        return replace(peer, batch=min(seconds, key=seconds.__getitem__))
+
+    def peers(self) -> dict[str, Peer]:
+        """The other libraries at their fastest batch size; on the CPU also compiled and at their default batch size."""
+        found = {}
+        for library, default in PEERS.items():
+            for precision in PEER_PRECISIONS[self.device]:
+                best = self.fastest(Peer(library, default, precision))  # type: ignore[arg-type]
+                found[f"{library}, {precision}, batch {best.batch}"] = best
+            if self.device == "cpu":
+                found[f"{library}, compiled, batch {best.batch}"] = replace(best, compiled=True)
+                found[f"{library}, by default, batch {default}"] = replace(best, batch=default)
+        return found
+
+    def references(self, n_images: int) -> list[Array | None]:
+        """The maps of the naive reference for the first images; None for the others."""
+        worker = self.worker("naive")
+        known = [worker.call(x, t).map for x, t in list(zip(self.images, self.targets, strict=True))[:n_images]]
         worker.stop()
-        print(f"{peer}, batch {batch}: {seconds[batch]:.1f} s", flush=True)
-    return min(seconds, key=seconds.__getitem__)
+        return [*known, *[None] * (len(self.images) - len(known))]
+
+    def warm_up(self, workers: dict[str, Worker], systems: dict[str, System]) -> dict[str, Timings]:
+        """Tunes, compiles and exports; leaves out a peer that does not run compiled."""
+        timings = {}
+        for name, worker in list(workers.items()):
+            try:
+                reply = worker.call(self.images[0], self.targets[0])
+                if isinstance(systems[name], Ours):
+                    worker.call(self.images[0], self.targets[0])
+                    worker.call(self.images[0], reply.rows_per_forward, reply.rows_per_forward)
+            except Exception as error:
+                print(f"{name} does not run: {type(error).__name__}: {str(error)[:200]}", flush=True)
+                workers.pop(name).stop()
+                continue
+            timings[name] = Timings(first_call=reply.seconds)
+            print(f"{name}: first call {reply.seconds:.1f} s", flush=True)
+        return timings
+
+    def run(
+        self, systems: dict[str, System], once: set[str], repetitions: int, n_references: int
+    ) -> dict[str, Timings]:
+        """Runs all systems on all images, in turns."""
+        expected = self.references(n_references)
+        workers = {name: self.worker(system) for name, system in systems.items()}
+        timings = self.warm_up(workers, systems)
+        for repetition in range(repetitions):
+            for i, (x, target, reference) in enumerate(zip(self.images, self.targets, expected, strict=True)):
+                for name, worker in workers.items():
+                    if name in once and repetition > 0:
+                        continue
+                    reply = worker.call(x, target)
+                    timings[name].add(reply, reference)
+                    if isinstance(systems[name], Ours):
+                        floor = worker.call(x, reply.rows, reply.rows_per_forward)
+                        timings[name].floor_seconds.append(floor.seconds)
+                print(f"repetition {repetition + 1}, image {i + 1}", flush=True)
+        for worker in workers.values():
+            worker.stop()
+        return timings
 
 
-def references(model: str, device: str, images: list[Tensor], targets: list[int]) -> list[Array]:
-    """The maps of the naive reference."""
-    naive = Worker(model, device, "naive")
-    maps = [naive.explain(x, target).map for x, target in zip(images, targets, strict=True)]
-    naive.stop()
-    return maps
-
-
-def run_all(model: str, device: str, images: list[Tensor], repetitions: int, names: list[str]) -> Row:
-    """Runs all systems on all images, in turns: their timings, the peers' fastest batches, the first calls' seconds."""
-    with torch.no_grad():
-        targets = [int(subject(model, device).model(x.to(device)).argmax()) for x in images]
-    fastest = {peer: fastest_batch(peer, model, device, images[0], targets[0]) for peer in PEER_DEFAULTS}
-    peers = [f"{peer}, batch {b}" for peer, d in PEER_DEFAULTS.items() for b in sorted({d, fastest[peer]})]
-    once = {RELEASED, *peers} - {f"{peer}, batch {batch}" for peer, batch in fastest.items()}
-    workers = {name: Worker(model, device, name) for name in [*names, *peers, RELEASED]}
-    expected = references(model, device, images, targets)
-    first_call: dict[str, float] = {}
-    for name in names:  # tunes and compiles
-        reply = workers[name].explain(images[0], targets[0])
-        first_call[name] = reply.seconds
-        if name in FLOORS:
-            workers[name].floor_seconds(images[0], reply.rows_per_forward, reply.rows_per_forward)
-    timings = {name: Timings() for name in workers}
-    for repetition in range(repetitions):
-        for i, (x, target, reference) in enumerate(zip(images, targets, expected, strict=True)):
-            for name, worker in workers.items():
-                if name in once and repetition > 0:
-                    continue
-                reply = worker.explain(x, target)
-                timings[name].add(reply, reference)
-                if name in FLOORS:
-                    seconds = worker.floor_seconds(x, reply.rows, reply.rows_per_forward)
-                    timings[name].floor_seconds.append(seconds)
-            print(f"repetition {repetition + 1}, image {i + 1}", flush=True)
-    for worker in workers.values():
-        worker.stop()
-    return {"systems": timings, "fastest batch": fastest, "first call": first_call}
-
-
-def row_of(name: str, timings: Timings, ours: Timings) -> Row:
+def row_of(name: str, timings: Timings, base: Timings, share_of_peak: float) -> Row:
     """The table's row of a system: medians over all runs, and medians of the ratios within each run."""
-    ratios = [seconds / base for seconds, base in zip(timings.seconds, ours.seconds, strict=False)]
+    ratios = [seconds / first for seconds, first in zip(timings.seconds, base.seconds, strict=False)]
     floor_ratios = [s / f for s, f in zip(timings.seconds, timings.floor_seconds, strict=False)]
+    rates = [rows / seconds for rows, seconds in zip(timings.rows, timings.seconds, strict=True)]
     return {
         "system": name,
         "seconds per image": statistics.median(timings.seconds),
         "rows": statistics.mean(timings.rows),
         "rows per forward": timings.rows_per_forward,
-        "time / ours": statistics.median(ratios),
+        "rows per second": statistics.median(rates),
+        "share of peak": statistics.median(rates) * share_of_peak,
+        "time / first": statistics.median(ratios),
         "time / floor": statistics.median(floor_ratios) if floor_ratios else None,
         "peak MiB": timings.peak / 2**20,
-        "correlation": min(correlation for correlation, _ in timings.agreement),
-        "max difference": max(difference for _, difference in timings.agreement),
+        "correlation": min((correlation for correlation, _ in timings.agreement), default=None),
+        "max difference": max((difference for _, difference in timings.agreement), default=None),
     }
 
 
@@ -210,19 +305,39 @@ def main(
     n_images: Annotated[int, typer.Option(min=1, help="The number of images.")] = 5,
     pixels: Annotated[int, typer.Option(help="Height and width of the images.")] = 224,
     repetitions: Annotated[int, typer.Option(min=1, help="Runs of each system on each image.")] = 3,
+    n_references: Annotated[int, typer.Option(min=0, help="Images that the naive reference explains, too.")] = 5,
     device: str = "cpu",
-    variant: Annotated[list[str], typer.Option(help="Variants of ours.", metavar="|".join(VARIANTS))] = list(VARIANTS),  # noqa: B006
+    leave_out: Annotated[list[str], typer.Option(help="A configuration of ours to leave out.")] = [],  # noqa: B006
     output: Annotated[Path, typer.Option(help="Where to write, without extension.")] = Path("benchmarks/results/speed"),
 ) -> None:
     """Compares Score-CAM implementations."""
-    loaded = preprocessed_images(benchmarked_classifier(model), images, n_images)
-    inputs = [resized(x, pixels) for x in loaded]
-    found = run_all(model, device, inputs, repetitions, [VARIANTS[name] for name in variant])
-    timings: dict[str, Timings] = found["systems"]
-    rows = [row_of(name, each, timings["ours"]) for name, each in timings.items()]
+    inputs = [resized(x, pixels) for x in preprocessed_images(benchmarked_classifier(model), images, n_images)]
+    built = subject(model, device, pixels)
+    with torch.no_grad():
+        targets = [int(built.model(x.to(device)).argmax()) for x in inputs]
+    del built
+    benchmark = Benchmark(model, device, pixels, inputs, targets)
+    ours = {name: each for name, each in OURS[device].items() if name not in leave_out}
+    precisions = {each.precision for each in ours.values()}
+    before = measured_peaks(device, precisions)
+    peers = benchmark.peers()
+    systems: dict[str, System] = {**{f"ours, {name}": each for name, each in ours.items()}, **peers}
+    if device == "cpu":
+        systems["released loop"] = "released loop"
+    once = {name for name in systems if "by default" in name or name == "released loop"}
+    timings = benchmark.run(systems, once, repetitions, n_references)
+    after = measured_peaks(device, precisions)
+    peaks = {each: max(before[each], after[each]) for each in before}
+    flops = flops_per_row(model, pixels)
+    rows = [
+        row_of(
+            name, each, timings[f"ours, {BASE[device]}"], flops / peaks[getattr(systems[name], "precision", "float32")]
+        )
+        for name, each in timings.items()
+    ]
     settings = {"model": model, "images": n_images, "pixels": pixels, "repetitions": repetitions, **machine(device)}
-    details = {**found, "systems": {name: asdict(each) for name, each in timings.items()}}
-    record(output, settings, rows, details)
+    settings |= {"GFLOP per row": flops / 1e9, **{f"peak in {k}, TFLOP/s": peak / 1e12 for k, peak in peaks.items()}}
+    record(output, settings, rows, {"systems": {name: asdict(each) for name, each in timings.items()}})
 
 
 if __name__ == "__main__":

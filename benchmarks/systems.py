@@ -8,26 +8,35 @@ import sys
 import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from captum_scorecam import ScoreCAM, freed_memory_kept
+from captum_scorecam import ScoreCAM, engines, freed_memory_kept
 from captum_scorecam.models import Classifier, load_classifier
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # for tests.naive_reference
 
+Precision = Literal["float32", "tf32", "bfloat16", "float16"]
+Engine = Literal["eager", "compile", "reduce-overhead", "onnxruntime", "openvino"]
+HALF = {"bfloat16": torch.bfloat16, "float16": torch.float16}
+LAYERS = {"resnet18": "layer4", "resnet50": "layer4", "vgg16": "features.29"}
+
 
 @dataclass
 class Subject:
-    """A model, the layer to explain (which runs once per forward) and the device of both."""
+    """A model, the layer to explain (which runs once per forward), an example of the inputs, the device of all."""
 
     model: nn.Module
     layer: nn.Module
-    device: torch.device
+    inputs: Tensor
+
+    @property
+    def device(self) -> torch.device:
+        return self.inputs.device
 
 
 @dataclass
@@ -39,15 +48,112 @@ class Result:
     rows_per_forward: int
 
 
-System = Callable[[Tensor, int], Result]
+Explain = Callable[[Tensor, int], Result]
 
 
-BATCHES = (2, 4, 8, 16, 32)
-LAYERS = {"resnet18": "layer4", "resnet50": "layer4", "vgg16": "features.29"}
-# Whether the model is compiled, and whether it runs in bfloat16.
-OURS = {"ours": (False, False), "ours, bfloat16": (False, True)}
-OURS |= {"ours, compiled": (True, False), "ours, compiled bfloat16": (True, True)}
-FLOORS = OURS | {"ours, 3 rows": (False, False)}
+@dataclass(frozen=True)
+class Ours:
+    """A configuration of `ScoreCAM`.
+
+    Attributes:
+        engine: What runs the masked forwards.
+        precision: What convolutions compute in.
+        memory_kept: Whether calls are made within `freed_memory_kept`.
+        rows: Rows per forward; None to tune them.
+        n_targets: The number of targets of a call.
+        max_forwards: Masks to run; None for the exact map.
+    """
+
+    engine: Engine = "eager"
+    precision: Precision = "float32"
+    memory_kept: bool = True
+    rows: int | None = None
+    n_targets: int = 1
+    max_forwards: int | None = None
+
+    def explainer(self, subject: Subject) -> Explain:
+        """Returns a function that explains one image."""
+        budget = self.max_forwards
+        if self.engine in ("compile", "reduce-overhead"):
+            score_cam = ScoreCAM(self.masked_forward(subject), subject.layer, max_forwards=budget)
+        else:
+            twin = None if self.engine == "eager" else self.masked_forward(subject)
+            score_cam = ScoreCAM(subject.model, subject.layer, masked_forward_func=twin, max_forwards=budget)
+
+        def explain(x: Tensor, target: int) -> Result:
+            targets = [(target + i) % 1000 for i in range(self.n_targets)]
+            with self.settings(subject.device):
+                maps = score_cam.attribute_targets(x, targets, perturbations_per_eval=self.rows)
+            assert isinstance(maps, Tensor)
+            assert score_cam.last_run is not None
+            return Result(maps[0, 0].float(), score_cam.last_run.rows, score_cam.last_run.rows_per_forward)
+
+        return explain
+
+    def masked_forward(self, subject: Subject) -> Callable[..., Any]:
+        """Returns what runs the masked forwards."""
+        if self.engine == "onnxruntime":
+            return engines.onnx_runtime(subject.model, subject.inputs)
+        if self.engine == "openvino":
+            return engines.openvino(subject.model, subject.inputs)
+        if self.engine == "eager":
+            return subject.model
+        return torch.compile(subject.model, mode=None if self.engine == "compile" else self.engine)
+
+    def floor(self, subject: Subject) -> Callable[[Tensor, int, int], None]:
+        """Returns a bare loop of forwards over copies of an image, in the fastest memory format."""
+        forward = self.masked_forward(subject)
+        images_last = self.engine not in ("onnxruntime", "openvino")
+        images_last &= subject.device.type == "cpu" or self.precision != "float32"
+        memory_format = torch.channels_last if images_last else torch.contiguous_format
+
+        def run(x: Tensor, rows: int, rows_per_forward: int) -> None:
+            batch = x.repeat(rows_per_forward, 1, 1, 1).contiguous(memory_format=memory_format)
+            whole = self.engine in ("compile", "reduce-overhead")
+            with torch.no_grad(), self.settings(subject.device):
+                for done in range(0, rows, rows_per_forward):
+                    forward(batch if whole else batch[: min(rows_per_forward, rows - done)])
+
+        return run
+
+    @contextlib.contextmanager
+    def settings(self, device: torch.device) -> Iterator[None]:
+        """Sets the precision, and keeps freed memory, in the body."""
+        with contextlib.ExitStack() as stack:
+            stack.enter_context(computing_in(self.precision, device))
+            if self.memory_kept:
+                stack.enter_context(freed_memory_kept())
+            yield
+
+
+@dataclass(frozen=True)
+class Peer:
+    """A configuration of another library's Score-CAM."""
+
+    library: Literal["grad-cam", "torchcam"]
+    batch: int
+    precision: Precision = "float32"
+    compiled: bool = False
+
+    def explainer(self, subject: Subject) -> Explain:
+        """Returns a function that explains one image."""
+        build = {"grad-cam": _grad_cam, "torchcam": _torchcam}[self.library]
+        model = torch.compile(subject.model) if self.compiled else subject.model
+        explain = build(subject, model, self.batch)
+
+        def explain_in_precision(x: Tensor, target: int) -> Result:
+            with computing_in(self.precision, subject.device):
+                return explain(x, target)
+
+        return explain_in_precision
+
+
+@contextlib.contextmanager
+def computing_in(precision: Precision, device: torch.device) -> Iterator[None]:
+    """Runs convolutions and matrix products of the body in the given precision."""
+    torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = precision != "float32"
+    with torch.autocast(device.type, HALF.get(precision), enabled=precision in HALF):
+        yield
 
 
 def benchmarked_classifier(name: str) -> Classifier:
@@ -55,46 +161,16 @@ def benchmarked_classifier(name: str) -> Classifier:
     return load_classifier(name, "none" if name in LAYERS else "DEFAULT")
 
 
-def subject(name: str, device: str) -> Subject:
+def subject(name: str, device: str, pixels: int = 224) -> Subject:
     """Builds a model by name; random weights are the same in every process."""
+    warnings.filterwarnings("ignore", module="torchcam|pytorch_grad_cam")
     torch.manual_seed(0)
     model = benchmarked_classifier(name).model
     if name not in LAYERS:
         # The activation function of the head runs at the stem too, so an identity after it is explained instead.
         model._avg_pooling = nn.Sequential(nn.Identity(), model.get_submodule("_avg_pooling"))
     layer = model.get_submodule(LAYERS.get(name, "_avg_pooling.0"))
-    return Subject(model.to(device), layer, torch.device(device))
-
-
-def ours(
-    subject: Subject, compiled: bool = False, bfloat16: bool = False, n_targets: int = 1, rows: int | None = None
-) -> System:
-    forward = torch.compile(subject.model) if compiled else subject.model
-    score_cam = ScoreCAM(forward, subject.layer)
-
-    def explain(x: Tensor, target: int) -> Result:
-        targets = [(target + i) % 1000 for i in range(n_targets)]
-        with freed_memory_kept(), torch.autocast(subject.device.type, torch.bfloat16, enabled=bfloat16):
-            maps = score_cam.attribute_targets(x, targets, perturbations_per_eval=rows)
-        assert isinstance(maps, Tensor)
-        assert score_cam.last_run is not None
-        return Result(maps[0, 0].float(), score_cam.last_run.rows, score_cam.last_run.rows_per_forward)
-
-    return explain
-
-
-def floor(subject: Subject, compiled: bool, bfloat16: bool) -> Callable[[Tensor, int, int], None]:
-    """A bare loop of forwards over prepared inputs, with our memory format and with freed memory kept, as ours does."""
-    forward = torch.compile(subject.model) if compiled else subject.model
-
-    def run(x: Tensor, rows: int, rows_per_forward: int) -> None:
-        batch = x.repeat(rows_per_forward, 1, 1, 1).contiguous(memory_format=torch.channels_last)
-        autocast = torch.autocast(subject.device.type, torch.bfloat16, enabled=bfloat16)
-        with torch.no_grad(), autocast, freed_memory_kept():
-            for done in range(0, rows, rows_per_forward):
-                forward(batch if compiled else batch[: min(rows_per_forward, rows - done)])
-
-    return run
+    return Subject(model.to(device), layer, torch.zeros(1, 3, pixels, pixels, device=device))
 
 
 @contextlib.contextmanager
@@ -108,11 +184,11 @@ def recorded_activation(layer: nn.Module) -> Iterator[list[Tensor]]:
         hook.remove()
 
 
-def grad_cam(subject: Subject, batch: int) -> System:
+def _grad_cam(subject: Subject, model: Any, batch: int) -> Explain:
     from pytorch_grad_cam import ScoreCAM as PeerScoreCAM
     from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
 
-    method = PeerScoreCAM(subject.model, [subject.layer])
+    method = PeerScoreCAM(model, [subject.layer])
     method.batch_size = batch
 
     def explain(x: Tensor, target: int) -> Result:
@@ -123,20 +199,20 @@ def grad_cam(subject: Subject, batch: int) -> System:
     return explain
 
 
-def torchcam(subject: Subject, batch: int) -> System:
+def _torchcam(subject: Subject, model: Any, batch: int) -> Explain:
     from torchcam.methods import ScoreCAM as PeerScoreCAM
 
     def explain(x: Tensor, target: int) -> Result:
-        with PeerScoreCAM(subject.model, subject.layer, batch_size=batch) as method:
+        with PeerScoreCAM(model, subject.layer, batch_size=batch) as method:
             with torch.inference_mode():
-                output = subject.model(x)
+                output = model(x)
             (maps,) = method(target, output, normalized=False)
             return Result(maps[0].float(), method.hook_a[0].shape[1], batch)
 
     return explain
 
 
-def released(subject: Subject) -> System:
+def released_loop(subject: Subject) -> Explain:
     """The recipe of the authors' released code: one channel at a time, probabilities as weights."""
 
     @torch.no_grad()
@@ -157,29 +233,15 @@ def released(subject: Subject) -> System:
     return explain
 
 
-def naive(subject: Subject) -> System:
-    """The naive reference of the tests, one forward per channel."""
+def naive(subject: Subject) -> Explain:
+    """The naive reference of the tests, one forward per channel, in float32."""
     from tests.naive_reference import naive_score_cam
 
     def explain(x: Tensor, target: int) -> Result:
-        maps = naive_score_cam(subject.model, subject.layer, x, target)
+        # The reference creates tensors on the default device.
+        with computing_in("float32", subject.device), torch.device(subject.device):
+            maps = naive_score_cam(subject.model, subject.layer, x, target)
         assert isinstance(maps, Tensor)
         return Result(maps[0, 0].float(), 0, 1)
 
     return explain
-
-
-def systems(subject: Subject) -> dict[str, Callable[[], System]]:
-    """All systems by name, each as a function that builds it."""
-    warnings.filterwarnings("ignore", module="torchcam|pytorch_grad_cam")
-    named: dict[str, Callable[[], System]] = {}
-    for name, (compiled, bfloat16) in OURS.items():
-        named[name] = partial(ours, subject, compiled, bfloat16)
-    named["ours, 3 rows"] = partial(ours, subject, rows=3)
-    named["ours, five targets"] = partial(ours, subject, n_targets=5)
-    for batch in BATCHES:
-        named[f"grad-cam, batch {batch}"] = partial(grad_cam, subject, batch)
-        named[f"torchcam, batch {batch}"] = partial(torchcam, subject, batch)
-    named["released loop"] = partial(released, subject)
-    named["naive"] = partial(naive, subject)
-    return named
