@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from captum_scorecam import ScoreCAM
+from captum_scorecam.scoring import chunk_size
 from tests.support.score_cam import naive_score_cam, run_score_cam
 from tests.support.small_net import Net, assert_close, images, nothing_changes
 
@@ -130,6 +131,26 @@ def test_chosen_chunk_size_does_not_compile_again_in_later_calls() -> None:
     for seed in (2, 3):
         attribution.attribute(images(seed=seed), 2)
     assert count.compilations == first
+
+
+@pytest.mark.usefixtures("fresh_compiler")
+@pytest.mark.parametrize(("dynamic", "compilations"), [(None, 2), (False, 3)])
+def test_each_size_that_tuning_tries_is_compiled_at_most_once(
+    dynamic: bool | None, compilations: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    readings = iter(range(10**6))
+    monkeypatch.setattr(chunk_size, "perf_counter", lambda: next(readings))  # the larger, the more rows per second
+    net, count = Compilable(channels=300), CountingBackend()
+    attribution = ScoreCAM(torch.compile(net, backend=count, dynamic=dynamic), net.relu)
+    attribution.attribute(images(seed=5), 2)
+    assert attribution.last_run is not None
+    assert attribution.last_run.rows_per_forward == 32
+    assert count.compilations == compilations  # by default, PyTorch's second one is for any number of rows
+    for seed, max_channels in ((1, None), (2, 3), (3, 7), (4, 13)):  # the last ones fill a smaller size
+        attribution.max_channels = max_channels
+        actual, x = attribution.attribute(images(seed=seed), 2, relu_attributions=False), images(seed=seed)
+        assert_close(actual, run_score_cam(net, net.relu, x, 2, max_channels=max_channels, relu_attributions=False))
+    assert count.compilations == compilations
 
 
 # --- Memory and synchronisation --------------------------------------------------------------------------------------
