@@ -231,9 +231,9 @@ print(f"correlation of the bfloat16 map with the float32 map: {correlation(round
 # ---------------------------------
 #
 # Compile the model and pass ScoreCAM both: the compiled model to run, and the layer of the original model to read.
-# All chunks then have the same shape (the last one is padded), so nothing is compiled twice. Compilation itself takes
-# seconds to minutes, so it must pay off. We measure this on the first blocks of a MobileNetV2, small enough to compile
-# on this page, and compute the break-even point.
+# Chunks then have few shapes (the last one is padded), and each is compiled once. Compilation itself takes seconds to
+# minutes, so it must pay off. We measure this on the first blocks of a MobileNetV2, small enough to compile on this
+# page, and compute the break-even point.
 
 network = MobileNetV2(num_classes=10, inverted_residual_setting=[[1, 16, 1, 1], [6, 24, 1, 2]]).eval()
 batch = F.interpolate(inputs, (64, 64), mode="bilinear").repeat(8, 1, 1, 1)
