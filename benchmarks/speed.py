@@ -27,7 +27,18 @@ import torch
 import typer
 from images import preprocessed_images, resized
 from recording import Row, machine, record
-from systems import Ours, Peer, Precision, Result, benchmarked_classifier, computing_in, naive, released_loop, subject
+from systems import (
+    Ours,
+    Peer,
+    Precision,
+    Result,
+    Subject,
+    benchmarked_classifier,
+    computing_in,
+    naive,
+    released_loop,
+    subject,
+)
 from torch import Tensor
 from torch.nn import functional as F
 from torch.utils.flop_counter import FlopCounterMode
@@ -57,7 +68,7 @@ OURS = {
 }
 BASE = {"cpu": "default", "cuda": "TF32"}
 PEERS = {"grad-cam": 16, "torchcam": 32}  # and their batch sizes by default
-BATCHES = {"cpu": (2, 4, 8, 16, 32), "cuda": (32, 64, 128, 256, 512)}
+BATCHES = {"cpu": (2, 4, 8, 16, 32), "cuda": (64, 128, 256)}
 PEER_PRECISIONS: dict[str, tuple[Precision, ...]] = {
     "cpu": ("float32",),
     "cuda": ("float32", "tf32", "bfloat16", "float16"),
@@ -100,15 +111,13 @@ class Timings:
 
 
 def serve(pipe: Connection, model: str, device: str, pixels: int, system: System) -> None:
-    """The process of one system: explains an image or runs the system's floor, on request, until None arrives."""
+    """The process of a system: explains an image, runs its floor or becomes another system, until None arrives."""
     built = subject(model, device, pixels)
-    explain: Callable[..., Result]
-    if isinstance(system, str):
-        explain = {"naive": naive, "released loop": released_loop}[system](built)
-    else:
-        explain = system.explainer(built)
-    floor: Callable[..., None] = system.floor(built) if isinstance(system, Ours) else lambda *_: None
+    explain, floor = calls_of(system, built)
     while (request := pipe.recv()) is not None:
+        if len(request) == 1:
+            explain, floor = calls_of(request[0], built)
+            continue
         arguments = [value.to(device) if isinstance(value, Tensor) else value for value in request]
         call: Callable[..., Result | None] = explain if len(arguments) == 2 else floor
         start = time.perf_counter()
@@ -123,6 +132,15 @@ def serve(pipe: Connection, model: str, device: str, pixels: int, system: System
             reply.map, reply.rows = result.map.cpu().numpy(), result.rows
             reply.rows_per_forward = result.rows_per_forward
         pipe.send(reply)
+
+
+def calls_of(system: System, built: Subject) -> tuple[Callable[..., Result], Callable[..., None]]:
+    """What explains an image, and the floor, which does nothing for systems other than ours."""
+    if isinstance(system, Ours):
+        return system.explainer(built), system.floor(built)
+    if isinstance(system, Peer):
+        return system.explainer(built), lambda *_: None
+    return {"naive": naive, "released loop": released_loop}[system](built), lambda *_: None
 
 
 def synchronize(device: str) -> None:
@@ -145,13 +163,24 @@ class Worker:
         self._process = context.Process(target=serve, args=(theirs, model, device, pixels, system), daemon=True)
         self._process.start()
 
-    def call(self, *request: Any) -> Reply:
-        """Explains an image, given with a target, or runs a floor, given an image, rows and rows per forward."""
+    def become(self, system: System) -> None:
+        """Puts another system in place of the present one."""
+        self._pipe.send((system,))
+
+    def ask(self, *request: Any) -> None:
+        """Requests an image to be explained, given with a target, or a floor: an image, rows and rows per forward."""
         self._pipe.send(request)
+
+    def answer(self) -> Reply:
         reply: Reply | Exception = self._pipe.recv()
         if isinstance(reply, Exception):
             raise reply
         return reply
+
+    def call(self, *request: Any) -> Reply:
+        """Asks and waits for the answer."""
+        self.ask(*request)
+        return self.answer()
 
     def stop(self) -> None:
         self._pipe.send(None)
@@ -212,12 +241,12 @@ class Benchmark:
     def fastest(self, peer: Peer) -> Peer:
         """A peer at the batch size at which it explains the first image in the least time, the second of two calls."""
         seconds: dict[int, float] = {}
+        worker = self.worker(peer)
         for batch in BATCHES[self.device]:
-            worker = self.worker(replace(peer, batch=batch))
-            calls = [worker.call(self.images[0], self.targets[0]).seconds for _ in range(2)]
-            seconds[batch] = min(calls)
-            worker.stop()
+            worker.become(replace(peer, batch=batch))
+            seconds[batch] = min(worker.call(self.images[0], self.targets[0]).seconds for _ in range(2))
             print(f"{peer.library}, {peer.precision}, batch {batch}: {seconds[batch]:.2f} s", flush=True)
+        worker.stop()
         return replace(peer, batch=min(seconds, key=seconds.__getitem__))
 
     def peers(self) -> dict[str, Peer]:
@@ -242,9 +271,12 @@ class Benchmark:
     def warm_up(self, workers: dict[str, Worker], systems: dict[str, System]) -> dict[str, Timings]:
         """Tunes, compiles and exports; leaves out a peer that does not run compiled."""
         timings = {}
-        for name, worker in list(workers.items()):
+        fixed = {name for name, each in systems.items() if isinstance(each, Ours) and each.rows is not None}
+        for name in fixed:  # compile side by side; the others tune alone
+            workers[name].ask(self.images[0], self.targets[0])
+        for name, worker in sorted(workers.items(), key=lambda item: item[0] not in fixed):
             try:
-                reply = worker.call(self.images[0], self.targets[0])
+                reply = worker.answer() if name in fixed else worker.call(self.images[0], self.targets[0])
                 if isinstance(systems[name], Ours):
                     worker.call(self.images[0], self.targets[0])
                     worker.call(self.images[0], reply.rows_per_forward, reply.rows_per_forward)
@@ -254,7 +286,7 @@ class Benchmark:
                 continue
             timings[name] = Timings(first_call=reply.seconds)
             print(f"{name}: first call {reply.seconds:.1f} s", flush=True)
-        return timings
+        return {name: timings[name] for name in workers}
 
     def run(
         self, systems: dict[str, System], once: set[str], repetitions: int, n_references: int
@@ -273,7 +305,8 @@ class Benchmark:
                     if isinstance(systems[name], Ours):
                         floor = worker.call(x, reply.rows, reply.rows_per_forward)
                         timings[name].floor_seconds.append(floor.seconds)
-                print(f"repetition {repetition + 1}, image {i + 1}", flush=True)
+                seconds = {name: round(each.seconds[-1], 3) for name, each in timings.items()}
+                print(f"repetition {repetition + 1}, image {i + 1}: {seconds}", flush=True)
         for worker in workers.values():
             worker.stop()
         return timings
