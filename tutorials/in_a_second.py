@@ -98,16 +98,15 @@ print(f"{run.rows} forward passes, error {run.errors[0]:.3f}, correlation {corre
 # from them, and so do the channels that made the map.
 
 scores = exact.channel_scores(inputs, [target])
-figure, axes = plt.subplots(1, 5, figsize=(11, 2.6), layout="constrained")
-channels, weights = scores.strongest_channels(3)
-shown = {"softmax": scores.maps("softmax")[0, 0], "increase": scores.maps("increase")[0, 0]}
-for channel, weight in zip(channels[0, :, 0].tolist(), weights[0, :, 0].tolist(), strict=True):
-    shown[f"channel {channel}, α = {weight:.3f}"] = scores.activations[0, channel]
-for ax, (title, values) in zip(axes, shown.items(), strict=True):
-    ax.imshow(photograph.resize((224, 224)), extent=(0, 7, 7, 0))
-    ax.imshow(values, cmap="magma", extent=(0, 7, 7, 0), alpha=0.75)
-    ax.set_title(title, fontsize=9)
-    ax.set_axis_off()
+increase = scores.maps("increase")[0]
+print(f"softmax and increase: correlation {correlation(scores.maps()[0], increase):.3f}")
+
+# %%
+# :meth:`~captum_scorecam.ChannelScores.plot` draws the strongest channels: what each lets the model see, its score and
+# its weight.
+
+figure = plt.figure(figsize=(11, 2.6), layout="compressed")
+scores.plot(photograph.resize((224, 224)), figure=figure)
 plt.show()
 
 # %%

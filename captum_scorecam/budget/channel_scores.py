@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -12,10 +12,14 @@ from safetensors.torch import save
 from torch import Tensor
 
 from captum_scorecam._messages import check_choice, check_flags, check_whole_number
+from captum_scorecam.budget.channel_plot import plot_channels
 from captum_scorecam.budget.gaussian_process import Kernel, MaskSpace, Posterior
 from captum_scorecam.budget.map_errors import expected_rise, map_errors
 from captum_scorecam.masking.channel_masks import ChannelMasks
 from captum_scorecam.weighting import ChannelWeighting, channel_weights, weighted_maps
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure, SubFigure
 
 
 @dataclass(frozen=True)
@@ -172,6 +176,38 @@ class ChannelScores:
                 )
                 errors[example] = of_example.view_as(errors[example])
         return errors
+
+    def plot(
+        self,
+        image: Any = None,
+        n_channels: int = 5,
+        channel_weighting: ChannelWeighting = "softmax",
+        *,
+        example: int = 0,
+        target: int = 0,
+        figure: Figure | SubFigure | None = None,
+    ) -> Figure | SubFigure:
+        """Draws a map and its strongest channels: what each mask leaves of the image, its score and its weight.
+
+        A score that is predicted has its standard error beside it. For a layer with 1-D maps, masks are areas behind
+        the signal.
+
+        Args:
+            image (array, optional): What the model saw: H×W, H×W×1 or H×W×3, with values in [0, 1] or uint8, such as a
+                PIL image; for a 1-D layer a signal, L or L×C. Of several inputs, the first. Default: None, the masks.
+            n_channels (int): How many channels, fewer if fewer have masks. Default: 5.
+            channel_weighting (str): As for :meth:`weights`.
+            example (int): Which of the N examples. Default: 0.
+            target (int): Which of the T targets. Default: 0.
+            figure (Figure or SubFigure, optional): Where to draw. Default: None, a new figure, unknown to pyplot.
+
+        Returns:
+            Figure or SubFigure: The figure.
+
+        Raises:
+            ValueError: If the layer's maps are 3-D, `image` is no image, or there is no such example or target.
+        """
+        return plot_channels(self, image, n_channels, channel_weighting, example, target, figure)
 
     def save(self, path: str | Path) -> None:
         """Writes everything to a safetensors file, from which :meth:`load` reads it.
