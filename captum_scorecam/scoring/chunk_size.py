@@ -17,6 +17,7 @@ from captum_scorecam.scoring.tuner import Tuner
 
 SIZES = {"cpu": (3, 6, 12, 24, 48), "cuda": (32, 64, 128, 256, 512, 1024, 2048)}
 COMPILED_SIZES = {"cpu": (8, 16, 32), "cuda": (128, 256, 512)}
+COMPILATION_SECONDS = 10.0  # at least, as of a size that another object compiled for, whose first chunk is fast
 MOST_PADDING = 1 / 40  # of the rows of a call
 
 
@@ -31,10 +32,11 @@ class ChunkSize:
         pad (bool): Whether to fill every short chunk, up to a size that has already run if there is one, so that no
             other shape is ever run. Default: False.
         least (int): The smallest chunk; a shorter last one is padded. Default: 1.
+        setup_seconds (float): What trying another size costs at least. Default: 0.
     """
 
-    def __init__(self, *sizes: int, pad: bool = False, least: int = 1) -> None:
-        self._tuner = Tuner(*sizes)
+    def __init__(self, *sizes: int, pad: bool = False, least: int = 1, setup_seconds: float = 0.0) -> None:
+        self._tuner = Tuner(*sizes, setup_seconds=setup_seconds)
         self._pad = pad
         self._least = least
         self._lock = Lock()
@@ -132,8 +134,7 @@ class ChunkSizes:
         device = inputs[0].device
         key = (compiled, least, *kind_of_inputs(inputs))
         if key not in self._tuned:
-            sizes = _compiled_sizes(device) if compiled else SIZES.get(device.type, SIZES["cuda"])
-            self._tuned[key] = ChunkSize(*sizes, pad=compiled, least=least)
+            self._tuned[key] = _compiled(device, least) if compiled else _eager(device, least)
         return self._tuned[key]
 
 
@@ -153,11 +154,15 @@ def is_compiled(forward_func: ForwardFunction) -> bool:
     )
 
 
-def _compiled_sizes(device: torch.device) -> tuple[int, ...]:
-    """Returns the sizes for a compiled model, few since each may be compiled; on a CPU, a row for each thread."""
+def _eager(device: torch.device, least: int) -> ChunkSize:
+    return ChunkSize(*SIZES.get(device.type, SIZES["cuda"]), least=least)
+
+
+def _compiled(device: torch.device, least: int) -> ChunkSize:
+    """Returns a size for a compiled model: of few, since each may be compiled, with a row for each thread on a CPU."""
     sizes = COMPILED_SIZES.get(device.type, COMPILED_SIZES["cuda"])
-    least = torch.get_num_threads() if device.type == "cpu" else 1
-    return tuple(rows * -(-least // sizes[0]) for rows in sizes)
+    factor = -(-torch.get_num_threads() // sizes[0]) if device.type == "cpu" else 1
+    return ChunkSize(*(factor * rows for rows in sizes), pad=True, least=least, setup_seconds=COMPILATION_SECONDS)
 
 
 def _synchronize(device: torch.device) -> None:

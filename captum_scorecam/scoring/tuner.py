@@ -24,6 +24,7 @@ class Tuner:
 
     Args:
         sizes (int): Rows per chunk, in ascending order. A single size is kept.
+        setup_seconds (float): What trying a size costs at least. Default: 0.
 
     Attributes:
         rows (int): The size to use.
@@ -31,7 +32,7 @@ class Tuner:
         tried (set of int): The sizes that have run.
     """
 
-    def __init__(self, *sizes: int) -> None:
+    def __init__(self, *sizes: int, setup_seconds: float = 0.0) -> None:
         self.rows = sizes[0]
         self.timing = False
         self.tried: set[int] = set()
@@ -39,7 +40,7 @@ class Tuner:
         self._larger: int | None = None
         self._rates: dict[int, float] = {}
         self._seconds: list[float] = []
-        self._setup_seconds = 0.0
+        self._setup_seconds = setup_seconds
         self._rows_run = 0
         self._pause = FIRST_PAUSE
         self._chunks_to_wait = 0

@@ -180,6 +180,18 @@ def test_a_compiled_model_tries_a_few_sizes_with_a_row_for_each_thread(
     assert len(ChunkSizes().get(compiled, (torch.rand(1, 1, 2),), None).next_rows(0, 3, CPU)) == sizes[0]
 
 
+def test_a_short_call_does_not_compile_for_another_size_of_a_model_that_is_compiled_already(clock: list[float]) -> None:
+    compiled = torch.compile(nn.Identity(), backend="eager")
+    size = ChunkSizes().get(compiled, (torch.rand(1, 1, 2),), None)
+    done, ran = 0, []
+    while done < 300:  # 30 seconds
+        ran.append(len(size.next_rows(done, 300, CPU)))
+        with size.timed(ran[-1], CPU):
+            clock[0] += ran[-1] / 10.0
+        done += ran[-1]
+    assert {*ran} == {8}
+
+
 def test_other_models_try_more_sizes_from_a_smaller_one_on(clock: list[float]) -> None:
     assert sizes_tried(nn.Identity(), clock, faster=True) == [3, 6, 12, 24, 48]
 
