@@ -17,8 +17,8 @@ import torch
 import typer
 from images import preprocessed_images
 from recording import Row, machine, record
-from speed import PEERS, Benchmark, System, agreement
-from systems import Ours, Peer, benchmarked_classifier, subject
+from speed import Benchmark, System, agreement
+from systems import Ours, benchmarked_classifier, subject
 
 FORWARDS = (16, 32, 48, 64, 96, 128, 160, 200, 250, 300)
 CONFIGURATIONS = {"default": Ours(memory_kept=False), "memory kept": Ours(), "ONNX Runtime": Ours("onnxruntime")}
@@ -62,8 +62,7 @@ def main(
     systems: dict[str, System] = {
         f"ours, {name}, {n} forwards": replace(each, max_forwards=n) for name, each in CONFIGURATIONS.items()
     }
-    peers = [benchmark.fastest(Peer(library, batch)) for library, batch in PEERS.items()]  # type: ignore[arg-type]
-    systems |= {f"{peer.library}, batch {peer.batch}": peer for peer in peers}
+    systems |= {name: peer for name, peer in benchmark.peers().items() if "by default" not in name}
     timings = replace(benchmark, images=images[:n_timed], targets=targets[:n_timed]).run(systems, set(), 1, 0)
     base = timings[next(iter(timings))]
     rows = [
