@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import operator
 import reprlib
 from collections.abc import Callable
@@ -67,8 +68,28 @@ def format_output(outputs: Tensors) -> Tensor | Tensors:
 
 
 def run_forward(forward_func: ForwardFunction, inputs: Tensors, additional_forward_args: tuple[Any, ...]) -> Any:
-    """Calls `forward_func` with the inputs followed by the additional arguments."""
-    return _run_forward(forward_func, inputs, None, additional_forward_args)
+    """Calls `forward_func` with the inputs followed by the additional arguments.
+
+    Raises:
+        TypeError: If it takes its arguments by keyword only.
+    """
+    try:
+        return _run_forward(forward_func, inputs, None, additional_forward_args)
+    except TypeError as error:
+        _check_positional(forward_func, error)
+        raise
+
+
+def _check_positional(forward_func: Any, error: TypeError) -> None:
+    parameters = inspect.signature(getattr(forward_func, "forward", forward_func)).parameters.values()
+    if parameters and all(
+        parameter.kind in (parameter.KEYWORD_ONLY, parameter.VAR_KEYWORD) for parameter in parameters
+    ):
+        names = ", ".join(f"`{parameter.name}`" for parameter in parameters)
+        raise TypeError(
+            f"Expected `forward_func` to take its inputs by position, but {type(forward_func).__name__} takes {names} "
+            "by keyword only. Wrap it in a module whose `forward` passes them on."
+        ) from error
 
 
 def select_target(scores: Tensor, target: TargetType) -> Tensor:
@@ -85,10 +106,8 @@ def validate_target(n_examples: int, target: TargetType) -> None:
 def format_target(target: Any) -> TargetType:
     """Returns a target with its class indices as int or int64, whatever their integer type.
 
-    Values that Captum refuses itself are returned unchanged.
-
     Raises:
-        TypeError: If a target is bool, or a tensor of anything but integers.
+        TypeError: If a target is bool, a tensor of anything but integers, or of a type that Captum refuses.
         ValueError: If a tensor is empty, targets of a list differ in form, or an index does not fit into 64 bits.
     """
     if isinstance(target, Tensor):
@@ -102,6 +121,12 @@ def format_target(target: Any) -> TargetType:
     if isinstance(target, list) and len({len(each) if isinstance(each, tuple) else None for each in target}) > 1:
         raise ValueError(f"Expected `target` to hold class indices of the same form, but got {reprlib.repr(target)}.")
     formatted: TargetType = [_index(each) for each in target] if isinstance(target, list) else _index(target)
+    for each in formatted if isinstance(formatted, list) else [formatted]:
+        if not isinstance(each, (int, tuple)) and target is not None:
+            raise TypeError(
+                "Expected `target` to be a class index, a tuple of indices, or a list or tensor of one per example, "
+                f"but got {f'a list with {type_of(each)}' if isinstance(target, list) else type_of(each)}."
+            )
     return formatted
 
 

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from captum_scorecam.layers.activations import INPUT, Activation
 from captum_scorecam.layers.example_scores import distance
-from captum_scorecam.layers.extent import covers_image
+from captum_scorecam.layers.extent import misfit
 from captum_scorecam.layers.layout import Layout
 from captum_scorecam.layers.probe import Probe
 from captum_scorecam.layers.trunk import SAME, Trunk
@@ -57,8 +57,8 @@ class AutomaticChoice:
         if layout.prefix_tokens:
             index, layout = self._before_class_attention(index, layout) or self._after_norm(index, layout)
         self._check_that_nothing_follows(index, layout)
-        if not covers_image(self.probe, self.activations[index], layout):
-            self._refuse(f"{_described(self.activations[index])} covers only part of the image, or more than it")
+        if reason := misfit(self.probe, self.activations[index], layout):
+            self._refuse(f"{_described(self.activations[index])} {reason}")
         return self.activations[index].name, layout
 
     def _last_of_trunk(self) -> tuple[int, Layout]:

@@ -13,7 +13,7 @@ from captum_scorecam._captum import Tensors
 from captum_scorecam.layers.activations import INPUT, Activation
 from captum_scorecam.layers.automatic import AutomaticChoice
 from captum_scorecam.layers.evaluation_copy import in_evaluation_mode
-from captum_scorecam.layers.extent import covers_image
+from captum_scorecam.layers.extent import misfit
 from captum_scorecam.layers.layout import ActivationTransform, Layout
 from captum_scorecam.layers.probe import Probe
 from captum_scorecam.layers.trunk import Trunk
@@ -127,9 +127,10 @@ def _layout_of(probe: Probe, name: str) -> Layout:
             reactions = probe.reactions(activation, batch_axis)
             layout = reactions.certain_layout() or Trunk(probe, activations).layout_by_shape(activation)
         if layout is not None:
-            if covers_image(probe, activation, layout):
+            found = misfit(probe, activation, layout)
+            if not found:
                 return layout
-            reason = " that covers only part of the image, or more than it, as if the model cropped or padded it."
+            reason = f" that {found}."
         shape = (probe.n_examples if activation.shape[0] == 2 else activation.shape[0], *activation.shape[1:])
         what = f"has shape {shape}" + ("." if activation.is_vector else reason)
     raise ValueError(f"Expected `layer` to have {_MAPS[len(probe.size)]} maps, but {name!r} {what}")

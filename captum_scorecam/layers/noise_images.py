@@ -27,9 +27,9 @@ def noise_image(x: Tensor, generator: torch.Generator) -> Tensor:
     return (values.mean() + spread * noise).clamp(values.min(), values.max()).to(x.dtype)
 
 
-def slab_bounds(size: int) -> list[int]:
-    """The bounds of up to four slabs along a dimension."""
-    n_slabs = min(_N_SLABS, size)
+def slab_bounds(size: int, most: int = _N_SLABS) -> list[int]:
+    """The bounds of up to `most` slabs along a dimension."""
+    n_slabs = min(most, size)
     return [size * k // n_slabs for k in range(n_slabs + 1)]
 
 

@@ -22,7 +22,7 @@ from captum_scorecam._threads import CallingThread, hooks
 from captum_scorecam.layer_evaluation import as_tuple, input_tensors, kind_of
 from captum_scorecam.layers.activations import Activation, Point
 from captum_scorecam.layers.example_scores import Rows, distance, float_values, reader_of_scores, scores_of_examples
-from captum_scorecam.layers.failures import check_positional, refuse_fixed_rows
+from captum_scorecam.layers.failures import refuse_fixed_rows
 from captum_scorecam.layers.noise_images import noise_image, slab_bounds, with_slab
 from captum_scorecam.layers.parameter_uses import ParameterUses
 from captum_scorecam.layers.reactions import Reactions
@@ -200,7 +200,6 @@ class Probe:
         except Exception as error:  # a model may refuse its inputs with any error
             if is_out_of_memory(error):
                 raise
-            check_positional(self._forward, error)
             for n_rows in {1, self.n_examples} - {2}:
                 if self._runs_with(n_rows):
                     refuse_fixed_rows(n_rows, error)

@@ -91,7 +91,7 @@ class Reactions:
         values = []
         for dimension, changes in enumerate(self.changes):
             if layout.grid[dimension] > 1:
-                found = _centred(changes.mean(channel_axis).flatten(1))
+                found = centred(changes.mean(channel_axis).flatten(1))
                 expected = self._ideal(layout, dimension)
                 norms = found.norm() * expected.norm()
                 values.append(float((found * expected).sum() / norms) if norms > 0 else 0.0)
@@ -108,7 +108,7 @@ class Reactions:
         return layout.form in ("maps", "channels_last") and len(layout.grid) > 1 and self._is_isotropic(layout.grid)
 
     def _contradicts(self, layout: Layout) -> bool:
-        """Whether an axis follows another dimension more than its own, as in an attention matrix, or its own reversed.
+        """Whether an axis follows another dimension more than its own, as in an attention matrix, or one reversed.
 
         Positions that react much in one part of the image follow its other dimension, too, but less.
         """
@@ -120,7 +120,7 @@ class Reactions:
             for a in axes
             for d in dimensions
             if own.get(a) != d
-        ) or any(self._follows(a, d, reverse=True) for a, d in own.items())
+        ) or any(self._follows(a, d, reverse=True) for a in axes for d in dimensions if own.get(a, d) == d)
 
     def _follows(self, axis: int, dimension: int, reverse: bool = False) -> bool:
         degrees = (self.changes[dimension].shape[axis] - 1) * (len(self.changes[dimension]) - 1)
@@ -129,8 +129,8 @@ class Reactions:
     def _along(self, axis: int, dimension: int, reverse: bool = False) -> float:
         """Correlates the reactions along an axis with those of an axis that is a dimension of the image."""
         changes = self.changes[dimension].movedim(axis, 1).flatten(2)
-        found = _centred(changes.mean(2))
-        expected = _centred(_overlaps(self.slabs[dimension], changes.shape[1]).to(found))
+        found = centred(changes.mean(2))
+        expected = centred(_overlaps(self.slabs[dimension], changes.shape[1]).to(found))
         expected = expected.flip(1) if reverse else expected
         norms = float(found.norm() * expected.norm())
         return float((found * expected).sum()) / norms if norms > 0 else 0.0
@@ -142,7 +142,7 @@ class Reactions:
         cells = overlaps.view(shape).expand(-1, *layout.grid).flatten(1)
         uniform = cells.new_full((len(cells), 1), 1 / len(cells))
         prefix, suffix = (uniform.expand(-1, n) for n in (layout.prefix_tokens, layout.suffix_tokens))
-        return _centred(torch.cat([prefix, cells, suffix], dim=1))
+        return centred(torch.cat([prefix, cells, suffix], dim=1))
 
     def _candidates(self) -> Iterator[Layout]:
         shape = tuple(self.changes[0].shape[1:])
@@ -191,11 +191,12 @@ class Reactions:
         return least < most
 
 
-def _centred(changes: Tensor) -> Tensor:
-    """Each position's shares of its changes, n_slabs×positions, less each slab's mean."""
-    total = changes.sum(0, keepdim=True)
-    shares = torch.where(total > 0, changes / total.clamp_min(torch.finfo(changes.dtype).tiny), 1 / len(changes))
-    return shares - shares.mean(1, keepdim=True)
+def centred(changes: Tensor) -> Tensor:
+    """Each position's shares of its changes, …×n_slabs×positions, less each slab's mean."""
+    total = changes.sum(-2, keepdim=True)
+    tiny = torch.finfo(changes.dtype).tiny
+    shares = torch.where(total > 0, changes / total.clamp_min(tiny), 1 / changes.shape[-2])
+    return shares - shares.mean(-1, keepdim=True)
 
 
 def _overlaps(bounds: list[float], cells: int) -> Tensor:

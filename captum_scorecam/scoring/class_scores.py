@@ -130,7 +130,7 @@ class ClassScores:
         device (torch.device): The device of the model's output.
 
     Raises:
-        TypeError: If a class index is not a whole number.
+        TypeError: If a target is of another type, or a class index is not a whole number.
         AssertionError: If a list or tensor of targets does not match the batch size (Captum's error).
     """
 

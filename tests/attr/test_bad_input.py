@@ -112,10 +112,10 @@ def test_activation_transform_that_leaves_no_spatial_dimension_raises() -> None:
         ([(0,), (10,)], IndexError, "index 10 is out of bounds for dimension 1 with size 10"),
         ([0, 1, 2], AssertionError, "does not match with the number of targets"),
         (torch.tensor([0, 1, 2]), AssertionError, "does not match with the number of targets"),
-        ("cat", AssertionError, "Target type <class 'str'> is not valid"),
+        ("cat", TypeError, "Expected `target` to be a class index, .* but got str"),
     ],
 )
-def test_wrong_target_raises_captums_error_before_any_masked_forward(
+def test_wrong_target_raises_before_any_masked_forward(
     target: Any, error: type[Exception], text: str, method: str
 ) -> None:
     net = Net()

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -243,6 +244,22 @@ def test_missing_targets_and_targets_of_another_batch_are_captums_errors() -> No
         scores_of(None).select_examples(OUTPUT[:2])
     with pytest.raises(AssertionError, match="does not match with the number of targets"):
         scores_of([0, 1, 2])
+
+
+@pytest.mark.parametrize(
+    ("target", "got"),
+    [
+        (np.array([0, 1]), "ndarray; use torch.from_numpy"),
+        ("cat", "str"),
+        (1.0, "float"),
+        (["cat", "dog"], "a list with str"),
+        ([0, None], "a list with NoneType"),
+        ([[0], [1]], "a list with list"),
+    ],
+)
+def test_targets_of_other_types_are_named(target: Any, got: str) -> None:
+    with pytest.raises(TypeError, match=f"Expected `target` to be a class index, .* of one per example, but got {got}"):
+        scores_of(target)
 
 
 @pytest.mark.parametrize("output", [OUTPUT[0, 0], OUTPUT[:1], OUTPUT[:3]])

@@ -95,13 +95,26 @@ def test_metrics_refuse_the_probability_of_a_single_output(metric: Any) -> None:
         ([0, 7], (IndexError, RuntimeError), "index 7 is out of bounds for dimension 1 with size 7"),
         (torch.tensor([7, 0]), (IndexError, RuntimeError), "index 7 is out of bounds for dimension 1 with size 7"),
         ([0, 1, 2], AssertionError, "number of targets|Target list length does not match"),
-        ("cat", AssertionError, "not valid"),
     ],
 )
-def test_wrong_target_raises_captums_error_after_at_most_one_forward(
-    method: Method, target: Any, error: Any, message: str
-) -> None:
+def test_wrong_target_raises_after_at_most_one_forward(method: Method, target: Any, error: Any, message: str) -> None:
     net = Net()
     with pytest.raises(error, match=message):
         method.explain(net, net.relu, images(), target)
     assert net.forwards <= 1  # Captum needs an output to see what is wrong
+
+
+@each(OURS)
+def test_targets_of_other_types_are_refused_before_any_masked_forward(method: Method) -> None:
+    net = Net()
+    with pytest.raises(TypeError, match="Expected `target` to be a class index, .* but got str"):
+        method.explain(net, net.relu, images(), "cat")
+    assert net.forwards <= 1
+
+
+@each(OURS)
+def test_inputs_by_keyword_only_are_refused(method: Method) -> None:
+    net = Net()
+    with pytest.raises(TypeError, match="take its inputs by position, but function takes `pixels` by keyword only"):
+        method.explain(lambda *, pixels: net(pixels), net.relu, images(), 0)
+    assert net.forwards == 0

@@ -1,0 +1,82 @@
+"""Whether the cells of maps follow the image at their own places, judged by the slabs that they react to."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from captum_scorecam.layers.reactions import centred
+
+# How far cells may be from their places, in cells or in sizes of the image, whichever is more: half a cell is usual for
+# strided convolutions, and up to one for images that are padded to a multiple of the stride.
+_MOST_CELLS, _MOST_SIZES = 1.0, 1 / 16
+_MOST_AROUND = 0.8  # of that, of cells that see one edge of the image beyond the other: in circular convolutions
+# Other places must explain the reactions, and leave so many times less unexplained than the cells' own.
+_LEAST_CORRELATION = 0.6
+_LEAST_LEAD = 1.5
+_RESOLUTION = 16  # cells; more are pooled
+
+_SHIFTS = [k / 40 for k in range(-20, 21)]
+_SCALES = [0.5, 0.6, 0.7, 0.8, 0.9, 1.0, 1.1, 1.2, 1.3, 1.4, 1.6, 2.0, -1.0]
+_REACHES = [1 / 8, 1 / 4]  # of the image, on both sides of a cell's centre, or half a cell to two
+_PASTS = [1 / 4, 1 / 2, 1.0]  # on one side, as in recurrent and causal layers
+
+
+def are_in_place(changes: Tensor, bounds: list[int]) -> bool:
+    """Whether the cells along a dimension react about as if they were at their own places, or elsewhere.
+
+    Elsewhere is shifted, stretched, mirrored or rolled, with nothing, the image's mirror image or its other edge beyond
+    its edges. Contracted is in place: convolutions without padding do that, and a model that crops its inputs is told
+    by the edges that it leaves out. Cells that react everywhere, as after attention, agree with no place, and pass.
+
+    Args:
+        changes (Tensor): n_slabs×cells: how much each cell changes when a slab of the image changes.
+        bounds (list of int): The slabs' n_slabs + 1 bounds, in pixels.
+    """
+    cells = changes.shape[1]
+    pooled = functional.adaptive_avg_pool1d(changes.double().cpu(), min(cells, _RESOLUTION))
+    edges = tuple(bound / bounds[-1] for bound in bounds)
+    places, are_allowed = _places(edges, pooled.shape[1], max(_MOST_CELLS / cells, _MOST_SIZES))
+    agreement = places @ functional.normalize(centred(pooled).flatten(), dim=0)
+    own, other = float(agreement[are_allowed].max().clamp_min(0)), float(agreement[~are_allowed].max())
+    return other < _LEAST_CORRELATION or 1 - own**2 <= _LEAST_LEAD * (1 - other**2)
+
+
+@lru_cache(maxsize=4)
+def _places(edges: tuple[float, ...], cells: int, tolerance: float) -> tuple[Tensor, Tensor]:
+    """The reactions of cells in many places, ways×(n_slabs·cells), normalised; and whether each way is allowed."""
+    own = (_tensor(range(cells)) + 0.5) / cells
+    half = 0.5 / cells
+    axes = (_tensor(_SHIFTS), _tensor(_SCALES), _tensor([half, 2 * half, 4 * half, *_REACHES]))
+    shift, scale, reach = (x.reshape(-1, 1) for x in torch.meshgrid(*axes, indexing="ij"))
+    centres = 0.5 + shift + scale * (own - 0.5)
+    drift = centres - own
+    most = torch.cat([-drift[:, :1], drift[:, -1:], shift.abs()], dim=1).amax(1).where(scale[:, 0] > 0, torch.inf)
+
+    slabs = _tensor(edges)
+    inside = _overlaps(slabs, centres - reach, centres + reach)
+    around = inside + _overlaps(slabs, centres - reach - 1, centres + reach - 1)
+    around += _overlaps(slabs, centres - reach + 1, centres + reach + 1)
+    mirrored = inside + _overlaps(slabs, -centres - reach, reach - centres)
+    mirrored += _overlaps(slabs, 2 - centres - reach, 2 - centres + reach)
+    pasts = _tensor(_PASTS).unsqueeze(1)
+    one_sided = [_overlaps(slabs, own - pasts, own + half), _overlaps(slabs, own - half, own + pasts)]
+
+    expands = scale[:, 0] >= 1
+    ways = torch.cat([inside, around[expands], mirrored[expands], *one_sided])
+    close = [most <= tolerance, most[expands] <= _MOST_AROUND * tolerance, most[expands] <= tolerance]
+    are_allowed = torch.cat([*close, torch.ones(2 * len(pasts), dtype=torch.bool, device="cpu")])
+    return functional.normalize(centred(ways).flatten(1), dim=1), are_allowed
+
+
+def _overlaps(slabs: Tensor, starts: Tensor, ends: Tensor) -> Tensor:
+    """How much of each slab is in each interval: ways×cells to ways×n_slabs×cells."""
+    first, last = starts.unsqueeze(-2).maximum(slabs[:-1, None]), ends.unsqueeze(-2).minimum(slabs[1:, None])
+    return (last - first).clamp_min(0)
+
+
+def _tensor(values: object) -> Tensor:
+    return torch.tensor(values, dtype=torch.float64, device="cpu")
