@@ -59,7 +59,7 @@ class ChannelScores:
     unmasked_scores: Tensor
     baseline_scores: Tensor | None = None
     prediction: Prediction | None = None
-    known_errors: dict[ChannelWeighting, Tensor] = field(default_factory=dict, init=False, repr=False)
+    known_errors: dict[ChannelWeighting, Tensor] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     @property
     def scores(self) -> Tensor:

@@ -167,12 +167,20 @@ def near_copies(step: float) -> Callable[[Tensor], Tensor]:
     return copied
 
 
+def in_pairs(z: Tensor) -> Tensor:
+    """Every mask has another that differs from it by far less than from the rest: rows of the kernel that are equal."""
+    second = z[:, :12].clone()
+    second[:, :, 1, 1] += 1e-12
+    return torch.cat([z[:, :12], second], dim=1)
+
+
 MAPS: dict[str, Callable[[Tensor], Tensor]] = {
     "duplicated": lambda z: z[:, :12].repeat(1, 2, 1, 1),
     "two masks": lambda z: z[:, :2].repeat(1, 12, 1, 1),
     "one mask": lambda z: z[:, :1].repeat(1, 24, 1, 1) * torch.arange(1, 25, dtype=z.dtype).view(1, 24, 1, 1),
     "nearly equal": near_copies(1e-7),
     "equal to a few bits": near_copies(1e-13),
+    "in pairs": in_pairs,
     "one position": lambda z: (z == z.amax((2, 3), keepdim=True)).to(z.dtype),
     "opposite": lambda z: torch.cat([z[:, :12], -z[:, :12]], dim=1),
 }

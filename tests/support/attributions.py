@@ -189,7 +189,7 @@ def budget_reference(
     masks = ChannelMasks.from_activations(maps, tuple(tuple(x.shape[2:]) for x in inputs))
     masked = scores(channel_weighting="score")
     unmasked = scores(channel_weighting="score", baselines=inputs)[:, masks.index.max(0).values >= 0].amax(1)
-    of_masks = masks.by_mask(masked)
+    of_masks = masks.sums(masked) / masks.n_sharing.unsqueeze(1)  # channels that share a mask have equal scores
     found = score_within_budget(
         ChannelScores(maps, masks, 0 * of_masks, unmasked),
         lambda chosen: of_masks[chosen.rows],  # type: ignore[attr-defined]
