@@ -23,7 +23,7 @@ LAYERS = [
     {"layer_evaluation", "masking", "weighting"},
     {"scoring"},
     {"budget", "layers"},
-    {"attr", "metrics", "models", "datasets"},
+    {"attr", "engines", "metrics", "models", "datasets"},
     {"captum_scorecam"},
     {"evaluation"},
     {"command_line"},
@@ -32,8 +32,8 @@ LAYERS = [
 SIBLINGS_THAT_MAY = {("metrics", "attr")}
 
 ROOT = Path(__file__).parents[1]
-SUBPACKAGES = ["metrics", "functional", "models", "datasets", "evaluation"]
-PUBLIC = {f"captum_scorecam{x}" for x in ("", ".metrics", ".metrics.functional", ".models", ".datasets", ".evaluation")}
+SUBPACKAGES = ["metrics", "functional", "models", "datasets", "engines", "evaluation"]
+PUBLIC = {"captum_scorecam", *(f"captum_scorecam.{x}" for x in (*SUBPACKAGES, "metrics.functional"))}
 PAGES = [
     path.relative_to(ROOT)
     for path in [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.rst")), *sorted(ROOT.glob("tutorials/*.py"))]

@@ -227,8 +227,7 @@ class RISE(PerturbationAttribution):
                 lambda output, changed: forward.is_reproducible(output, changed, self.n_masks, perturbations_per_eval),
             )
             forward = self._twins.faster(forward, twin, output, state_of_twin, perturbations_per_eval)
-            if twin is None:
-                forward = self._memory_formats.fastest(forward, len(masks), perturbations_per_eval)
+            forward = self._memory_formats.fastest(forward, len(masks), perturbations_per_eval)
             for rows, chunk, scores in scored_chunks(forward, masks, chunk_size, progress):
                 scored.add(chunk, scores, masks.examples[rows], len(forward.inputs[0]))
         return scored

@@ -397,8 +397,7 @@ class ScoreCAM(LayerAttribution, PerturbationAttribution):
             scores_of_baselines = score_baselines(forward, chunk_size) if needs_baselines else None
             for activation, masks_of_activation, limit in zip(activations, masks, limits, strict=True):
                 _warn_of_constant_maps(masks_of_activation)
-                if twin is None:
-                    forward = self._memory_formats.fastest(forward, int(limit.sum()), perturbations_per_eval)
+                forward = self._memory_formats.fastest(forward, int(limit.sum()), perturbations_per_eval)
                 no_scores = forward.class_scores.zeros(len(masks_of_activation), forward.inputs[0])
                 unscored = ChannelScores(
                     activation, masks_of_activation, no_scores, scores_of_inputs, scores_of_baselines

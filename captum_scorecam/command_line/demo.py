@@ -8,17 +8,19 @@ from pathlib import Path
 import typer
 from PIL import Image
 
-from captum_scorecam.command_line.explain import show_explanations
+from captum_scorecam.command_line.explain import heading_of, show_explanations
 from captum_scorecam.command_line.explanation import explain_image
 from captum_scorecam.command_line.messages import plain_messages
 from captum_scorecam.command_line.options import (
     DEFAULT_MODEL,
+    ChosenEngine,
     MaxError,
     MaxForwards,
     PictureOutput,
     check_writable,
     load_on_device,
 )
+from captum_scorecam.engines.by_name import check_engine, twin_by_name
 from captum_scorecam.evaluation import MethodOptions, layer_to_explain
 from captum_scorecam.evaluation.methods import DEFAULT_METHODS
 
@@ -28,6 +30,7 @@ def demo(
     output: PictureOutput = Path("scorecam.png"),
     max_forwards: MaxForwards = None,
     error: MaxError = None,
+    engine: ChosenEngine = "eager",
 ) -> None:
     """Explain a photograph of a cat.
 
@@ -35,6 +38,7 @@ def demo(
     """
     with plain_messages(context):
         check_writable(output, ".png")
+        check_engine(engine)
         image = demo_image()
         classifier = load_on_device(DEFAULT_MODEL)
         inputs = classifier.inputs(image)
@@ -45,8 +49,9 @@ def demo(
             with_errors=max_forwards is not None or error is not None,
             show_progress=sys.stderr.isatty(),
         )
-        explanation = explain_image(classifier, layer, inputs, "chelsea", options=options)
-        show_explanations([explanation], f"{classifier.name}, weights DEFAULT, layer {layer.name}", output)
+        twin = twin_by_name(engine, classifier.model, inputs)
+        explanation = explain_image(classifier, layer, inputs, "chelsea", options=options, twin=twin)
+        show_explanations([explanation], heading_of(classifier, "DEFAULT", layer, engine), output)
 
 
 def demo_image() -> Image.Image:

@@ -17,6 +17,7 @@ from captum_scorecam.command_line.options import (
     OF_METHODS,
     OF_RUN,
     ChosenDevice,
+    ChosenEngine,
     LayerName,
     MaskIterations,
     MaxError,
@@ -36,6 +37,7 @@ from captum_scorecam.command_line.plugins import import_plugins
 from captum_scorecam.command_line.progress import shown_progress
 from captum_scorecam.command_line.summary_table import print_summary
 from captum_scorecam.datasets import DATA_FORMATS, DataFormat, open_data, read_label_table
+from captum_scorecam.engines.by_name import check_engine
 from captum_scorecam.evaluation import METRICS, MethodOptions, plan_evaluation, run_evaluation
 from captum_scorecam.evaluation.methods import DEFAULT_METHODS, check_budget, check_methods
 from captum_scorecam.evaluation.metrics.registry import DEFAULT_METRICS, check_metrics
@@ -101,6 +103,7 @@ def evaluate(
     score: ScoreName = None,
     layer: LayerName = "auto",
     device: ChosenDevice = "auto",
+    engine: ChosenEngine = "eager",
     seed: Seed = DEFAULT_OPTIONS.seed,
     gallery: Annotated[
         int,
@@ -160,6 +163,7 @@ def evaluate(
         )
         check_budget(methods, options)
         check_model_name(model)
+        check_engine(engine)
         labels = None if classes is None else read_label_table(classes)
         dataset = open_data(data, data_format)
         plan = plan_evaluation(
@@ -173,6 +177,7 @@ def evaluate(
             options=options,
             labels=labels,
             gallery=gallery,
+            engine=engine,
             provenance=Provenance(
                 data=str(data.resolve()),
                 data_format=data_format,

@@ -16,6 +16,7 @@ from captum_scorecam.command_line.messages import plain_messages
 from captum_scorecam.command_line.options import (
     DEFAULT_MODEL,
     ChosenDevice,
+    ChosenEngine,
     LayerName,
     MaskIterations,
     MaxError,
@@ -33,10 +34,11 @@ from captum_scorecam.command_line.options import (
 )
 from captum_scorecam.command_line.panels import draw_explanations, write_png
 from captum_scorecam.datasets import read_image
+from captum_scorecam.engines.by_name import EngineName, check_engine, twin_by_name
 from captum_scorecam.evaluation import MethodOptions, layer_to_explain
 from captum_scorecam.evaluation.methods import DEFAULT_METHODS, check_budget, check_methods
 from captum_scorecam.evaluation.request import DEFAULT_OPTIONS
-from captum_scorecam.models import check_model_name
+from captum_scorecam.models import Classifier, ExplainedLayer, check_model_name
 
 MOST_IMAGES = 50  # in one picture
 
@@ -64,6 +66,7 @@ def explain(
     score: ScoreName = None,
     layer: LayerName = "auto",
     device: ChosenDevice = "auto",
+    engine: ChosenEngine = "eager",
 ) -> None:
     """Show which parts of an image drive a class score.
 
@@ -89,16 +92,29 @@ def explain(
         check_writable(output, ".png")
         _check_images(images, output)
         check_model_name(model)
+        check_engine(engine)
         classifier = load_on_device(model, weights, device, score=score, seed=seed)
         inputs = [classifier.inputs(read_image(path)) for path in images]
         explained_layer = layer_to_explain(methods, classifier, inputs[0], layer)
         explain_one = partial(
-            explain_image, classifier, explained_layer, target=target, compare=compare, methods=methods, options=options
+            explain_image,
+            classifier,
+            explained_layer,
+            target=target,
+            compare=compare,
+            methods=methods,
+            options=options,
+            twin=twin_by_name(engine, classifier.model, inputs[0]),
         )
         names = map(display_name, images)
         explanations = [explain_one(inputs_of_image, name) for inputs_of_image, name in zip(inputs, names, strict=True)]
-        heading = f"{classifier.name}, weights {Path(weights).name}, layer {explained_layer.name}"
-        show_explanations(explanations, heading, output)
+        show_explanations(explanations, heading_of(classifier, weights, explained_layer, engine), output)
+
+
+def heading_of(classifier: Classifier, weights: str, layer: ExplainedLayer, engine: EngineName) -> str:
+    """Returns the line above a table and a picture: what was explained, and the engine if it is not PyTorch's own."""
+    parts = [classifier.name, f"weights {Path(weights).name}", f"layer {layer.name}"]
+    return ", ".join(parts if engine == "eager" else [*parts, f"engine {engine}"])
 
 
 def show_explanations(explanations: Sequence[ImageExplanation], heading: str, output: Path) -> None:

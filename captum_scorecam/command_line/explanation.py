@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final, Literal, NamedTuple, TypeAlias
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from captum_scorecam.evaluation import ExplanationRequest, MethodOptions, MethodRun, run_method
 from captum_scorecam.evaluation.methods import DEFAULT_METHODS
@@ -86,6 +86,7 @@ def explain_image(
     compare: bool = True,
     methods: Sequence[str] = DEFAULT_METHODS,
     options: MethodOptions = DEFAULT_OPTIONS,
+    twin: nn.Module | None = None,
 ) -> ImageExplanation:
     """Explains a classifier's decision on one image.
 
@@ -98,6 +99,7 @@ def explain_image(
         compare (bool): Whether to also explain the most probable other class. Default: True.
         methods (sequence of str): Names in `METHODS`, without duplicates. Default: grad_cam and score_cam.
         options (MethodOptions): Options of the methods. Default: those of `MethodOptions`.
+        twin (nn.Module, optional): A faster twin of the model, for masked inputs. Default: None.
 
     Returns:
         ImageExplanation: The maps of one or two classes.
@@ -109,7 +111,9 @@ def explain_image(
     scores = prediction.probabilities
     roles = _roles(scores, classifier.class_names, target, compare)
     unbounded = not prediction.has_probabilities
-    request = ExplanationRequest(classifier.model, layer, inputs, list(roles), prediction.score, options, unbounded)
+    request = ExplanationRequest(
+        classifier.model, layer, inputs, list(roles), prediction.score, options, unbounded, twin
+    )
     results = {method: run_method(method, request) for method in methods}
     classes = tuple(
         ClassExplanation(

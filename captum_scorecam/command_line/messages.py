@@ -19,6 +19,7 @@ _OPTIONS_OF = {
     "dataset": "data",
     "folder": "output",
     "labels": "classes",
+    "masked_forward_func": "engine",
     "methods": "method",
     "metrics": "metric",
     "name": "model",
@@ -31,6 +32,7 @@ _ADVICE = (
     (r" \(see `last_run\.[^)]*\)| For probabilities and other bounded scores, use channel_weighting=.*", ""),
     (r"use an `ActivationTap`", "use rise"),
     (r"an `ActivationTap` can read them", "rise explains the model without a layer"),
+    (r"(what|as) `forward_func` (gives|does)", r"\1 the model \2"),
     (r"pass perturbations_per_eval=1", "set `perturbations_per_eval` to 1"),
 )
 _LONGEST_WORD = 300

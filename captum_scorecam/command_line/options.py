@@ -11,6 +11,7 @@ from typing import Annotated, Literal, TypeAlias
 import torch
 import typer
 
+from captum_scorecam.engines.by_name import EngineName
 from captum_scorecam.evaluation import METHODS
 from captum_scorecam.models import Classifier, load_classifier
 from captum_scorecam.scoring.class_scores import NamedScore
@@ -84,6 +85,15 @@ ScoreName = Annotated[
     ),
 ]
 ChosenDevice = Annotated[Device, typer.Option(help="The device to run the model on.", rich_help_panel=OF_MODEL)]
+ChosenEngine = Annotated[
+    EngineName,
+    typer.Option(
+        help="What runs masked images: eager (PyTorch), compile (torch.compile), onnxruntime or openvino. All but "
+        "eager start slowly, with an export or a compilation.",
+        metavar="NAME",
+        rich_help_panel=OF_MODEL,
+    ),
+]
 MethodNames = Annotated[
     list[str],
     typer.Option(

@@ -89,22 +89,24 @@ class Arguments:
             ValueError: If the arguments differ from these in number, dtype, device, shape other than rows, or value.
         """
         if len(given) != len(self.values):
-            raise ValueError(f"Expected {len(self.values)} arguments, as exported, but got {len(given)}.")
+            raise ValueError(f"Expected `inputs` as exported, {len(self.values)} arguments, but got {len(given)}.")
         for position, (value, own, follows) in enumerate(zip(given, self.values, self.with_rows, strict=True)):
             if not _is_tensor(own):
                 if _is_tensor(value) or value != own:
                     raise ValueError(
-                        f"Expected argument {position} to be {reprlib.repr(own)}, as exported, but got "
+                        f"Expected `inputs` as exported, with {reprlib.repr(own)} as argument {position}, but got "
                         f"{reprlib.repr(value)}."
                     )
                 continue
             expected, got = _kind(own, follows), _kind(value, follows)
             if got != expected:
-                raise ValueError(f"Expected argument {position} to be {expected}, as exported, but got {got}.")
+                raise ValueError(
+                    f"Expected `inputs` as exported, with a tensor of {expected} as argument {position}, but got {got}."
+                )
         tensors = [value.detach().contiguous() for value in given if _is_tensor(value)]
         rows = {len(x) for x, follows in zip(tensors, self.rows_of_tensors, strict=True) if follows}
         if len(rows) > 1:
-            raise ValueError(f"Expected arguments with the same number of rows, but got {sorted(rows)}.")
+            raise ValueError(f"Expected `inputs` and arguments with the same number of rows, but got {sorted(rows)}.")
         return tensors
 
 

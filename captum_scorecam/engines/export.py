@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import importlib
 import io
 import logging
 import re
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 from torch import Tensor, nn
@@ -22,7 +23,7 @@ from captum_scorecam.scoring.output_parts import output_type
 
 MOST_BYTES = 2**31 - 2**24  # of weights; Protocol Buffers end at 2 GiB
 OUTPUT = "output"
-EAGER = "Run it eagerly, without `masked_forward_func` or with --engine eager."
+EAGER = "Run it eagerly instead, without `masked_forward_func`."
 LOGGERS = ("torch.export", "torch.fx.experimental.symbolic_shapes", "torch.onnx", "onnxscript", "onnx_ir")
 
 
@@ -44,9 +45,11 @@ class ExportedModel:
     output_shape: tuple[int, ...]
     output_dtype: torch.dtype
 
-    def refusal(self, runtime: str, error: Exception) -> ValueError:
-        """Returns the error of a runtime that does not take the model."""
-        return ValueError(f"Expected `model` to run in {runtime}, but {self.name} does not: {_reason(error)}. {EAGER}")
+    def refuse(self, runtime: str, error: Exception) -> NoReturn:
+        """Raises the error of a runtime that does not take the model."""
+        raise ValueError(
+            f"Expected `model` to run in {runtime}, but {self.name} does not: {_reason(error)}. {EAGER}"
+        ) from error
 
 
 def input_name(position: int) -> str:
@@ -74,12 +77,7 @@ def export(model: nn.Module, inputs: Tensor | Tensors, additional_forward_args: 
     name = type(model).__name__
     _check(model, name)
     arguments = Arguments.from_call(inputs, additional_forward_args)
-    try:
-        with _quietly():
-            import onnx  # noqa: F401
-            import onnxscript  # noqa: F401
-    except ModuleNotFoundError as error:
-        raise missing("onnx", error) from error
+    import_packages("onnx", "onnx", "onnxscript")
     traced = _OfTensors(model, arguments)
     try:
         with _quietly():
@@ -90,21 +88,31 @@ def export(model: nn.Module, inputs: Tensor | Tensors, additional_forward_args: 
             "module that returns the scores."
         ) from error
     except Exception as error:  # tracing runs the model's code
-        raise _not_exported(name, error) from error
+        _refuse(name, error)
     output = _output(program)
     _check_rows(program, output, name)
     try:
         with _quietly():
             content = _onnx(program, len(arguments.tensors))
     except Exception as error:  # of many types
-        raise _not_exported(name, error) from error
+        _refuse(name, error)
     return ExportedModel(name, content, arguments, tuple(output.shape[1:]), output.dtype)
 
 
-def missing(extra: str, error: ModuleNotFoundError) -> ModuleNotFoundError:
-    """Returns the error for a package that an extra installs."""
-    package = (error.name or "").partition(".")[0]
-    return ModuleNotFoundError(f'The engine needs {package}: pip install "captum-scorecam[{extra}]".', name=error.name)
+def import_packages(extra: str, *names: str) -> None:
+    """Imports the packages that an engine needs.
+
+    Raises:
+        ModuleNotFoundError: If one is missing. The message names the extra that installs it.
+    """
+    for name in names:
+        try:
+            with _quietly():
+                importlib.import_module(name)
+        except ModuleNotFoundError as error:
+            raise ModuleNotFoundError(
+                f'The engine needs {name}: pip install "captum-scorecam[{extra}]".', name=name
+            ) from error
 
 
 class _NoScoresError(Exception):
@@ -125,17 +133,18 @@ class _OfTensors(nn.Module):
         for scores in (output, getattr(output, "logits", None)):
             if isinstance(scores, Tensor):
                 return scores
-        raise _NoScoresError(output_type(output))
+        error = _NoScoresError(output_type(output))
+        raise error
 
 
 def _check(model: nn.Module, name: str) -> None:
     if any(module.training for module in model.modules()):
         raise ValueError(f"Expected `model` in evaluation mode, but {name} is in training mode. Call `model.eval()`.")
     if any(isinstance(module, ScriptModule) for module in model.modules()):
-        raise _not_exported(name, "it is TorchScript, which the exporter does not read")
+        _refuse(name, "it is TorchScript, which the exporter does not read")
     size = sum(x.numel() * x.element_size() for x in (*model.parameters(), *model.buffers()))
     if size > MOST_BYTES:
-        raise _not_exported(name, f"its weights take {size / 2**30:.1f} GiB, and ONNX keeps less than 2 GiB in memory")
+        _refuse(name, f"its weights take {size / 2**30:.1f} GiB, and ONNX keeps less than 2 GiB in memory")
 
 
 def _program(traced: _OfTensors) -> Any:
@@ -174,12 +183,12 @@ def _check_rows(program: Any, output: Tensor, name: str) -> None:
     inputs: Tensor = next(node for node in program.graph.nodes if node.name == first).meta["val"]
     fixed = all(isinstance(size, int) for size in output.shape[1:])
     if output.dim() == 0 or str(output.shape[0]) != str(inputs.shape[0]) or not fixed:
-        raise _not_exported(name, f"its output, of shape {tuple(output.shape)}, does not have one row per input row")
+        _refuse(name, f"its output, of shape {tuple(output.shape)}, does not have one row per input row")
 
 
-def _not_exported(name: str, error: Exception | str) -> ValueError:
-    reason = error if isinstance(error, str) else _reason(error)
-    return ValueError(f"Expected `model` to be one that can be exported, but {name} can't: {reason}. {EAGER}")
+def _refuse(name: str, error: Exception | str) -> NoReturn:
+    reason, cause = (error, None) if isinstance(error, str) else (_reason(error), error)
+    raise ValueError(f"Expected `model` to be one that can be exported, but {name} can't: {reason}. {EAGER}") from cause
 
 
 def _reason(error: BaseException) -> str:

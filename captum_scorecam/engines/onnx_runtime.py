@@ -11,8 +11,9 @@ import torch
 from torch import Tensor, nn
 
 from captum_scorecam._captum import Tensors
-from captum_scorecam.engines.export import OUTPUT, ExportedModel, export, input_name, missing
+from captum_scorecam.engines.export import OUTPUT, ExportedModel, export, import_packages, input_name
 
+CUDA = "CUDAExecutionProvider"
 BFLOAT16 = 16  # ONNX's number of the type, which NumPy does not have
 
 
@@ -39,15 +40,13 @@ def onnx_runtime(
         ValueError: If the model is in training mode, can't be exported, or does not run in ONNX Runtime.
         ModuleNotFoundError: If a package of the extra ``onnx`` is missing.
     """
-    try:
-        import onnxruntime  # noqa: F401
-    except ModuleNotFoundError as error:
-        raise missing("onnx", error) from error
+    import_packages("onnx", "onnxruntime")
     exported = export(model, inputs, additional_forward_args)
+    _check_device(exported.arguments.device)
     try:
         return Session(exported)
     except Exception as error:  # of many types
-        raise exported.refusal("ONNX Runtime", error) from error
+        exported.refuse("ONNX Runtime", error)
 
 
 class Session(nn.Module):
@@ -100,19 +99,24 @@ class Session(nn.Module):
         current.wait_stream(self._stream)
 
 
+def _check_device(device: torch.device) -> None:
+    import onnxruntime
+
+    if device.type != "cpu" and (device.type != "cuda" or CUDA not in onnxruntime.get_available_providers()):
+        raise ValueError(
+            f"Expected `inputs` on a CPU, or on an NVIDIA GPU with the package onnxruntime-gpu, but got {device}."
+        )
+
+
 def _providers(device: torch.device, stream: torch.cuda.Stream | None) -> Sequence[Any]:
     if stream is None:
         return ["CPUExecutionProvider"]
-    import onnxruntime
-
-    if "CUDAExecutionProvider" not in onnxruntime.get_available_providers():
-        raise RuntimeError("the installed package has no CUDAExecutionProvider; onnxruntime-gpu has it")
     options = {
         "device_id": str(device.index or 0),
         "user_compute_stream": str(stream.cuda_stream),
         "use_tf32": str(int(torch.backends.cudnn.allow_tf32)),
     }
-    return [("CUDAExecutionProvider", options), "CPUExecutionProvider"]
+    return [(CUDA, options), "CPUExecutionProvider"]
 
 
 def _place(x: Tensor) -> tuple[str, int, Any, list[int], int]:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from captum_scorecam._captum import Tensors
-from captum_scorecam.engines.export import OUTPUT, ExportedModel, export, input_name, missing
+from captum_scorecam.engines.export import OUTPUT, ExportedModel, export, import_packages, input_name
 
 HINTS = {torch.float32: "f32", torch.float16: "f16", torch.bfloat16: "bf16"}
 
@@ -34,17 +34,17 @@ def openvino(model: nn.Module, inputs: Tensor | Tensors, additional_forward_args
         ValueError: If the model is in training mode, can't be exported, is not on a CPU, or does not run in OpenVINO.
         ModuleNotFoundError: If a package of the extra ``openvino`` is missing.
     """
-    try:
-        import openvino  # noqa: F401
-    except ModuleNotFoundError as error:
-        raise missing("openvino", error) from error
+    import_packages("openvino", "openvino")
     exported = export(model, inputs, additional_forward_args)
+    if exported.output_dtype not in HINTS:
+        dtype = exported.output_dtype
+        raise ValueError(f"Expected `model` in float32 or half precision, as OpenVINO computes, but got {dtype}.")
     if exported.arguments.device.type != "cpu":
         raise ValueError(f"Expected `inputs` on a CPU, where OpenVINO runs, but got {exported.arguments.device}.")
     try:
         return CompiledModel(exported)
     except Exception as error:  # of many types
-        raise exported.refusal("OpenVINO", error) from error
+        exported.refuse("OpenVINO", error)
 
 
 class CompiledModel(nn.Module):
@@ -57,8 +57,6 @@ class CompiledModel(nn.Module):
         self._exported = exported
         self.training = False
         dtype = exported.output_dtype
-        if dtype not in HINTS:
-            raise ValueError(f"it does not compute in {dtype}")
         core = Core()
         self._model = core.compile_model(
             core.read_model(exported.content),

@@ -28,11 +28,12 @@ class _RowsHook:
 
 
 @contextmanager
-def forward_rows(model: nn.Module) -> Iterator[list[int]]:
+def forward_rows(model: nn.Module, twin: nn.Module | None = None) -> Iterator[list[int]]:
     """Records the rows of the forward passes that return; one that runs out of memory does not count.
 
     Args:
         model (nn.Module): The model.
+        twin (nn.Module, optional): Another module whose forward passes count. Default: None.
 
     Yields:
         list of int: The rows of each forward pass so far, in order.
@@ -47,7 +48,9 @@ def forward_rows(model: nn.Module) -> Iterator[list[int]]:
         handle = register_module_forward_hook(of_this_model)  # PyTorch never quite removes one that takes keywords
     else:
         handle = model.register_forward_hook(hook, with_kwargs=True)
+    handles = [handle, *([] if twin is None else [twin.register_forward_hook(hook, with_kwargs=True)])]
     try:
         yield hook.rows
     finally:
-        handle.remove()
+        for each in handles:
+            each.remove()

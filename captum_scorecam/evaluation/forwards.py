@@ -44,11 +44,11 @@ def _first_subject(plan: Plan) -> Subject:
 def _forwards_of(plan: Plan, subject: Subject, method: str) -> dict[str, int]:
     forwards: dict[str, int] = {}
     metric_inputs: dict[On, MetricInput] = {}
-    with forward_rows(plan.classifier.model) as rows:
+    with forward_rows(plan.classifier.model, plan.twin) as rows:
         metric_inputs["image"] = explain(plan, subject, method, "image")[0]
     forwards[MAP] = sum(rows)
     for metric in plan.chosen_metrics():
-        with forward_rows(plan.classifier.model) as rows:
+        with forward_rows(plan.classifier.model, plan.twin) as rows:
             if metric.on not in metric_inputs:
                 metric_inputs[metric.on] = explain(plan, subject, method, metric.on)[0]
             metric.compute(metric_inputs[metric.on])

@@ -168,6 +168,7 @@ def explain(plan: Plan, subject: Subject, method: str, on: On) -> tuple[MetricIn
         subject.prediction.score,
         plan.options,
         unbounded=not subject.prediction.has_probabilities,
+        masked_forward_func=plan.twin,
     )
     maps, run = run_method(method, request)
     if not maps.isfinite().all():
@@ -198,7 +199,7 @@ def _evaluate_method(plan: Plan, loaded: Loaded, subject: Subject, method: str) 
 def _measured(plan: Plan, part: str, rows: dict[str, list[int]], seconds: dict[str, float]) -> Iterator[None]:
     """Adds the rows of each forward pass of a part, and its wall-clock time."""
     start = time.perf_counter()
-    with forward_rows(plan.classifier.model) as rows[part]:
+    with forward_rows(plan.classifier.model, plan.twin) as rows[part]:
         yield
     seconds[part] = time.perf_counter() - start
 

@@ -185,6 +185,7 @@ def _score_cam(request: ExplanationRequest) -> tuple[Maps, MethodRun]:
         activation_transform=layer.activation_transform,
         max_forwards=options.max_forwards,
         error=options.error,
+        masked_forward_func=request.masked_forward_func,
     )
     call: dict[str, Any] = {
         "attribute_to_layer_input": layer.of_input,
@@ -211,7 +212,13 @@ def _maps_with_errors(
 
 def _rise(request: ExplanationRequest) -> tuple[Maps, MethodRun]:
     options = request.options
-    maps = RISE(request.model, n_masks=options.n_masks, score=request.score).attribute_targets(
+    rise = RISE(
+        request.model,
+        n_masks=options.n_masks,
+        score=request.score,
+        masked_forward_func=request.masked_forward_func,
+    )
+    maps = rise.attribute_targets(
         request.inputs,
         request.targets,
         generator=options.generator(),

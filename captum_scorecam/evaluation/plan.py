@@ -9,9 +9,10 @@ from functools import cache, cached_property
 from typing import TypedDict
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from captum_scorecam.datasets import DataFormat, ImageDataset, Mosaics, resolve_label
+from captum_scorecam.engines.by_name import EngineName, twin_by_name
 from captum_scorecam.evaluation.methods import METHODS
 from captum_scorecam.evaluation.metrics.metric import Metric, On
 from captum_scorecam.evaluation.metrics.registry import METRICS
@@ -64,6 +65,8 @@ class Plan:
         mosaics (Mosaics, optional): Mosaics of the images, if a metric needs them.
         gallery (int): Number of images, from the first on, whose pictures and maps are saved.
         provenance (Provenance): The source of data and weights.
+        engine (str): What runs masked inputs. Default: "eager".
+        twin (nn.Module, optional): The engine's twin of the model, which a run makes. Default: None.
     """
 
     classifier: Classifier
@@ -80,6 +83,8 @@ class Plan:
     mosaics: Mosaics | None
     gallery: int
     provenance: Provenance = field(default_factory=Provenance)
+    engine: EngineName = "eager"
+    twin: nn.Module | None = None
 
     @property
     def device(self) -> torch.device:
@@ -129,6 +134,14 @@ class Plan:
         except ValueError:
             return label
 
+    def with_twin(self) -> Plan:
+        """Returns the plan with its engine's twin, which uses PyTorch's current number of threads.
+
+        Raises:
+            ValueError, ModuleNotFoundError: Same as `twin_by_name`.
+        """
+        return replace(self, twin=twin_by_name(self.engine, self.classifier.model, self.example))
+
     def with_rows(self, rows: int) -> Plan:
         """Returns the plan with a number of masked inputs per forward pass, unless its options give one."""
         given = self.options.perturbations_per_eval
@@ -169,6 +182,7 @@ class Plan:
             max_forwards=self.options.max_forwards,
             error=None if self.options.error is None else float(self.options.error),
             seed=self.options.seed,
+            engine=self.engine,
         )
 
     def _digests_of_sources(self) -> dict[str, str]:

@@ -13,6 +13,7 @@ from PIL import Image
 
 from captum_scorecam._messages import check_choice, check_whole_number, warn_caller
 from captum_scorecam.datasets import ImageDataset, Mosaics, label_table
+from captum_scorecam.engines.by_name import EngineName, check_engine
 from captum_scorecam.evaluation.image_evaluation import StageError, classify, problem_of_score
 from captum_scorecam.evaluation.loading import LoadedImages, load_images
 from captum_scorecam.evaluation.methods import DEFAULT_METHODS, check_budget, check_methods, layer_to_explain
@@ -39,6 +40,7 @@ def plan_evaluation(
     labels: Mapping[str, int] | None = None,
     gallery: int = DEFAULT_GALLERY,
     provenance: Provenance = NO_PROVENANCE,
+    engine: EngineName = "eager",
 ) -> Plan:
     """Plans an evaluation: checks the arguments and finds the layer and the classes of the labels.
 
@@ -58,6 +60,8 @@ def plan_evaluation(
             Default: None, `label_table` of the data set's classes.
         gallery (int): Number of images, from the first on, whose pictures and maps are saved. Default: 100.
         provenance (Provenance): The source of data and weights. Default: unknown.
+        engine (str): What runs masked inputs: ``eager``, ``compile``, ``onnxruntime`` or ``openvino``, as for
+            `masked_forward_func` of `ScoreCAM`. Default: "eager".
 
     Returns:
         Plan: The plan for `run_evaluation`.
@@ -65,9 +69,11 @@ def plan_evaluation(
     Raises:
         ValueError: If an argument is invalid, does not match the model, or needs labels or boxes that the data set does
             not have, or a metric is undefined for the outputs of the model, tried on four images.
+        ModuleNotFoundError: If a package of the engine is missing.
     """
     methods, metrics = check_methods(methods), check_metrics(metrics)
     check_choice("target", target, Target)
+    check_engine(engine)
     _check_numbers(images, options, gallery)
     check_budget(methods, options)
     example = classifier.inputs(Image.linear_gradient("L").resize((512, 512)).convert("RGB"))
@@ -89,6 +95,7 @@ def plan_evaluation(
         mosaics=None,
         gallery=gallery,
         provenance=provenance,
+        engine=engine,
     )
     _check(plan)
     _check_scores(plan)

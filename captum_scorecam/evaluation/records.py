@@ -8,6 +8,7 @@ from re import sub
 from typing import Annotated, Literal, TypeAlias
 
 from captum_scorecam.datasets import DataFormat
+from captum_scorecam.engines.by_name import EngineName
 from captum_scorecam.evaluation.typed_json import Between
 from captum_scorecam.scoring.class_scores import NamedScore
 
@@ -160,6 +161,8 @@ class RunSettings:
         max_forwards (int, optional): Score-CAM's masks per image, at most; None if all run.
         error (float, optional): Score-CAM's standard error at which it stops, as a share of the map's largest value;
             None if it does not.
+        engine (str): What runs masked inputs: ``eager`` PyTorch, ``compile``, ``onnxruntime`` or ``openvino``; affects
+            rounding.
         command (str, optional): The command that started the run, for information; None if there was none.
     """
 
@@ -188,6 +191,7 @@ class RunSettings:
     sources: Mapping[str, str] = field(default_factory=dict)
     max_forwards: Positive | None = None
     error: Fraction | None = None
+    engine: EngineName = "eager"
     command: str | None = None
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from captum_scorecam import RunStatistics
+from captum_scorecam import ForwardFunction, RunStatistics
 from captum_scorecam.models import ExplainedLayer
 from captum_scorecam.scoring.class_scores import NamedScore
 
@@ -61,6 +61,7 @@ class ExplanationRequest:
         options (MethodOptions): Options of the methods. Default: those of `MethodOptions`.
         unbounded (bool): Whether the score ``output`` may leave [0, 1], so that Score-CAM weights channels by its
             softmax instead of the score itself. Default: False.
+        masked_forward_func (callable, optional): A faster twin of the model, for masked inputs. Default: None.
     """
 
     model: nn.Module
@@ -70,6 +71,12 @@ class ExplanationRequest:
     score: NamedScore = "probability"
     options: MethodOptions = DEFAULT_OPTIONS
     unbounded: bool = False
+    masked_forward_func: ForwardFunction | None = None
+
+    @property
+    def forward_of_masked(self) -> ForwardFunction:
+        """What runs masked inputs: the twin, or the model."""
+        return self.model if self.masked_forward_func is None else self.masked_forward_func
 
     def repeated_inputs(self) -> Tensor:
         """Repeats the inputs once per class; they require gradients, in case the model's weights are frozen."""

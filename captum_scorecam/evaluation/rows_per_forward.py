@@ -11,6 +11,7 @@ from captum_scorecam.evaluation.plan import Plan
 from captum_scorecam.evaluation.settings import CONFIGURATION, read_settings
 from captum_scorecam.scoring.fastest_rows import fastest_rows
 from captum_scorecam.scoring.masked_forward import MaskedForward
+from captum_scorecam.scoring.twin import through
 
 UNTUNED_ROWS = {"cpu": 4, "cuda": 128}
 _TRIED = 4  # images
@@ -53,6 +54,8 @@ def tuned_rows(plan: Plan) -> int:
         return untuned
     try:
         forward = MaskedForward.from_call(plan.classifier.model, _largest_inputs(plan), [0], None, None, "output")
+        if plan.twin is not None:
+            forward = through(forward, plan.twin)
         return fastest_rows(forward, _ROWS_OF_METHOD * len(plan.indices) * len(plan.methods))
     except Exception:  # the user's model may raise anything
         return untuned

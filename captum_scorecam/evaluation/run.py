@@ -97,6 +97,7 @@ def run_evaluation(
                 remove_failures(folder)
             return settings, left_to_do(plan, folder)
 
+        plan = plan.with_twin()
         plan = plan.with_rows(ranks.from_first(prepare))
         settings = plan.settings(threads)
         first_settings, todo = ranks.from_first(start)
@@ -197,7 +198,7 @@ def _make_folders(folder: Path) -> None:
 
 
 def _start_or_resume(plan: Plan, folder: Path, settings: RunSettings) -> None:
-    versions = find_versions(plan.device)
+    versions = find_versions(plan.device, plan.engine)
     if (folder / CONFIGURATION).exists():
         configuration = read_configuration(folder)
         check_same_settings(configuration.settings, settings)

@@ -16,6 +16,7 @@ from torch import nn
 
 import captum_scorecam
 from captum_scorecam._messages import warn_caller
+from captum_scorecam.engines.by_name import EngineName
 from captum_scorecam.evaluation.durable_files import write_durably
 from captum_scorecam.evaluation.records import FORMAT_VERSION, Configuration, RunSettings
 from captum_scorecam.evaluation.registry import NAME
@@ -135,13 +136,14 @@ def _changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
     )
 
 
-def find_versions(device: torch.device) -> dict[str, str | None]:
+def find_versions(device: torch.device, engine: EngineName = "eager") -> dict[str, str | None]:
     """Returns the versions of the packages that a run depends on, the device's name and the current git revision."""
     is_cuda = device.type == "cuda"
+    of_engine = (engine,) if engine in ("onnxruntime", "openvino") else ()
     return {
         "captum_scorecam": captum_scorecam.__version__,
         "python": platform.python_version(),
-        **{package: _version(package) for package in _PACKAGES},
+        **{package: _version(package) for package in (*_PACKAGES, *of_engine)},
         "cuda": torch.version.cuda if is_cuda else None,
         "git_revision": _git_revision(),
         "device_name": torch.cuda.get_device_name(device) if is_cuda else platform.machine(),

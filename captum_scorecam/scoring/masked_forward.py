@@ -32,6 +32,7 @@ class MaskedForward:
         additional_forward_args (tuple): Arguments after the inputs. Tensors with N rows are indexed by example.
         class_scores (ClassScores): Computes f^c from the output of `forward_func`.
         memory_orders (tuple): For each input, the order of dimensions in memory in which masked ones are passed.
+        keeps_format (bool): Whether no other order is tried for speed. Default: False.
     """
 
     forward_func: ForwardFunction
@@ -40,6 +41,7 @@ class MaskedForward:
     additional_forward_args: tuple[Any, ...]
     class_scores: ClassScores
     memory_orders: tuple[MemoryOrder, ...]
+    keeps_format: bool = False
 
     @classmethod
     def from_call(

@@ -42,7 +42,7 @@ class MemoryFormats:
             perturbations_per_eval (int, optional): With 1, every forward pass has as many rows as the inputs.
         """
         orders = _fastest_orders(forward)
-        if orders == forward.memory_orders:
+        if forward.keeps_format or orders == forward.memory_orders:
             return forward
         other = replace(forward, memory_orders=orders)
         kind = (forward.memory_orders, *kind_of_inputs(forward.inputs))

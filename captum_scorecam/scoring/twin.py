@@ -14,7 +14,7 @@ from captum_scorecam import _captum
 from captum_scorecam._captum import ForwardFunction, Tensors
 from captum_scorecam._messages import add_note, type_of
 from captum_scorecam.model_state import ModelState
-from captum_scorecam.scoring.chunk_size import kind_of_inputs
+from captum_scorecam.scoring.chunk_size import is_compiled, kind_of_inputs
 from captum_scorecam.scoring.chunks import is_out_of_memory
 from captum_scorecam.scoring.masked_forward import MaskedForward
 from captum_scorecam.scoring.process_group import failing_together
@@ -53,7 +53,7 @@ class Twins:
         perturbations_per_eval: int | None,
         process_group: ProcessGroup | None = None,
     ) -> MaskedForward:
-        """Returns the forward pass through the twin, with contiguous inputs; that of the model if there is no twin.
+        """Returns the forward pass through the twin; that of the model if there is no twin.
 
         Args:
             forward (MaskedForward): A forward pass through the model.
@@ -70,8 +70,7 @@ class Twins:
         """
         if twin is None:
             return forward
-        orders = tuple(tuple(range(x.dim())) for x in forward.inputs)
-        other = replace(forward, forward_func=twin, memory_orders=orders)
+        other = through(forward, twin)
         with failing_together(process_group, forward.device):
             state.first_forward(
                 lambda: self._compare(forward, other, output, perturbations_per_eval == 1), lambda *_: True
@@ -84,6 +83,14 @@ class Twins:
         if self._compared.get(kind) is not other.forward_func:
             _compare_batch(forward, other, fixed_rows)
             self._compared[kind] = other.forward_func
+
+
+def through(forward: MaskedForward, twin: ForwardFunction) -> MaskedForward:
+    """Returns the forward pass through a twin, with contiguous inputs unless PyTorch runs it and chooses the format."""
+    if is_compiled(twin):
+        return replace(forward, forward_func=twin)
+    contiguous = tuple(tuple(range(x.dim())) for x in forward.inputs)
+    return replace(forward, forward_func=twin, memory_orders=contiguous, keeps_format=True)
 
 
 def _compare_unmasked(forward: MaskedForward, other: MaskedForward, expected: Any) -> None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import os
 import re
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -12,8 +14,10 @@ import torch
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from PIL import Image
+from torch import Tensor, nn
 
 from captum_scorecam.command_line import explain, explanation_table
+from captum_scorecam.engines import by_name
 from tests.support import colour_classifier
 from tests.support.command_line import COLOURS, help_of, invoke, options_of, panels_of, rows_of
 
@@ -350,3 +354,39 @@ def test_a_model_without_scores_is_one_line(model: str, returns: str) -> None:
         f"Error: Expected a model that returns N×classes scores or an object with `logits`, but {model} returns "
         f"{returns}. Wrap it in a module that returns the scores; package.module:factory loads that.\n"
     )
+
+
+# --- Engines ---------------------------------------------------------------------------------------------------------
+
+
+def test_masked_images_run_through_the_engine_that_the_heading_names(monkeypatch: pytest.MonkeyPatch) -> None:
+    rows: list[int] = []
+
+    def twin_by_name(engine: str, model: nn.Module, _inputs: Tensor) -> nn.Module:
+        assert engine == "onnxruntime"
+        twin = copy.deepcopy(model)
+        twin.register_forward_pre_hook(lambda _, taken: rows.append(len(taken[0])))
+        return twin
+
+    eager = invoke("explain", "colours.png", *COLOURS)
+    monkeypatch.setattr(explain, "twin_by_name", twin_by_name)
+    monkeypatch.setattr(explain, "check_engine", lambda _: None)
+    result = invoke("explain", "colours.png", *COLOURS, "--engine", "onnxruntime")
+    assert result.exit_code == 0, result.output
+    assert "weights DEFAULT, layer features, engine onnxruntime" in result.output
+    assert "engine" not in eager.output
+    assert [row[:-1] for row in rows_of(result.output)] == [row[:-1] for row in rows_of(eager.output)]
+    assert sum(rows) >= 1 + 3 + 2  # the image, a batch to compare, two masks
+
+
+def test_a_wrong_or_missing_engine_is_an_error_of_the_option(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)
+    result = invoke("explain", "colours.png", *COLOURS, "--engine", "onnxruntime")
+    assert result.exit_code == 2
+    assert 'Error: The engine needs onnxruntime: pip install "captum-scorecam[onnx]".' in result.stderr
+    monkeypatch.setattr(explain, "check_engine", lambda _: None)
+    monkeypatch.setattr(by_name, "openvino", lambda _model, _inputs: lambda x: torch.zeros(len(x), 3))
+    result = invoke("explain", "colours.png", *COLOURS, "--engine", "openvino")
+    assert result.exit_code == 2
+    assert "Error: Expected `--engine` to give what the model gives, but for the unmasked inputs they" in result.stderr
+    assert not Path("scorecam.png").exists()

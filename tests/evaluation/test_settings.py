@@ -6,6 +6,7 @@ import json
 import re
 from collections.abc import Callable
 from dataclasses import asdict, replace
+from importlib import metadata
 from pathlib import Path
 
 import pytest
@@ -83,6 +84,13 @@ def test_versions_have_the_packages_that_numbers_depend_on() -> None:
     assert found["torch"] == torch.__version__.split("+")[0]
     assert found["cuda"] is None
     assert {"captum", "captum_scorecam", "pillow", "python", "torchmetrics", "torchvision", "git_revision"} <= {*found}
+
+
+def test_versions_include_that_of_the_engine() -> None:
+    eager = find_versions(torch.device("cpu"))
+    found = find_versions(torch.device("cpu"), "onnxruntime")
+    assert {**eager, "onnxruntime": metadata.version("onnxruntime")} == found
+    assert find_versions(torch.device("cpu"), "compile") == eager
 
 
 def test_the_digest_of_weights_changes_with_any_parameter_or_buffer() -> None:

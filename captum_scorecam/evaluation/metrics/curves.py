@@ -14,7 +14,7 @@ STEPS = 100  # each step changes 1 % of the pixels
 def _area_under(function: Callable[..., PerturbationCurve]) -> Callable[[MetricInput], MetricResult]:
     def compute(metric_input: MetricInput) -> MetricResult:
         curve = function(
-            metric_input.request.model,
+            metric_input.request.forward_of_masked,
             metric_input.request.inputs,
             metric_input.maps,
             metric_input.target,

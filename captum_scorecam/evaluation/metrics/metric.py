@@ -65,7 +65,7 @@ class MetricInput:
 
     def _masked_scores(self, keep_fraction: float | None) -> MaskedInputScores:
         return masked_input_scores(
-            self.request.model,
+            self.request.forward_of_masked,
             self.request.inputs,
             self.maps,
             self.target,
