@@ -67,6 +67,51 @@ class RankMasks:
         return _split_by_input((highest == self.keeps_highest).to(self.dtype), self.sizes)
 
 
+@dataclass(frozen=True)
+class SharedRankMasks:
+    """Masks that remove each order's first pixels, computed a few at a time; those that share a rank fade together.
+
+    Attributes:
+        before (Tensor): R×P, the number of pixels with a higher rank, as :func:`shared_ranks` returns them.
+        sharing (Tensor): R×P, the number of pixels with the same rank.
+        counts (Tensor): Shape S, the numbers of pixels to remove. Each of the R orders has S masks.
+        examples_of_orders (Tensor): Shape R, the example that each order belongs to.
+        sizes (tuple): The spatial size of each input tensor.
+        dtype (torch.dtype): The masks' dtype.
+    """
+
+    before: Tensor
+    sharing: Tensor
+    counts: Tensor
+    examples_of_orders: Tensor
+    sizes: tuple[tuple[int, ...], ...]
+    dtype: torch.dtype
+
+    @property
+    def examples(self) -> Tensor:
+        """The example that each mask is applied to, shape R·S."""
+        return self.examples_of_orders.repeat_interleave(len(self.counts))
+
+    def __len__(self) -> int:
+        return len(self.before) * len(self.counts)
+
+    def __getitem__(self, rows: Tensor) -> Tensors:
+        """Returns the masks at the given rows: one tensor per input, len(rows)×1×size, in [0, 1]."""
+        order, step = rows // len(self.counts), rows % len(self.counts)
+        removed = (self.counts[step].unsqueeze(1) - self.before[order]) / self.sharing[order]
+        return _split_by_input((1 - removed.clamp(0, 1)).to(self.dtype), self.sizes)
+
+
+def shared_ranks(values: Tensor) -> tuple[Tensor, Tensor]:
+    """Returns the number of pixels with a higher value, and of those with the same, for values N×P; N×P each."""
+    before, sharing = [], []
+    for row in values:
+        _, place, counts = torch.unique(-row, return_inverse=True, return_counts=True)
+        before.append((counts.cumsum(0) - counts)[place])
+        sharing.append(counts[place])
+    return torch.stack(before), torch.stack(sharing)
+
+
 def pixel_ranks(values: Tensor) -> Tensor:
     """Returns the rank of each pixel for values N×P; the highest has rank 0, and ties go to the earlier pixel."""
     return values.argsort(dim=1, descending=True, stable=True).argsort(dim=1)

@@ -15,13 +15,26 @@ from torch import Tensor, nn
 from torchmetrics import Metric
 
 from captum_scorecam.metrics import (
+    ADCC,
+    ROAD,
+    SRG,
     AverageDrop,
     AverageGain,
     AverageIncrease,
+    Coherency,
+    Complexity,
     DeletionAUC,
     EnergyPointingGame,
     InsertionAUC,
+    IoU,
+    L1Complexity,
+    LeRFAUC,
+    MoRFAUC,
     PointingGame,
+    RandomLogit,
+    RelevanceMass,
+    RelevanceRank,
+    Sparseness,
 )
 from captum_scorecam.metrics import functional as F
 from tests.support.two_ranks import results_of_ranks
@@ -41,19 +54,42 @@ BOXES = [torch.tensor([[n, 1, n + 3, 5], [0, 7 - n, 2, 9]]) for n in range(N)]
 AUC = ((CURVES[1][:, 1:] + CURVES[1][:, :-1]) / 2 * FRACTIONS.diff()).sum(1).mean()
 
 
-def examples(data: tuple[Any, Any], chosen: slice) -> tuple[Any, Any]:
+OTHER_CURVES, OTHER_MAPS = noise(2 * N, 4)[N:], noise(2 * N, 2, 12, 15)[N:]
+PARTS = tuple(noise(3, N))  # shares, as ADCC takes
+
+
+def examples(data: tuple[Any, ...], chosen: slice) -> tuple[Any, ...]:
     """Returns some of the examples of a metric's input."""
-    return (data[0] if data[0] is FRACTIONS else data[0][chosen]), data[1][chosen]
+    return tuple(part if part is FRACTIONS else part[chosen] for part in data)
 
 
 # A constructor, its metric's input, and what the function returns for all of that input.
-METRICS: dict[str, tuple[Callable[[], Metric], tuple[Any, Any], Tensor]] = {
+METRICS: dict[str, tuple[Callable[[], Metric], tuple[Any, ...], Tensor]] = {
     "AverageDrop": (AverageDrop, SCORES, F.average_drop(*SCORES)),
     "AverageDrop, absolute": (lambda: AverageDrop(relative=False), SCORES, F.average_drop(*SCORES, relative=False)),
     "AverageIncrease": (AverageIncrease, SCORES, F.average_increase(*SCORES)),
     "AverageGain": (AverageGain, SCORES, F.average_gain(*SCORES)),
     "InsertionAUC": (InsertionAUC, CURVES, AUC),
     "DeletionAUC": (DeletionAUC, CURVES, AUC),
+    "MoRFAUC": (MoRFAUC, CURVES, AUC),
+    "LeRFAUC": (LeRFAUC, CURVES, AUC),
+    "SRG": (
+        SRG, (*CURVES, OTHER_CURVES), torch.trapezoid(OTHER_CURVES - CURVES[1], FRACTIONS, dim=1).mean()
+    ),
+    "ROAD": (ROAD, (CURVES[1], OTHER_CURVES), (OTHER_CURVES - CURVES[1]).mean() / 2),
+    "Sparseness": (Sparseness, (MAPS,), F.sparseness(MAPS)),
+    "Complexity": (Complexity, (MAPS,), F.complexity(MAPS)),
+    "L1Complexity": (L1Complexity, (MAPS,), F.l1_complexity(MAPS)),
+    "Coherency": (Coherency, (MAPS, OTHER_MAPS), F.coherency(MAPS, OTHER_MAPS)),
+    "ADCC": (ADCC, PARTS, F.adcc(*PARTS)),
+    "RandomLogit": (RandomLogit, (MAPS, OTHER_MAPS), F.random_logit(MAPS, OTHER_MAPS)),
+    "RandomLogit, rank correlation": (
+        lambda: RandomLogit("spearman"), (MAPS, OTHER_MAPS), F.random_logit(MAPS, OTHER_MAPS, similarity="spearman")
+    ),
+    "RelevanceMass": (RelevanceMass, (MAPS, BOXES), F.relevance_mass(MAPS, BOXES)),
+    "RelevanceRank": (RelevanceRank, (MAPS, BOXES), F.relevance_rank(MAPS, BOXES)),
+    "IoU": (IoU, (MAPS, BOXES), F.iou(MAPS, BOXES)),
+    "IoU, threshold": (lambda: IoU(threshold=0.55), (MAPS, BOXES), F.iou(MAPS, BOXES, threshold=0.55)),
     "EnergyPointingGame": (EnergyPointingGame, (MAPS, BOXES), F.energy_pointing_game(MAPS, BOXES)),
     "PointingGame": (PointingGame, (MAPS, BOXES), F.pointing_game(MAPS, BOXES)),
     "PointingGame, tolerance": (
@@ -72,7 +108,9 @@ def updated(name: str, *slices: slice) -> Metric:
 
 
 def test_the_values_are_not_trivial() -> None:
-    assert len({round(expected.item(), 6) for _, _, expected in METRICS.values()}) == len(METRICS) - 1  # AUC twice
+    assert (
+        len({round(expected.item(), 6) for _, _, expected in METRICS.values()}) == len(METRICS) - 4
+    )  # the same AUC four times, the energy twice
 
 
 @all_metrics
@@ -144,7 +182,9 @@ def test_no_examples_is_an_error(name: str) -> None:
 @pytest.mark.parametrize(
     ("metric", "higher"),
     [(AverageDrop, False), (AverageIncrease, True), (AverageGain, True), (InsertionAUC, True), (DeletionAUC, False),
-     (EnergyPointingGame, True), (PointingGame, True)],
+     (EnergyPointingGame, True), (PointingGame, True), (MoRFAUC, False), (LeRFAUC, True), (SRG, True), (ROAD, True),
+     (Sparseness, True), (Complexity, False), (L1Complexity, False), (Coherency, True), (ADCC, True),
+     (RandomLogit, False), (RelevanceMass, True), (RelevanceRank, True), (IoU, True)],
 )  # fmt: skip
 def test_metadata(metric: type[Metric], higher: bool) -> None:
     assert (metric.higher_is_better, metric.is_differentiable, metric.full_state_update) == (higher, False, False)

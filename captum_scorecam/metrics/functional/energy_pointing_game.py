@@ -9,9 +9,8 @@ from torch import Tensor
 
 from captum_scorecam._messages import check_at_least
 from captum_scorecam.masking.scaling import varies
-from captum_scorecam.metrics.functional.arguments import check_tensor
 from captum_scorecam.metrics.functional.example_mean import Reduction, reduce_examples
-from captum_scorecam.metrics.functional.pixel_values import channel_sums
+from captum_scorecam.metrics.functional.pixel_values import checked_maps
 from captum_scorecam.metrics.functional.regions import region_masks
 
 
@@ -76,7 +75,7 @@ def pointing_game(
 
 
 def _energy_pointing_game_update(attributions: Tensor, regions: Tensor | Sequence[Tensor]) -> Tensor:
-    maps = _maps(attributions).relu()
+    maps = checked_maps(attributions).relu()
     inside = (maps * region_masks(regions, maps)).flatten(1).sum(1)
     total = maps.flatten(1).sum(1)
     return inside / torch.where(total > 0, total, 1.0)
@@ -84,7 +83,7 @@ def _energy_pointing_game_update(attributions: Tensor, regions: Tensor | Sequenc
 
 def _pointing_game_update(attributions: Tensor, regions: Tensor | Sequence[Tensor], tolerance: float = 15) -> Tensor:
     check_at_least("tolerance", tolerance, 0)
-    maps = _maps(attributions)
+    maps = checked_maps(attributions)
     masks = region_masks(regions, maps).flatten(1)
     axes = [torch.arange(length, device=maps.device) for length in maps.shape[1:]]
     pixels = torch.stack(torch.meshgrid(*axes, indexing="ij"), -1).flatten(0, -2)
@@ -92,14 +91,3 @@ def _pointing_game_update(attributions: Tensor, regions: Tensor | Sequence[Tenso
     squared_distances = (pixels - highest.unsqueeze(1)).pow(2).sum(2)
     hits = (masks & (squared_distances <= tolerance**2)).any(1)
     return (hits & varies(maps.unsqueeze(1)).squeeze(1)).double()
-
-
-def _maps(attributions: Tensor) -> Tensor:
-    """Converts attributions to maps N×spatial."""
-    check_tensor("attributions", attributions, "N×C×spatial")
-    if attributions.dim() not in (3, 4, 5) or attributions.numel() == 0:
-        raise ValueError(
-            "Expected attributions of shape N×C×spatial (1 to 3 spatial dimensions), at least one, "
-            f"but got shape {tuple(attributions.shape)}."
-        )
-    return channel_sums(attributions).squeeze(1)

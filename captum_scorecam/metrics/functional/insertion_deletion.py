@@ -112,14 +112,14 @@ def deletion(
 def _curve(
     forward: MaskedForward, values: Tensor, step: float, perturbations_per_eval: int | None, keeps_highest: bool
 ) -> PerturbationCurve:
-    counts = _pixel_counts(values.shape[1], step).to(values.device)
+    counts = pixel_counts(values.shape[1], step).to(values.device)
     masks = RankMasks(pixel_ranks(values), counts, keeps_highest, forward.sizes, values.dtype)
     scores = score_pixel_masks(forward, masks, perturbations_per_eval).reshape(len(values), len(counts))
     fractions = counts.to(scores.dtype) / values.shape[1]
     return PerturbationCurve(fractions, scores, _auc_update(fractions, scores))
 
 
-def _pixel_counts(n_pixels: int, step: float) -> Tensor:
+def pixel_counts(n_pixels: int, step: float) -> Tensor:
     """Returns the number of pixels changed at each step, strictly ascending from 0 to `n_pixels`."""
     step = max(step, 1 / n_pixels)
     fractions = (torch.arange(math.ceil(1 / step) + 1, dtype=torch.float64, device="cpu") * step).clamp(max=1)
@@ -128,7 +128,7 @@ def _pixel_counts(n_pixels: int, step: float) -> Tensor:
     return counts
 
 
-def _auc_update(fractions: Tensor, scores: Tensor) -> Tensor:
+def _auc_update(fractions: Tensor, scores: Tensor, name: str = "scores") -> Tensor:
     """Returns the area under each example's curve, shape N.
 
     Raises:
@@ -137,13 +137,13 @@ def _auc_update(fractions: Tensor, scores: Tensor) -> Tensor:
             is not finite.
     """
     check_tensor("fractions", fractions, "of shape S")
-    check_tensor("scores", scores, "N×S")
+    check_tensor(name, scores, "N×S")
     if fractions.dim() != 1 or scores.dim() != 2 or scores.shape[1] != len(fractions) or len(scores) == 0:
         raise ValueError(
-            "Expected fractions of shape S and scores of shape N×S, for at least one example, "
+            f"Expected fractions of shape S and {name} of shape N×S, for at least one example, "
             f"but got {tuple(fractions.shape)} and {tuple(scores.shape)}."
         )
     if len(fractions) < 2 or fractions[0] != 0 or fractions[-1] != 1 or not (fractions.diff() > 0).all():
         raise ValueError(f"Expected `fractions` to rise from 0 to 1, but got {fractions.tolist()}.")
-    check_finite("scores", scores)
+    check_finite(name, scores)
     return torch.trapezoid(scores, fractions, dim=1)

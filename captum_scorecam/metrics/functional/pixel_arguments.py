@@ -1,4 +1,4 @@
-"""The arguments of metrics that mask pixels: average drop, insertion and deletion."""
+"""The arguments of metrics that mask pixels: average drop, insertion, deletion, MoRF, LeRF and ROAD."""
 
 from __future__ import annotations
 
@@ -27,9 +27,18 @@ def forward_and_pixel_values(
     Raises:
         TypeError, ValueError: If an argument is invalid, or an attribution does not match its input or is not finite.
     """
-    check_callable("forward_func", forward_func)
-    as_tensors("inputs", inputs)
-    as_tensors("attributions", attributions)
+    check_model_and_inputs(forward_func, inputs, attributions)
     resolved = resolve_baselines(inputs, baselines)
     forward = MaskedForward.from_call(forward_func, inputs, [target], additional_forward_args, resolved, score)
     return forward, pixel_values(attributions, forward.inputs)
+
+
+def check_model_and_inputs(forward_func: object, inputs: object, attributions: object) -> None:
+    """Checks that a metric got a model, inputs and attributions, in this order.
+
+    Raises:
+        TypeError: If `forward_func` is not callable, or the others are not tensors.
+    """
+    check_callable("forward_func", forward_func)
+    as_tensors("inputs", inputs)
+    as_tensors("attributions", attributions)

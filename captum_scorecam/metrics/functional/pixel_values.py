@@ -28,6 +28,29 @@ def channel_sums(attributions: Tensor, name: str = "attributions") -> Tensor:
     return attributions.detach().to(working_dtype(attributions.dtype)).sum(1, keepdim=True)
 
 
+def checked_maps(attributions: Tensor, name: str = "attributions") -> Tensor:
+    """Sums attributions N×C×spatial to maps N×spatial.
+
+    Args:
+        attributions (Tensor): Floating point.
+        name (str): Their name in an error message.
+
+    Returns:
+        Tensor: N×spatial, float32 (float64 for float64), detached.
+
+    Raises:
+        TypeError: If the attributions are not a floating-point tensor.
+        ValueError: If they have another shape or no examples, or a value is NaN or infinite.
+    """
+    check_tensor(name, attributions, "N×C×spatial")
+    if attributions.dim() not in (3, 4, 5) or attributions.numel() == 0:
+        raise ValueError(
+            f"Expected {name} of shape N×C×spatial (1 to 3 spatial dimensions), at least one, "
+            f"but got shape {tuple(attributions.shape)}."
+        )
+    return channel_sums(attributions, name).squeeze(1)
+
+
 def pixel_values(attributions: Tensor | Tensors, inputs: Tensors) -> Tensor:
     """Returns the value of each pixel of the inputs, resizing smaller attributions linearly.
 

@@ -13,13 +13,22 @@ from torch import Tensor
 
 from captum_scorecam import ScoreCAM
 from captum_scorecam.metrics import (
+    ADCC,
+    ROAD,
+    SRG,
     AverageDrop,
     AverageGain,
     AverageIncrease,
+    Coherency,
     DeletionAUC,
     EnergyPointingGame,
     InsertionAUC,
+    IoU,
+    LeRFAUC,
+    MoRFAUC,
     PointingGame,
+    RandomLogit,
+    RelevanceRank,
 )
 from captum_scorecam.metrics import functional as F
 from tests.support.small_net import Net, images
@@ -44,6 +53,22 @@ TENSORS: dict[str, tuple[Callable[[Any], object], str, Tensor]] = {
     "masked_input_scores": (lambda maps: F.masked_input_scores(NET, images(), maps, 0), "attributions", MAPS),
     "insertion": (lambda maps: F.insertion(NET, images(), maps, 0), "attributions", MAPS),
     "deletion": (lambda maps: F.deletion(NET, images(), maps, 0), "attributions", MAPS),
+    "morf": (lambda maps: F.morf(NET, images(), maps, 0), "attributions", MAPS),
+    "lerf": (lambda maps: F.lerf(NET, images(), maps, 0), "attributions", MAPS),
+    "srg": (lambda maps: F.srg(NET, images(), maps, 0), "attributions", MAPS),
+    "explanation_map": (lambda maps: F.explanation_map(images(), maps), "attributions", MAPS),
+    "road": (lambda maps: F.road(NET, images(), maps, 0), "attributions", MAPS),
+    "coherency": (lambda maps: F.coherency(maps, MAPS), "attributions", MAPS),
+    "Coherency": (lambda maps: Coherency().update(MAPS, maps), "masked_attributions", MAPS),
+    "random_logit": (lambda maps: F.random_logit(maps, MAPS), "attributions", MAPS),
+    "RandomLogit": (lambda maps: RandomLogit().update(MAPS, maps), "other_attributions", MAPS),
+    "relevance_mass": (lambda maps: F.relevance_mass(maps, BOXES), "attributions", MAPS),
+    "relevance_rank": (lambda maps: F.relevance_rank(maps, BOXES), "attributions", MAPS),
+    "RelevanceRank": (lambda maps: RelevanceRank().update(maps, BOXES), "attributions", MAPS),
+    "iou": (lambda maps: F.iou(maps, BOXES), "attributions", MAPS),
+    "IoU": (lambda maps: IoU().update(maps, BOXES), "attributions", MAPS),
+    "adcc": (lambda values: F.adcc(values, SCORES, SCORES), "drops", SCORES),
+    "ADCC": (lambda values: ADCC().update(SCORES, values, SCORES), "coherencies", SCORES),
     "energy_pointing_game": (lambda maps: F.energy_pointing_game(maps, BOXES), "attributions", MAPS),
     "pointing_game": (lambda maps: F.pointing_game(maps, BOXES), "attributions", MAPS),
     "EnergyPointingGame": (lambda maps: EnergyPointingGame().update(maps, BOXES), "attributions", MAPS),
@@ -56,7 +81,16 @@ TENSORS: dict[str, tuple[Callable[[Any], object], str, Tensor]] = {
     "AverageIncrease": (lambda scores: AverageIncrease().update(SCORES, scores), "masked_scores", SCORES),
     "AverageGain": (lambda scores: AverageGain().update(scores, SCORES), "original_scores", SCORES),
     "InsertionAUC": (lambda scores: InsertionAUC().update(torch.tensor([0.0, 1.0]), scores), "scores", CURVES),
+    "MoRFAUC": (lambda scores: MoRFAUC().update(torch.tensor([0.0, 1.0]), scores), "scores", CURVES),
+    "LeRFAUC": (lambda scores: LeRFAUC().update(torch.tensor([0.0, 1.0]), scores), "scores", CURVES),
+    "SRG": (lambda scores: SRG().update(torch.tensor([0.0, 1.0]), CURVES, scores), "lerf", CURVES),
+    "ROAD": (lambda scores: ROAD().update(scores, CURVES), "morf", CURVES),
     "DeletionAUC": (lambda fractions: DeletionAUC().update(fractions, CURVES), "fractions", torch.tensor([0.0, 1.0])),
+}
+MAPS_ONLY: dict[str, tuple[Callable[[Any], object], str, Tensor]] = {
+    "sparseness": (F.sparseness, "attributions", MAPS),
+    "complexity": (F.complexity, "attributions", MAPS),
+    "l1_complexity": (F.l1_complexity, "attributions", MAPS),
 }
 NO_TENSORS: dict[str, tuple[Callable[[Tensor], Any], str]] = {
     "array": (lambda value: value.numpy(), "but got ndarray; use torch.from_numpy."),
@@ -73,27 +107,27 @@ OTHER_NUMBERS = {
 }
 
 
-@pytest.mark.parametrize("metric", TENSORS)
+@pytest.mark.parametrize("metric", TENSORS | MAPS_ONLY)
 @pytest.mark.parametrize("kind", NO_TENSORS)
 def test_tensors_only(metric: str, kind: str) -> None:
-    call, name, right = TENSORS[metric]
+    call, name, right = (TENSORS | MAPS_ONLY)[metric]
     convert, got = NO_TENSORS[kind]
     with pytest.raises(TypeError, match=f"^Expected `{name}` to be a tensor .*{re.escape(got)}$"):
         call(convert(right))
 
 
-@pytest.mark.parametrize("metric", TENSORS)
+@pytest.mark.parametrize("metric", TENSORS | MAPS_ONLY)
 @pytest.mark.parametrize("dtype", OTHER_NUMBERS)
 def test_floating_point_only(metric: str, dtype: str) -> None:
-    call, name, right = TENSORS[metric]
+    call, name, right = (TENSORS | MAPS_ONLY)[metric]
     with pytest.raises(TypeError, match=f"^Expected `{name}` to be a floating-point tensor .*but got torch.{dtype}.$"):
         call(right.to(OTHER_NUMBERS[dtype]))
 
 
-@pytest.mark.parametrize("metric", [name for name in TENSORS if name != "DeletionAUC"])
+@pytest.mark.parametrize("metric", [name for name in TENSORS | MAPS_ONLY if name != "DeletionAUC"])
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
 def test_finite_values_only(metric: str, value: float) -> None:
-    call, name, right = TENSORS[metric]
+    call, name, right = (TENSORS | MAPS_ONLY)[metric]
     values = right.clone()
     values[1].flatten()[-1:] = value
     message = f"^Expected `{name}` to be finite, but got NaN or Inf for 1 of 2 examples, the first for example 1.$"
@@ -109,7 +143,7 @@ def test_empty_batches_and_no_batch_dimension(metric: str) -> None:
             call(value)
 
 
-@pytest.mark.parametrize("metric", [name for name in TENSORS if name != "InsertionAUC"])
+@pytest.mark.parametrize("metric", [name for name in TENSORS if name not in ("InsertionAUC", "MoRFAUC", "LeRFAUC")])
 def test_other_numbers_of_examples(metric: str) -> None:
     call, _, right = TENSORS[metric]
     for value in (right[:1], torch.cat([right, right])):
@@ -117,7 +151,9 @@ def test_other_numbers_of_examples(metric: str) -> None:
             call(value)
 
 
-@pytest.mark.parametrize("metric", ["masked_input_scores", "insertion", "deletion"])
+@pytest.mark.parametrize(
+    "metric", ["masked_input_scores", "insertion", "deletion", "morf", "lerf", "srg", "road", "explanation_map"]
+)
 @pytest.mark.parametrize(
     ("size", "got"), [((13, 10), (2, 1, 13, 10)), ((12, 11), (2, 1, 12, 11)), ((0, 10), (2, 1, 0, 10))]
 )
@@ -142,7 +178,9 @@ def explain(x: Tensor) -> Tensor:
 
 ARRAY_PART = (images(), images().numpy())
 NO_INPUTS = "Expected `inputs` to be a tensor or a tuple of tensors, but got "
-PIXEL_METRICS = {name: getattr(F, name) for name in ("masked_input_scores", "insertion", "deletion")}
+PIXEL_METRICS = {
+    name: getattr(F, name) for name in ("masked_input_scores", "insertion", "deletion", "morf", "lerf", "srg")
+}
 CAPTUM_METRICS = {name: getattr(F, name) for name in ("infidelity", "sensitivity_max")}
 RANDOMIZATION = F.cascading_parameter_randomization
 

@@ -13,7 +13,8 @@ from captum_scorecam import ScoreCAM
 from captum_scorecam.metrics import functional
 from tests.support.small_net import Net, images, nothing_changes
 
-PIXEL_METRICS = ["masked_input_scores", "insertion", "deletion"]
+CURVES = ["insertion", "deletion", "morf", "lerf", "srg"]
+PIXEL_METRICS = ["masked_input_scores", *CURVES]
 CAPTUM_METRICS = ["infidelity", "sensitivity_max"]
 RANDOMIZATION = "cascading_parameter_randomization"
 
@@ -62,7 +63,7 @@ BAD_OPTIONS: dict[str, list[tuple[dict[str, Any], type[Exception], str]]] = {
     ],
 }
 for step in (0.0, -0.1, 1.5, NAN):
-    for metric in ("insertion", "deletion"):
+    for metric in CURVES:
         error = ({"step": step}, ValueError, f"Expected `step` in (0, 1], but got {step}")
         BAD_OPTIONS.setdefault(metric, []).append(error)
 for metric in PIXEL_METRICS:
@@ -119,7 +120,7 @@ def test_bad_options_raise_before_any_forward(
 # --- Warnings ---------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("metric", PIXEL_METRICS + CAPTUM_METRICS)
+@pytest.mark.parametrize("metric", [*PIXEL_METRICS, "road", *CAPTUM_METRICS])
 def test_warnings_point_at_the_line_of_the_caller(metric: str) -> None:
     with pytest.warns(UserWarning, match="The model is in training mode") as caught:
         call(metric, Net().train(), images())
@@ -136,6 +137,11 @@ def test_warnings_point_at_the_line_of_the_caller(metric: str) -> None:
         ("masked_input_scores", True, {}),
         ("insertion", False, {"step": 0.5}),
         ("deletion", False, {"step": 0.5}),
+        ("morf", False, {"step": 0.5}),
+        ("lerf", False, {"step": 0.5}),
+        ("srg", False, {"step": 0.5}),
+        ("srg", True, {"step": 0.5}),
+        ("road", False, {"fractions": [0.2, 0.5]}),
         ("infidelity", False, {"n_perturb_samples": 2}),
         ("infidelity", True, {"n_perturb_samples": 2}),
         ("sensitivity_max", False, {"n_perturb_samples": 2}),
@@ -151,11 +157,11 @@ def test_nothing_changes(metric: str, compiled: bool, options: dict[str, Any]) -
     torch.compiler.reset()
 
 
-@pytest.mark.parametrize("metric", PIXEL_METRICS + CAPTUM_METRICS)
+@pytest.mark.parametrize("metric", [*PIXEL_METRICS, "road", *CAPTUM_METRICS])
 def test_nothing_changes_after_an_exception(metric: str) -> None:
     net, x = Net(dropout=0.5).train(), images()
-    # The second and third forward pass of insertion and deletion compare scores with those of the first.
-    net.fails_at = 4 if metric in ("insertion", "deletion") else 2
+    # The second and third forward pass of curves compare scores with those of the first.
+    net.fails_at = 4 if metric in (*CURVES, "road") else 2
     with (
         nothing_changes(net, x),
         pytest.warns(UserWarning, match="training mode"),

@@ -181,3 +181,69 @@ def test_similarities_of_quantus_and_skimage() -> None:
     padded = [np.pad(x[0].numpy(), 3, mode="reflect") for x in scaled]
     theirs = structural_similarity(*padded, data_range=1.0, use_sample_covariance=False)
     assert record.ssim[0].item() == pytest.approx(theirs, abs=1e-5)
+
+
+# --- Concentration, rank accuracy, ROAD and ADCC ----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["Sparseness", "Complexity"])
+def test_sparseness_and_complexity_of_quantus(name: str) -> None:
+    """Quantus: 1e-7 added to each value before the Gini index, 1e-12 to each share before the logarithm."""
+    metric = getattr(quantus, name)(abs=True, normalise=False, disable_warnings=True)
+    signed = maps() - 0.3
+    found = getattr(F, name.lower())(signed, reduction="none")
+    torch.testing.assert_close(found, quantus_value(metric, signed), rtol=1e-4, atol=1e-5)
+
+
+def test_relevance_mass_and_rank_of_quantus() -> None:
+    """Quantus: negative values lower the mass, so non-negative maps here; ties are in NumPy's order, so none here."""
+    for name, function in [("RelevanceMassAccuracy", F.relevance_mass), ("RelevanceRankAccuracy", F.relevance_rank)]:
+        metric = getattr(quantus, name)(abs=False, normalise=False, disable_warnings=True)
+        found = function(maps(), regions(), reduction="none")
+        torch.testing.assert_close(found, quantus_value(metric, maps()), rtol=1e-5, atol=1e-6)
+
+
+def test_the_random_logit_test_of_quantus() -> None:
+    """Quantus: the similarity of flat maps, here the rank correlation; draws the other class with NumPy."""
+    others = torch.rand(N, 1, *SIZE, generator=generator(2))
+    metric = quantus.RandomLogit(
+        similarity_func=quantus.similarity_func.correlation_spearman, num_classes=5, normalise=False,
+        disable_warnings=True,
+    )  # fmt: skip
+    theirs = metric(
+        classifier(), images().numpy(), np.array(TARGETS), a_batch=maps().numpy(), channel_first=True,
+        explain_func=lambda **_: others.numpy(),
+    )  # fmt: skip
+    found = F.random_logit(maps(), others, similarity="spearman", reduction="none")
+    torch.testing.assert_close(found, torch.tensor(np.array(theirs), dtype=torch.float32), rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.filterwarnings("ignore:__array_wrap__ must accept context:DeprecationWarning")
+def test_road_of_grad_cam(monkeypatch: pytest.MonkeyPatch) -> None:
+    """grad-cam: thresholds at percentiles instead of counts, the same where there are no ties; noise that isn't seeded."""
+    imputer = pytest.importorskip("pytorch_grad_cam.metrics.road")
+    monkeypatch.setattr(imputer.NoisyLinearImputer.__init__, "__defaults__", (0.0, imputer.neighbors_weights))
+    targets = [ClassifierOutputSoftmaxTarget(t) for t in TARGETS]
+    theirs = imputer.ROADCombined()(images(), maps()[:, 0].numpy(), targets, classifier())
+    found = F.road(classifier(), images(), maps(), TARGETS, noise=0)
+    torch.testing.assert_close(found.road, torch.from_numpy(theirs), rtol=1e-4, atol=1e-6)
+    assert found.road.abs().max() > 0.01
+
+
+def test_coherency_and_complexity_of_grad_cam() -> None:
+    """grad-cam: maps in [0, 1] as they are given, not scaled; 1e-8 added to the product of standard deviations."""
+    arcc = pytest.importorskip("pytorch_grad_cam.metrics.arcc")
+    others = torch.rand(N, 1, *SIZE, generator=generator(2))
+    seen: list[Tensor] = []
+
+    def explain(input_tensor: Tensor, targets: Any) -> Any:  # noqa: ARG001
+        seen.append(input_tensor)
+        return others[:, 0].numpy()
+
+    theirs = arcc.Coherency()(images(), maps()[:, 0].numpy(), None, None, explain)
+    torch.testing.assert_close(
+        F.coherency(maps(), others, reduction="none"), torch.from_numpy(theirs), rtol=1e-4, atol=0
+    )
+    torch.testing.assert_close(F.explanation_map(images(), maps()), seen[0])
+    complexities = torch.from_numpy(arcc.Complexity()(maps()[:, 0].numpy()))
+    torch.testing.assert_close(F.l1_complexity(maps(), reduction="none"), complexities, rtol=1e-5, atol=0)
