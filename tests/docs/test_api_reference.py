@@ -22,6 +22,7 @@ PUBLIC_MODULES = (
     "captum_scorecam.metrics.functional",
     "captum_scorecam.models",
     "captum_scorecam.datasets",
+    "captum_scorecam.engines",
     "captum_scorecam.evaluation",
 )
 LINE = re.compile(r"\.\. (?P<kind>currentmodule|auto\w+|py:\w+):: (?P<name>[\w.]+)|   :members:(?P<members>.*)")
