@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from captum_scorecam import ScoreCAM
+from captum_scorecam import ChannelScores, ScoreCAM
 from captum_scorecam.masking.channel_masks import ChannelMasks
 from tests.support.attributions import flat
 from tests.support.counting_net import CountingNet, noise
@@ -122,6 +122,17 @@ def test_probabilities_of_exactly_0_and_1(score: Any, sign: int, weighting: Any)
     assert float(errors.max()) < 1e-12
     if (sign, weighting) == (1, "score"):
         assert float(maps.max()) > 1
+
+
+def test_an_offset_of_the_scores_changes_no_choice() -> None:
+    x, chosen = images(), []
+    for offset in (0, 1e4, -1e4):
+        net = Scored(lambda y, offset=offset: y + offset)  # type: ignore[misc]
+        found = ScoreCAM(net, net.maps, max_forwards=14).channel_scores(x, [2])
+        assert isinstance(found, ChannelScores)
+        chosen.append(found.was_run)
+    assert torch.equal(chosen[1], chosen[0])
+    assert torch.equal(chosen[2], chosen[0])
 
 
 def test_a_map_that_is_surely_zero_after_the_relu_takes_as_few_masks_as_its_opposite() -> None:

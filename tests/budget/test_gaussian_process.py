@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 
-import numpy as np
 import pytest
 import torch
 from hypothesis import given
@@ -151,11 +150,11 @@ def test_fit_tells_smooth_scores_from_noise() -> None:
     assert noise.noise == max(k.noise for k in KERNELS)
 
 
-@pytest.mark.parametrize("value", [0.0, 1.0, 1e6, -1e-6])
+@pytest.mark.parametrize("value", [0.0, 0.3, 1e6 / 3, -1e-6])
 def test_constant_scores_are_predicted_exactly_with_no_variance(value: float) -> None:
     points, rows = maps(12), torch.arange(5)
     values = torch.full((5, 1), value, dtype=torch.float64)
     kernel, variance = fit(MaskSpace(points), rows, values, torch.full((1,), value, dtype=torch.float64))
     assert float(variance) <= 1e-20 * value**2
     mean = Posterior.given(MaskSpace(points), rows, kernel).mean(values)
-    np.testing.assert_allclose(mean, value, rtol=1e-12)
+    assert mean.tolist() == [[value]] * 12
