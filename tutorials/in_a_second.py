@@ -73,7 +73,7 @@ panels = {"exact": exact_map, "57 forwards": quick_map, "difference": difference
 for ax, (title, values) in zip(axes, panels.items(), strict=True):
     most = exact_map.max() if title in ("exact", "57 forwards") else 2 * errors.max()
     ax.imshow(photograph.resize((224, 224)), extent=(0, 7, 7, 0))
-    ax.imshow(values[0, 0], cmap="magma", vmin=0, vmax=float(most), extent=(0, 7, 7, 0), alpha=0.75)
+    ax.imshow(values[0, 0], cmap="inferno", vmin=0, vmax=float(most), extent=(0, 7, 7, 0), alpha=0.75)
     ax.set_title(title)
     ax.set_axis_off()
 plt.show()
