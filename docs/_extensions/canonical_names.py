@@ -28,6 +28,7 @@ PUBLIC_MODULES = {
 FULL_NAMES = {
     "Axes": "matplotlib.axes.Axes",
     "Figure": "matplotlib.figure.Figure",
+    "SubFigure": "matplotlib.figure.SubFigure",
     "Tensor": "torch.Tensor",
 }
 NOT_PUBLIC = ("ExampleMean",)
