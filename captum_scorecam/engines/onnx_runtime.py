@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Sequence
 from contextlib import nullcontext
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -56,7 +57,7 @@ class Session(nn.Module):
         import onnxruntime
 
         super().__init__()
-        self._exported = exported
+        self._exported = replace(exported, content=b"")  # the session has its own
         self.training = False
         options = onnxruntime.SessionOptions()
         options.log_severity_level = 3  # errors

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -54,7 +55,7 @@ class CompiledModel(nn.Module):
         from openvino import Core
 
         super().__init__()
-        self._exported = exported
+        self._exported = replace(exported, content=b"")  # the compiled model has its own
         self.training = False
         dtype = exported.output_dtype
         core = Core()

@@ -106,16 +106,16 @@ class ChunkSize:
 
 
 class ChunkSizes:
-    """The chunk sizes of an attribution method, cached by compilation, shapes, dtypes, device and autocast."""
+    """The chunk sizes of an attribution method, cached by shapes, dtypes, device and autocast, for what runs them."""
 
     def __init__(self) -> None:
-        self._tuned: dict[Hashable, ChunkSize] = {}
+        self._tuned: dict[Hashable, tuple[ForwardFunction, ChunkSize]] = {}
 
     def get(self, forward_func: ForwardFunction, inputs: Tensors, perturbations_per_eval: int | None) -> ChunkSize:
         """Returns the chunk size for masked forward passes of `inputs`.
 
         Args:
-            forward_func (callable): The model.
+            forward_func (callable): What runs the masked inputs: the model, or a twin.
             inputs (tuple of Tensor): N examples.
             perturbations_per_eval (int, optional): At most this many × N rows per forward pass. Default: None, tuned.
 
@@ -133,9 +133,9 @@ class ChunkSizes:
             )
         device = inputs[0].device
         key = (compiled, least, *kind_of_inputs(inputs))
-        if key not in self._tuned:
-            self._tuned[key] = _compiled(device, least) if compiled else _eager(device, least)
-        return self._tuned[key]
+        if key not in self._tuned or self._tuned[key][0] is not forward_func:
+            self._tuned[key] = forward_func, _compiled(device, least) if compiled else _eager(device, least)
+        return self._tuned[key][1]
 
 
 def kind_of_inputs(inputs: Tensors) -> tuple[Hashable, ...]:

@@ -8,6 +8,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
+from captum_scorecam._captum import ForwardFunction
 from captum_scorecam.model_state import compiled_code_run_eagerly
 from captum_scorecam.scoring.chunk_size import kind_of_inputs
 from captum_scorecam.scoring.float32_precision import convolution_epsilon
@@ -31,7 +32,7 @@ class MemoryFormats:
     """
 
     def __init__(self) -> None:
-        self._agrees: dict[Hashable, bool] = {}
+        self._agrees: dict[Hashable, tuple[ForwardFunction, bool]] = {}
 
     def fastest(self, forward: MaskedForward, n_rows: int, perturbations_per_eval: int | None) -> MaskedForward:
         """Returns the forward pass in the faster format that the model takes.
@@ -46,11 +47,11 @@ class MemoryFormats:
             return forward
         other = replace(forward, memory_orders=orders)
         kind = (forward.memory_orders, *kind_of_inputs(forward.inputs))
-        if kind not in self._agrees:
+        if kind not in self._agrees or self._agrees[kind][0] is not forward.forward_func:
             if n_rows < MANY_ROWS * len(forward.inputs[0]):
                 return forward
-            self._agrees[kind] = _agree(forward, other, fixed_rows=perturbations_per_eval == 1)
-        return other if self._agrees[kind] else forward
+            self._agrees[kind] = forward.forward_func, _agree(forward, other, fixed_rows=perturbations_per_eval == 1)
+        return other if self._agrees[kind][1] else forward
 
 
 def _fastest_orders(forward: MaskedForward) -> tuple[MemoryOrder, ...]:

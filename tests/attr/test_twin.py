@@ -14,6 +14,7 @@ from captum.attr import NoiseTunnel
 from torch import Tensor, nn
 
 from captum_scorecam import RISE, InputSpaceAttribution, ScoreCAM
+from captum_scorecam.scoring.chunk_size import SIZES
 from tests.attr.test_score_cam_promises import Compilable, CountingBackend
 from tests.support.attributions import OURS, Method, each
 from tests.support.score_cam import naive_score_cam
@@ -258,3 +259,17 @@ def test_ranks_share_the_rows_of_a_twin_and_fail_together(tmp_path: Path) -> Non
         assert rank["rows"] == 2 + 3 + 6  # of 12
     assert "Expected all 2 ranks to score their masked inputs, but 1 failed." in first["error"]
     assert "for the unmasked inputs they differ by" in second["error"]
+
+
+def test_a_twin_and_the_model_have_chunk_sizes_and_memory_formats_of_their_own() -> None:
+    net, x = Net(channels=40), images(1)
+    model, twin = Recorder(net), Recorder(copy.deepcopy(net))
+    score_cam = ScoreCAM(model, net.relu)
+    expected = score_cam.attribute(x, 2)
+    score_cam.masked_forward_func = twin
+    assert_close(score_cam.attribute(x, 2), expected)
+    first = SIZES["cpu"][0]
+    assert [rows for rows in model.rows if rows == first][:5] == [first] * 5
+    assert twin.rows[:7] == [1, 3, *[first] * 5]  # tuned anew
+    assert not any(args[0].is_contiguous() for args in model.seen if len(args[0]) > 3)
+    assert all(args[0].is_contiguous() for args in twin.seen)

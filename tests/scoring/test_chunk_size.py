@@ -132,6 +132,8 @@ def test_sizes_are_kept_for_model_shape_dtype_and_autocast() -> None:
     first = sizes.get(model, (x,), None)
     assert sizes.get(model, (torch.rand(5, 3, 4, 4),), None) is first
     assert sizes.get(model, (x.double(),), None) is not first
+    assert sizes.get(nn.Identity(), (x,), None) is not first
+    first = sizes.get(model, (x,), None)
     assert sizes.get(model, (torch.rand(2, 3, 8, 8),), None) is not first
     with torch.autocast("cpu", torch.bfloat16):
         assert sizes.get(model, (x,), None) is not first
