@@ -6,6 +6,7 @@ TIMED_CHUNKS = 4
 WORTHWHILE_GAIN = 1.08
 CLEAR_DIFFERENCE = 1.25
 WORK_PER_SETUP = 4
+FREE_SETUP = 1.0  # seconds
 FIRST_PAUSE = 16
 
 
@@ -16,7 +17,8 @@ class Tuner:
     memory use grows too; the fastest size is then kept. At each size, the first chunk is not counted (it compiles or
     selects kernels, and allocates memory), and the fastest of the next four is used, since other processes only slow
     chunks down. What the first chunk takes longer is the cost of trying a size: the next one is tried only if it fits
-    into the rows known to follow, and these and the work at this size take at least `WORK_PER_SETUP` times as long.
+    into the rows known to follow, and these and the work at this size take at least `WORK_PER_SETUP` times as long. A
+    cost below `FREE_SETUP` does not count, so that short calls of small models run the same chunks each time.
 
     The kept size is timed again: at once if a larger one was slower, and then after pauses that double. All sizes are
     measured anew if it is clearly faster than before, so that the machine must have been busy, or clearly slower than
@@ -127,4 +129,5 @@ class Tuner:
 
     def _pays(self, rows: int, left: int) -> bool:
         seconds_of_work = (self._rows_run + left) / self.rows_per_second
-        return rows <= left and (rows in self.tried or WORK_PER_SETUP * self._setup_seconds <= seconds_of_work)
+        is_free = rows in self.tried or self._setup_seconds < FREE_SETUP
+        return rows <= left and (is_free or WORK_PER_SETUP * self._setup_seconds <= seconds_of_work)

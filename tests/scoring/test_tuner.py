@@ -107,6 +107,12 @@ def test_a_size_is_set_up_at_once_if_enough_rows_are_left() -> None:
         assert run(tuner, RISING, GROUP + 1, setup_seconds=10.0, left=left)[-1] == expected
 
 
+@pytest.mark.parametrize(("setup_seconds", "expected"), [(0.9, {2, 4}), (1.0, {2})])
+def test_a_first_chunk_that_takes_little_longer_is_no_reason_to_wait(setup_seconds: float, expected: set[int]) -> None:
+    tuner = Tuner(2, 4)
+    assert {*run(tuner, {2: 100.0, 4: 100.0}, 2 * GROUP, setup_seconds, left=4)} == expected
+
+
 def test_a_size_that_was_set_up_costs_nothing_when_sizes_are_measured_again() -> None:
     tuner = Tuner(2, 4)
     run(tuner, {2: 1.0, 4: 2.0}, GROUP * 4, setup_seconds=10.0)
