@@ -52,15 +52,15 @@ def find_layer(
 ) -> ExplainedLayer:
     """Finds the layer to explain and how to convert its activation to maps.
 
-    Runs the model on pairs of noise images in evaluation mode: a few times for a named layer; for ``auto``, some ten
-    times if it is convolutional and 40 to 50 times if it is a Vision Transformer. The model and the random state are
-    left as they were; instead of a model in training mode, a copy that shares its parameters is run. Maps N×K×h×w,
-    channels last (N×h×w×K), and tokens N×(P + h·w)×K are told apart by which values react to which part of the image.
+    Runs the model on pairs of noise images in evaluation mode: some 20 times for a named layer or a convolutional
+    model, and 50 times for ``auto`` if it is a Vision Transformer. The model and the random state are left as they
+    were; instead of a model in training mode, a copy that shares its parameters is run. Maps N×K×h×w, channels last
+    (N×h×w×K), and tokens N×(P + h·w)×K are told apart by which values react to which part of the image. Maps of a model
+    that crops, pads, shifts or mirrors its inputs are refused.
 
     ``auto`` selects the last activation that holds image positions and on which alone, of everything computed before
     it, the output depends: not a stem, a residual branch, or an attention matrix. If the head reads a class token,
-    this is the input of the last attention, since no patch token affects the output after it. Maps that are mirrored,
-    or that cover a part of the image, are refused.
+    this is the input of the last attention, since no patch token affects the output after it.
 
     Args:
         model (nn.Module): The model.

@@ -14,9 +14,10 @@ from captum_scorecam.layers.reactions import centred
 # strided convolutions, and up to one for images that are padded to a multiple of the stride.
 _MOST_CELLS, _MOST_SIZES = 1.0, 1 / 16
 _MOST_AROUND = 0.8  # of that, of cells that see one edge of the image beyond the other: in circular convolutions
-# Other places must explain the reactions, and leave so many times less unexplained than the cells' own.
+# Other places must explain the reactions, and leave so many times less unexplained than the cells' own: so many times
+# with some cells, and more with few, which are less evidence.
 _LEAST_CORRELATION = 0.6
-_LEAST_LEAD = 1.5
+_LEAST_LEAD, _SOME_CELLS = 1.5, 7
 _RESOLUTION = 16  # cells; more are pooled
 
 _SHIFTS = [k / 40 for k in range(-20, 21)]
@@ -42,7 +43,8 @@ def are_in_place(changes: Tensor, bounds: list[int]) -> bool:
     places, are_allowed = _places(edges, pooled.shape[1], max(_MOST_CELLS / cells, _MOST_SIZES))
     agreement = places @ functional.normalize(centred(pooled).flatten(), dim=0)
     own, other = float(agreement[are_allowed].max().clamp_min(0)), float(agreement[~are_allowed].max())
-    return other < _LEAST_CORRELATION or 1 - own**2 <= _LEAST_LEAD * (1 - other**2)
+    lead = _LEAST_LEAD ** max(1.0, (_SOME_CELLS - 1) / (cells - 1))
+    return other < _LEAST_CORRELATION or 1 - own**2 <= lead * (1 - other**2)
 
 
 @lru_cache(maxsize=4)

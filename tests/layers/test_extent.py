@@ -134,9 +134,18 @@ def test_maps_that_do_not_cover_the_image_are_refused(change: Change, reason: st
     assert_is_refused(lambda: Changed(change), (64, 64), "maps", reason)
 
 
-@pytest.mark.parametrize(("change", "reason"), REFUSED)
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        (CROPS["a cell per edge"], CROPPED),
+        (PADS["at all edges"], PADDED),
+        (DISPLACEMENTS["a quarter at the far edges"], DISPLACED),
+        (DISPLACEMENTS["rolled by half"], DISPLACED),
+    ],
+    ids=["cropped", "padded", "stretched", "rolled"],
+)
 def test_auto_refuses_maps_that_do_not_cover_the_image(change: Change, reason: str) -> None:
-    assert_is_refused(lambda: Changed(change), (64, 64), "auto", reason)
+    assert_is_refused(lambda: Changed(change), (64, 64), "auto", f"{reason}|{NO_POSITIONS}")
 
 
 @pytest.mark.slow
