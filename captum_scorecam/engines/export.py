@@ -64,7 +64,7 @@ def export(model: nn.Module, inputs: Tensor | Tensors, additional_forward_args: 
 
     Args:
         model (nn.Module): The model, in evaluation mode.
-        inputs (Tensor or tuple of Tensor): Examples, as for :meth:`ScoreCAM.attribute`; any number, any values.
+        inputs (Tensor or tuple of Tensor): Examples as attributions take them; any number, any values.
         additional_forward_args (optional): Arguments of the model after the inputs. Default: None.
 
     Raises:

@@ -28,8 +28,8 @@ def onnx_runtime(
 
     Args:
         model (nn.Module): The model, in evaluation mode. It is left as it is; weights that change later are not seen.
-        inputs (Tensor or tuple of Tensor): Examples, as for :meth:`ScoreCAM.attribute`, whose shape, dtype and device
-            the calls will have. Their number and values don't matter.
+        inputs (Tensor or tuple of Tensor): Examples, as for :meth:`~captum_scorecam.ScoreCAM.attribute`, of the
+            shape, dtype and device that the calls will have. Their number and values don't matter.
         additional_forward_args (optional): Arguments of the model after the inputs. Tensors with a row per example
             follow the rows, and numbers and other values are fixed. Default: None.
 
