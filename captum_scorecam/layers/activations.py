@@ -65,3 +65,9 @@ class Activation:
 def is_vector(shape: torch.Size) -> bool:
     """Whether at most one axis of a tensor besides the examples has several values."""
     return sum(size > 1 for size in shape) <= 2
+
+
+def squared_changes(values: torch.Tensor, base: torch.Tensor) -> torch.Tensor:
+    """Squares of changes in units of the base's largest magnitude; those of tiny activations would be 0, else."""
+    largest = base.nan_to_num(0, 0, 0).abs().max()
+    return ((values - base) / largest.where(largest > 0, 1)).clamp(-1e15, 1e15).square()

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from captum_scorecam._captum import Tensors
-from captum_scorecam.layers.activations import Activation
+from captum_scorecam.layers.activations import Activation, squared_changes
 from captum_scorecam.layers.layout import Layout
 from captum_scorecam.layers.noise_images import slab_bounds, with_slab
 from captum_scorecam.layers.placement import are_in_place
@@ -69,7 +69,7 @@ class _Changes:
         return all(bool(change.any()) for change in self._of(edges))
 
     def of_slabs(self, dimension: int) -> Tensor:
-        """The mean squared change over channels, n_slabs×grid."""
+        """The mean squared change over channels, in units of the largest activation, n_slabs×grid."""
         bounds = slab_bounds(self.probe.size[dimension], _N_SLABS)
         return torch.stack(list(self._of([with_slab(bounds, dimension, k) for k in range(len(bounds) - 1)])))
 
@@ -77,15 +77,15 @@ class _Changes:
         first, second = self.images
         for start in range(0, len(replaced), 2):
             pair = [tuple(map(slab, first, second)) for slab in replaced[start : start + 2]]
-            changes = (self._maps(pair[0], pair[-1]) - self._base).nan_to_num(0, 0, 0).square().mean(1).cpu()
-            yield from changes[: len(pair)]
+            changes = squared_changes(self._maps(pair[0], pair[-1]), self._base)
+            yield from changes.mean(1).cpu()[: len(pair)]
 
     @cached_property
     def _base(self) -> Tensor:
         return self._maps(self.images[0], self.images[0])
 
     def _maps(self, first: Tensors, second: Tensors) -> Tensor:
-        return self.layout.maps_of(self.probe.read(self.activation, first, second))
+        return self.layout.maps_of(self.probe.read(self.activation, first, second)).nan_to_num(0, 0, 0)
 
 
 def _of_rows(of_slabs: Tensor, dimension: int) -> Tensor:

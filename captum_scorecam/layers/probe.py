@@ -20,7 +20,7 @@ from captum_scorecam._captum import Tensors
 from captum_scorecam._random_draws import draws_undone
 from captum_scorecam._threads import CallingThread, hooks
 from captum_scorecam.layer_evaluation import as_tuple, input_tensors, kind_of
-from captum_scorecam.layers.activations import Activation, Point
+from captum_scorecam.layers.activations import Activation, Point, squared_changes
 from captum_scorecam.layers.example_scores import Rows, distance, float_values, reader_of_scores, scores_of_examples
 from captum_scorecam.layers.failures import refuse_fixed_rows
 from captum_scorecam.layers.noise_images import noise_image, slab_bounds, with_slab
@@ -179,7 +179,7 @@ class Probe:
             images = [tuple(map(with_slab(slabs[dim], dim, k), first, second)) for dim, k in pair]
             values = self.read(activation, images[0], images[-1])
             for row, (dim, _) in enumerate(pair):
-                changes[dim].append((values.select(batch_axis, row) - base).square())
+                changes[dim].append(squared_changes(values.select(batch_axis, row), base))
         bounds = [[edge / b[-1] for edge in b] for b in slabs]
         return Reactions([torch.stack(c) for c in changes], bounds, self.size, batch_axis)
 

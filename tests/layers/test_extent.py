@@ -29,7 +29,7 @@ class Squeeze(nn.Module):
         self.gate = nn.Linear(width, width)
 
     def forward(self, maps: Tensor) -> Tensor:
-        gates = self.gate(8 * maps.flatten(2).mean(2)).sigmoid()
+        gates: Tensor = self.gate(8 * maps.flatten(2).mean(2)).sigmoid()
         return maps * gates.view(*gates.shape, *[1] * (maps.dim() - 2))
 
 
@@ -325,3 +325,11 @@ def test_maps_that_are_mostly_zero_are_no_part_of_the_image(bias: float, layer: 
     model = seeded(lambda: Changed(lambda x: 4 * x, depth=1, width=4))
     nn.init.constant_(model.get_parameter("maps.0.bias"), bias)
     assert find_layer(model, noise(32, 32), layer).name == "maps"
+
+
+def test_maps_of_tiny_values_are_accepted() -> None:
+    """Their squares are 0 in float32."""
+    model = seeded(lambda: Changed(depth=1))
+    for parameter in model.get_submodule("maps").parameters():
+        parameter.data.mul_(1e-30)
+    assert find_layer(model, noise(32, 32), "maps").name == "maps"
