@@ -173,7 +173,7 @@ def explain(plan: Plan, subject: Subject, method: str, on: On) -> tuple[MetricIn
     maps, run = run_method(method, request)
     if not maps.isfinite().all():
         raise ValueError("Expected a finite map, but got NaN or Inf.")
-    return MetricInput(method, request, maps.unsqueeze(1), view.image.region), run
+    return MetricInput(method, request, maps.unsqueeze(1), view.image.region, plan.n_classes), run
 
 
 def _evaluate_method(plan: Plan, loaded: Loaded, subject: Subject, method: str) -> Outcome:

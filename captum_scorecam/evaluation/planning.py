@@ -135,6 +135,9 @@ def _check(plan: Plan) -> None:
     for metric in plan.chosen_metrics("image"):
         if "boxes" in metric.needs and not plan.dataset.has_boxes:
             raise ValueError(f"Expected a data set with boxes for {metric.name}, but it has none.")
+    for metric in plan.chosen_metrics():
+        if "classes" in metric.needs and plan.n_classes < 2:
+            raise ValueError(f"Expected a model with two or more classes for {metric.name}, but it has one.")
     if plan.needing_labels and not plan.dataset.has_labels:
         raise ValueError(f"Expected a data set with labels for {plan.needing_labels[0]}, but it has none.")
     if plan.dataset.has_labels:

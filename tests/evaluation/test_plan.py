@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from torch import Tensor, nn
 
 from captum_scorecam.datasets import Mosaics
 from captum_scorecam.evaluation import (
@@ -215,6 +216,20 @@ def test_a_data_set_without_what_a_metric_needs_is_refused(
 ) -> None:
     with pytest.raises(ValueError, match=message):
         plan_evaluation(classifier, Unlabelled(2, [None, None]), **(QUICK | changed))
+
+
+def test_another_class_needs_a_model_that_has_one(classifier: Classifier) -> None:
+    one = replace(classifier, model=nn.Sequential(classifier.model, Score()), layer="0.features", score="sigmoid")
+    one = replace(one, class_names=None)
+    with pytest.raises(ValueError, match="Expected a model with two or more classes for random_logit, but it has one"):
+        plan_evaluation(one, Unlabelled(2, [None, None]), **(QUICK | {"metrics": ["random_logit"]}))
+
+
+class Score(nn.Module):
+    """Returns a single output, N×1."""
+
+    def forward(self, scores: Tensor) -> Tensor:
+        return scores[:, :1]
 
 
 def test_every_metric_of_mosaics_needs_labels(classifier: Classifier) -> None:

@@ -1,12 +1,20 @@
-"""Metrics of the class score as pixels are inserted or deleted in the order of the map."""
+"""Metrics of the class score as pixels are inserted or removed in the order of the map."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 
-from captum_scorecam.evaluation.metrics.metric import FRACTION, Metric, MetricInput, MetricResult, as_floats
+from captum_scorecam.evaluation.metrics.metric import (
+    CORRELATION,
+    FRACTION,
+    HALF,
+    Metric,
+    MetricInput,
+    MetricResult,
+    as_floats,
+)
 from captum_scorecam.evaluation.records import Curve
-from captum_scorecam.metrics.functional import PerturbationCurve, deletion, insertion
+from captum_scorecam.metrics.functional import PerturbationCurve, deletion, insertion, lerf, morf, road, srg
 
 STEPS = 100  # each step changes 1 % of the pixels
 
@@ -27,7 +35,38 @@ def _area_under(function: Callable[..., PerturbationCurve]) -> Callable[[MetricI
     return compute
 
 
+def _srg(metric_input: MetricInput) -> MetricResult:
+    gain = srg(
+        metric_input.request.model,
+        metric_input.request.inputs,
+        metric_input.maps,
+        metric_input.target,
+        step=1 / STEPS,
+        score=metric_input.request.score,
+        perturbations_per_eval=metric_input.perturbations_per_eval,
+    )
+    return MetricResult(float(gain.srg), Curve(as_floats(gain.fractions), as_floats(gain.lerf - gain.morf)))
+
+
+def _road(metric_input: MetricInput) -> MetricResult:
+    curves = road(
+        metric_input.request.model,
+        metric_input.request.inputs,
+        metric_input.maps,
+        metric_input.target,
+        generator=metric_input.request.options.generator(),
+        score=metric_input.request.score,
+        perturbations_per_eval=metric_input.perturbations_per_eval,
+    )
+    halves = (curves.lerf - curves.morf) / 2
+    return MetricResult(float(curves.road), Curve(as_floats(curves.fractions), as_floats(halves)))
+
+
 METRICS_OF_CURVES = (
     Metric("insertion", "Insertion, AUC", True, _area_under(insertion), range=FRACTION),
     Metric("deletion", "Deletion, AUC", False, _area_under(deletion), range=FRACTION),
+    Metric("morf", "MoRF, AUC", False, _area_under(morf), range=FRACTION),
+    Metric("lerf", "LeRF, AUC", True, _area_under(lerf), range=FRACTION),
+    Metric("srg", "SRG", True, _srg, range=CORRELATION),
+    Metric("road", "ROAD", True, _road, range=HALF),
 )

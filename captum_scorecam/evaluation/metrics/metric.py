@@ -4,24 +4,26 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Literal, TypeAlias
 
 import torch
 from torch import Tensor
 
+from captum_scorecam.evaluation.methods import run_method
 from captum_scorecam.evaluation.records import Curve
 from captum_scorecam.evaluation.request import ExplanationRequest
-from captum_scorecam.metrics.functional import MaskedInputScores, masked_input_scores
+from captum_scorecam.metrics.functional import MaskedInputScores, explanation_map, masked_input_scores
 
 On: TypeAlias = Literal["image", "mosaic"]
-Need: TypeAlias = Literal["label", "boxes"]
+Need: TypeAlias = Literal["label", "boxes", "classes"]
 Range: TypeAlias = tuple[float, float]
 
 ANY_NUMBER: Range = (-math.inf, math.inf)
 AT_LEAST_0: Range = (0, math.inf)
 FRACTION: Range = (0, 1)
+HALF: Range = (-0.5, 0.5)
 PERCENT: Range = (0, 100)
 CORRELATION: Range = (-1, 1)
 
@@ -36,12 +38,14 @@ class MetricInput:
         maps (Tensor): The map, 1×1×H×W, upsampled to the inputs' size, float32, on the CPU.
         region (Tensor, optional): Mask of the object of that class, boolean, H×W, with at least one True. Default:
             None, unknown.
+        n_classes (int, optional): The model's number of classes. Default: None, unknown.
     """
 
     method: str
     request: ExplanationRequest
     maps: Tensor
     region: Tensor | None = None
+    n_classes: int | None = None
 
     @property
     def target(self) -> int:
@@ -62,6 +66,16 @@ class MetricInput:
     def scores_of_half(self) -> MaskedInputScores:
         """The scores of the image before and after masking it with the map's upper half."""
         return self._masked_scores(0.5)
+
+    @cached_property
+    def map_of_masked(self) -> Tensor:
+        """The method's map of the image masked with the map, 1×1×H×W; shared by several metrics."""
+        return self.explain_again(explanation_map(self.request.inputs, self.maps))
+
+    def explain_again(self, inputs: Tensor, target: int | None = None) -> Tensor:
+        """Runs the method on another image, for another class, or after the model has changed; returns 1×1×H×W."""
+        targets = self.request.targets if target is None else [target]
+        return run_method(self.method, replace(self.request, inputs=inputs, targets=targets))[0].unsqueeze(1)
 
     def _masked_scores(self, keep_fraction: float | None) -> MaskedInputScores:
         return masked_input_scores(
@@ -98,7 +112,8 @@ class Metric:
         higher_is_better (bool): Whether a higher value is better.
         compute (callable): Takes a `MetricInput` and returns a `MetricResult`. Exceptions are recorded as errors.
         on (str): ``image``, or ``mosaic`` for the map of a mosaic in which the image is one of four. Default: "image".
-        needs (frozenset of str): What the data set must provide: ``label``, ``boxes``. Default: nothing.
+        needs (frozenset of str): What the data set must provide: ``label``, ``boxes``; or the model: two or more
+            ``classes``. Default: nothing.
         range (tuple of float): The lowest and highest possible number in values and curves; others are errors.
             Default: any finite number.
         scores (tuple of float): The lowest and highest score of the unmasked image for which it is defined.

@@ -1,18 +1,18 @@
-"""Metrics that rerun the method, on noisy images or a randomised model, and Captum's infidelity."""
+"""Metrics that rerun the method: on masked or noisy images, for another class, with a randomised model."""
 
 from __future__ import annotations
 
-from dataclasses import replace
+import zlib
 from typing import Any
 
 import torch
 from captum.attr import Attribution
 from torch import Tensor, nn
 
-from captum_scorecam.evaluation.methods import run_method
 from captum_scorecam.evaluation.metrics.metric import (
     AT_LEAST_0,
     CORRELATION,
+    FRACTION,
     Metric,
     MetricInput,
     MetricResult,
@@ -20,7 +20,17 @@ from captum_scorecam.evaluation.metrics.metric import (
 )
 from captum_scorecam.evaluation.records import Curve
 from captum_scorecam.masking.scaling import varies
-from captum_scorecam.metrics.functional import cascading_parameter_randomization, infidelity, sensitivity_max
+from captum_scorecam.metrics.functional import (
+    adcc,
+    average_drop,
+    cascading_parameter_randomization,
+    coherency,
+    infidelity,
+    l1_complexity,
+    other_classes,
+    random_logit,
+    sensitivity_max,
+)
 
 NOISE_SAMPLES = 10  # Captum's default
 
@@ -35,14 +45,9 @@ class _MethodAttribution(Attribution):
     def attribute(self, inputs: Any, target: Any = None) -> Any:  # noqa: ARG002 (the request has it)
         """Explains an image, or returns the given map if `fixed`; the result has the structure of `inputs`."""
         image = inputs[0] if isinstance(inputs, tuple) else inputs
-        maps = self.metric_input.maps if self.fixed else _explain_again(self.metric_input, image)
+        maps = self.metric_input.maps if self.fixed else self.metric_input.explain_again(image)
         repeated = maps.to(image).expand_as(image).contiguous()
         return (repeated,) if isinstance(inputs, tuple) else repeated
-
-
-def _explain_again(metric_input: MetricInput, inputs: Tensor) -> Tensor:
-    """Explains another image, or the same one after the model has changed; returns 1×1×H×W."""
-    return run_method(metric_input.method, replace(metric_input.request, inputs=inputs))[0].unsqueeze(1)
 
 
 def _infidelity(metric_input: MetricInput) -> MetricResult:
@@ -76,7 +81,7 @@ def _sanity_check(metric_input: MetricInput) -> MetricResult:
     records = list(
         cascading_parameter_randomization(
             metric_input.request.model,
-            lambda inputs: _explain_again(metric_input, inputs if isinstance(inputs, Tensor) else inputs[0]),
+            lambda inputs: metric_input.explain_again(inputs if isinstance(inputs, Tensor) else inputs[0]),
             metric_input.request.inputs,
             generator=metric_input.request.options.generator(),
             layers=_children_with_parameters(metric_input.request.model),
@@ -87,6 +92,27 @@ def _sanity_check(metric_input: MetricInput) -> MetricResult:
     return MetricResult(float(similarities.double().mean()), curve)
 
 
+def _coherency(metric_input: MetricInput) -> MetricResult:
+    return MetricResult(float(coherency(metric_input.maps, metric_input.map_of_masked)))
+
+
+def _adcc(metric_input: MetricInput) -> MetricResult:
+    drop = average_drop(*metric_input.scores_of_map, reduction="none").cpu()
+    of_masked = coherency(metric_input.maps, metric_input.map_of_masked, reduction="none")
+    return MetricResult(float(adcc(drop, of_masked, l1_complexity(metric_input.maps, reduction="none"))))
+
+
+def _random_logit(metric_input: MetricInput) -> MetricResult:
+    if metric_input.n_classes is None or metric_input.n_classes < 2:
+        return MetricResult(None)
+    # Each image has another class of its own, the same for all methods.
+    image = zlib.crc32(metric_input.request.inputs.detach().cpu().float().numpy().tobytes())
+    draws = torch.Generator("cpu").manual_seed(metric_input.request.options.seed ^ image)
+    (other,) = other_classes(torch.tensor([metric_input.target]), metric_input.n_classes, draws).tolist()
+    maps = metric_input.explain_again(metric_input.request.inputs, other)
+    return MetricResult(float(random_logit(metric_input.maps, maps)))
+
+
 def _children_with_parameters(model: nn.Module) -> list[str] | None:
     """Returns the names of the model's direct children with parameters, or None if there are none."""
     names = [name for name, child in model.named_children() if next(child.parameters(), None) is not None]
@@ -94,6 +120,16 @@ def _children_with_parameters(model: nn.Module) -> list[str] | None:
 
 
 METRICS_OF_METHODS = (
+    Metric("coherency", "Coherency", True, _coherency, range=FRACTION),
+    Metric("adcc", "ADCC", True, _adcc, range=FRACTION, scores=FRACTION),
+    Metric(
+        "random_logit",
+        "Similarity to another class",
+        False,
+        _random_logit,
+        needs=frozenset({"classes"}),
+        range=CORRELATION,
+    ),
     Metric("infidelity", "Infidelity", False, _infidelity, range=AT_LEAST_0),
     Metric("sensitivity_max", "Sensitivity", False, _sensitivity_max, range=AT_LEAST_0),
     Metric("sanity_check", "Similarity after randomisation", False, _sanity_check, range=CORRELATION),

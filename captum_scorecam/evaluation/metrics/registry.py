@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import get_args
 
 from captum_scorecam._messages import check_choice
+from captum_scorecam.evaluation.metrics.concentration import METRICS_OF_CONCENTRATION
 from captum_scorecam.evaluation.metrics.curves import METRICS_OF_CURVES
 from captum_scorecam.evaluation.metrics.metric import Metric, Need, On
 from captum_scorecam.evaluation.metrics.reexplaining import METRICS_OF_METHODS
@@ -17,7 +18,13 @@ DEFAULT_METRICS = ("average_drop", "average_increase", "insertion", "deletion")
 
 METRICS = {
     metric.name: metric
-    for metric in (*METRICS_OF_MASKED_INPUTS, *METRICS_OF_CURVES, *METRICS_OF_REGIONS, *METRICS_OF_METHODS)
+    for metric in (
+        *METRICS_OF_MASKED_INPUTS,
+        *METRICS_OF_CURVES,
+        *METRICS_OF_CONCENTRATION,
+        *METRICS_OF_REGIONS,
+        *METRICS_OF_METHODS,
+    )
 }
 OWN_METRICS = frozenset(METRICS)  # without those registered later
 
@@ -34,7 +41,9 @@ def register_metric(metric: Metric) -> None:
     """
     check_choice("on", metric.on, On)
     if not metric.needs <= {*get_args(Need)}:
-        raise ValueError(f"Expected `needs` to contain only 'label' or 'boxes', but got {sorted(metric.needs)}.")
+        raise ValueError(
+            f"Expected `needs` to contain only {', '.join(map(repr, get_args(Need)))}, but got {sorted(metric.needs)}."
+        )
     register(METRICS, metric.name, metric, "metric")
 
 

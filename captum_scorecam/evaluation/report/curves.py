@@ -20,6 +20,10 @@ from captum_scorecam.metrics import plot_curves
 _AXES = {
     "insertion": ("Share of pixels inserted", "Class score"),
     "deletion": ("Share of pixels deleted", "Class score"),
+    "morf": ("Share of pixels removed", "Class score"),
+    "lerf": ("Share of pixels removed", "Class score"),
+    "srg": ("Share of pixels removed", "LeRF − MoRF"),
+    "road": ("Share of pixels imputed", "(LeRF − MoRF) / 2"),
     "sanity_check": ("Randomised layers, from the last to the first", "Rank correlation"),
 }
 _METADATA = ("Creator", "Date", "Format", "Type")

@@ -39,7 +39,7 @@ def explanation_map(
     tensors = checked_inputs(inputs)
     filled = baseline_tensors(resolve_baselines(inputs, baselines), tensors)
     masks = min_max_normalize(pixel_values(attributions, tensors).unsqueeze(1)).squeeze(1)
-    parts = masks.split([x[0, 0].numel() for x in tensors], 1)
+    parts = torch.split(masks, [x[0, 0].numel() for x in tensors], dim=1)
     masked = tuple(
         blend(x, mask.reshape(len(x), 1, *x.shape[2:]), baseline)
         for x, mask, baseline in zip(tensors, parts, filled, strict=True)

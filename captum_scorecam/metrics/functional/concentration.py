@@ -66,4 +66,5 @@ def _complexity_update(attributions: Tensor) -> Tensor:
     values = checked_maps(attributions).flatten(1).double().abs()
     highest = values.amax(1, keepdim=True)
     values = torch.where(highest > 0, values / highest, 1.0)  # a zero map counts as constant; no sum overflows
-    return torch.special.entr(values / values.sum(1, keepdim=True)).sum(1)
+    entropies: Tensor = torch.special.entr(values / values.sum(1, keepdim=True)).sum(1)
+    return entropies

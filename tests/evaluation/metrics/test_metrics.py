@@ -39,7 +39,7 @@ def score_cam() -> MetricInput:
     model = tiny_classifier.TinyClassifier().eval()
     inputs = tiny_classifier.preprocess(tiny_classifier.picture(1)[0]).unsqueeze(0)
     request = ExplanationRequest(model, find_layer(model, inputs), inputs, [TARGET], options=OPTIONS)
-    return MetricInput("score_cam", request, run_method("score_cam", request)[0].unsqueeze(1), REGION)
+    return MetricInput("score_cam", request, run_method("score_cam", request)[0].unsqueeze(1), REGION, 3)
 
 
 def scores(given: MetricInput, keep_fraction: float | None) -> functional.MaskedInputScores:
@@ -83,6 +83,28 @@ def similarities(given: MetricInput) -> Tensor:
     return torch.cat([record.spearman for record in records])
 
 
+def of_masked(given: MetricInput) -> Tensor:
+    """Score-CAM's map of the image masked with the map."""
+    masked = functional.explanation_map(given.request.inputs, given.maps)
+    assert isinstance(masked, Tensor)
+    return run_method("score_cam", replace(given.request, inputs=masked))[0].unsqueeze(1)
+
+
+def similarities_to_others(given: MetricInput) -> list[float]:
+    others = [run_method("score_cam", replace(given.request, targets=[c]))[0].unsqueeze(1) for c in (0, 2)]
+    return [float(functional.random_logit(given.maps, other)) for other in others]
+
+
+def adcc(given: MetricInput) -> Tensor:
+    drop = functional.average_drop(*scores(given, None), reduction="none")
+    coherency = functional.coherency(given.maps, of_masked(given), reduction="none")
+    return functional.adcc(drop, coherency, functional.l1_complexity(given.maps, reduction="none"))
+
+
+def curve(function: Any, given: MetricInput, **options: Any) -> Any:
+    return function(given.request.model, given.request.inputs, given.maps, TARGET, **options)
+
+
 DIRECT: dict[str, Callable[[MetricInput], Tensor]] = {
     "average_drop": lambda given: functional.average_drop(*scores(given, None)),
     "average_increase": lambda given: functional.average_increase(*scores(given, None)),
@@ -94,18 +116,66 @@ DIRECT: dict[str, Callable[[MetricInput], Tensor]] = {
     "pointing_game": lambda given: functional.pointing_game(given.maps, REGION[None]),
     "energy_pointing_game": lambda given: functional.energy_pointing_game(given.maps, REGION[None]),
     "mosaic_pointing_game": lambda given: functional.energy_pointing_game(given.maps, REGION[None]),
+    "morf": lambda given: curve(functional.morf, given).auc,
+    "lerf": lambda given: curve(functional.lerf, given).auc,
+    "srg": lambda given: curve(functional.srg, given).srg,
+    "road": lambda given: curve(functional.road, given, generator=noise()).road,
+    "sparseness": lambda given: functional.sparseness(given.maps),
+    "complexity": lambda given: functional.complexity(given.maps),
+    "relevance_mass": lambda given: functional.relevance_mass(given.maps, REGION[None]),
+    "relevance_rank": lambda given: functional.relevance_rank(given.maps, REGION[None]),
+    "iou": lambda given: functional.iou(given.maps, REGION[None]),
+    "coherency": lambda given: functional.coherency(given.maps, of_masked(given)),
+    "adcc": adcc,
     "infidelity": infidelity,
     "sensitivity_max": sensitivity,
     "sanity_check": lambda given: similarities(given).mean(),
 }
 
 
-@pytest.mark.parametrize("name", METRICS)
+@pytest.mark.parametrize("name", DIRECT)
 def test_a_metric_returns_what_its_function_returns(name: str, score_cam: MetricInput) -> None:
     value = METRICS[name].compute(score_cam).value
     assert value == pytest.approx(float(DIRECT[name](score_cam)), rel=1e-4, abs=1e-6)
     assert value is not None
     assert math.isfinite(value)
+
+
+def test_every_metric_is_compared_with_its_function() -> None:
+    assert {*DIRECT} | {"random_logit"} == {*METRICS}
+
+
+def test_the_random_logit_test_is_the_similarity_to_one_of_the_other_classes(score_cam: MetricInput) -> None:
+    found = METRICS["random_logit"].compute(score_cam)
+    assert any(found.value == pytest.approx(value, abs=1e-5) for value in similarities_to_others(score_cam))
+    assert METRICS["random_logit"].compute(score_cam) == found
+    for n_classes in (None, 1):
+        assert METRICS["random_logit"].compute(replace(score_cam, n_classes=n_classes)) == MetricResult(None)
+
+
+def test_another_class_is_drawn_for_each_image(score_cam: MetricInput, monkeypatch: pytest.MonkeyPatch) -> None:
+    drawn: list[int | None] = []
+
+    def recorded(given: MetricInput, _inputs: Tensor, target: int | None = None) -> Tensor:
+        drawn.append(target)
+        return given.maps
+
+    monkeypatch.setattr(MetricInput, "explain_again", recorded)
+    for shift in range(12):
+        request = replace(score_cam.request, inputs=score_cam.request.inputs + shift)
+        METRICS["random_logit"].compute(replace(score_cam, request=request))
+    assert {*drawn} == {0, 2}
+
+
+def test_curves_of_gains_are_differences(score_cam: MetricInput) -> None:
+    for name, scale, of_function in [
+        ("srg", 1, curve(functional.srg, score_cam)),
+        ("road", 0.5, curve(functional.road, score_cam, generator=noise())),
+    ]:
+        found = METRICS[name].compute(score_cam).curve
+        assert found is not None
+        assert list(found.x) == pytest.approx(of_function.fractions.tolist(), rel=1e-5)
+        assert list(found.y) == pytest.approx((scale * (of_function.lerf - of_function.morf))[0].tolist(), abs=1e-5)
 
 
 def test_curves_are_those_of_the_functions(score_cam: MetricInput) -> None:
@@ -120,7 +190,9 @@ def test_curves_are_those_of_the_functions(score_cam: MetricInput) -> None:
     assert list(layers.y) == pytest.approx(similarities(score_cam).tolist(), rel=1e-4)
 
 
-@pytest.mark.parametrize("name", ["pointing_game", "energy_pointing_game", "mosaic_pointing_game"])
+@pytest.mark.parametrize(
+    "name", ["pointing_game", "energy_pointing_game", "mosaic_pointing_game", "relevance_mass", "relevance_rank", "iou"]
+)
 def test_without_a_region_pointing_games_are_undefined(name: str, score_cam: MetricInput) -> None:
     assert METRICS[name].compute(replace(score_cam, region=None)) == MetricResult(None)
 

@@ -31,7 +31,10 @@ UNKNOWN_NEED: Any = frozenset({"sound"})
         (Metric("a b", "", True, nothing), "name of a metric to be letters, digits and underscores, but got 'a b'"),
         (Metric("insertion", "", True, nothing), "Expected a new name for a metric, but 'insertion' is taken"),
         (Metric("x", "", True, nothing, on=UNKNOWN), "Expected `on` to be 'image' or 'mosaic', but got 'video'"),
-        (Metric("x", "", True, nothing, needs=UNKNOWN_NEED), r"contain only 'label' or 'boxes', but got \['sound'\]"),
+        (
+            Metric("x", "", True, nothing, needs=UNKNOWN_NEED),
+            r"'boxes', 'classes', but got \['sound'\]",
+        ),
     ],
 )
 def test_a_metric_that_does_not_fit_is_not_registered(metric: Metric, message: str) -> None:

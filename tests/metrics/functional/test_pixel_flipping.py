@@ -22,15 +22,20 @@ def linear_model(n_inputs: int) -> nn.Module:
     return nn.Sequential(nn.Flatten(), linear)
 
 
-# The evidence is a quarter of the pixels: with steps of a quarter the score is gone after the first, or before the last.
+# The evidence is a quarter of the pixels: with steps of a quarter the score is gone after the first, or at the last.
 EARLY, LATE = [1, 0, 0, 0, 0], [1, 1, 1, 1, 0]
 
 
 @pytest.mark.parametrize(
     ("metric", "maps", "scores", "auc"),
-    [(morf, perfect, EARLY, 0.125), (morf, worst, LATE, 0.875), (lerf, perfect, LATE, 0.875), (lerf, worst, EARLY, 0.125)],
+    [
+        (morf, perfect, EARLY, 0.125),
+        (morf, worst, LATE, 0.875),
+        (lerf, perfect, LATE, 0.875),
+        (lerf, worst, EARLY, 0.125),
+    ],
     ids=["morf-perfect", "morf-worst", "lerf-perfect", "lerf-worst"],
-)  # fmt: skip
+)
 def test_perfect_and_worst_explanation(metric: Any, maps: Any, scores: list[float], auc: float) -> None:
     curve = metric(EvidenceModel(), ones(2), maps(2), 0, step=0.25, score="output")
     assert isinstance(curve, PerturbationCurve)
@@ -87,7 +92,8 @@ def test_a_constant_map_gains_nothing_and_a_turned_image_changes_nothing() -> No
     maps = torch.tensor([2.0, 0.0, 0.0, 1.0]).reshape(1, 1, 4, 1).expand(1, 1, 4, 4)
 
     def turned(x: Tensor) -> Tensor:
-        return model(x.flip(2, 3))
+        scores: Tensor = model(x.flip(2, 3))
+        return scores
 
     there = srg(model, x, maps, 0, score="output")
     back = srg(turned, x.flip(2, 3), maps.flip(2, 3), 0, score="output")

@@ -220,7 +220,7 @@ def test_the_random_logit_test_of_quantus() -> None:
 
 @pytest.mark.filterwarnings("ignore:__array_wrap__ must accept context:DeprecationWarning")
 def test_road_of_grad_cam(monkeypatch: pytest.MonkeyPatch) -> None:
-    """grad-cam: thresholds at percentiles instead of counts, the same where there are no ties; noise that isn't seeded."""
+    """grad-cam: thresholds at percentiles instead of counts, the same without ties; noise that isn't seeded."""
     imputer = pytest.importorskip("pytorch_grad_cam.metrics.road")
     monkeypatch.setattr(imputer.NoisyLinearImputer.__init__, "__defaults__", (0.0, imputer.neighbors_weights))
     targets = [ClassifierOutputSoftmaxTarget(t) for t in TARGETS]
