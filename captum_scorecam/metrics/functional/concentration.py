@@ -36,7 +36,7 @@ def sparseness(attributions: Tensor, *, reduction: Reduction = "mean") -> Tensor
 def complexity(attributions: Tensor, *, reduction: Reduction = "mean") -> Tensor:
     """Computes the entropy of an attribution's share of each pixel, in nats (arXiv 2005.00631); lower is simpler.
 
-    The shares are |A_u| / Σ |A|. The complexity of ADCC is another: :func:`l1_complexity`.
+    A share is a pixel's absolute value over the sum of all. The complexity of ADCC is another: :func:`l1_complexity`.
 
     Args:
         attributions, reduction: As for :func:`sparseness`, including the errors.
