@@ -44,6 +44,10 @@ class Difference(Estimate):
     """A mean paired difference between two methods with its interval, effect size and test.
 
     Attributes:
+        mean (float, optional): As for `Estimate`.
+        low (float, optional): As for `Estimate`.
+        high (float, optional): As for `Estimate`.
+        n (int): The number of pairs.
         effect_size (float, optional): Cohen's d_z, the mean over the standard deviation of the differences; None if
             there are fewer than two pairs or all differences are equal.
         p_value (float, optional): Two-sided, of the test that `compared` describes; None if it was not tested.

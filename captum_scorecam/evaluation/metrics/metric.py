@@ -73,7 +73,15 @@ class MetricInput:
         return self.explain_again(explanation_map(self.request.inputs, self.maps))
 
     def explain_again(self, inputs: Tensor, target: int | None = None) -> Tensor:
-        """Runs the method on another image, for another class, or after the model has changed; returns 1×1×H×W."""
+        """Runs the method on another image, for another class, or after the model has changed.
+
+        Args:
+            inputs (Tensor): The preprocessed image, 1×C×H×W.
+            target (int, optional): The class. Default: None, the explained one.
+
+        Returns:
+            Tensor: The map, 1×1×H×W.
+        """
         targets = self.request.targets if target is None else [target]
         return run_method(self.method, replace(self.request, inputs=inputs, targets=targets))[0].unsqueeze(1)
 
