@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import overload
+
 import torch
 from torch import Tensor
 
@@ -13,6 +15,14 @@ from captum_scorecam.metrics.functional.arguments import as_tensors, check_tenso
 from captum_scorecam.metrics.functional.example_mean import Reduction, reduce_examples
 from captum_scorecam.metrics.functional.pixel_values import checked_maps, pixel_values
 from captum_scorecam.scoring.masked_forward import checked_inputs
+
+
+@overload
+def explanation_map(inputs: Tensor, attributions: Tensor, *, baselines: BaselineOption = None) -> Tensor: ...
+
+
+@overload
+def explanation_map(inputs: Tensors, attributions: Tensors, *, baselines: BaselineOption = None) -> Tensors: ...
 
 
 def explanation_map(

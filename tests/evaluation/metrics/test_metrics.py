@@ -86,7 +86,6 @@ def similarities(given: MetricInput) -> Tensor:
 def of_masked(given: MetricInput) -> Tensor:
     """Score-CAM's map of the image masked with the map."""
     masked = functional.explanation_map(given.request.inputs, given.maps)
-    assert isinstance(masked, Tensor)
     return run_method("score_cam", replace(given.request, inputs=masked))[0].unsqueeze(1)
 
 
