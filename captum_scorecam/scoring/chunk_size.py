@@ -15,7 +15,7 @@ from captum_scorecam._captum import ForwardFunction, Tensors
 from captum_scorecam._messages import check_whole_number
 from captum_scorecam.scoring.tuner import Tuner
 
-SIZES = {"cpu": (3, 6, 12, 24, 48), "cuda": (32, 64, 128, 256, 512, 1024, 2048)}
+SIZES = {"cpu": (3, 6, 12, 24, 48), "cuda": (64, 128, 256, 512, 1024, 2048)}
 COMPILED_SIZES = {"cpu": (8, 16, 32), "cuda": (128, 256, 512)}
 COMPILATION_SECONDS = 10.0  # at least, as of a size that another object compiled for, whose first chunk is fast
 MOST_PADDING = 1 / 40  # of the rows of a call

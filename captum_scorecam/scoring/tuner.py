@@ -8,6 +8,7 @@ CLEAR_DIFFERENCE = 1.25
 WORK_PER_SETUP = 4
 FREE_SETUP = 1.0  # seconds
 FIRST_PAUSE = 16
+MOST_RESTARTS = 2
 
 
 class Tuner:
@@ -21,8 +22,8 @@ class Tuner:
     cost below `FREE_SETUP` does not count, so that short calls of small models run the same chunks each time.
 
     The kept size is timed again: at once if a larger one was slower, and then after pauses that double. All sizes are
-    measured anew if it is clearly faster than before, so that the machine must have been busy, or clearly slower than
-    another size was.
+    measured anew, at most twice, if it is clearly faster than before, so that the machine must have been busy, or
+    clearly slower than another size was.
 
     Args:
         sizes (int): Rows per chunk, in ascending order. A single size is kept.
@@ -46,6 +47,7 @@ class Tuner:
         self._rows_run = 0
         self._pause = FIRST_PAUSE
         self._chunks_to_wait = 0
+        self._restarts = 0
         self._start(self.rows)
 
     @property
@@ -121,7 +123,9 @@ class Tuner:
         before = self._rates.pop(self.rows)
         others = max(self._rates.values(), default=0.0)
         self._pause *= 2
-        if rate > CLEAR_DIFFERENCE * before or others > CLEAR_DIFFERENCE * rate:
+        contradicts = rate > CLEAR_DIFFERENCE * before or others > CLEAR_DIFFERENCE * rate
+        if contradicts and self._restarts < MOST_RESTARTS:
+            self._restarts += 1
             self.measure_again()
         else:
             self._rates[self.rows] = max(rate, before)

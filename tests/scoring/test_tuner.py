@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from itertools import pairwise
 
 import pytest
 
-from captum_scorecam.scoring.tuner import FIRST_PAUSE, TIMED_CHUNKS, WORK_PER_SETUP, Tuner
+from captum_scorecam.scoring.tuner import FIRST_PAUSE, MOST_RESTARTS, TIMED_CHUNKS, WORK_PER_SETUP, Tuner
 
 GROUP = 1 + TIMED_CHUNKS  # chunks until the rate of a size is known
 RISING = {2: 2.0, 4: 3.0, 8: 4.0, 16: 3.5, 32: 2.0}  # rows per second
@@ -183,3 +184,10 @@ def test_a_stopped_search_keeps_its_size() -> None:
     tuner.stop(4)
     assert {*run(tuner, {4: 1.0}, 300)} == {4}
     assert not tuner.timing
+
+
+def test_sizes_are_measured_anew_a_few_times_at_most() -> None:
+    tuner = Tuner(2, 4, 8, 16, 32)
+    ran = run(tuner, RISING, 5000, busy=lambda number: 2.0 ** -(number // 60))  # ever faster
+    assert sum(rows == 2 != before for before, rows in pairwise([0, *ran])) == 1 + MOST_RESTARTS
+    assert tuner.rows == 8
