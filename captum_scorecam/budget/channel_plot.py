@@ -35,7 +35,7 @@ def plot_channels(
     """Draws :meth:`ChannelScores.plot`."""
     rank = scores.activations.dim() - 2
     if rank == 3:
-        raise ValueError("Expected a layer with 1-D or 2-D maps, but got one with 3-D maps, which can't be drawn.")
+        raise ValueError("Expected `activations` of 1-D or 2-D maps, but got 3-D ones, which can't be drawn.")
     n_examples, n_targets = scores.unmasked_scores.shape
     example = check_whole_number("example", example, least=0, most=n_examples - 1)
     target = check_whole_number("target", target, least=0, most=n_targets - 1)
