@@ -181,5 +181,5 @@ def test_bad_arguments(arguments: dict[str, Any], message: str) -> None:
 def test_bad_signals_and_maps_that_cannot_be_drawn() -> None:
     with pytest.raises(ValueError, match=r"Expected `image` to be a signal, L or L×C, but got .* \(1, 12, 1\)"):
         drawn(of_rank(1), np.zeros((1, 12, 1)))
-    with pytest.raises(ValueError, match="Expected a layer with 1-D or 2-D maps, but got 3-D ones maps"):
+    with pytest.raises(ValueError, match="Expected `activations` of 1-D or 2-D maps, but got 3-D ones"):
         drawn(of_rank(3))
