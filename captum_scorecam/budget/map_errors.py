@@ -9,7 +9,7 @@ from captum_scorecam.budget.gaussian_process import Posterior, precise
 from captum_scorecam.budget.score_scale import softmax_changes
 from captum_scorecam.weighting import ChannelWeighting
 
-WIDENING = 2.0  # of standard errors; see the method page
+WIDENING = 1.8  # of standard errors; see the method page
 MOST_LOG_VARIANCE = 2.0  # of a score in an exponent; the lognormal mean of a wider one would decide the map
 
 

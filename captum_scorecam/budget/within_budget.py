@@ -22,7 +22,10 @@ from captum_scorecam.scoring.chunks import MaskRows, Masks
 from captum_scorecam.scoring.process_group import from_first_rank
 from captum_scorecam.weighting import ChannelWeighting
 
-RANDOM_SHARE = 0.4  # of the masks after the first stage, where weights are linear in scores
+# Of the masks after the first stage, how many are drawn at random. They show where predictions are biased for the masks
+# that would never be chosen, and their scores matter most where weights are linear in scores.
+RANDOM_SHARE = 0.3
+RANDOM_SHARE_OF_LINEAR = 0.4
 MASKS_OF_THREE_STAGES = 48  # from which on there are three stages instead of two
 MOST_FITTED = 256
 FIRST_SHARE = 0.05  # of the masks, before the error is estimated for the first time
@@ -173,17 +176,22 @@ class _Example:
             return self.rows[~self.run]
         importance = self._importance()
         is_linear = self._weighting != "softmax" and not self._bounded
-        n_random = int(RANDOM_SHARE * n_new) if is_linear and stage > 0 else 0
+        share = RANDOM_SHARE_OF_LINEAR if is_linear else RANDOM_SHARE
+        n_random = int(share * n_new) if stage > 0 else 0
         chosen = most_informative(self._posterior, importance, n_new - n_random)
         known = torch.cat([self._posterior.rows, chosen])
-        if n_random:
-            with_chosen = Posterior.given(self._posterior.space, known, self.kernel)
-            importance = importance * with_chosen.variance().sqrt()
-        return self.rows[torch.cat([chosen, random_rows(importance, known, n_random, seed=stage)])]
+        likely = self._ranges
+        if is_linear and n_random:
+            likely = likely * Posterior.given(self._posterior.space, known, self.kernel).variance().sqrt()
+        return self.rows[torch.cat([chosen, random_rows(likely, known, n_random, seed=stage)])]
+
+    @property
+    def _ranges(self) -> Tensor:
+        return self._sums.amax(1) - self._sums.amin(1)
 
     def _importance(self) -> Tensor:
         """Computes what an error of each mask's latent score does to the map, averaged over targets."""
-        importance = (self._sums.amax(1) - self._sums.amin(1)).unsqueeze(1)
+        importance = self._ranges.unsqueeze(1)
         if self.run.any():
             scores = precise(self.scores)
             if self._weighting == "softmax":
