@@ -107,7 +107,7 @@ def test_wrong_target_raises_after_at_most_one_forward(method: Method, target: A
 @each(OURS)
 def test_targets_of_other_types_are_refused_before_any_masked_forward(method: Method) -> None:
     net = Net()
-    with pytest.raises(TypeError, match="Expected `target` to be a class index, .* but got str"):
+    with pytest.raises(TypeError, match=r"Expected `target` to be a class index, .* but got str"):
         method.explain(net, net.relu, images(), "cat")
     assert net.forwards <= 1
 
