@@ -33,7 +33,7 @@ def channel_weights(
     Raises:
         ValueError: If `weighting` is unknown or `baseline_scores` is missing.
     """
-    check_choice("weighting", weighting, ChannelWeighting)
+    check_choice("channel_weighting", weighting, ChannelWeighting)
     unmasked = ~masked.unsqueeze(-1)
     if weighting == "softmax":
         weights = scores.masked_fill(unmasked, -torch.inf).softmax(1)

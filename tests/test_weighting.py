@@ -38,7 +38,7 @@ def test_softmax_of_large_scores_is_finite() -> None:
 
 
 def test_unknown_weighting_and_missing_baseline_are_errors() -> None:
-    with pytest.raises(ValueError, match="`weighting` to be 'softmax', 'increase' or 'score', but got 'mean'"):
+    with pytest.raises(ValueError, match=r"Expected `channel_weighting` to be .*, but got 'mean'"):
         channel_weights(SCORES, MASKED, "mean")  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="Expected `baseline_scores` for the weighting 'increase', but got None"):
         channel_weights(SCORES, MASKED, "increase")

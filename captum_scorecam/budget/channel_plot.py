@@ -56,7 +56,12 @@ def plot_channels(
 
 def _displayable(image: Any, rank: int) -> np.ndarray[Any, Any]:
     """Checks the image, or signal, and scales integers to [0, 1]."""
-    pixels = np.asarray(image.detach().cpu() if isinstance(image, Tensor) else image)
+    if isinstance(image, Tensor):
+        image = image.detach().cpu()
+        image = image.float() if image.is_floating_point() else image
+    pixels = np.asarray(image)
+    if pixels.size == 0:
+        raise ValueError(f"Expected `image` to have pixels, but got an array of shape {pixels.shape}.")
     if rank == 1:
         if pixels.ndim not in (1, 2):
             raise ValueError(f"Expected `image` to be a signal, L or L×C, but got an array of shape {pixels.shape}.")

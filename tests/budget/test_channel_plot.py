@@ -95,11 +95,12 @@ BYTES = (255 * IMAGE).astype(np.uint8)
         (BYTES, BYTES / 255),
         (Image.fromarray(BYTES), BYTES / 255),
         (torch.from_numpy(IMAGE).requires_grad_(), IMAGE),
+        (torch.from_numpy(IMAGE).bfloat16(), torch.from_numpy(IMAGE).bfloat16().float().numpy()),
         (IMAGE[:, :, 0], IMAGE[:, :, [0, 0, 0]]),
         (IMAGE[:, :, :1], IMAGE[:, :, [0, 0, 0]]),
         (IMAGE.repeat(2, 0).repeat(2, 1), IMAGE.repeat(2, 0).repeat(2, 1)),
     ],
-    ids=["uint8", "PIL", "tensor", "grey", "one channel", "larger"],
+    ids=["uint8", "PIL", "tensor", "bfloat16", "grey", "one channel", "larger"],
 )
 def test_images_of_every_kind(image: Any, expected: np.ndarray[Any, Any]) -> None:
     seen, shadow = drawn(scored(), image, 1).axes[1].images
@@ -166,8 +167,12 @@ def test_nothing_overlaps() -> None:
         ({"example": 2}, "Expected `example` to be at most 1, but got 2"),
         ({"target": -1}, "Expected `target` to be at least 0, but got -1"),
         ({"n_channels": 0}, "Expected `n_channels` to be at least 1, but got 0"),
-        ({"channel_weighting": "mean"}, "weighting` to be 'softmax', 'increase' or 'score', but got 'mean'"),
+        (
+            {"channel_weighting": "mean"},
+            r"Expected `channel_weighting` to be .*, but got 'mean'",
+        ),
         ({"image": IMAGE.transpose(2, 0, 1)}, r"Expected `image` to be H×W, H×W×1 or H×W×3, but got .* \(3, 12, 10\)"),
+        ({"image": IMAGE[:0]}, r"Expected `image` to have pixels, but got an array of shape \(0, 10, 3\)"),
         ({"image": IMAGE[None]}, r"Expected `image` to be H×W, H×W×1 or H×W×3, but got .* \(1, 12, 10, 3\)"),
         ({"image": 4 * IMAGE - 2}, r"in \[0, 1\], or in \[0, 255\] as uint8, but got values from -1.99. to 1.9"),
         ({"image": IMAGE * np.nan}, r"in \[0, 1\], or in \[0, 255\] as uint8, but got values from nan to nan"),

@@ -111,7 +111,7 @@ def test_bad_arguments() -> None:
     with pytest.raises(ValueError, match="Expected `baseline_scores` for the weighting 'increase', but got None"):
         found.maps("increase")
     for function in (found.maps, found.standard_errors, found.weights):
-        with pytest.raises(ValueError, match="weighting` to be 'softmax', 'increase' or 'score', but got 'mean'"):
+        with pytest.raises(ValueError, match=r"Expected `channel_weighting` to be .*, but got 'mean'"):
             function("mean")  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="Expected `n_channels` to be at least 1, but got 0"):
         found.strongest_channels(0)
