@@ -17,10 +17,10 @@ import torch
 import typer
 from images import preprocessed_images
 from recording import Row, machine, record
-from speed import Benchmark, System, agreement
+from speed import BATCHES, Benchmark, System, agreement
 from systems import Ours, benchmarked_classifier, subject
 
-FORWARDS = (16, 32, 48, 64, 96, 128, 160, 200, 250, 300)
+FORWARDS = (32, 64, 96, 128, 160, 200, 250, 300)
 CONFIGURATIONS = {"default": Ours(memory_kept=False), "memory kept": Ours(), "ONNX Runtime": Ours("onnxruntime")}
 
 
@@ -47,6 +47,7 @@ def main(
     n_images: Annotated[int, typer.Option(min=1, help="Images that must reach the correlation.")] = 20,
     n_timed: Annotated[int, typer.Option(min=1, help="How many of them are timed.")] = 5,
     correlation: float = 0.99,
+    batch: Annotated[list[int], typer.Option(help="A batch size of peers to try. Default: several.")] = [],  # noqa: B006
     output: Annotated[Path, typer.Option(help="Where to write, without extension.")] = Path(
         "benchmarks/results/budget_seconds"
     ),
@@ -57,12 +58,12 @@ def main(
     with torch.no_grad():
         built = subject(model, "cpu", pixels).model
         targets = [int(built(x).argmax()) for x in images]
-    benchmark = Benchmark(model, "cpu", pixels, images, targets)
+    benchmark = Benchmark(model, "cpu", pixels, images, targets, tuple(batch) or BATCHES["cpu"])
     n, worst = forwards_needed(benchmark, correlation)
     systems: dict[str, System] = {
         f"ours, {name}, {n} forwards": replace(each, max_forwards=n) for name, each in CONFIGURATIONS.items()
     }
-    systems |= {name: peer for name, peer in benchmark.peers().items() if "by default" not in name}
+    systems |= {name: peer for name, peer in benchmark.peers().items() if "float32" in name}
     timings = replace(benchmark, images=images[:n_timed], targets=targets[:n_timed]).run(systems, set(), 1, 0)
     base = timings[next(iter(timings))]
     rows = [

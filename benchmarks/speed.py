@@ -222,23 +222,25 @@ def flops_per_row(model: str, pixels: int) -> int:
 
 @dataclass
 class Benchmark:
-    """One model, its images with their classes, on one device."""
+    """One model, its images with their classes, on one device, and the batch sizes to try for peers."""
 
     model: str
     device: str
     pixels: int
     images: list[Tensor]
     targets: list[int]
+    batches: tuple[int, ...]
 
     def worker(self, system: System) -> Worker:
         return Worker(self.model, self.device, self.pixels, system)
 
     def fastest(self, peer: Peer, worker: Worker) -> Peer:
-        """A peer at the batch size at which it explains the first image in the least time, the second of two calls."""
+        """A peer at the batch size at which it explains the first image in the least time."""
         seconds: dict[int, float] = {}
-        for batch in BATCHES[self.device]:
+        n_calls = 1 if self.device == "cpu" else 2  # a GPU's first call selects kernels
+        for batch in self.batches:
             worker.become(replace(peer, batch=batch))
-            seconds[batch] = min(worker.call(self.images[0], self.targets[0]).seconds for _ in range(2))
+            seconds[batch] = min(worker.call(self.images[0], self.targets[0]).seconds for _ in range(n_calls))
             print(f"{peer.library}, {peer.precision}, batch {batch}: {seconds[batch]:.2f} s", flush=True)
         return replace(peer, batch=min(seconds, key=seconds.__getitem__))
 
@@ -341,6 +343,7 @@ def main(
         ),
     ] = 5,
     device: str = "cpu",
+    batch: Annotated[list[int], typer.Option(help="A batch size of peers to try. Default: several.")] = [],  # noqa: B006
     leave_out: Annotated[list[str], typer.Option(help="A configuration of ours to leave out.")] = [],  # noqa: B006
     output: Annotated[Path, typer.Option(help="Where to write, without extension.")] = Path("benchmarks/results/speed"),
 ) -> None:
@@ -350,7 +353,7 @@ def main(
     with torch.no_grad():
         targets = [int(built.model(x.to(device)).argmax()) for x in inputs]
     del built
-    benchmark = Benchmark(model, device, pixels, inputs, targets)
+    benchmark = Benchmark(model, device, pixels, inputs, targets, tuple(batch) or BATCHES[device])
     ours = {name: each for name, each in OURS[device].items() if name not in leave_out}
     precisions = {each.precision for each in ours.values()}
     peaks = measured_peaks(device, precisions)
