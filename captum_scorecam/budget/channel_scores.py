@@ -14,7 +14,7 @@ from torch import Tensor
 from captum_scorecam._messages import check_choice, check_flags, check_whole_number
 from captum_scorecam.budget.channel_plot import plot_channels
 from captum_scorecam.budget.gaussian_process import Kernel, MaskSpace, Posterior
-from captum_scorecam.budget.map_errors import expected_rise, map_errors
+from captum_scorecam.budget.map_errors import expected_rise, in_dtype, map_errors
 from captum_scorecam.masking.channel_masks import ChannelMasks
 from captum_scorecam.weighting import ChannelWeighting, channel_weights, weighted_maps
 
@@ -174,7 +174,7 @@ class ChannelScores:
                     self.masks.n_sharing[rows],
                     weighting,
                 )
-                errors[example] = of_example.view_as(errors[example])
+                errors[example] = in_dtype(of_example.view_as(errors[example]), errors.dtype)
         return errors
 
     def plot(

@@ -48,6 +48,13 @@ def map_errors(
     return widening(len(posterior.rows)) * variances.sqrt().view(changes.shape[1:])
 
 
+def in_dtype(errors: Tensor, dtype: torch.dtype) -> Tensor:
+    """Converts errors to another dtype. One that would underflow to 0, which means exact, becomes the least number."""
+    converted = errors.to(dtype)
+    smallest = torch.finfo(dtype).tiny * torch.finfo(dtype).eps
+    return converted.masked_fill((errors > 0) & (converted == 0), smallest)
+
+
 def widening(n_run: int) -> float:
     """Returns the factor of standard errors, given the number of masks of an example that were run.
 

@@ -14,7 +14,7 @@ from torch.distributed import ProcessGroup
 
 from captum_scorecam.budget.channel_scores import ChannelScores, Prediction
 from captum_scorecam.budget.gaussian_process import PRIOR, MaskSpace, Posterior, fit, precise
-from captum_scorecam.budget.map_errors import map_errors
+from captum_scorecam.budget.map_errors import in_dtype, map_errors
 from captum_scorecam.budget.mask_choice import most_informative, random_rows
 from captum_scorecam.budget.score_scale import from_latent, to_latent
 from captum_scorecam.masking.channel_masks import ChannelMasks
@@ -237,7 +237,7 @@ def _joined(
     prediction = Prediction(torch.cat([example.run for example in examples]), deviations, kernels)
     found = replace(unscored, mask_scores=scores, prediction=prediction)
     shape = (*unscored.unmasked_scores.shape, *unscored.activations.shape[2:])
-    found.known_errors[weighting] = errors.view(shape).to(unscored.activations.dtype)
+    found.known_errors[weighting] = in_dtype(errors.view(shape), unscored.activations.dtype)
     return found
 
 
@@ -251,5 +251,5 @@ def remaining_errors(scores: ChannelScores, weighting: ChannelWeighting) -> Tens
     maps = scores.maps(weighting, relu_attributions=False).flatten(2)
     errors = scores.standard_errors(weighting).flatten(2)
     stays_zero = (maps + 2 * errors <= 0).all(2)
-    largest = torch.where(stays_zero, maps.abs().amax(2), maps.amax(2).clamp_min(0))
+    largest = torch.where(stays_zero, maps.abs().amax(2), maps.amax(2).clamp_min(0).abs())  # abs: −0 is 0
     return torch.where(errors.amax(2) == 0, 0.0, errors.amax(2) / largest)
