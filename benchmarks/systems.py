@@ -170,7 +170,7 @@ def subject(name: str, device: str, pixels: int = 224) -> Subject:
         # The activation function of the head runs at the stem too, so an identity after it is explained instead.
         model._avg_pooling = nn.Sequential(nn.Identity(), model.get_submodule("_avg_pooling"))
     layer = model.get_submodule(LAYERS.get(name, "_avg_pooling.0"))
-    return Subject(model.to(device), layer, torch.zeros(1, 3, pixels, pixels, device=device))
+    return Subject(model.to(device).eval(), layer, torch.zeros(1, 3, pixels, pixels, device=device))
 
 
 @contextlib.contextmanager
