@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any, TypeVar
 
 from captum_scorecam.evaluation.metrics.metric import (
     CORRELATION,
@@ -16,50 +17,40 @@ from captum_scorecam.evaluation.metrics.metric import (
 from captum_scorecam.evaluation.records import Curve
 from captum_scorecam.metrics.functional import PerturbationCurve, deletion, insertion, lerf, morf, road, srg
 
+Curves = TypeVar("Curves")
+
 STEPS = 100  # each step changes 1 % of the pixels
 
 
 def _area_under(function: Callable[..., PerturbationCurve]) -> Callable[[MetricInput], MetricResult]:
     def compute(metric_input: MetricInput) -> MetricResult:
-        curve = function(
-            metric_input.request.forward_of_masked,
-            metric_input.request.inputs,
-            metric_input.maps,
-            metric_input.target,
-            step=1 / STEPS,
-            score=metric_input.request.score,
-            perturbations_per_eval=metric_input.perturbations_per_eval,
-        )
+        curve = _computed(function, metric_input, step=1 / STEPS)
         return MetricResult(float(curve.auc), Curve(as_floats(curve.fractions), as_floats(curve.scores)))
 
     return compute
 
 
 def _srg(metric_input: MetricInput) -> MetricResult:
-    gain = srg(
-        metric_input.request.model,
-        metric_input.request.inputs,
-        metric_input.maps,
-        metric_input.target,
-        step=1 / STEPS,
-        score=metric_input.request.score,
-        perturbations_per_eval=metric_input.perturbations_per_eval,
-    )
+    gain = _computed(srg, metric_input, step=1 / STEPS)
     return MetricResult(float(gain.srg), Curve(as_floats(gain.fractions), as_floats(gain.lerf - gain.morf)))
 
 
 def _road(metric_input: MetricInput) -> MetricResult:
-    curves = road(
-        metric_input.request.model,
+    curves = _computed(road, metric_input, generator=metric_input.request.options.generator())
+    halves = (curves.lerf - curves.morf) / 2
+    return MetricResult(float(curves.road), Curve(as_floats(curves.fractions), as_floats(halves)))
+
+
+def _computed(function: Callable[..., Curves], metric_input: MetricInput, **options: Any) -> Curves:
+    return function(
+        metric_input.request.forward_of_masked,
         metric_input.request.inputs,
         metric_input.maps,
         metric_input.target,
-        generator=metric_input.request.options.generator(),
         score=metric_input.request.score,
         perturbations_per_eval=metric_input.perturbations_per_eval,
+        **options,
     )
-    halves = (curves.lerf - curves.morf) / 2
-    return MetricResult(float(curves.road), Curve(as_floats(curves.fractions), as_floats(halves)))
 
 
 METRICS_OF_CURVES = (
