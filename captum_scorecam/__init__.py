@@ -14,6 +14,7 @@ from captum_scorecam.budget.channel_scores import ChannelScores
 from captum_scorecam.layers.activation_tap import ActivationTap
 from captum_scorecam.masking.activation_maps import swin_activation_maps, vit_activation_maps
 from captum_scorecam.masking.baselines import BaselineFunction
+from captum_scorecam.overlay import overlay
 from captum_scorecam.scoring.class_scores import Score
 from captum_scorecam.scoring.detection_scores import box_scores, with_all_detections
 from captum_scorecam.scoring.freed_memory import freed_memory_kept
@@ -39,6 +40,7 @@ __all__ = [
     "__version__",
     "box_scores",
     "freed_memory_kept",
+    "overlay",
     "region_scores",
     "swin_activation_maps",
     "vit_activation_maps",

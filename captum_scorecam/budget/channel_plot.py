@@ -11,6 +11,7 @@ from captum_scorecam._messages import check_whole_number
 from captum_scorecam._palette import CURVE_COLORS, MAP_COLORS
 from captum_scorecam.budget.map_errors import widening
 from captum_scorecam.masking.scaling import min_max_normalize, resize
+from captum_scorecam.overlay import as_array, overlay, pixels_of
 from captum_scorecam.weighting import ChannelWeighting
 
 if TYPE_CHECKING:
@@ -55,27 +56,15 @@ def plot_channels(
 
 
 def _displayable(image: Any, rank: int) -> np.ndarray[Any, Any]:
-    """Checks the image, or signal, and scales integers to [0, 1]."""
-    if isinstance(image, Tensor):
-        image = image.detach().cpu()
-        image = image.float() if image.is_floating_point() else image
-    pixels = np.asarray(image)
-    if pixels.size == 0:
-        raise ValueError(f"Expected `image` to have pixels, but got an array of shape {pixels.shape}.")
-    if rank == 1:
-        if pixels.ndim not in (1, 2):
-            raise ValueError(f"Expected `image` to be a signal, L or L×C, but got an array of shape {pixels.shape}.")
-        return pixels
-    if not (pixels.ndim == 2 or (pixels.ndim == 3 and pixels.shape[2] in (1, 3))):
-        raise ValueError(f"Expected `image` to be H×W, H×W×1 or H×W×3, but got an array of shape {pixels.shape}.")
-    if pixels.dtype == np.uint8:
-        pixels = pixels / 255
-    if not (pixels.min() >= 0 and pixels.max() <= 1):
-        raise ValueError(
-            "Expected `image` with values in [0, 1], or in [0, 255] as uint8, but got values from "
-            f"{pixels.min():.4g} to {pixels.max():.4g}."
-        )
-    return np.broadcast_to(pixels.reshape(*pixels.shape[:2], -1), (*pixels.shape[:2], 3))
+    """Checks the image, or the signal, and scales bytes to [0, 1]."""
+    if rank == 2:
+        return pixels_of(image)
+    signal = as_array(image)
+    if signal.size == 0:
+        raise ValueError(f"Expected `image` to have values, but got an array of shape {signal.shape}.")
+    if signal.ndim not in (1, 2):
+        raise ValueError(f"Expected `image` to be a signal, L or L×C, but got an array of shape {signal.shape}.")
+    return signal
 
 
 def _axes(n_panels: int, size: tuple[int, ...], rank: int, figure: Figure | SubFigure | None) -> list[Axes]:
@@ -103,14 +92,13 @@ def _draw(axes: Axes, values: Tensor, shown: np.ndarray[Any, Any] | None, is_map
         _draw_curve(axes, drawn, shown, CURVE_COLORS[1 if is_map else 0])
     elif shown is None:
         axes.imshow(drawn, cmap=MAP_COLORS, vmin=0, vmax=1)
+    elif is_map:
+        axes.imshow(overlay(shown, values))
     else:
         height, width = shown.shape[:2]
         place: dict[str, Any] = {"extent": (-0.5, width - 0.5, height - 0.5, -0.5), "interpolation": "bilinear"}
-        axes.imshow(shown.mean(2) if is_map else shown, cmap="gray", vmin=0, vmax=1)
-        if is_map:
-            axes.imshow(drawn, cmap=MAP_COLORS, vmin=0, vmax=1, alpha=0.6, **place)
-        else:
-            axes.imshow(np.zeros_like(drawn), cmap="gray", vmin=0, vmax=1, alpha=1 - drawn, **place)
+        axes.imshow(shown, vmin=0, vmax=1)
+        axes.imshow(np.zeros_like(drawn), cmap="gray", vmin=0, vmax=1, alpha=1 - drawn, **place)
     axes.set_anchor("NW")
 
 

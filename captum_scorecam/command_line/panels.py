@@ -9,15 +9,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 from torch import Tensor
 
-from captum_scorecam._palette import MAP_COLORS
+from captum_scorecam import overlay
 from captum_scorecam.command_line.explanation import ClassExplanation, ImageExplanation
 from captum_scorecam.evaluation import MethodRun
 from captum_scorecam.evaluation.durable_files import write_durably
 from captum_scorecam.evaluation.presentation import error_text, method_title
-from captum_scorecam.masking.scaling import min_max_normalize, varies
+from captum_scorecam.masking.scaling import varies
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -96,8 +95,8 @@ def draw_panels(
 ) -> Figure:
     """Draws panels in rows; those of a row show images of one shape.
 
-    Maps are drawn by Captum's ``visualize_image_attr``, each scaled to [0, 1] from its lowest value to its highest;
-    absolute levels are not comparable: RISE's minimum, for example, is far from 0.
+    Maps are drawn by `overlay`, each from its own lowest value to its highest; absolute levels are not comparable:
+    RISE's minimum, for example, is far from 0.
 
     Args:
         rows (sequence of sequence of Panel): The panels of each row, one or more.
@@ -134,25 +133,11 @@ def draw_panels(
 
 
 def _draw_panel(axes: Axes, panel: Panel) -> None:
-    from captum.attr import visualization
-
-    image = panel.pixels.numpy()
     if panel.values is None:
-        axes.imshow(image, cmap="gray", vmin=0, vmax=1)
-    elif not _varies(panel.values):  # Captum can't scale a constant map
-        axes.imshow(image.mean(axis=2), cmap="gray", vmin=0, vmax=1)
+        axes.imshow(panel.pixels.numpy(), cmap="gray", vmin=0, vmax=1)
     else:
-        visualization.visualize_image_attr(
-            min_max_normalize(panel.values[None, None])[0, 0].unsqueeze(2).numpy(),
-            np.ascontiguousarray(image),
-            method="blended_heat_map",
-            sign="positive",
-            plt_fig_axis=(axes.figure, axes),
-            cmap=MAP_COLORS,
-            alpha_overlay=0.6,
-            use_pyplot=False,
-        )
-        if panel.errors is not None:
+        axes.imshow(overlay(panel.pixels, panel.values))
+        if panel.errors is not None and _varies(panel.values):
             _draw_lines(axes, panel.values, panel.errors)
     axes.set_anchor("NW")
 
