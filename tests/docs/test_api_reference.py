@@ -25,8 +25,22 @@ PUBLIC_MODULES = (
     "captum_scorecam.engines",
     "captum_scorecam.evaluation",
 )
+TEMPLATES = ROOT / "docs" / "_templates"
 LINE = re.compile(r"\.\. (?P<kind>currentmodule|auto\w+|py:\w+):: (?P<name>[\w.]+)|   :members:(?P<members>.*)")
+TABLE = re.compile(
+    r"\.\. autosummary::\n(?:   :.+\n)*?   :template: (?P<template>.+)\n(?:   :.+\n)*\n(?P<names>(?:   \w+\n)+)"
+)
 ALL = ["*"]
+
+
+def spelled_out(page: str) -> str:
+    """A page of the reference with what its tables' templates write on the pages of classes."""
+
+    def pages(table: re.Match[str]) -> str:
+        template = (TEMPLATES / table["template"]).read_text().partition("{{ objname }}")[2].removeprefix("()")
+        return "".join(f".. autoclass:: {name}{template}" for name in table["names"].split())
+
+    return TABLE.sub(pages, page)
 
 
 def reference() -> dict[str, list[str]]:
@@ -34,7 +48,7 @@ def reference() -> dict[str, list[str]]:
     documented: dict[str, list[str]] = {}
     for page in PAGES:
         module = name = ""
-        for match in filter(None, map(LINE.match, page.read_text().splitlines())):
+        for match in filter(None, map(LINE.match, spelled_out(page.read_text()).splitlines())):
             if match["kind"] == "currentmodule":
                 module = match["name"]
             elif match["members"] is not None:
