@@ -1,6 +1,6 @@
 """
-A score of your own
-===================
+Explain boxes, embeddings and other scores
+==========================================
 
 Score-CAM needs one number for each masked image and each question, nothing more. A class score of a classifier is one
 such number. This tutorial explains three others:

@@ -1,6 +1,6 @@
 """
-Beyond image classifiers
-========================
+Explain signals, volumes, segmentation and transformers
+=======================================================
 
 Score-CAM asks how much of a class score remains when only the places that a channel highlights stay visible. Nothing
 about that is specific to photographs. It takes a layer with spatial dimensions, an input with the same number of

@@ -1,6 +1,6 @@
 """
-Debugging a classifier
-======================
+Find the shortcut that a classifier learned
+===========================================
 
 A classifier is right on every test photograph and fails in production. The usual suspect is a *shortcut*: something in
 the images that correlates with a class where they were collected, and nowhere else. Radiographs show a metal token of

@@ -1,6 +1,6 @@
 """
-Fast
-====
+Make Score-CAM faster
+=====================
 
 Gradient methods need one pass through the network. Score-CAM needs one for each channel of the layer, hundreds or
 thousands of them. :class:`~captum_scorecam.ScoreCAM` adds little to those passes, so there are two ways to go faster:

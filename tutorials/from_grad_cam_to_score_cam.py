@@ -1,6 +1,6 @@
 """
-From LayerGradCam to ScoreCAM
-=============================
+Move from LayerGradCam to ScoreCAM
+==================================
 
 Suppose your code explains an image classifier with Captum's :class:`~captum.attr.LayerGradCam`, and you want to see
 what Score-CAM says. This tutorial takes such code, changes one class name, and follows the maps through the rest of the

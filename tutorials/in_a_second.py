@@ -1,6 +1,6 @@
 """
-Score-CAM in a second
-=====================
+Get a Score-CAM map in a second
+===============================
 
 Score-CAM runs the model once for each channel of a layer. Most of these runs can be predicted from a few, and the
 prediction says how good it is. This tutorial computes a map from a fraction of the forward passes, shows its standard

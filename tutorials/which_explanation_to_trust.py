@@ -1,5 +1,5 @@
 """
-Which explanation should I trust?
+Compare explanations with metrics
 =================================
 
 Ask five methods where a model looked, and you get five maps. There is no ground truth to compare them with: nobody

@@ -1,6 +1,6 @@
 """
-With Quantus
-============
+Evaluate maps with Quantus
+==========================
 
 `Quantus <https://github.com/understandable-machine-intelligence-lab/Quantus>`_ offers more than thirty metrics for
 explanations: is a map faithful to the model, stable under noise, on the object, sparse? It works on arrays and requires
