@@ -27,10 +27,9 @@ from sklearn.cluster import KMeans
 from torch import Tensor
 
 from captum_scorecam import ChannelScores, ChannelWeighting, ScoreCAM
-from captum_scorecam.budget.within_budget import score_within_budget
+from captum_scorecam.budget.within_budget import replayed_within_budget
 from captum_scorecam.datasets import read_image
 from captum_scorecam.models import Classifier, load_classifier
-from captum_scorecam.scoring.chunks import MaskRows, Masks
 
 SHARES = (0.05, 0.1, 0.2, 0.4)
 LAYERS = {
@@ -82,14 +81,7 @@ def column(scores: ChannelScores, score: str) -> ChannelScores:
 
 def within_budget(exact: ChannelScores, weights: Weights, n: int) -> ChannelScores:
     """What ``ScoreCAM(max_forwards=n)`` finds if the forward passes give the recorded scores."""
-    unscored = replace(exact, mask_scores=torch.zeros_like(exact.mask_scores))
-
-    def recorded(masks: Masks) -> Tensor:
-        assert isinstance(masks, MaskRows)
-        return exact.mask_scores[masks.rows]
-
-    bounded = weights.score == "probability"
-    return score_within_budget(unscored, recorded, torch.tensor([n]), weights.weighting, bounded)
+    return replayed_within_budget(exact, n, None, weights.weighting, weights.score == "probability")
 
 
 def only(exact: ChannelScores, channels: Tensor) -> ChannelScores:

@@ -36,7 +36,7 @@ from captum_scorecam.masking.channel_masks import ChannelMasks
 from captum_scorecam.model_state import unchanged_model_state
 from captum_scorecam.scoring.chunk_size import ChunkSize, ChunkSizes
 from captum_scorecam.scoring.chunks import score_baselines, score_masked_inputs
-from captum_scorecam.scoring.class_scores import Score, score_function
+from captum_scorecam.scoring.class_scores import BOUNDED_SCORES, Score, score_function
 from captum_scorecam.scoring.masked_forward import MaskedForward
 from captum_scorecam.scoring.memory_format import MemoryFormats
 from captum_scorecam.scoring.process_group import check_process_group, from_first_rank
@@ -45,7 +45,6 @@ from captum_scorecam.scoring.twin import Twins
 from captum_scorecam.weighting import ChannelWeighting, effective_channels, score_spans
 
 NARROW = 1.0  # scores that span less are nearly equal after the softmax
-BOUNDED_SCORES = ("probability", "sigmoid")
 
 
 class ScoreCAM(LayerAttribution, PerturbationAttribution):
@@ -404,9 +403,7 @@ class ScoreCAM(LayerAttribution, PerturbationAttribution):
                 )
                 scored, rows = self._masks_scored(unscored, forward, limit, chunk_size, progress, process_group)
                 found.append(scored)
-                run = run.plus(
-                    unscored.masks, rows, chunk_size.rows, self._checked_weights(scored), self._errors(scored)
-                )
+                run = run.plus(unscored.masks, rows, chunk_size.rows, *self.numbers_of_maps(scored))
         self.last_run = run
         return tuple(found)
 
@@ -435,18 +432,17 @@ class ScoreCAM(LayerAttribution, PerturbationAttribution):
         scored = score_within_budget(unscored, score, limit, self.channel_weighting, bounded, self.error, process_group)
         return scored, scored.n_forwards
 
-    def _checked_weights(self, scored: ChannelScores) -> list[float]:
-        """Returns the effective number of channels of each map, and warns if they count nearly alike."""
-        if self.channel_weighting != "softmax":
-            return []
-        if self.score != "probability":  # the constructor has warned
-            _warn_of_narrow_scores(scored.scores, scored.has_mask)
-        return effective_channels(scored.weights()).flatten().tolist()
-
-    def _errors(self, scored: ChannelScores) -> list[float]:
-        if self.max_forwards is None and self.error is None:
-            return []
-        return remaining_errors(scored, self.channel_weighting).flatten().tolist()
+    def numbers_of_maps(self, scored: ChannelScores) -> tuple[list[float], list[float]]:
+        """Returns `RunStatistics.effective_channels` and `errors`; warns if channels count nearly alike."""
+        effective: list[float] = []
+        errors: list[float] = []
+        if self.channel_weighting == "softmax":
+            if self.score != "probability":  # the constructor has warned
+                _warn_of_narrow_scores(scored.scores, scored.has_mask)
+            effective = effective_channels(scored.weights()).flatten().tolist()
+        if self.max_forwards is not None or self.error is not None:
+            errors = remaining_errors(scored, self.channel_weighting).flatten().tolist()
+        return effective, errors
 
     def _evaluated(self, forward: MaskedForward, layer: ExplainedLayer, of_input: bool) -> tuple[Tensors, Any]:
         """Runs the unmasked forward pass; returns the layer's maps and the output, checked against the targets."""

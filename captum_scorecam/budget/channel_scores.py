@@ -229,9 +229,10 @@ class ChannelScores:
 
         Raises:
             OSError: If there is no such file.
-            ValueError: If the file holds something else.
+            ValueError: If the file holds something else, or there is no such device.
         """
         Path(path).open("rb").close()  # raises the usual errors, of which safetensors says less
+        _check_device(device)
         try:
             with safe_open(path, "pt", str(device)) as file:
                 # Copies, since tensors on the CPU would stay bound to the file.
@@ -242,11 +243,34 @@ class ChannelScores:
             masks = ChannelMasks(read["mask_maps"], read["examples"], read["index"], sizes, n_constant)
             prediction = Prediction(read["run"], read["deviations"], read["kernels"]) if "run" in read else None
             known = [read[name] for name in ("activations", "mask_scores", "unmasked_scores")]
-        except (SafetensorError, KeyError, ValueError) as error:
+            found = cls(known[0], masks, known[1], known[2], read.get("baseline_scores"), prediction)
+            found._check_shapes()
+        except (SafetensorError, IndexError, KeyError, ValueError) as error:
             raise ValueError(
                 f"Expected `path` to be a file written by ChannelScores.save, but {str(path)!r} is not."
             ) from error
-        return cls(known[0], masks, known[1], known[2], read.get("baseline_scores"), prediction)
+        return found
+
+    def _check_shapes(self) -> None:
+        """Raises ValueError if the tensors do not fit each other."""
+        (n_masks, n_targets), (n_examples, n_channels) = self.mask_scores.shape, self.masks.index.shape
+        spatial = self.activations.shape[2:]
+        expected = {
+            "activations": (n_examples, n_channels, *spatial),
+            "mask_maps": (n_masks, 1, *spatial),
+            "examples": (n_masks,),
+            "unmasked_scores": (n_examples, n_targets),
+            "baseline_scores": (n_examples, n_targets),
+            "run": (n_masks,),
+            "deviations": (n_masks, n_targets),
+            "kernels": (n_examples, 3),
+        }
+        found = {name: tensor.shape for name, tensor in self._tensors().items() if tensor is not None}
+        if any(found.get(name, shape) != shape for name, shape in expected.items()):
+            raise ValueError("the shapes do not fit each other")
+        for indices, least, most in ((self.masks.index, -1, n_masks), (self.masks.examples, 0, n_examples)):
+            if ((indices < least) | (indices >= most)).any():
+                raise ValueError("an index is out of range")
 
     def _tensors(self) -> dict[str, Tensor | None]:
         predicted: dict[str, Any] = {} if self.prediction is None else vars(self.prediction)
@@ -260,3 +284,12 @@ class ChannelScores:
             "baseline_scores": self.baseline_scores,
             **predicted,
         }
+
+
+def _check_device(device: str | torch.device) -> None:
+    try:
+        torch.empty(0, device=device)
+    except (AssertionError, RuntimeError) as error:  # a build without CUDA asserts
+        raise ValueError(
+            f"Expected `device` to be a device that PyTorch can use here, but got {str(device)!r}."
+        ) from error

@@ -116,6 +116,34 @@ def score_within_budget(
     return _joined(unscored, examples, weighting, process_group)
 
 
+def replayed_within_budget(
+    exact: ChannelScores,
+    max_forwards: int | None,
+    error: float | None,
+    weighting: ChannelWeighting,
+    bounded: bool,
+) -> ChannelScores:
+    """Returns what `score_within_budget` gives where the scores of all masks are known, without running any.
+
+    Args:
+        exact (ChannelScores): The scores of a layer that returns one tensor.
+        max_forwards (int, optional): The masks of each example, at most. None takes all.
+        error (float, optional): As for `score_within_budget`.
+        weighting (str): The weighting of the maps.
+        bounded (bool): Whether scores are probabilities.
+    """
+    (limits,) = forwards_per_tensor([exact.masks], len(exact.activations), max_forwards)
+    if error is None and int(limits.sum()) == len(exact.masks):
+        return exact
+
+    def known(masks: Masks) -> Tensor:
+        assert isinstance(masks, MaskRows)
+        return exact.mask_scores[masks.rows]
+
+    unscored = replace(exact, mask_scores=torch.zeros_like(exact.mask_scores))
+    return score_within_budget(unscored, known, limits, weighting, bounded, error)
+
+
 def _n_wanted(limit: int, stage: int, example: _Example, error: float | None, error_now: float) -> int:
     """Returns the number of masks of an example to have run after the next stage."""
     n_masks, n_run = len(example.rows), int(example.run.sum())

@@ -39,8 +39,10 @@ from captum_scorecam.command_line.summary_table import print_summary
 from captum_scorecam.datasets import DATA_FORMATS, DataFormat, open_data, read_label_table
 from captum_scorecam.engines.by_name import check_engine
 from captum_scorecam.evaluation import METRICS, MethodOptions, plan_evaluation, run_evaluation
-from captum_scorecam.evaluation.methods import DEFAULT_METHODS, check_budget, check_methods
-from captum_scorecam.evaluation.metrics.registry import DEFAULT_METRICS, check_metrics
+from captum_scorecam.evaluation.method_choice import check_budget, chosen_methods
+from captum_scorecam.evaluation.methods import DEFAULT_METHODS
+from captum_scorecam.evaluation.metric_choice import chosen_metrics
+from captum_scorecam.evaluation.metrics.registry import DEFAULT_METRICS
 from captum_scorecam.evaluation.plan import DEFAULT_GALLERY, Provenance
 from captum_scorecam.evaluation.ranks import is_first_rank
 from captum_scorecam.evaluation.records import Target
@@ -87,8 +89,9 @@ def evaluate(
     metric: Annotated[
         list[str],
         typer.Option(
-            help=f"One of {', '.join(METRICS)}. Can be repeated. Use pointing games with --target label.",
-            metavar="NAME",
+            help=f"One of {', '.join(METRICS)}, or quantus:CLASS with options. Can be repeated. Use pointing games "
+            "with --target label.",
+            metavar="METRIC",
             rich_help_panel=OF_METHODS,
         ),
     ] = list(DEFAULT_METRICS),  # noqa: B006
@@ -152,7 +155,8 @@ def evaluate(
         first_rank, gpu = is_first_rank(), local_rank()  # like the next lines, checked before the model is loaded
         check_folder(output)
         import_plugins(plugin or [])
-        methods, metrics = check_methods(method), check_metrics(metric)
+        methods = chosen_methods(method)
+        chosen_metrics(metric)
         options = MethodOptions(
             n_masks=n_masks,
             seed=seed,
@@ -169,8 +173,8 @@ def evaluate(
         plan = plan_evaluation(
             load_on_device(model, weights, device, score=score, gpu=gpu, seed=seed),
             dataset,
-            methods=methods,
-            metrics=metrics,
+            methods=method,
+            metrics=metric,
             layer=layer,
             target=target,
             images=images,

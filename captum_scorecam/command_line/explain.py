@@ -33,10 +33,12 @@ from captum_scorecam.command_line.options import (
     load_on_device,
 )
 from captum_scorecam.command_line.panels import draw_explanations, write_png
+from captum_scorecam.command_line.saved_maps import Explained, check_maps_folder, write_maps
 from captum_scorecam.datasets import read_image
 from captum_scorecam.engines.by_name import EngineName, check_engine, twin_by_name
 from captum_scorecam.evaluation import MethodOptions, layer_to_explain
-from captum_scorecam.evaluation.methods import DEFAULT_METHODS, check_budget, check_methods
+from captum_scorecam.evaluation.method_choice import check_budget, check_methods_run, chosen_methods
+from captum_scorecam.evaluation.methods import DEFAULT_METHODS
 from captum_scorecam.evaluation.request import DEFAULT_OPTIONS
 from captum_scorecam.models import Classifier, ExplainedLayer, check_model_name
 
@@ -54,6 +56,15 @@ def explain(
     ] = PREDICTED,
     compare: Annotated[bool, typer.Option(help="Also explain the most probable other class.")] = True,
     output: PictureOutput = Path("scorecam.png"),
+    save_maps: Annotated[
+        Path | None,
+        typer.Option(
+            "--save-maps",
+            help="A folder for the maps as arrays: a .npy file each, and manifest.json. Default: none.",
+            metavar="FOLDER",
+            show_default=False,
+        ),
+    ] = None,
     method: MethodNames = list(DEFAULT_METHODS),  # noqa: B006 (Typer needs a list, and copies it)
     n_masks: NMasks = DEFAULT_OPTIONS.n_masks,
     mask_iterations: MaskIterations = DEFAULT_OPTIONS.mask_iterations,
@@ -77,7 +88,7 @@ def explain(
     upper half is known.
     """
     with plain_messages(context):
-        methods = check_methods(method)
+        methods = chosen_methods(method)
         options = MethodOptions(
             n_masks=n_masks,
             seed=seed,
@@ -90,12 +101,15 @@ def explain(
         )
         check_budget(methods, options)
         check_writable(output, ".png")
+        if save_maps is not None:
+            check_maps_folder(save_maps)
         _check_images(images, output)
         check_model_name(model)
         check_engine(engine)
         classifier = load_on_device(model, weights, device, score=score, seed=seed)
         inputs = [classifier.inputs(read_image(path)) for path in images]
         explained_layer = layer_to_explain(methods, classifier, inputs[0], layer)
+        check_methods_run(methods, classifier.model, explained_layer, inputs[0])
         explain_one = partial(
             explain_image,
             classifier,
@@ -108,7 +122,12 @@ def explain(
         )
         names = map(display_name, images)
         explanations = [explain_one(inputs_of_image, name) for inputs_of_image, name in zip(inputs, names, strict=True)]
+        if save_maps is not None:
+            explained = Explained(classifier.name, Path(weights).name, explained_layer.name, methods)
+            write_maps(save_maps, images, explanations, explained)
         show_explanations(explanations, heading_of(classifier, weights, explained_layer, engine), output)
+        if save_maps is not None:
+            typer.echo(f"Maps: {save_maps}")
 
 
 def heading_of(classifier: Classifier, weights: str, layer: ExplainedLayer, engine: EngineName) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final, Literal, NamedTuple, TypeAlias
@@ -10,6 +10,8 @@ from typing import Final, Literal, NamedTuple, TypeAlias
 from torch import Tensor, nn
 
 from captum_scorecam.evaluation import ExplanationRequest, MethodOptions, MethodRun, run_method
+from captum_scorecam.evaluation.method import ChosenMethod
+from captum_scorecam.evaluation.method_choice import chosen_methods
 from captum_scorecam.evaluation.methods import DEFAULT_METHODS
 from captum_scorecam.evaluation.request import DEFAULT_OPTIONS
 from captum_scorecam.models import Classifier, ExplainedLayer, class_name, find_class, seen_pixels
@@ -84,7 +86,7 @@ def explain_image(
     *,
     target: str = PREDICTED,
     compare: bool = True,
-    methods: Sequence[str] = DEFAULT_METHODS,
+    methods: Mapping[str, ChosenMethod] | None = None,
     options: MethodOptions = DEFAULT_OPTIONS,
     twin: nn.Module | None = None,
 ) -> ImageExplanation:
@@ -97,7 +99,7 @@ def explain_image(
         image_name (str): The image's name.
         target (str): ``predicted``, or a class as accepted by `find_class`. Default: "predicted".
         compare (bool): Whether to also explain the most probable other class. Default: True.
-        methods (sequence of str): Names in `METHODS`, without duplicates. Default: grad_cam and score_cam.
+        methods (mapping of str to ChosenMethod, optional): The methods by name. Default: None, grad_cam and score_cam.
         options (MethodOptions): Options of the methods. Default: those of `MethodOptions`.
         twin (nn.Module, optional): A faster twin of the model, for masked inputs. Default: None.
 
@@ -114,7 +116,8 @@ def explain_image(
     request = ExplanationRequest(
         classifier.model, layer, inputs, list(roles), prediction.score, options, unbounded, twin
     )
-    results = {method: run_method(method, request) for method in methods}
+    chosen = chosen_methods(DEFAULT_METHODS) if methods is None else methods
+    results = {name: run_method(method, request) for name, method in chosen.items()}
     classes = tuple(
         ClassExplanation(
             index=index,

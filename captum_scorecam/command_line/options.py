@@ -97,8 +97,9 @@ ChosenEngine = Annotated[
 MethodNames = Annotated[
     list[str],
     typer.Option(
-        help=f"One of {', '.join(METHODS)}. Can be repeated; pictures and tables follow the order.",
-        metavar="NAME",
+        help=f"One of {', '.join(METHODS)}, or captum:CLASS; with options and a name of your own: "
+        "fast=score_cam:max_forwards=64. Can be repeated; pictures and tables follow the order.",
+        metavar="METHOD",
         rich_help_panel=OF_METHODS,
     ),
 ]

@@ -6,19 +6,21 @@ import math
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from torch import Tensor
 
 from captum_scorecam.evaluation.forward_rows import forward_rows
 from captum_scorecam.evaluation.loading import Loaded, Preprocessed
+from captum_scorecam.evaluation.method_choice import scores_to_share
 from captum_scorecam.evaluation.methods import run_method
 from captum_scorecam.evaluation.metrics.metric import MetricInput, MetricResult, On
 from captum_scorecam.evaluation.plan import Plan
 from captum_scorecam.evaluation.record_checks import MAP, problem_of_result
 from captum_scorecam.evaluation.records import Curve, Failure, Record, Stage, Times
 from captum_scorecam.evaluation.request import ExplanationRequest, MethodRun
+from captum_scorecam.evaluation.shared_scores import SharedScores
 from captum_scorecam.evaluation.typed_json import Between
 from captum_scorecam.models import Prediction, class_name, seen_pixels
 from captum_scorecam.scoring.class_scores import NamedScore
@@ -75,12 +77,14 @@ class Subject:
         pixels (Tensor): The image as seen by the model, H×W×3 in [0, 1].
         prediction (Prediction): The model's prediction for the image.
         label (int, optional): The class index of the image's label.
+        shared (mapping): For each view, the scores that several methods read. Default: none.
     """
 
     views: Mapping[On, View]
     pixels: Tensor
     prediction: Prediction
     label: int | None
+    shared: Mapping[On, SharedScores] = field(default_factory=dict)
 
 
 def evaluate_image(plan: Plan, loaded: Loaded, methods: Sequence[str]) -> Iterator[Outcome]:
@@ -126,7 +130,9 @@ def classify(plan: Plan, loaded: Loaded) -> Subject:
     views: dict[On, View] = {"image": View(loaded.image, target)}
     if loaded.mosaic is not None and label is not None:
         views["mosaic"] = View(loaded.mosaic, label)
-    return Subject(views, pixels, prediction, label)
+    scores = scores_to_share(plan.methods, plan.options)
+    shared = {on: SharedScores(scores, plan.n_classes) for on in views} if scores else {}
+    return Subject(views, pixels, prediction, label, shared)
 
 
 def _label(plan: Plan, loaded: Loaded) -> int | None:
@@ -169,11 +175,12 @@ def explain(plan: Plan, subject: Subject, method: str, on: On) -> tuple[MetricIn
         plan.options,
         unbounded=not subject.prediction.has_probabilities,
         masked_forward_func=plan.twin,
+        shared=subject.shared.get(on),
     )
-    maps, run = run_method(method, request)
+    maps, run = run_method(plan.methods[method], request)
     if not maps.isfinite().all():
         raise ValueError("Expected a finite map, but got NaN or Inf.")
-    return MetricInput(method, request, maps.unsqueeze(1), view.image.region, plan.n_classes), run
+    return MetricInput(plan.methods[method], request, maps.unsqueeze(1), view.image.region, plan.n_classes), run
 
 
 def _evaluate_method(plan: Plan, loaded: Loaded, subject: Subject, method: str) -> Outcome:
@@ -185,6 +192,8 @@ def _evaluate_method(plan: Plan, loaded: Loaded, subject: Subject, method: str) 
             raise ValueError(problem)
     with _stage("method"), _measured(plan, MAP, rows, seconds):
         explained = {on: explain(plan, subject, method, on) for on in subject.views}
+        if shared := [rows_of for _, run in explained.values() for rows_of in run.chunk_rows or ()]:
+            rows[MAP] = shared  # whichever method ran them
     for metric in plan.chosen_metrics():
         with _stage("metric"), _measured(plan, metric.name, rows, seconds):
             results[metric.name] = _checked(metric.compute(explained[metric.on][0]), metric.name, plan.classifier.score)

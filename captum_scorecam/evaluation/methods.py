@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import inspect
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import replace
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch.nn.functional as F
 from captum.attr import LayerActivation, LayerAttribution, LayerGradCam, LayerGradientXActivation
-from torch import Tensor
+from torch import Tensor, nn
 
 from captum_scorecam import (
     RISE,
@@ -19,30 +20,17 @@ from captum_scorecam import (
     RunStatistics,
     ScoreCAM,
 )
-from captum_scorecam._messages import check_fraction
-from captum_scorecam.evaluation.registry import check_names, register
-from captum_scorecam.evaluation.request import ExplanationRequest, MethodOptions, MethodRun
-from captum_scorecam.models import Classifier, ExplainedLayer, find_layer
-from captum_scorecam.scoring.class_scores import output_score
+from captum_scorecam.budget.within_budget import replayed_within_budget
+from captum_scorecam.evaluation.method import ChosenMethod, Maps, Method, Options, check_names_of_options
+from captum_scorecam.evaluation.registry import register
+from captum_scorecam.evaluation.request import ExplanationRequest, MethodRun
+from captum_scorecam.evaluation.shared_scores import SharedScores
+from captum_scorecam.scoring.class_scores import BOUNDED_SCORES, output_score
 from captum_scorecam.weighting import ChannelWeighting
 
 DEFAULT_METHODS = ("grad_cam", "score_cam")
-Maps = Tensor | tuple[Tensor, ...]
-
-
-class Method(NamedTuple):
-    """An attribution method for the evaluation, the report and the command line.
-
-    Attributes:
-        explain (callable): Takes an `ExplanationRequest` and returns the maps, 1×T×h×w or T×1×h×w with h×w at most the
-            inputs' size, and a `MethodRun`.
-        of_layer (bool): Whether the method explains a layer. Default: True.
-        title (str, optional): Name in tables and figures. Default: None, the registered name.
-    """
-
-    explain: Callable[[ExplanationRequest], tuple[Maps, MethodRun]]
-    of_layer: bool = True
-    title: str | None = None
+SCORE_CAM = "score_cam"
+_SET = {"device_ids", "activation_transform", "masked_forward_func"}  # by the evaluation, of constructors' options
 
 
 def register_method(name: str, method: Method) -> None:
@@ -58,57 +46,11 @@ def register_method(name: str, method: Method) -> None:
     register(METHODS, name, method, "method")
 
 
-def check_methods(names: Sequence[str]) -> tuple[str, ...]:
-    """Returns the names of methods without duplicates.
-
-    Raises:
-        ValueError: If a name is not in `METHODS`.
-    """
-    return check_names(METHODS, names, "methods")
-
-
-def check_budget(methods: Sequence[str], options: MethodOptions) -> None:
-    """Checks that `error` is a fraction, and that Score-CAM, which alone has a budget, or a plugin's method runs.
-
-    Raises:
-        TypeError, ValueError: If it isn't.
-    """
-    if options.error is not None:
-        check_fraction("error", options.error)
-    for name, value in (("max_forwards", options.max_forwards), ("error", options.error)):
-        if value is not None and {*methods} <= OWN_METHODS - {"score_cam"}:
-            raise ValueError(
-                f"Expected `methods` to include score_cam, the only method with `{name}`, but got {', '.join(methods)}."
-            )
-
-
-def layer_to_explain(
-    methods: Sequence[str], classifier: Classifier, inputs: Tensor, layer: str = "auto"
-) -> ExplainedLayer:
-    """Finds the layer to explain. Methods that need no layer also accept models without feature maps.
-
-    Args:
-        methods (sequence of str): Names in `METHODS`.
-        classifier (Classifier): The model.
-        inputs (Tensor): An input for one forward pass, 1×C×H×W.
-        layer (str): The layer, as accepted by `find_layer`. Default: "auto", the classifier's `layer`.
-
-    Returns:
-        ExplainedLayer: The layer; its name is ``none`` if no method explains a layer.
-
-    Raises:
-        ValueError: Same as `find_layer`.
-    """
-    if any(METHODS[method].of_layer for method in methods):
-        return find_layer(classifier.model, inputs, classifier.layer if layer == "auto" else layer)
-    return ExplainedLayer("none", classifier.model)
-
-
-def run_method(name: str, request: ExplanationRequest) -> tuple[Tensor, MethodRun]:
+def run_method(method: str | ChosenMethod, request: ExplanationRequest) -> tuple[Tensor, MethodRun]:
     """Computes a method's maps.
 
     Args:
-        name (str): A name in `METHODS`.
+        method (str or ChosenMethod): A name in `METHODS`, or a method with options.
         request (ExplanationRequest): The image and the classes to explain.
 
     Returns:
@@ -118,7 +60,7 @@ def run_method(name: str, request: ExplanationRequest) -> tuple[Tensor, MethodRu
         ValueError: If the layer returns several tensors.
     """
     start = time.perf_counter()
-    maps, run = METHODS[name].explain(request)
+    maps, run = (METHODS[method] if isinstance(method, str) else method).explain(request)
     if not isinstance(maps, Tensor):
         raise ValueError(f"Expected {request.layer.name} to return one tensor, but it returns {len(maps)}.")
     errors = None if run.errors is None else _upsampled(run.errors, request)
@@ -162,9 +104,11 @@ def _grad_cam_of_tokens(request: ExplanationRequest, transform: Callable[[Tensor
     return F.relu((gradients.mean((2, 3), keepdim=True) * maps).sum(1, keepdim=True))
 
 
-def _grad_cam_plus_plus(request: ExplanationRequest) -> tuple[Maps, MethodRun]:
+def _grad_cam_plus_plus(request: ExplanationRequest, **options: Any) -> tuple[Maps, MethodRun]:
     layer = request.layer
-    method = LayerGradCamPlusPlus(request.model, layer.module, activation_transform=layer.activation_transform)
+    method = LayerGradCamPlusPlus(
+        request.model, layer.module, activation_transform=layer.activation_transform, **options
+    )
     maps = method.attribute(
         request.repeated_inputs(),
         request.targets,
@@ -174,32 +118,65 @@ def _grad_cam_plus_plus(request: ExplanationRequest) -> tuple[Maps, MethodRun]:
     return maps, MethodRun(forwards=1)
 
 
-def _score_cam(request: ExplanationRequest) -> tuple[Maps, MethodRun]:
+def _score_cam(request: ExplanationRequest, **given: Any) -> tuple[Maps, MethodRun]:
     layer, options = request.layer, request.options
-    of_probabilities = request.score == "output" and not request.unbounded
-    weighting: ChannelWeighting = "score" if of_probabilities else "softmax"  # the softmax is for logits
+    chosen = {
+        "channel_weighting": weighting_of(request),
+        "max_forwards": options.max_forwards,
+        "error": options.error,
+        **given,
+    }
     score_cam = ScoreCAM(
         request.model,
         layer.module,
-        channel_weighting=weighting,
         activation_transform=layer.activation_transform,
-        max_forwards=options.max_forwards,
-        error=options.error,
         masked_forward_func=request.masked_forward_func,
+        **chosen,
     )
+    if request.shared is not None and may_share(given):
+        return _of_shared(request.shared, request, score_cam)
     call: dict[str, Any] = {
         "attribute_to_layer_input": layer.of_input,
         "perturbations_per_eval": options.perturbations_per_eval,
         "show_progress": options.show_progress,
     }
     errors = None
-    if options.with_errors:
+    if options.with_errors and score_cam.tolerance is None:
         scores = score_cam.channel_scores(request.inputs, request.targets, **call)
-        maps, errors = _maps_with_errors(scores, weighting)
+        maps, errors = _maps_with_errors(scores, score_cam.channel_weighting)
     else:
         maps = score_cam.attribute_targets(request.inputs, request.targets, **call)
     run = score_cam.last_run or RunStatistics()
     return maps, MethodRun(run.rows, channels=run, errors=errors)
+
+
+def may_share(options: Options) -> bool:
+    """Whether Score-CAM with these options runs or predicts the score of every mask, as it does by default."""
+    return options.get("max_channels") is None and options.get("tolerance") is None
+
+
+def _of_shared(shared: SharedScores, request: ExplanationRequest, score_cam: ScoreCAM) -> tuple[Maps, MethodRun]:
+    """Makes the maps from the scores of all masks, of which a budget sees some."""
+    score, weighting = score_cam.score, score_cam.channel_weighting
+    assert isinstance(score, str)
+    scores = replayed_within_budget(
+        shared.of(request, score), score_cam.max_forwards, score_cam.error, weighting, score in BOUNDED_SCORES
+    )
+    run = RunStatistics().plus(
+        scores.masks, scores.n_forwards, max(shared.chunk_rows), *score_cam.numbers_of_maps(scores)
+    )
+    maps, errors = _maps_with_errors(scores, weighting)
+    return maps, MethodRun(
+        run.rows,
+        channels=run,
+        errors=errors if request.options.with_errors else None,
+        chunk_rows=shared.chunk_rows,
+    )
+
+
+def weighting_of(request: ExplanationRequest) -> ChannelWeighting:
+    """Returns Score-CAM's weighting by default: the softmax for logits, the score itself for probabilities."""
+    return "score" if request.score == "output" and not request.unbounded else "softmax"
 
 
 def _maps_with_errors(
@@ -210,14 +187,10 @@ def _maps_with_errors(
     return scores.maps(weighting), None if scores.prediction is None else scores.standard_errors(weighting)
 
 
-def _rise(request: ExplanationRequest) -> tuple[Maps, MethodRun]:
+def _rise(request: ExplanationRequest, **given: Any) -> tuple[Maps, MethodRun]:
     options = request.options
-    rise = RISE(
-        request.model,
-        n_masks=options.n_masks,
-        score=request.score,
-        masked_forward_func=request.masked_forward_func,
-    )
+    chosen = {"n_masks": options.n_masks, "score": request.score, **given}
+    rise = RISE(request.model, masked_forward_func=request.masked_forward_func, **chosen)
     maps = rise.attribute_targets(
         request.inputs,
         request.targets,
@@ -225,12 +198,13 @@ def _rise(request: ExplanationRequest) -> tuple[Maps, MethodRun]:
         perturbations_per_eval=options.perturbations_per_eval,
         show_progress=options.show_progress,
     )
-    return maps, MethodRun(options.n_masks)
+    return maps, MethodRun(rise.n_masks)
 
 
-def _mask(request: ExplanationRequest) -> tuple[Maps, MethodRun]:
+def _mask(request: ExplanationRequest, **given: Any) -> tuple[Maps, MethodRun]:
     options = request.options
-    method = MeaningfulPerturbation(request.model, n_iterations=options.mask_iterations, score=request.score)
+    chosen = {"n_iterations": options.mask_iterations, "score": request.score, **given}
+    method = MeaningfulPerturbation(request.model, **chosen)
     maps = method.attribute(
         request.repeated_inputs(),
         request.targets,
@@ -238,14 +212,42 @@ def _mask(request: ExplanationRequest) -> tuple[Maps, MethodRun]:
         show_progress=options.show_progress,
     )
     assert isinstance(maps, Tensor)  # as the inputs are
-    return maps[:, :1], MethodRun(options.mask_iterations)
+    return maps[:, :1], MethodRun(method.n_iterations)
 
+
+def _options_of(attribution: type, *stubs: nn.Module) -> Callable[[Options], object]:
+    """Returns a check of the options of a constructor, whose first arguments get stubs."""
+    known = {
+        name
+        for name, parameter in inspect.signature(attribution).parameters.items()
+        if parameter.kind is inspect.Parameter.KEYWORD_ONLY and name not in _SET
+    }
+
+    def check(options: Options) -> None:
+        check_names_of_options(options, known)
+        attribution(*stubs, **options)
+
+    return check
+
+
+_MODEL, _LAYER = nn.Identity(), nn.Identity()
 
 METHODS = {
-    "grad_cam": Method(_grad_cam, title="Grad-CAM"),
-    "grad_cam_plus_plus": Method(_grad_cam_plus_plus, title="Grad-CAM++"),
-    "score_cam": Method(_score_cam, title="Score-CAM"),
-    "rise": Method(_rise, of_layer=False, title="RISE"),
-    "mask": Method(_mask, of_layer=False, title="Mask"),
+    "grad_cam": Method(_grad_cam, title="Grad-CAM", in_chunks=False),
+    "grad_cam_plus_plus": Method(
+        _grad_cam_plus_plus,
+        title="Grad-CAM++",
+        check_options=_options_of(LayerGradCamPlusPlus, _MODEL, _LAYER),
+        in_chunks=False,
+    ),
+    SCORE_CAM: Method(_score_cam, title="Score-CAM", check_options=_options_of(ScoreCAM, _MODEL, _LAYER)),
+    "rise": Method(_rise, of_layer=False, title="RISE", check_options=_options_of(RISE, _MODEL)),
+    "mask": Method(
+        _mask,
+        of_layer=False,
+        title="Mask",
+        check_options=_options_of(MeaningfulPerturbation, _MODEL),
+        in_chunks=False,
+    ),
 }
 OWN_METHODS = frozenset(METHODS)  # without those registered later

@@ -13,9 +13,8 @@ from torch import Tensor, nn
 
 from captum_scorecam.datasets import DataFormat, ImageDataset, Mosaics, resolve_label
 from captum_scorecam.engines.by_name import EngineName, twin_by_name
-from captum_scorecam.evaluation.methods import METHODS
+from captum_scorecam.evaluation.method import ChosenMethod
 from captum_scorecam.evaluation.metrics.metric import Metric, On
-from captum_scorecam.evaluation.metrics.registry import METRICS
 from captum_scorecam.evaluation.records import RunSettings, Target
 from captum_scorecam.evaluation.request import MethodOptions
 from captum_scorecam.evaluation.settings import digest_of_lines, digest_of_weights
@@ -54,8 +53,8 @@ class Plan:
         classifier (Classifier): The model, on its device.
         dataset (ImageDataset): The images.
         indices (tuple of int): Positions of the images to evaluate, in ascending order.
-        methods (tuple of str): Names in `METHODS`.
-        metrics (tuple of str): Names in `METRICS`.
+        methods (mapping of str to ChosenMethod): The methods by name.
+        metrics (mapping of str to Metric): The metrics by name.
         layer (ExplainedLayer): The layer to explain.
         target (str): ``predicted`` or ``label``.
         options (MethodOptions): Options of the methods. A ``perturbations_per_eval`` of None is tuned by the run.
@@ -72,8 +71,8 @@ class Plan:
     classifier: Classifier
     dataset: ImageDataset
     indices: tuple[int, ...]
-    methods: tuple[str, ...]
-    metrics: tuple[str, ...]
+    methods: Mapping[str, ChosenMethod]
+    metrics: Mapping[str, Metric]
     layer: ExplainedLayer
     target: Target
     options: MethodOptions
@@ -104,8 +103,7 @@ class Plan:
 
     def chosen_metrics(self, on: On | None = None) -> list[Metric]:
         """Returns the metrics, or only those computed on the ``image`` or on the ``mosaic``."""
-        chosen = [METRICS[name] for name in self.metrics]
-        return [metric for metric in chosen if on is None or metric.on == on]
+        return [metric for metric in self.metrics.values() if on is None or metric.on == on]
 
     def class_of(self, label: str | int | None) -> int:
         """Returns the model's class index for a label.
@@ -172,8 +170,10 @@ class Plan:
             images=len(self.indices),
             images_digest=digest_of_lines(lines),
             images_available=len(self.dataset),
-            methods=self.methods,
-            metrics=self.metrics,
+            methods=tuple(self.methods),
+            method_options={name: each.text for name, each in self.methods.items() if each.text != name},
+            metrics=tuple(self.metrics),
+            metric_options={name: each.text for name, each in self.metrics.items() if each.text is not None},
             target=self.target,
             gallery=self.gallery,
             n_masks=self.options.n_masks,
@@ -189,5 +189,6 @@ class Plan:
         of_factory, colon, _ = self.classifier.name.partition(":")
         return digests_of_sources(
             [*self.provenance.get("plugins", ()), *([of_factory] if colon and of_factory in sys.modules else [])],
-            [METHODS[name].explain for name in self.methods] + [metric.compute for metric in self.chosen_metrics()],
+            [each.method.explain for each in self.methods.values()]
+            + [metric.compute for metric in self.chosen_metrics()],
         )

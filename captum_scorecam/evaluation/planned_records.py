@@ -20,8 +20,9 @@ def left_to_do(plan: Plan, folder: Path) -> Todo:
 
 
 def _missing(plan: Plan, records: Iterable[Record]) -> Todo:
-    missing = missing_methods(_planned(plan, records), plan.methods)
-    todo = {index: missing.get(index, plan.methods) for index in plan.indices}
+    methods = tuple(plan.methods)
+    missing = missing_methods(_planned(plan, records), methods)
+    todo = {index: missing.get(index, methods) for index in plan.indices}
     return {index: methods for index, methods in todo.items() if methods}
 
 

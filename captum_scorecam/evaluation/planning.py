@@ -16,12 +16,14 @@ from captum_scorecam.datasets import ImageDataset, Mosaics, label_table
 from captum_scorecam.engines.by_name import EngineName, check_engine
 from captum_scorecam.evaluation.image_evaluation import StageError, classify, problem_of_score
 from captum_scorecam.evaluation.loading import LoadedImages, load_images
-from captum_scorecam.evaluation.methods import DEFAULT_METHODS, check_budget, check_methods, layer_to_explain
+from captum_scorecam.evaluation.method_choice import check_budget, check_methods_run, chosen_methods, layer_to_explain
+from captum_scorecam.evaluation.methods import DEFAULT_METHODS
+from captum_scorecam.evaluation.metric_choice import check_metrics_run, chosen_metrics
 from captum_scorecam.evaluation.metrics.metric import ANY_NUMBER
-from captum_scorecam.evaluation.metrics.registry import DEFAULT_METRICS, check_metrics
+from captum_scorecam.evaluation.metrics.registry import DEFAULT_METRICS
 from captum_scorecam.evaluation.plan import DEFAULT_GALLERY, NO_PROVENANCE, Plan, Provenance
 from captum_scorecam.evaluation.records import LARGEST, SEEDS, Target
-from captum_scorecam.evaluation.request import DEFAULT_OPTIONS, MethodOptions
+from captum_scorecam.evaluation.request import DEFAULT_OPTIONS, ExplanationRequest, MethodOptions
 from captum_scorecam.models import Classifier
 
 _TRIED = 4  # images
@@ -47,9 +49,10 @@ def plan_evaluation(
     Args:
         classifier (Classifier): The model, in evaluation mode, on the device to use.
         dataset (ImageDataset): The images, from `open_data` or a custom object.
-        methods (sequence of str): Names in `METHODS`. Default: grad_cam and score_cam.
-        metrics (sequence of str): Names in `METRICS`. Default: average_drop, average_increase, insertion and
-            deletion.
+        methods (sequence of str): ``[NAME=]METHOD[:OPTION=VALUE,…]`` with a name in `METHODS` or ``captum:CLASS`` of
+            ``captum.attr``, such as ``fast=score_cam:max_forwards=64``. Default: grad_cam and score_cam.
+        metrics (sequence of str): Names in `METRICS`, or ``[NAME=]quantus:CLASS[:OPTION=VALUE,…]``. Default:
+            average_drop, average_increase, insertion and deletion.
         layer (str): The layer to explain, as accepted by `find_layer`. Default: "auto".
         target (str): The class to explain: ``predicted``, or ``label`` for the class of the image's label.
             Default: "predicted".
@@ -67,15 +70,16 @@ def plan_evaluation(
         Plan: The plan for `run_evaluation`.
 
     Raises:
-        ValueError: If an argument is invalid, does not match the model, or needs labels or boxes that the data set does
+        ValueError: If an argument is invalid, does not match the model (Captum's methods are tried on a synthetic
+            image), or needs labels or boxes that the data set does
             not have, or a metric is undefined for the outputs of the model, tried on four images.
         ModuleNotFoundError: If a package of the engine is missing.
     """
-    methods, metrics = check_methods(methods), check_metrics(metrics)
+    chosen, of_maps = chosen_methods(methods), chosen_metrics(metrics)
     check_choice("target", target, Target)
     check_engine(engine)
     _check_numbers(images, options, gallery)
-    check_budget(methods, options)
+    check_budget(chosen, options)
     example = classifier.inputs(Image.linear_gradient("L").resize((512, 512)).convert("RGB"))
     n_classes = len(classifier.predict(example).scores)
     if labels is None:
@@ -84,9 +88,9 @@ def plan_evaluation(
         classifier=classifier,
         dataset=dataset,
         indices=_drawn(len(dataset), images, options.seed),
-        methods=methods,
-        metrics=metrics,
-        layer=layer_to_explain(methods, classifier, example, layer),
+        methods=chosen,
+        metrics=of_maps,
+        layer=layer_to_explain(chosen, classifier, example, layer),
         target=target,
         options=replace(options, with_errors=False, show_progress=False),
         example=example,
@@ -98,6 +102,9 @@ def plan_evaluation(
         engine=engine,
     )
     _check(plan)
+    check_methods_run(chosen, classifier.model, plan.layer, example, n_classes)
+    score = classifier.predict(example).score
+    check_metrics_run(of_maps.values(), ExplanationRequest(classifier.model, plan.layer, example, [0], score, options))
     _check_scores(plan)
     return replace(plan, mosaics=Mosaics(dataset, options.seed)) if plan.chosen_metrics("mosaic") else plan
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Collection
 
-from captum_scorecam.evaluation.methods import OWN_METHODS
+from captum_scorecam.evaluation.methods import OWN_METHODS, SCORE_CAM
 from captum_scorecam.evaluation.metrics.metric import ANY_NUMBER, FRACTION
 from captum_scorecam.evaluation.metrics.registry import METRICS, OWN_METRICS
+from captum_scorecam.evaluation.options_text import PACKAGES, base_and_options
 from captum_scorecam.evaluation.records import LARGEST, Curve, Record, RunSettings
 from captum_scorecam.evaluation.typed_json import Between, members
 from captum_scorecam.scoring.class_scores import NamedScore
@@ -115,14 +116,17 @@ def _check_chunk_rows(record: Record) -> None:
 
 
 def _check_budget(record: Record, settings: RunSettings) -> None:
-    if record.method not in OWN_METHODS:
+    assert record.method is not None  # of every result
+    base, options = base_and_options(settings.method_options.get(record.method, record.method), *PACKAGES)
+    if base not in OWN_METHODS:
         return
-    is_score_cam = record.method == "score_cam"
-    has_budget = is_score_cam and (settings.max_forwards is not None or settings.error is not None)
+    budget = {"max_forwards": settings.max_forwards, "error": settings.error} | options
+    max_forwards = budget["max_forwards"] if base == SCORE_CAM else None
+    has_budget = base == SCORE_CAM and (max_forwards is not None or budget["error"] is not None)
     if record.map_error is not None and not has_budget:
         raise ValueError(f"`map_error` is {record.map_error}, and the map has no budget")
-    if is_score_cam and (record.forwards or 0) > (settings.max_forwards or LARGEST):
-        raise ValueError(f"`forwards` is {record.forwards}, and the run's `max_forwards` is {settings.max_forwards}")
+    if (record.forwards or 0) > (max_forwards or LARGEST):
+        raise ValueError(f"`forwards` is {record.forwards}, and the run's `max_forwards` is {max_forwards}")
 
 
 def problem_of_result(metric: str, value: float | None, curve: Curve | None, score: NamedScore | None) -> str | None:

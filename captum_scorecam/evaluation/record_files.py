@@ -11,11 +11,11 @@ from types import TracebackType
 
 from captum_scorecam.evaluation.durable_files import sync_folder, write_durably
 from captum_scorecam.evaluation.record_checks import KnownImages, check_record
-from captum_scorecam.evaluation.records import Record, RunSettings
+from captum_scorecam.evaluation.records import Record, RunSettings, Times
 from captum_scorecam.evaluation.settings import read_settings
 from captum_scorecam.evaluation.typed_json import from_json
 
-RECORDS = "records"
+RECORDS, TIMES = "records", "times"
 REPEAT = "Run the evaluation again: it keeps the records that are left and repeats the others."
 
 
@@ -193,6 +193,20 @@ def read_records(run: Path | str, *, curves: bool = True) -> list[Record]:
     order = {method: number for number, method in enumerate(read_settings(run).methods)}
     records = iterate_records(run, curves=curves)
     return sorted(records, key=lambda record: (record.index, -1 if record.method is None else order[record.method]))
+
+
+def read_times(run: Path) -> Iterator[Times]:
+    """Reads the times of a run; an incomplete last line, of a killed process, is left out.
+
+    Raises:
+        ValueError: If a line is damaged.
+        OSError: If a file can't be read.
+    """
+    for path in sorted((run / TIMES).glob("rank-*.jsonl")):
+        with path.open("rb") as file:
+            for number, line in enumerate(file, 1):
+                if line.endswith(b"\n"):
+                    yield from_json(Times, line, f"line {number} of {str(path)!r}")
 
 
 def missing_methods(records: Iterable[Record], methods: Sequence[str]) -> dict[int, tuple[str, ...]]:

@@ -12,7 +12,7 @@ from captum_scorecam.engines.by_name import EngineName
 from captum_scorecam.evaluation.typed_json import Between
 from captum_scorecam.scoring.class_scores import NamedScore
 
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
 
 Stage: TypeAlias = Literal["image", "label", "method", "metric"]
 Target: TypeAlias = Literal["predicted", "label"]
@@ -73,7 +73,8 @@ class Record:
     Attributes:
         image (str): The image's name.
         index (int): Position of the image in the data set, from 0.
-        method (str, optional): A name in `METHODS`; None if no method could run because the image or its label failed.
+        method (str, optional): A name in `RunSettings.methods`; None if no method could run because the image or its
+            label failed.
         error (Failure, optional): The failure, or None.
         target (int, optional): Index of the explained class.
         target_name (str, optional): Name of the explained class; ``class 3`` if the model has no names.
@@ -83,7 +84,8 @@ class Record:
         probability (float, optional): The target's probability, in [0, 1]; None if the model's outputs are explained as
             they are and are no probabilities.
         forwards (int, optional): The work for the map: Score-CAM's distinct masks that ran, RISE's masks, Mask's
-            optimisation steps, or a gradient method's forward passes. `measure_forwards` counts all rows instead.
+            optimisation steps, a gradient method's forward passes, or the rows run by a method of Captum.
+            `measure_forwards` counts all rows instead.
         map_error (float, optional): With the settings `max_forwards` or `error`, the largest standard error of
             Score-CAM's map as a share of its largest value; 0 if the map is exact. None without these settings, for
             other methods, and for a map that is zero.
@@ -117,7 +119,7 @@ class Times:
 
     Attributes:
         index (int): Position of the image in the data set, from 0.
-        method (str, optional): A name in `METHODS`; None if no method could run.
+        method (str, optional): A name in `RunSettings.methods`; None if no method could run.
         attribution (float, optional): Seconds for the map, and the mosaic's map if a metric needs one; None after a
             failure.
         metrics (mapping of str to float): Seconds by metric name; empty after a failure.
@@ -144,8 +146,8 @@ class RunSettings:
         images (int): Number of images to evaluate.
         images_digest (str): Digest of the images' positions, labels and names.
         images_available (int): Number of images in the data set.
-        methods (tuple of str): Names in `METHODS`, in the order in which they run.
-        metrics (tuple of str): Names in `METRICS`, in the order in which they run.
+        methods (tuple of str): Names of the methods, in the order in which they run.
+        metrics (tuple of str): Names of the metrics, in the order in which they run.
         target (str): The class to explain: the ``predicted`` class or that of the image's ``label``.
         gallery (int): Number of images, from the first on, whose pictures and maps are saved.
         n_masks (int): RISE's masks per image.
@@ -158,6 +160,9 @@ class RunSettings:
         score (str, optional): How outputs become probabilities, as in `Classifier`; None if it depends on the outputs.
         sources (mapping of str to str): Digests of the source code of plugins, registered methods and metrics, and the
             model's factory, by module; ``unknown`` for a module without a file.
+        method_options (mapping of str to str): For methods with options or another name, the name in `METHODS`, or
+            ``captum:`` and the class, and the options: ``score_cam:max_forwards=64``.
+        metric_options (mapping of str to str): The same for metrics with options: ``quantus:MaxSensitivity``.
         max_forwards (int, optional): Score-CAM's masks per image, at most; None if all run.
         error (float, optional): Score-CAM's standard error at which it stops, as a share of the map's largest value;
             None if it does not.
@@ -189,6 +194,8 @@ class RunSettings:
     weights: str | None = None
     score: NamedScore | None = None
     sources: Mapping[str, str] = field(default_factory=dict)
+    method_options: Mapping[str, str] = field(default_factory=dict)
+    metric_options: Mapping[str, str] = field(default_factory=dict)
     max_forwards: Positive | None = None
     error: Fraction | None = None
     engine: EngineName = "eager"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
@@ -10,6 +11,9 @@ from torch import Tensor, nn
 from captum_scorecam import ForwardFunction, RunStatistics
 from captum_scorecam.models import ExplainedLayer
 from captum_scorecam.scoring.class_scores import NamedScore
+
+if TYPE_CHECKING:
+    from captum_scorecam.evaluation.shared_scores import SharedScores
 
 
 @dataclass(frozen=True)
@@ -62,6 +66,8 @@ class ExplanationRequest:
         unbounded (bool): Whether the score ``output`` may leave [0, 1], so that Score-CAM weights channels by its
             softmax instead of the score itself. Default: False.
         masked_forward_func (callable, optional): A faster twin of the model, for masked inputs. Default: None.
+        shared (SharedScores, optional): Scores that several of Score-CAM's methods read. Default: None, each runs its
+            own masks.
     """
 
     model: nn.Module
@@ -72,10 +78,11 @@ class ExplanationRequest:
     options: MethodOptions = DEFAULT_OPTIONS
     unbounded: bool = False
     masked_forward_func: ForwardFunction | None = None
+    shared: SharedScores | None = None
 
     @property
     def forward_of_masked(self) -> ForwardFunction:
-        """What runs masked inputs: the twin, or the model."""
+        """The function that runs masked inputs, which is the twin or the model."""
         return self.model if self.masked_forward_func is None else self.masked_forward_func
 
     def repeated_inputs(self) -> Tensor:
@@ -94,9 +101,12 @@ class MethodRun:
         seconds (float): Wall-clock time. Default: 0.
         errors (Tensor, optional): The standard error of each value of the maps, in their shape, if some scores are
             predicted. Default: None.
+        chunk_rows (tuple of int, optional): The rows of each forward pass whose results are shared with other methods.
+            Default: None, the method's forward passes are its own.
     """
 
     forwards: int
     channels: RunStatistics | None = None
     seconds: float = 0.0
     errors: Tensor | None = None
+    chunk_rows: tuple[int, ...] | None = None

@@ -16,12 +16,6 @@ from captum_scorecam.scoring.twin import through
 UNTUNED_ROWS = {"cpu": 4, "cuda": 128}
 _TRIED = 4  # images
 _ROWS_OF_METHOD = 100  # per image, at least, if it or its metrics run in chunks
-_FEW_MASKS = {
-    *("grad_cam", "grad_cam_plus_plus", "mask"),
-    *("average_drop", "average_increase", "average_gain", "average_drop_half", "average_increase_half"),
-    *("pointing_game", "energy_pointing_game", "mosaic_pointing_game"),
-    *("infidelity", "sensitivity_max", "sanity_check"),  # besides those of the method
-}
 
 
 def rows_of_run(plan: Plan, folder: Path) -> int | None:
@@ -50,7 +44,8 @@ def tuned_rows(plan: Plan) -> int:
         fails become records later.
     """
     untuned = UNTUNED_ROWS.get(plan.device.type, UNTUNED_ROWS["cuda"])
-    if {*plan.methods, *plan.metrics} <= _FEW_MASKS:
+    in_chunks = [each.method.in_chunks for each in plan.methods.values()]
+    if not any(in_chunks + [metric.in_chunks for metric in plan.chosen_metrics()]):
         return untuned
     try:
         forward = MaskedForward.from_call(plan.classifier.model, _largest_inputs(plan), [0], None, None, "output")

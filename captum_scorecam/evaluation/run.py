@@ -20,6 +20,7 @@ from captum_scorecam.evaluation.ranks import joined_ranks
 from captum_scorecam.evaluation.record_files import (
     RECORDS,
     REPEAT,
+    TIMES,
     InterferenceError,
     LineFile,
     check_still_there,
@@ -41,7 +42,6 @@ from captum_scorecam.evaluation.settings import (
 from captum_scorecam.evaluation.summary import Summary, summarize, write_summary
 from captum_scorecam.evaluation.typed_json import to_json
 
-TIMES = "times"
 _KEPT = "Finished records are kept; run the evaluation again to resume."
 _NO_CONFIGURATION = "Put it back, and run the evaluation again to resume; without it, the records can't be read."
 LOCK_SECONDS = 10  # the workers of a killed DataLoader hold the lock until they notice

@@ -18,6 +18,7 @@ import captum_scorecam
 from captum_scorecam._messages import warn_caller
 from captum_scorecam.engines.by_name import EngineName
 from captum_scorecam.evaluation.durable_files import write_durably
+from captum_scorecam.evaluation.options_text import PACKAGES, base_and_options
 from captum_scorecam.evaluation.records import FORMAT_VERSION, Configuration, RunSettings
 from captum_scorecam.evaluation.registry import NAME
 from captum_scorecam.evaluation.typed_json import from_json, members, plain_json, to_json
@@ -64,6 +65,17 @@ def _problem(settings: RunSettings) -> str | None:
     for name, names in (("methods", settings.methods), ("metrics", settings.metrics)):
         if not names or len({*names}) < len(names) or not all(NAME.fullmatch(one) for one in names):
             return f"`{name}` is {list(names)!r:.80}"
+    for field, options, names in (
+        ("method_options", settings.method_options, settings.methods),
+        ("metric_options", settings.metric_options, settings.metrics),
+    ):
+        for name, text in options.items():
+            try:
+                base_and_options(text, *PACKAGES)
+            except ValueError:
+                return f"`{field}` of {name!r:.80} is {text!r:.80}"
+            if name not in names:
+                return f"`{field}` has {name!r:.80}, which did not run"
     if settings.images > settings.images_available:
         return f"`images` is {settings.images} and `images_available` is {settings.images_available}"
     return None
@@ -147,6 +159,7 @@ def find_versions(device: torch.device, engine: EngineName = "eager") -> dict[st
         "cuda": torch.version.cuda if is_cuda else None,
         "git_revision": _git_revision(),
         "device_name": torch.cuda.get_device_name(device) if is_cuda else platform.machine(),
+        "cpu_capability": torch.backends.cpu.get_cpu_capability(),
     }
 
 

@@ -25,7 +25,8 @@ def digests_of_sources(modules: Iterable[str], functions: Iterable[Callable[...,
 
     Args:
         modules (iterable of str): Names of imported modules.
-        functions (iterable of callable): Functions whose modules count too. Those of this package are left out.
+        functions (iterable of callable): Functions whose modules count too. Those of this package and of Captum, whose
+            versions are recorded, are left out.
 
     Returns:
         dict: 16 hex digits of a SHA-256 by module, or by function of a script; `UNKNOWN` without source code.
@@ -36,7 +37,7 @@ def digests_of_sources(modules: Iterable[str], functions: Iterable[Callable[...,
             of_script[f"{_SCRIPT}.{getattr(function, '__qualname__', type(function).__qualname__)}"] = function
         else:
             names.add(function.__module__)
-    left_out = {_OWN_PACKAGE, *sys.stdlib_module_names}
+    left_out = {_OWN_PACKAGE, "captum", *sys.stdlib_module_names}
     digests = {name: _digest_of_module(name) for name in sorted(names) if _top(name) not in left_out}
     return digests | {name: _digest_of_function(function) for name, function in sorted(of_script.items())}
 
@@ -44,7 +45,8 @@ def digests_of_sources(modules: Iterable[str], functions: Iterable[Callable[...,
 def _unwrapped(function: Callable[..., Any]) -> Callable[..., Any]:
     while isinstance(function, partial):
         function = function.func
-    return function
+    unwrapped: Callable[..., Any] = inspect.unwrap(function)
+    return unwrapped
 
 
 def _digest_of_function(function: Callable[..., Any]) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import itertools
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -140,6 +141,46 @@ def summarize(records: Sequence[Record], settings: RunSettings, reference: str |
     errors = tuple(record for record in records if record.error is not None)
     costs = {method: _cost(of_method) for method in methods if (of_method := _of_method(results, method))}
     return Summary(methods, metrics, reference, overall, grouped_by, classes, costs, errors)
+
+
+def leading_methods(records: Sequence[Record], settings: RunSettings) -> dict[str, set[str]]:
+    """Returns, by metric, the method with the best mean and those that no test finds worse.
+
+    Each pair of methods is tested as for `compared`, and Holm's correction counts all pairs and metrics, since which
+    method is the best is known only afterwards.
+
+    Args:
+        records (sequence of Record): From `read_records`; curves are not needed.
+        settings (RunSettings): From `read_settings`.
+
+    Returns:
+        dict: The names by metric; none where no method is found worse than the best, or the direction is unknown.
+    """
+    methods, metrics = settings.methods, settings.metrics
+    table = _Table([record for record in records if record.error is None], methods, metrics, methods[0])
+    pairs = list(itertools.combinations(range(len(methods)), 2))
+    differences = [table.values[:, a] - table.values[:, b] for a, b in pairs]
+    found = iter(compared(_flat(np.stack(differences, 1)))) if pairs else iter(())
+    of_pairs = {(a, b, metric): next(found) for a, b in pairs for metric in metrics}
+    means = table.group(ALL_IMAGES, range(len(table.rows))).means
+    return {metric: _leading(metric, methods, means, of_pairs) for metric in metrics}
+
+
+def _leading(
+    metric: str, methods: Sequence[str], means: Estimates, pairs: Mapping[tuple[int, int, str], Difference]
+) -> set[str]:
+    higher = METRICS[metric].higher_is_better if metric in METRICS else None
+    values = {method: mean for method in methods if (mean := means[method][metric].mean) is not None}
+    if higher is None or not values:
+        return set()
+    best = methods.index((max if higher else min)(values, key=values.__getitem__))
+    worse = set()
+    for number, method in enumerate(methods):
+        difference = pairs.get((min(best, number), max(best, number), metric))
+        p = None if difference is None else difference.corrected_p_value
+        if p is not None and p <= 1 - LEVEL:
+            worse.add(method)
+    return {*values} - worse if worse else set()
 
 
 def _of_method(records: Sequence[Record], method: str) -> list[Record]:

@@ -18,6 +18,8 @@ ScoreFunction: TypeAlias = Callable[[Any], Tensor]
 NamedScore: TypeAlias = Literal["output", "probability", "sigmoid"]
 Score: TypeAlias = NamedScore | ScoreFunction
 
+BOUNDED_SCORES = ("probability", "sigmoid")
+
 
 def output_score(output: Any) -> Tensor:
     """Returns the output itself, or its ``logits`` if it is an object that has them (Hugging Face).

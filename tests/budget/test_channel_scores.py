@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors import safe_open
 from safetensors.torch import save_file
 from scipy import stats
 from torch import Tensor
@@ -261,6 +262,36 @@ def test_other_tensors_are_refused(tmp_path: Path) -> None:
     for name in ("weights", "some"):
         with pytest.raises(ValueError, match=f"to be a file written by ChannelScores.save, but '.*{name}' is not"):
             ChannelScores.load(tmp_path / name)
+
+
+@pytest.mark.parametrize(
+    ("name", "changed"),
+    [
+        ("activations", lambda x: x[:, 1:]),
+        ("mask_maps", lambda x: x[:, :, 1:]),
+        ("mask_scores", lambda x: x[:, 0]),
+        ("unmasked_scores", lambda x: x.repeat(1, 2)),
+        ("examples", lambda x: x + 10),
+        ("index", lambda x: x + 1000),
+    ],
+)
+def test_tensors_that_do_not_fit_each_other_are_refused(name: str, changed: Any, tmp_path: Path) -> None:
+    path = tmp_path / "scores"
+    scored().save(path)
+    with safe_open(path, "pt") as file:
+        tensors, metadata = {key: file.get_tensor(key) for key in file.keys()}, file.metadata()  # noqa: SIM118
+    save_file(tensors | {name: changed(tensors[name]).contiguous()}, path, metadata)
+    with pytest.raises(ValueError, match=r"Expected `path` to be a file written by ChannelScores.save"):
+        ChannelScores.load(path)
+
+
+@pytest.mark.parametrize("device", ["nowhere", "cuda:97"])
+def test_a_device_that_is_not_there_is_named(device: str, tmp_path: Path) -> None:
+    scored().save(tmp_path / "scores")
+    with pytest.raises(
+        ValueError, match=f"Expected `device` to be a device .*, but got '{device}'"
+    ):
+        ChannelScores.load(tmp_path / "scores", device)
 
 
 def test_paths_that_cannot_be_read_or_written_raise_the_usual_errors(tmp_path: Path) -> None:

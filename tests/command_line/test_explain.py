@@ -229,7 +229,7 @@ def test_target_layer_weights_and_chunk_size_are_used(folder: Path) -> None:
         ),
         (
             ["colours.png", "--method", "rise", "--method", "smooth_grad"],
-            "of `--method` to be one of grad_cam, grad_cam_plus_plus, score_cam, rise, mask, but got 'smooth_grad'",
+            "of `--method` to be one of grad_cam, grad_cam_plus_plus, score_cam, rise, mask, captum:CLASS, but got 'smooth_grad'",
         ),
         (["colours.png", "--method", "scorecam"], "but got 'scorecam'. Closest matches: score_cam."),
         (["colours.png", "--method", "GradCAM"], "but got 'GradCAM'. Closest matches: grad_cam"),
@@ -266,7 +266,7 @@ def test_help_names_every_option() -> None:
     text = help_of("explain", columns=200)
     options = (
         "model weights layer target compare no-compare method n-masks mask-iterations seed output "
-        "perturbations-per-eval max-forwards error device"
+        "perturbations-per-eval max-forwards error device save-maps"
     )
     assert [option for option in options.split() if f"--{option}" not in text] == []
 

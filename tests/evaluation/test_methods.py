@@ -20,11 +20,12 @@ from captum_scorecam.evaluation import (
     Method,
     MethodOptions,
     MethodRun,
+    chosen_methods,
     layer_to_explain,
     register_method,
     run_method,
 )
-from captum_scorecam.evaluation.methods import check_budget, check_methods
+from captum_scorecam.evaluation.method_choice import check_budget
 from captum_scorecam.models import find_layer, load_classifier
 from tests.support import colour_classifier
 from tests.support.tiny_classifier import picture
@@ -213,12 +214,13 @@ def test_score_cam_stops_at_its_error() -> None:
 
 
 def test_a_budget_is_of_score_cam_or_of_a_plugins_method() -> None:
+    register_method("of_plugin", Method(lambda request: (request.inputs, MethodRun(1))))
     options = MethodOptions(max_forwards=3)
-    check_budget(["rise", "score_cam"], options)
-    check_budget(["rise"], MethodOptions())
-    check_budget(["of_plugin"], options)
+    check_budget(chosen_methods(["rise", "score_cam"]), options)
+    check_budget(chosen_methods(["rise"]), MethodOptions())
+    check_budget(chosen_methods(["of_plugin"]), options)
     with pytest.raises(ValueError, match="to include score_cam, the only method with `max_forwards`, but got rise"):
-        check_budget(["rise"], options)
+        check_budget(chosen_methods(["rise"]), options)
 
 
 def test_a_layer_that_returns_several_tensors_is_refused() -> None:
@@ -240,13 +242,6 @@ def test_methods_without_a_layer_take_a_model_without_maps() -> None:
     assert layer_to_explain(["rise", "mask"], classifier, inputs).name == "none"
     with pytest.raises(ValueError, match="Expected a model with a layer that is certain to hold the last maps"):
         layer_to_explain(["rise", "grad_cam"], classifier, inputs)
-
-
-def test_names_are_checked_and_kept_once() -> None:
-    assert check_methods(["mask", "rise", "mask"]) == ("mask", "rise")
-    message = "Expected each of `methods` to be one of grad_cam, grad_cam_plus_plus, score_cam, rise, mask, but got ''"
-    with pytest.raises(ValueError, match=message):
-        check_methods(["rise", ""])
 
 
 @pytest.mark.parametrize(

@@ -32,15 +32,15 @@ QUICK: dict[str, Any] = {"methods": ["grad_cam", "score_cam"], "metrics": ["aver
 def test_by_default_the_whole_data_set_is_evaluated(classifier: Classifier) -> None:
     plan = plan_evaluation(classifier, Pictures(6))
     assert plan.indices == (0, 1, 2, 3, 4, 5)
-    assert plan.methods == ("grad_cam", "score_cam")
-    assert plan.metrics == ("average_drop", "average_increase", "insertion", "deletion")
+    assert tuple(plan.methods) == ("grad_cam", "score_cam")
+    assert tuple(plan.metrics) == ("average_drop", "average_increase", "insertion", "deletion")
     assert (plan.target, plan.layer.name, plan.mosaics) == ("predicted", "features", None)
     assert plan.options == MethodOptions()
 
 
 def test_names_are_kept_once_in_their_order(classifier: Classifier) -> None:
     plan = plan_evaluation(classifier, Pictures(1), methods=["rise", "mask", "rise"], metrics=["deletion"] * 2)
-    assert (plan.methods, plan.metrics, plan.layer.name) == (("rise", "mask"), ("deletion",), "none")
+    assert (tuple(plan.methods), tuple(plan.metrics), plan.layer.name) == (("rise", "mask"), ("deletion",), "none")
 
 
 def test_a_metric_of_mosaics_makes_mosaics_of_the_data_set(classifier: Classifier) -> None:
@@ -116,7 +116,10 @@ def test_the_digest_of_images_sees_the_class_of_a_label_and_not_its_spelling(cla
 @pytest.mark.parametrize(
     ("changed", "message"),
     [
-        ({"methods": ["magic"]}, "Expected each of `methods` to be one of grad_cam, .*, mask, but got 'magic'"),
+        (
+            {"methods": ["magic"]},
+            "Expected each of `methods` to be one of grad_cam, .*, mask, captum:CLASS, but got 'magic'",
+        ),
         ({"methods": []}, "Expected at least one method and one metric"),
         ({"metrics": ["magic"]}, "Expected each of `metrics` to be one of average_drop, .*, but got 'magic'"),
         ({"metrics": []}, "Expected at least one method and one metric"),

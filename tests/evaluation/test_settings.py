@@ -33,9 +33,9 @@ from tests.support.run_records import SETTINGS
         (b"\xff", r"Expected a configuration in '.*', but it is not text in UTF-8\."),
         (b"", "Expected a configuration in '.*', but it is not JSON: Expecting value"),
         (b"[]", r"Expected a configuration in '.*', but it is \[\]\."),
-        (b'{"format_version": 2, "settings": {}}', "Expected a configuration in '.*', but it lacks the key 'versions'"),
-        (b'{"asked": {}, "versions": {}}', "Expected a run of format version 2, but '.*' has None: another version"),
-        (b'{"format_version": 1}', "Expected a run of format version 2, but '.*' has 1: another version of captum-s"),
+        (b'{"format_version": 3, "settings": {}}', "Expected a configuration in '.*', but it lacks the key 'versions'"),
+        (b'{"asked": {}, "versions": {}}', "Expected a run of format version 3, but '.*' has None: another version"),
+        (b'{"format_version": 1}', "Expected a run of format version 3, but '.*' has 1: another version of captum-s"),
     ],
 )
 def test_a_folder_without_a_run_of_this_format_is_refused(
@@ -60,7 +60,7 @@ def test_settings_that_lack_one_name_it(tmp_path: Path) -> None:
 def test_the_configuration_is_readable_json(tmp_path: Path) -> None:
     write_configuration(tmp_path, SETTINGS, {"torch": "2.6"})
     assert json.loads((tmp_path / "configuration.json").read_text()) == {
-        "format_version": 2,
+        "format_version": 3,
         "settings": asdict(SETTINGS) | {"methods": ["grad_cam", "score_cam"], "metrics": ["insertion", "average_drop"]},
         "versions": {"torch": "2.6"},
     }

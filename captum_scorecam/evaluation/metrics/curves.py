@@ -54,10 +54,10 @@ def _computed(function: Callable[..., Curves], metric_input: MetricInput, **opti
 
 
 METRICS_OF_CURVES = (
-    Metric("insertion", "Insertion, AUC", True, _area_under(insertion), range=FRACTION),
-    Metric("deletion", "Deletion, AUC", False, _area_under(deletion), range=FRACTION),
-    Metric("morf", "MoRF, AUC", False, _area_under(morf), range=FRACTION),
-    Metric("lerf", "LeRF, AUC", True, _area_under(lerf), range=FRACTION),
-    Metric("srg", "SRG", True, _srg, range=CORRELATION),
-    Metric("road", "ROAD", True, _road, range=HALF),
+    Metric("insertion", "Insertion, AUC", True, _area_under(insertion), range=FRACTION, in_chunks=True),
+    Metric("deletion", "Deletion, AUC", False, _area_under(deletion), range=FRACTION, in_chunks=True),
+    Metric("morf", "MoRF, AUC", False, _area_under(morf), range=FRACTION, in_chunks=True),
+    Metric("lerf", "LeRF, AUC", True, _area_under(lerf), range=FRACTION, in_chunks=True),
+    Metric("srg", "SRG", True, _srg, range=CORRELATION, in_chunks=True),
+    Metric("road", "ROAD", True, _road, range=HALF, in_chunks=True),
 )

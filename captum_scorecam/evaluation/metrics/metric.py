@@ -9,8 +9,9 @@ from functools import cached_property
 from typing import Literal, TypeAlias
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from captum_scorecam.evaluation.method import ChosenMethod
 from captum_scorecam.evaluation.methods import run_method
 from captum_scorecam.evaluation.records import Curve
 from captum_scorecam.evaluation.request import ExplanationRequest
@@ -33,7 +34,7 @@ class MetricInput:
     """One method's map of one image.
 
     Attributes:
-        method (str): The method, a name in `METHODS`.
+        method (str or ChosenMethod): The method, a name in `METHODS` or a method with options.
         request (ExplanationRequest): The explained request, for one class.
         maps (Tensor): The map, 1×1×H×W, upsampled to the inputs' size, float32, on the CPU.
         region (Tensor, optional): Mask of the object of that class, boolean, H×W, with at least one True. Default:
@@ -41,7 +42,7 @@ class MetricInput:
         n_classes (int, optional): The model's number of classes. Default: None, unknown.
     """
 
-    method: str
+    method: str | ChosenMethod
     request: ExplanationRequest
     maps: Tensor
     region: Tensor | None = None
@@ -72,18 +73,22 @@ class MetricInput:
         """The method's map of the image masked with the map, 1×1×H×W; shared by several metrics."""
         return self.explain_again(explanation_map(self.request.inputs, self.maps))
 
-    def explain_again(self, inputs: Tensor, target: int | None = None) -> Tensor:
+    def explain_again(self, inputs: Tensor, target: int | None = None, model: nn.Module | None = None) -> Tensor:
         """Runs the method on another image, for another class, or after the model has changed.
 
         Args:
             inputs (Tensor): The preprocessed image, 1×C×H×W.
             target (int, optional): The class. Default: None, the explained one.
+            model (nn.Module, optional): A changed copy of the model. Default: None, the model.
 
         Returns:
             Tensor: The map, 1×1×H×W.
         """
         targets = self.request.targets if target is None else [target]
-        return run_method(self.method, replace(self.request, inputs=inputs, targets=targets))[0].unsqueeze(1)
+        request = replace(self.request, inputs=inputs, targets=targets, shared=None)
+        if model is not None and model is not request.model:
+            request = replace(request, model=model, layer=request.layer.of_copy(model), masked_forward_func=None)
+        return run_method(self.method, request)[0].unsqueeze(1)
 
     def _masked_scores(self, keep_fraction: float | None) -> MaskedInputScores:
         return masked_input_scores(
@@ -126,6 +131,9 @@ class Metric:
             Default: any finite number.
         scores (tuple of float): The lowest and highest score of the unmasked image for which it is defined.
             Default: any finite number.
+        in_chunks (bool): Whether it runs so many masked inputs, besides those of the method, that their number per
+            forward pass is worth tuning. Default: False.
+        text (str, optional): How it was chosen, if it has options. Default: None, by its name.
     """
 
     name: str
@@ -136,6 +144,8 @@ class Metric:
     needs: frozenset[Need] = frozenset()
     range: Range = ANY_NUMBER
     scores: Range = ANY_NUMBER
+    in_chunks: bool = False
+    text: str | None = None
 
 
 def as_floats(values: Tensor) -> list[float]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import get_args
 
 from captum_scorecam._messages import check_choice
@@ -12,7 +11,7 @@ from captum_scorecam.evaluation.metrics.metric import Metric, Need, On
 from captum_scorecam.evaluation.metrics.reexplaining import METRICS_OF_METHODS
 from captum_scorecam.evaluation.metrics.regions import METRICS_OF_REGIONS
 from captum_scorecam.evaluation.metrics.scores_of_masked_inputs import METRICS_OF_MASKED_INPUTS
-from captum_scorecam.evaluation.registry import check_names, register
+from captum_scorecam.evaluation.registry import register
 
 DEFAULT_METRICS = ("average_drop", "average_increase", "insertion", "deletion")
 
@@ -45,12 +44,3 @@ def register_metric(metric: Metric) -> None:
             f"Expected `needs` to contain only {', '.join(map(repr, get_args(Need)))}, but got {sorted(metric.needs)}."
         )
     register(METRICS, metric.name, metric, "metric")
-
-
-def check_metrics(names: Sequence[str]) -> tuple[str, ...]:
-    """Returns the names of metrics without duplicates.
-
-    Raises:
-        ValueError: If a name is not in `METRICS`.
-    """
-    return check_names(METRICS, names, "metrics")

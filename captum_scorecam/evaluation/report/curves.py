@@ -8,6 +8,7 @@ import textwrap
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
 from xml.etree import ElementTree
 
 from markupsafe import Markup
@@ -16,6 +17,9 @@ from captum_scorecam._palette import curve_style
 from captum_scorecam.evaluation.presentation import method_title, metric_title
 from captum_scorecam.evaluation.records import Curve, Record
 from captum_scorecam.metrics import plot_curves
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 _AXES = {
     "insertion": ("Share of pixels inserted", "Class score"),
@@ -114,21 +118,53 @@ def _plot(curves: Mapping[str, MeanCurve], methods: Sequence[str], xlabel: str, 
     from matplotlib import style
     from matplotlib.figure import Figure
 
-    shown = {method: _plain(curves[method]) for method in methods if method in curves}
-    styles = {method: curve_style(methods.index(method)) for method in shown}
     with style.context(["default", _STYLE]), warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Glyph .* missing")  # the browser has the glyphs
-        figure = Figure(figsize=(5, 3.2 + 0.2 * len(shown)), layout="constrained")
-        axes = figure.subplots()
-        plot_curves(shown, xlabel=xlabel, ylabel=ylabel, styles=styles, axes=axes)
-        legend = axes.get_legend()
-        for text in legend.get_texts() if legend else ():
-            text.set_text(textwrap.fill(_plain_text(method_title(text.get_text())), _LONGEST_LINE))
-        axes.tick_params(length=0, pad=6)
-        axes.set_ylim(bottom=min(0.0, *(min(curve.y) for curve in shown.values())))
+        figure = Figure(figsize=(5, 3.2 + 0.2 * len(curves)), layout="constrained")
+        _draw(curves, methods, xlabel, ylabel, figure.subplots())
         svg = io.StringIO()
         figure.savefig(svg, format="svg", transparent=True, metadata=dict.fromkeys(_METADATA))
     return svg.getvalue()
+
+
+def _draw(curves: Mapping[str, MeanCurve], methods: Sequence[str], xlabel: str, ylabel: str, axes: Axes) -> None:
+    shown = {method: _plain(curves[method]) for method in methods if method in curves}
+    styles = {method: curve_style(methods.index(method)) for method in shown}
+    plot_curves(shown, xlabel=xlabel, ylabel=ylabel, styles=styles, axes=axes)
+    legend = axes.get_legend()
+    for text in legend.get_texts() if legend else ():
+        text.set_text(textwrap.fill(_plain_text(method_title(text.get_text())), _LONGEST_LINE))
+    axes.tick_params(length=0, pad=6)
+    axes.set_ylim(bottom=min(0.0, *(min(curve.y) for curve in shown.values())))
+
+
+def draw_curves(
+    curves: Mapping[str, Mapping[str, MeanCurve]],
+    methods: Sequence[str],
+    metrics: Sequence[str],
+    kind: Literal["svg", "pdf"],
+) -> bytes:
+    """Draws the curves of all metrics side by side, for a paper: an SVG or PDF with its own fonts.
+
+    Raises:
+        ValueError: If no metric has curves.
+    """
+    from matplotlib import style
+    from matplotlib.figure import Figure
+
+    drawn = [metric for metric in metrics if curves.get(metric)]
+    if not drawn:
+        raise ValueError(f"Expected a run of metrics with curves, but got {', '.join(metrics)}.")
+    tallest = max(len(curves[metric]) for metric in drawn)
+    with style.context(["default", _STYLE | {"svg.fonttype": "path", "pdf.fonttype": 42, "svg.hashsalt": "curves"}]):
+        figure = Figure(figsize=(4.2 * len(drawn), 3.2 + 0.2 * tallest), layout="constrained")
+        for metric, axes in zip(drawn, figure.subplots(1, len(drawn), squeeze=False)[0], strict=True):
+            xlabel, ylabel = _AXES.get(metric, ("", ""))
+            _draw(curves[metric], methods, xlabel, f"{metric_title(metric).split(',')[0]}: {ylabel.lower()}", axes)
+        file = io.BytesIO()
+        undated = dict.fromkeys(_METADATA) if kind == "svg" else {"CreationDate": None}
+        figure.savefig(file, format=kind, metadata=undated)
+    return file.getvalue()
 
 
 def _plain(curve: MeanCurve) -> Curve:

@@ -16,6 +16,7 @@ from markupsafe import Markup
 from captum_scorecam._messages import warn_caller
 from captum_scorecam._palette import CURVE_COLORS, MAP_COLORS
 from captum_scorecam.evaluation.durable_files import write_durably
+from captum_scorecam.evaluation.metric_choice import add_known_metrics
 from captum_scorecam.evaluation.presentation import budget_texts, decimals, method_title, metric_title, number_text
 from captum_scorecam.evaluation.record_files import iterate_records, missing_methods, read_records
 from captum_scorecam.evaluation.records import Configuration, Record
@@ -61,6 +62,7 @@ def write_report(run: Path | str, output: Path | str | None = None, reference: s
     run = Path(run)
     output = run / "report.html" if output is None else Path(output)
     configuration = read_configuration(run)
+    add_known_metrics(configuration.settings.metric_options.values())
     _check_output(output)
     records = read_records(run, curves=False)
     if not records:

@@ -34,6 +34,7 @@ class Cell:
         value (float, optional): The value to sort by.
         text (str): The value as text.
         interval (str): Its interval as text.
+        ends (tuple): The interval's ends, None if there is none.
         evidence (str): The effect size and corrected p-value of a difference as text.
         n (int): The number of images or pairs.
         mark (str): ``best``, ``better``, ``worse`` or nothing.
@@ -43,6 +44,7 @@ class Cell:
     value: float | None
     text: str
     interval: str
+    ends: tuple[float | None, float | None]
     evidence: str
     n: int
     mark: Mark
@@ -150,7 +152,8 @@ def _cell(estimate: Estimate, places: int, mark: Mark, span: tuple[float, float]
     if estimate.mean is not None and estimate.low is not None and estimate.high is not None:
         bar = (_percent(estimate.low, span), _percent(estimate.high, span), _percent(estimate.mean, span))
     evidence = evidence_text(estimate) if isinstance(estimate, Difference) else ""
-    return Cell(estimate.mean, text, interval_text(estimate, places), evidence, estimate.n, mark, bar)
+    ends = (estimate.low, estimate.high)
+    return Cell(estimate.mean, text, interval_text(estimate, places), ends, evidence, estimate.n, mark, bar)
 
 
 def _span(estimates: Sequence[Estimate], *, with_zero: bool) -> tuple[float, float]:

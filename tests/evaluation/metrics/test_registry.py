@@ -7,14 +7,16 @@ from typing import Any
 import pytest
 
 from captum_scorecam.evaluation import METRICS, Metric, MetricInput, MetricResult, register_metric
-from captum_scorecam.evaluation.metrics.registry import check_metrics
+from captum_scorecam.evaluation.metric_choice import chosen_metrics
 
 
 def test_names_of_metrics_are_checked_and_kept_once() -> None:
-    assert check_metrics(["deletion", "insertion", "deletion"]) == ("deletion", "insertion")
-    message = r"Expected each of `metrics` to be one of average_drop, .*, sanity_check, but got 'accuracy'\."
+    assert tuple(chosen_metrics(["deletion", "insertion", "deletion"])) == ("deletion", "insertion")
+    message = (
+        r"Expected each of `metrics` to be one of average_drop, .*, sanity_check, quantus:CLASS, but got 'accuracy'\."
+    )
     with pytest.raises(ValueError, match=message):
-        check_metrics(["accuracy"])
+        chosen_metrics(["accuracy"])
 
 
 def nothing(_: MetricInput) -> MetricResult:
@@ -48,5 +50,5 @@ def test_registering_a_metric_twice_changes_nothing() -> None:
     metric = Metric("answer", "The answer", True, lambda _: MetricResult(42))
     register_metric(metric)
     register_metric(metric)
-    assert check_metrics(["answer"]) == ("answer",)
+    assert tuple(chosen_metrics(["answer"])) == ("answer",)
     assert METRICS["answer"] is metric

@@ -88,7 +88,7 @@ def test_the_heading_says_what_was_run(page: Page) -> None:
     facts = " ".join(page.texts["header"][0].split())
     for fact in ("Images12", "Grad-CAM, Score-CAM, RISE", "_avg_pooling:input", "predicted class", "9 of 12"):
         assert fact in facts
-    assert "2.14.1" in page.texts["details"][0]
+    assert "2.14.1" in page.texts["section"][-1]
 
 
 def test_the_means_are_in_the_table_with_their_intervals(page: Page) -> None:
@@ -165,7 +165,7 @@ def test_a_run_without_pictures_curves_or_other_methods_has_a_report(tmp_path: P
     write_records(run, records)
     page = Page(write_report(run).read_text(encoding="utf-8"))
     assert page.texts["h1"] == ["efficientnet_lite0 on a data set"]
-    assert page.texts["h2"] == ["Means", "Failures"]
+    assert page.texts["h2"] == ["Means", "Failures", "Settings and versions"]
 
 
 def cut(path: Path) -> None:
@@ -230,7 +230,7 @@ def test_the_command_and_the_plugins_are_among_the_settings(tmp_path: Path) -> N
     run = write_run(tmp_path / "run")
     settings = replace(RUN_SETTINGS, command="captum-scorecam evaluate data", sources={"flatness": "0123456789abcdef"})
     write_configuration(run, settings, VERSIONS)
-    details = Page(write_report(run).read_text(encoding="utf-8")).texts["details"][0]
+    details = Page(write_report(run).read_text(encoding="utf-8")).texts["section"][-1]
     assert "captum-scorecam evaluate data" in details
     assert re.search(r"source of flatness\s*0123456789abcdef", details)
 
@@ -239,7 +239,7 @@ def test_a_run_in_which_everything_failed_has_a_report(tmp_path: Path) -> None:
     run = write_run(tmp_path / "run")
     write_records(run, [record for record in make_records() if record.error is not None])
     page = Page(write_report(run).read_text(encoding="utf-8"))
-    assert page.texts["h2"] == ["Means", "Differences from Score-CAM", "Failures"]
+    assert page.texts["h2"] == ["Means", "Differences from Score-CAM", "Failures", "Settings and versions"]
     assert page.of("article") == []
 
 

@@ -58,6 +58,50 @@
     });
   }
 
+  // Tables for spreadsheets: the mean and the ends of its interval, unrounded.
+  function rowsOf(table) {
+    const titles = [...table.tHead.rows[0].cells].slice(1).map((cell) => cell.querySelector(".sort-heading").textContent.trim());
+    const head = ["Method", ...titles.flatMap((title) => [title, `${title}: low`, `${title}: high`])];
+    const body = [...table.tBodies[0].rows].map((row) => [
+      row.cells[0].textContent.trim(),
+      ...[...row.cells].slice(1).flatMap((cell) => [cell.dataset.value, cell.dataset.low, cell.dataset.high]),
+    ]);
+    return [head, ...body];
+  }
+  const quoted = (text) => /[",\n]/.test(text) ? `"${text.replaceAll('"', '""')}"` : text;
+  async function copied(text) {
+    try {
+      await navigator.clipboard.writeText(text);
+      return true;
+    } catch { // a local file may have no clipboard
+      const area = document.createElement("textarea");
+      area.value = text;
+      document.body.append(area);
+      area.select();
+      const done = document.execCommand("copy");
+      area.remove();
+      return done;
+    }
+  }
+  for (const actions of document.querySelectorAll(".actions")) {
+    const table = actions.nextElementSibling.querySelector("table");
+    const copy = actions.querySelector(".copy");
+    copy.addEventListener("click", async () => {
+      const done = await copied(rowsOf(table).map((row) => row.join("\t")).join("\n"));
+      copy.textContent = done ? "Copied" : "Not copied";
+      setTimeout(() => { copy.textContent = "Copy table"; }, 2000);
+    });
+    const download = actions.querySelector(".download");
+    download.addEventListener("click", () => {
+      const link = document.createElement("a");
+      const text = rowsOf(table).map((row) => row.map(quoted).join(",")).join("\n");
+      link.href = URL.createObjectURL(new Blob([`${text}\n`], { type: "text/csv" }));
+      link.download = download.dataset.file;
+      link.click();
+      URL.revokeObjectURL(link.href);
+    });
+  }
+
   if (!byId("gallery-data")) return;
   const data = JSON.parse(byId("gallery-data").textContent);
   const list = byId("items");

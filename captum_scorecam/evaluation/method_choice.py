@@ -1,0 +1,184 @@
+"""Reads the methods of an evaluation from text, such as ``fast=score_cam:max_forwards=64``, and checks them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from torch import Tensor, nn
+
+from captum_scorecam._messages import check_fraction, closest_matches
+from captum_scorecam.evaluation.captum_methods import CAPTUM, CLASSES, CaptumMethod, captum_method
+from captum_scorecam.evaluation.method import ChosenMethod, Method
+from captum_scorecam.evaluation.methods import METHODS, OWN_METHODS, SCORE_CAM, may_share
+from captum_scorecam.evaluation.options_text import base_and_options, name_and_text
+from captum_scorecam.evaluation.registry import check_names
+from captum_scorecam.evaluation.request import ExplanationRequest, MethodOptions
+from captum_scorecam.models import Classifier, ExplainedLayer, find_layer
+from captum_scorecam.scoring.class_scores import NamedScore
+
+Methods = Mapping[str, ChosenMethod]
+_ROWS_TRIED = 64
+
+
+def chosen_methods(texts: Sequence[str]) -> dict[str, ChosenMethod]:
+    """Reads methods from text.
+
+    Args:
+        texts (sequence of str): ``[NAME=]METHOD[:OPTION=VALUE,…]``. The method is a name in `METHODS`, or ``captum:``
+            and the name of a class of ``captum.attr``. Values are Python literals; words need no quotes. NAME is by
+            default that of the method or class.
+
+    Returns:
+        dict: The methods by name, without duplicates.
+
+    Raises:
+        ValueError: If a text has another form, a method or option is unknown, a value is wrong, or a name is used twice
+            or belongs to another method.
+        TypeError: If a value has the wrong type.
+    """
+    chosen: dict[str, ChosenMethod] = {}
+    for text in texts:
+        method = _chosen(text)
+        if chosen.setdefault(method.name, method).text != method.text:
+            raise ValueError(
+                f"Expected a name for each of several `methods` {method.base}, as in NAME={method.text}, but "
+                f"{method.name!r} is used twice."
+            )
+    return chosen
+
+
+def _chosen(text: str) -> ChosenMethod:
+    name, rest = name_and_text(text)
+    base, options = base_and_options(rest, CAPTUM)
+    method = _method(base)
+    if name is None:
+        name = base.removeprefix(f"{CAPTUM}:")
+    elif name in METHODS and name != base:
+        raise ValueError(f"Expected a new name for {base}, but {name!r} is the name of another method.")
+    try:
+        _check_options(method, options)
+    except (TypeError, ValueError) as error:
+        raise type(error)(f"{base}: {error}") from error
+    return ChosenMethod(name, base, method, options)
+
+
+def _method(base: str) -> Method:
+    kind, _, class_name = base.partition(":")
+    if kind != CAPTUM:
+        check_names({**METHODS, f"{CAPTUM}:CLASS": None}, [base], "methods")
+        return METHODS[base]
+    if class_name in CLASSES:
+        return captum_method(class_name)
+    raise ValueError(
+        f"Expected each of `methods` that begins with {CAPTUM}: to name a class of captum.attr, but got "
+        f"{class_name!r}.{closest_matches(class_name, CLASSES)}"
+    )
+
+
+def _check_options(method: Method, options: Mapping[str, Any]) -> None:
+    if method.check_options is not None:
+        method.check_options(options)
+    elif options:
+        raise ValueError(f"Expected no options, but got {', '.join(options)}.")
+
+
+def check_budget(methods: Methods, options: MethodOptions) -> None:
+    """Checks that `error` is a fraction, and that Score-CAM, which alone has a budget, or a plugin's method runs.
+
+    Raises:
+        TypeError, ValueError: If it isn't.
+    """
+    if options.error is not None:
+        check_fraction("error", options.error)
+    bases = {method.base for method in methods.values()}
+    without_budget = {base for base in bases if base.startswith(f"{CAPTUM}:")} | OWN_METHODS - {SCORE_CAM}
+    for name, value in (("max_forwards", options.max_forwards), ("error", options.error)):
+        if value is not None and bases <= without_budget:
+            raise ValueError(
+                f"Expected `methods` to include score_cam, the only method with `{name}`, but got {', '.join(methods)}."
+            )
+
+
+def scores_to_share(methods: Methods, options: MethodOptions) -> tuple[NamedScore, ...]:
+    """Returns the scores that several of Score-CAM's methods can read from one set of forward passes.
+
+    They can if one of them runs all masks: then any weighting, and any budget, is a matter of arithmetic.
+
+    Args:
+        methods (mapping): The methods by name.
+        options (MethodOptions): The options of all methods.
+    """
+    given = [each.options for each in methods.values() if each.base == SCORE_CAM and may_share(each.options)]
+    budgets = [{"max_forwards": options.max_forwards, "error": options.error, **each} for each in given]
+    if len(given) < 2 or all(each["max_forwards"] or each["error"] for each in budgets):
+        return ()
+    return tuple(dict.fromkeys(each.get("score", "output") for each in given))
+
+
+def layer_to_explain(
+    methods: Methods | Sequence[str], classifier: Classifier, inputs: Tensor, layer: str = "auto"
+) -> ExplainedLayer:
+    """Finds the layer to explain. Methods that need no layer also accept models without feature maps.
+
+    Args:
+        methods (mapping, or sequence of str): The chosen methods, or what `chosen_methods` reads.
+        classifier (Classifier): The model.
+        inputs (Tensor): An input for one forward pass, 1×C×H×W.
+        layer (str): The layer, as accepted by `find_layer`. Default: "auto", the classifier's `layer`.
+
+    Returns:
+        ExplainedLayer: The layer; its name is ``none`` if no method explains a layer.
+
+    Raises:
+        ValueError: Same as `find_layer`.
+    """
+    chosen = methods if isinstance(methods, Mapping) else chosen_methods(methods)
+    if any(method.method.of_layer for method in chosen.values()):
+        return find_layer(classifier.model, inputs, classifier.layer if layer == "auto" else layer)
+    return ExplainedLayer("none", classifier.model)
+
+
+def check_methods_run(
+    methods: Methods, model: nn.Module, layer: ExplainedLayer, inputs: Tensor, n_classes: int = 1
+) -> None:
+    """Tries Captum's methods, which refuse some models and options only when they run.
+
+    Those that run masked inputs get a function that returns zeros in place of the model.
+
+    Args:
+        methods (mapping): The methods by name.
+        model (nn.Module): The model.
+        layer (ExplainedLayer): The layer to explain.
+        inputs (Tensor): An input for one forward pass, 1×C×H×W.
+        n_classes (int): The model's number of classes. Default: 1.
+
+    Raises:
+        ValueError: If a method raises an error.
+    """
+    options = MethodOptions(perturbations_per_eval=_ROWS_TRIED)
+    for name, chosen in methods.items():
+        if not isinstance(chosen.method.explain, CaptumMethod):
+            continue
+        is_masked = chosen.method.in_chunks and not chosen.method.of_layer
+        tried = _Zeros(n_classes) if is_masked else model
+        request = ExplanationRequest(tried, layer, inputs, [0], "output", options)
+        try:
+            chosen.explain(request)
+        except Exception as error:  # Captum raises AssertionError, too
+            text = str(error) or "no message"
+            raise ValueError(
+                f"Expected `methods` that explain this model, but {name} raised {type(error).__name__}: {text}"
+            ) from error
+
+
+class _Zeros(nn.Module):
+    """Returns zeros for each row."""
+
+    def __init__(self, n_classes: int) -> None:
+        super().__init__()
+        self.n_classes = n_classes
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        """Returns N×classes zeros."""
+        return inputs.new_zeros(len(inputs), self.n_classes)

@@ -1,0 +1,88 @@
+"""Reads the metrics of an evaluation from text: a name, or ``[NAME=]quantus:CLASS[:OPTION=VALUE,…]``."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from contextlib import suppress
+
+import torch
+
+from captum_scorecam.evaluation.method import ChosenMethod, Method
+from captum_scorecam.evaluation.metrics.metric import Metric, MetricInput
+from captum_scorecam.evaluation.metrics.quantus_metrics import QUANTUS, quantus_metric
+from captum_scorecam.evaluation.metrics.registry import METRICS
+from captum_scorecam.evaluation.options_text import base_and_options, name_and_text, text_of
+from captum_scorecam.evaluation.registry import check_names
+from captum_scorecam.evaluation.request import ExplanationRequest, MethodRun
+
+_NOISE = ChosenMethod("noise", "noise", Method(lambda request: (torch.rand_like(request.inputs[:, :1]), MethodRun(0))))
+
+
+def chosen_metrics(texts: Sequence[str]) -> dict[str, Metric]:
+    """Reads metrics from text; those of Quantus are added to `METRICS`, for tables.
+
+    Args:
+        texts (sequence of str): Names in `METRICS`, or ``[NAME=]quantus:CLASS[:OPTION=VALUE,…]``. NAME is by default
+            that of the class.
+
+    Returns:
+        dict: The metrics by name, without duplicates.
+
+    Raises:
+        ValueError: If a metric or option is unknown, a value is wrong, or a name is used twice or belongs to another
+            metric.
+        ModuleNotFoundError: If Quantus is needed and not installed.
+    """
+    chosen: dict[str, Metric] = {}
+    for text in texts:
+        metric = _chosen(text)
+        if chosen.setdefault(metric.name, metric).text != metric.text:
+            raise ValueError(
+                f"Expected a name for each of several `metrics` {metric.name}, as in NAME={metric.text}, but "
+                f"{metric.name!r} is used twice."
+            )
+    for name, metric in chosen.items():
+        if metric.text is not None:
+            METRICS[name] = metric
+    return chosen
+
+
+def _chosen(text: str) -> Metric:
+    name, rest = name_and_text(text)
+    base, options = base_and_options(rest, QUANTUS)
+    kind, _, class_name = base.partition(":")
+    if kind != QUANTUS:
+        known = {known: metric for known, metric in METRICS.items() if metric.text is None}
+        check_names({**known, f"{QUANTUS}:CLASS": None}, [text], "metrics")
+        return METRICS[text]
+    name = class_name if name is None else name
+    if name in METRICS and METRICS[name].text is None:
+        raise ValueError(f"Expected a new name for {base}, but {name!r} is the name of another metric.")
+    return quantus_metric(name, class_name, options, text_of(base, options))
+
+
+def add_known_metrics(texts: Iterable[str]) -> None:
+    """Adds the metrics of a run to `METRICS`, for their titles and directions, as far as their packages are there."""
+    with suppress(ModuleNotFoundError, ValueError):
+        chosen_metrics([*texts])
+
+
+def check_metrics_run(metrics: Iterable[Metric], request: ExplanationRequest) -> None:
+    """Tries the metrics of Quantus on one image with a map of noise, since some return no number for one image.
+
+    Raises:
+        ValueError: If one raises an error.
+    """
+    size = request.inputs.shape[2:]
+    maps = torch.rand(1, 1, *size, generator=torch.Generator("cpu").manual_seed(0), device="cpu")
+    region = torch.zeros(size, dtype=torch.bool, device="cpu")
+    region[: size[0] // 2] = True
+    for metric in metrics:
+        if metric.text is None:
+            continue
+        try:
+            metric.compute(MetricInput(_NOISE, request, maps, region, None))
+        except Exception as error:  # whatever Quantus raises
+            raise ValueError(
+                f"Expected `metrics` that fit this model, but {metric.name} raised {type(error).__name__}: {error}"
+            ) from error

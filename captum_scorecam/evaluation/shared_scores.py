@@ -1,0 +1,85 @@
+"""The scores of the channels of one image, which Score-CAM's weightings, scores and budgets share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from captum_scorecam import ChannelScores, ScoreCAM
+from captum_scorecam.evaluation.forward_rows import forward_rows
+from captum_scorecam.scoring.class_scores import NamedScore, score_function
+
+if TYPE_CHECKING:
+    from captum_scorecam.evaluation.request import ExplanationRequest
+
+
+class SharedScores:
+    """The scores of all masks of one image, run when a method first asks for them.
+
+    Args:
+        scores (sequence of str): The scores that methods ask for; all are read from the same forward passes.
+        n_classes (int): The model's number of classes.
+
+    Attributes:
+        chunk_rows (tuple of int): The rows of each forward pass; empty before the first request.
+    """
+
+    def __init__(self, scores: Sequence[NamedScore], n_classes: int) -> None:
+        self.chunk_rows: tuple[int, ...] = ()
+        self._scores, self._n_classes = scores, n_classes
+        self._found: dict[NamedScore, ChannelScores] = {}
+
+    def of(self, request: ExplanationRequest, score: NamedScore) -> ChannelScores:
+        """Returns the scores of the request's targets.
+
+        Raises:
+            ValueError: If the layer returns several tensors.
+        """
+        if not self._found:
+            twin = request.masked_forward_func if isinstance(request.masked_forward_func, nn.Module) else None
+            with forward_rows(request.model, twin) as rows:
+                self._found = self._run(request)
+            self.chunk_rows = tuple(rows)
+        return self._found[score]
+
+    def _run(self, request: ExplanationRequest) -> dict[NamedScore, ChannelScores]:
+        layer, n_targets = request.layer, len(request.targets)
+        together = self._scores[0] if len(self._scores) == 1 else _side_by_side(self._scores)
+        score_cam = ScoreCAM(
+            request.model,
+            layer.module,
+            score=together,
+            channel_weighting="score",  # softmax would look at scores that it may not be meant for
+            activation_transform=layer.activation_transform,
+            masked_forward_func=request.masked_forward_func,
+        )
+        found = score_cam.channel_scores(
+            request.inputs,
+            [target + place * self._n_classes for place in range(len(self._scores)) for target in request.targets],
+            attribute_to_layer_input=layer.of_input,
+            perturbations_per_eval=request.options.perturbations_per_eval,
+            show_progress=request.options.show_progress,
+        )
+        if isinstance(found, tuple):
+            raise ValueError(f"Expected {layer.name} to return one tensor, but it returns {len(found)}.")
+        columns = [slice(place * n_targets, (place + 1) * n_targets) for place in range(len(self._scores))]
+        return {score: _of_columns(found, each) for score, each in zip(self._scores, columns, strict=True)}
+
+
+def _side_by_side(scores: Sequence[NamedScore]) -> Callable[[Any], Tensor]:
+    functions = [score_function(score) for score in scores]
+    return lambda output: torch.cat([function(output) for function in functions], dim=1)
+
+
+def _of_columns(scores: ChannelScores, columns: slice) -> ChannelScores:
+    of_baselines = scores.baseline_scores
+    return replace(
+        scores,
+        mask_scores=scores.mask_scores[:, columns],
+        unmasked_scores=scores.unmasked_scores[:, columns],
+        baseline_scores=None if of_baselines is None else of_baselines[:, columns],
+    )

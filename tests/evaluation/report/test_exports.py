@@ -1,0 +1,182 @@
+"""Exports of a run: what a paper's table, a spreadsheet and a data frame get."""
+
+from __future__ import annotations
+
+import csv
+import re
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree
+
+import numpy as np
+import pyarrow.parquet
+import pytest
+
+from captum_scorecam.evaluation import Failure, Record, RunSettings, export_run, read_records, read_settings
+from captum_scorecam.evaluation.summary import leading_methods
+from captum_scorecam.models import Classifier
+from tests.support.command_line import invoke
+from tests.support.tiny_classifier import Pictures
+from tests.support.tiny_evaluation import OPTIONS, evaluate
+
+METHODS = ["grad_cam", "small=score_cam:max_forwards=2", "score_cam"]
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    from captum_scorecam.models import load_classifier
+
+    folder = tmp_path_factory.mktemp("run")
+    classifier = load_classifier("tests.support.tiny_classifier:tiny")
+    metrics = ["average_drop", "deletion", "sparseness"]
+    evaluate(classifier, Pictures(12), folder, methods=METHODS, metrics=metrics, options=OPTIONS)
+    return folder
+
+
+def records_of(values: dict[str, np.ndarray[Any, Any]]) -> list[Record]:
+    return [
+        Record(f"{index}", index, method, None, 0, "a", 0, 0, True, 0.5, 1, values={"average_drop": float(value)})
+        for method, of_method in values.items()
+        for index, value in enumerate(of_method)
+    ]
+
+
+def settings_of(methods: tuple[str, ...]) -> RunSettings:
+    return RunSettings(
+        *("m", "d", "l", "float32", "cpu", 1, 2, 40, "d", 40),
+        *(methods, ("average_drop",), "predicted", 0, 1, 1, 1, 0),
+    )
+
+
+def test_the_leading_methods_are_those_that_no_test_finds_worse() -> None:
+    noise = np.random.default_rng(0).normal(0, 1, (3, 40))
+    noise -= noise.mean(1, keepdims=True)
+    values = {"a": 50 + noise[0], "b": 50.1 + noise[1], "c": 60 + noise[2]}  # lower is better
+    assert leading_methods(records_of(values), settings_of(("a", "b", "c"))) == {"average_drop": {"a", "b"}}
+    assert leading_methods(records_of({"a": values["a"]}), settings_of(("a",))) == {"average_drop": set()}
+    alike = {"a": values["a"], "b": values["b"]}
+    assert leading_methods(records_of(alike), settings_of(("a", "b"))) == {"average_drop": set()}
+    few = {name: of_method[:9] for name, of_method in values.items()}
+    assert leading_methods(records_of(few), settings_of(("a", "b", "c"))) == {"average_drop": set()}
+
+
+def test_the_latex_table_has_a_cell_for_each_mean(run: Path) -> None:
+    text = export_run(run, "latex").read_text()
+    body = re.search(r"\\begin\{tabular\}\{lrrr\}(.*)\\end\{tabular\}", text, re.DOTALL)
+    assert body is not None
+    rows = [line.strip() for line in body[1].strip().split("\n") if "&" in line]
+    assert [row.count(" & ") for row in rows] == [3] * 4
+    assert all(row.endswith(r" \\") for row in rows)
+    assert rows[0] == (
+        r"Method & Average drop, \% $\downarrow$ & Deletion, AUC $\downarrow$ & Sparseness $\uparrow$ \\"
+    )
+    assert [row.split(" & ")[0] for row in rows[1:]] == ["Grad-CAM", "small", "Score-CAM"]
+    assert re.search(r"\d\.\d+\}? \{\\scriptsize \[\d", rows[1])
+    assert balanced(text)
+    assert text.startswith("% Needs \\usepackage{booktabs}.\n\\begin{table}\n  \\centering\n")
+
+
+def balanced(latex: str) -> bool:
+    """Whether groups and environments are closed in order."""
+    opened: list[str] = []
+    for begin, end, brace in re.findall(r"\\begin\{(\w+)\}|\\end\{(\w+)\}|(?<!\\)([{}])", re.sub(r"%.*", "", latex)):
+        if end or brace == "}":
+            if not opened or opened.pop() != (end or "{"):
+                return False
+        else:
+            opened.append(begin or brace)
+    return not opened
+
+
+def test_text_of_the_run_is_escaped(run: Path) -> None:
+    from captum_scorecam.evaluation.report.exports import _table
+
+    settings = replace(read_settings(run), model="a_b & {c} 100% \\x | *d*\n%", layer="features.0")
+    records = read_records(run, curves=False)
+    latex, markdown = _table(records, settings, "latex"), _table(records, settings, "markdown")
+    assert r"a\_b \& \{c\} 100\% \textbackslash{}x | *d* \%, layer \texttt{features.0}" in latex
+    assert balanced(latex)
+    assert r"a\_b & \{c\} 100% \\x \| \*d\* %, layer `features.0`" in markdown
+
+
+def test_the_markdown_table_has_a_row_for_each_method(run: Path) -> None:
+    lines = export_run(run, "markdown").read_text().splitlines()
+    assert [line.count("|") for line in lines[:5]] == [5] * 5
+    assert lines[0] == "| Method | Average drop, % ↓ | Deletion, AUC ↓ | Sparseness ↑ |"
+    assert lines[1] == "|---|---:|---:|---:|"
+    assert lines[5] == ""
+    assert "means over 12 images with 95 % intervals" in lines[6]
+
+
+def test_bold_marks_the_leading_methods(run: Path) -> None:
+    leading = leading_methods(read_records(run), read_settings(run))
+    assert any(leading.values())
+    latex, markdown = export_run(run, "latex").read_text(), export_run(run, "markdown").read_text()
+    n_leading = sum(map(len, leading.values()))
+    assert latex.count(r"\textbf{") == n_leading
+    assert markdown.count("**") == 2 * n_leading
+    assert "Bold: the best mean of a metric" in latex
+    assert "Bold: the best mean of a metric" in markdown
+
+
+def test_the_values_of_each_image_come_back_from_csv_and_parquet(run: Path) -> None:
+    records = read_records(run)
+    with export_run(run, "csv").open(newline="") as file:
+        from_csv = list(csv.DictReader(file))
+    from_parquet = pyarrow.parquet.read_table(export_run(run, "parquet")).to_pylist()
+    assert len(from_csv) == len(from_parquet) == len(records) == 36
+    for record, text, row in zip(records, from_csv, from_parquet, strict=True):
+        assert (row["index"], row["method"], row["image"]) == (record.index, record.method, record.image)
+        assert (row["target"], row["label"], row["correct"]) == (record.target, record.label, record.correct)
+        assert row["error"] is None
+        assert row["seconds"] > 0
+        for name, value in record.values.items():
+            assert row[name] == value
+            assert text[name] == ("" if value is None else repr(value))
+        assert text["map_error"] == ("" if record.map_error is None else repr(record.map_error))
+
+
+def test_failures_and_formulas_are_plain_text(classifier: Classifier, tmp_path: Path) -> None:
+    from captum_scorecam.evaluation.report.exports import _csv, _values
+
+    evaluate(classifier, Pictures(1), tmp_path, methods=["grad_cam"], metrics=["average_drop"], options=OPTIONS)
+    failed = Record("=1+1", 0, None, Failure("OSError", "truncated", "image"))
+    rows = list(_values([failed], read_settings(tmp_path), tmp_path))
+    assert rows[0]["error"] == "OSError: truncated"
+    assert rows[0]["average_drop"] is None
+    assert b"'=1+1,0,,OSError: truncated," in _csv(rows, read_settings(tmp_path))
+
+
+def test_curves_are_drawn_as_svg_and_pdf(run: Path) -> None:
+    svg = export_run(run, "svg")
+    assert ElementTree.parse(svg).getroot().tag.endswith("svg")
+    pdf = export_run(run, "pdf").read_bytes()
+    assert pdf.startswith(b"%PDF")
+    assert pdf == export_run(run, "pdf").read_bytes()
+    assert svg.read_bytes() == export_run(run, "svg").read_bytes()
+
+
+def test_a_run_without_curves_or_records_is_refused(classifier: Classifier, tmp_path: Path) -> None:
+    evaluate(classifier, Pictures(1), tmp_path, methods=["grad_cam"], metrics=["average_drop"], options=OPTIONS)
+    with pytest.raises(ValueError, match="Expected a run of metrics with curves, but got average_drop"):
+        export_run(tmp_path, "pdf")
+    with pytest.raises(ValueError, match=r"Expected `file_format` to be 'latex', .* but got 'docx'"):
+        export_run(tmp_path, "docx")  # type: ignore[arg-type]
+    (tmp_path / "records" / "rank-000.jsonl").write_bytes(b"")
+    with pytest.raises(ValueError, match=r"Expected a run with records, but .* has none yet"):
+        export_run(tmp_path, "csv")
+
+
+@pytest.mark.parametrize("name", ["latex", "markdown", "csv", "parquet", "svg", "pdf", "html"])
+def test_the_command_writes_each_format(run: Path, name: str) -> None:
+    result = invoke("report", str(run), "--format", name)
+    assert result.exit_code == 0, result.output
+    assert Path(result.stdout.split(": ", 1)[1].strip()).stat().st_size > 100
+
+
+def test_the_command_refuses_other_suffixes_and_a_reference(run: Path, tmp_path: Path) -> None:
+    result = invoke("report", str(run), "--format", "latex", "--output", str(tmp_path / "t.html"))
+    assert (result.exit_code, "Expected `--output` to end in .tex" in result.stderr) == (2, True)
+    result = invoke("report", str(run), "--format", "csv", "--reference", "grad_cam")
+    assert (result.exit_code, "Expected no `--reference` with this format" in result.stderr) == (2, True)
