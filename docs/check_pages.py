@@ -8,6 +8,8 @@ from __future__ import annotations
 import argparse
 import functools
 import http.server
+import json
+import re
 import shutil
 import sys
 import threading
@@ -24,7 +26,8 @@ FLAGS = ("--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run")
 FLAGS += ("--disable-background-networking", "--disable-component-update", "--disable-sync")
 VIEWS = {"desktop": (1280, 900, "light"), "desktop-dark": (1280, 900, "dark"), "phone": (390, 844, "dark")}
 NOT_READ = ("genindex", "py-modindex", "search", "_modules")
-SEARCHED = "insertion"
+SEARCHED = ("insertion", "IntegratedGradients", "LayerCAM", "timm", "YOLO", "Hugging Face")
+INSTALLS = "%pip install"
 
 LOOK = Path(__file__).with_name("check_pages.js").read_text()  # what a browser finds wrong with a page
 
@@ -38,7 +41,11 @@ def main() -> int:
     pages = sorted(path.relative_to(arguments.root).as_posix() for path in arguments.root.rglob("*.html"))
     if "index.html" not in pages:
         raise SystemExit(f"Expected pages in {arguments.root}, but got no index.html there.")
-    wrong = [*broken_links(arguments.root, pages), *seen(arguments.root, pages, arguments.screenshots)]
+    wrong = [
+        *broken_links(arguments.root, pages),
+        *wrong_beside_pages(arguments.root, pages),
+        *seen(arguments.root, pages, arguments.screenshots),
+    ]
     print(*wrong, f"{len(pages)} pages, {len(wrong)} faults", sep="\n")
     return 1 if wrong else 0
 
@@ -60,6 +67,20 @@ def broken_links(root: Path, pages: list[str]) -> Iterator[str]:
                 yield f"{page}: no anchor {target}#{anchor}"
 
 
+def wrong_beside_pages(root: Path, pages: list[str]) -> Iterator[str]:
+    """Checks that llms.txt leads to every page that people read, and that notebooks begin with their installation."""
+    listed = re.findall(r"\]\(([^)]+)\)", (root / "llms.txt").read_text())
+    read = {page for page in pages if not page.startswith(NOT_READ)} - {"index.html"}
+    yield from (f"llms.txt: {page} is missing or no page" for page in sorted(read ^ set(listed)))
+    notebooks = sorted(root.glob("_downloads/*/*.ipynb"))
+    if not notebooks:
+        yield "no notebooks"
+    for path in notebooks:
+        first = json.loads(path.read_text())["cells"][0]
+        if first["cell_type"] != "code" or INSTALLS not in "".join(first["source"]):
+            yield f"{path.name}: no installation in the first cell"
+
+
 def seen(root: Path, pages: list[str], screenshots: Path | None) -> Iterator[str]:
     """Opens every page that people read, on a desktop and a phone, light and dark, and searches."""
     read = [page for page in pages if not page.startswith(NOT_READ)]
@@ -69,7 +90,8 @@ def seen(root: Path, pages: list[str], screenshots: Path | None) -> Iterator[str
         for view in VIEWS:
             for name, fault in seen_in(browser, view, address, read, screenshots):
                 yield f"{name} ({view}): {fault}"
-        yield from search(browser, address)
+        for words in SEARCHED:
+            yield from search(browser, address, words)
         browser.close()
 
 
@@ -110,19 +132,19 @@ def left(request: Request) -> bool:
     return request.failure == "net::ERR_ABORTED"
 
 
-def search(browser: Browser, address: str) -> Iterator[str]:
-    """Searches for a word as a reader does, who types it into the field."""
+def search(browser: Browser, address: str, words: str) -> Iterator[str]:
+    """Searches for words as a reader does, who types them into the field."""
     tab = browser.new_page()
     faults = watched(tab, address)
     tab.goto(f"{address}/index.html")
-    tab.fill("input[name=q] >> nth=0", SEARCHED)
+    tab.fill("input[name=q] >> nth=0", words)
     tab.press("input[name=q] >> nth=0", "Enter")
     tab.wait_for_selector("#search-results p.search-summary", timeout=20_000)
     tab.wait_for_timeout(1000)
     found = tab.locator("#search-results ul.search li").count()
     yield from (f"search: {fault}" for fault in faults)
     if found == 0:
-        yield f"search: no page found for {SEARCHED!r}"
+        yield f"search: no page found for {words!r}"
     tab.close()
 
 

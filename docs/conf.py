@@ -19,6 +19,7 @@ version = release = __version__
 
 extensions = [
     "sphinx.ext.autodoc",
+    "sphinx.ext.autosummary",
     "sphinx.ext.doctest",
     "sphinx.ext.intersphinx",
     "sphinx.ext.napoleon",
@@ -29,8 +30,10 @@ extensions = [
     "sphinx_gallery.gen_gallery",
     "canonical_names",
     "command_line_page",
+    "llms_txt",
     "mathml",
 ]
+templates_path = ["_templates"]  # of the pages of classes
 exclude_patterns = ["_build", "inventories", "tutorials/GALLERY_HEADER.rst"]
 default_role = "code"
 nitpicky = True
@@ -51,8 +54,9 @@ ALIASES = {
 }
 autodoc_type_aliases = {name: f"~{module}.{name}" for name, module in ALIASES.items()}
 nitpick_ignore = [
-    ("py:class", "Maps"),  # an alias in a NamedTuple, whose annotations Sphinx does not evaluate
-    # Parts of ChannelScores, whose attributes its own page describes:
+    *(("py:class", name) for name in ("Maps", "Options")),  # aliases in a NamedTuple, which Sphinx does not evaluate
+    # Parts of classes whose attributes their own pages describe:
+    ("py:class", "captum_scorecam.evaluation.shared_scores.SharedScores"),
     ("py:class", "captum_scorecam.masking.channel_masks.ChannelMasks"),
     ("py:class", "captum_scorecam.budget.channel_scores.Prediction"),
 ]
@@ -76,7 +80,13 @@ intersphinx_mapping = {
     "torchvision": ("https://docs.pytorch.org/vision/stable/", "inventories/torchvision.inv"),
 }
 
-# Tutorials: scripts, run when the pages are built.
+# Tutorials: scripts, run when the pages are built. As notebooks they begin with this cell.
+INSTALL = '''\
+# Installs captum-scorecam where it is missing. After this cell, the notebook needs no network.
+import importlib.util
+
+if importlib.util.find_spec("captum_scorecam") is None:
+    %pip install --quiet "captum-scorecam[demo,quantus] @ git+https://github.com/captum-scorecam/captum-scorecam"'''
 sphinx_gallery_conf = {
     "examples_dirs": "../tutorials",
     "gallery_dirs": "tutorials",
@@ -89,6 +99,7 @@ sphinx_gallery_conf = {
     "write_computation_times": False,
     "parallel": True,  # as many as sphinx-build's -j says
     "show_signature": False,
+    "first_notebook_cell": INSTALL,
     "min_reported_time": 1,
     "image_srcset": ["2x"],
     "doc_module": ("captum_scorecam",),
