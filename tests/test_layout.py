@@ -21,11 +21,12 @@ LAYERS = [
     {"model_state"},
     {"_captum"},
     {"layer_evaluation", "masking", "weighting"},
-    {"scoring"},
+    {"overlay", "scoring"},
     {"budget", "layers"},
     {"attr", "engines", "metrics", "models", "datasets"},
     {"captum_scorecam"},
     {"evaluation"},
+    {"app"},
     {"command_line"},
     {"__main__"},
 ]

@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from captum_scorecam import __version__, freed_memory_kept
+from captum_scorecam.command_line.app_command import app
 from captum_scorecam.command_line.demo import demo
 from captum_scorecam.command_line.evaluate import evaluate
 from captum_scorecam.command_line.explain import explain
@@ -39,10 +40,11 @@ def _options(
     """Score-CAM: which parts of an image drive a class score?
 
     Start with the demo, then explain your own images with your own model, or
-    compare methods on a data set with evaluate and report.
+    compare methods on a data set with evaluate and report. The app does the
+    first two in a browser.
     """
     context.with_resource(freed_memory_kept())
 
 
-for _command in (demo, explain, evaluate, report):
+for _command in (demo, explain, evaluate, report, app):
     commands.command(cls=Command)(_command)

@@ -1,0 +1,90 @@
+"""Serves the page, on this machine unless told otherwise."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from tempfile import TemporaryDirectory
+
+import gradio as gr
+
+from captum_scorecam.app.loaded_models import Models
+from captum_scorecam.app.page import CSS, build_page
+from captum_scorecam.app.pictures import MOST_BYTES, SAMPLES, Picture
+
+MOST_WAITING = 32  # runs in the queue; further ones are refused
+_MOST_SESSIONS = 100  # whose pictures and maps are kept
+_CLEANED_EVERY = 60  # seconds; an upload that was never read is as old before it is removed
+_SETTINGS = {"GRADIO_ANALYTICS_ENABLED": "False", "GRADIO_SHARE": "False"}
+
+
+@contextmanager
+def served(models: Models, host: str = "127.0.0.1", port: int | None = None) -> Iterator[str]:
+    """Prepares the first model, and serves the page while the body runs.
+
+    Args:
+        models (Models): The models to choose among.
+        host (str): The address to listen to. Default: this machine only.
+        port (int, optional): The port. Default: None, a free one from 7860.
+
+    Yields:
+        str: The address of the page.
+
+    Raises:
+        ValueError, OSError, ModuleNotFoundError: If the first model can't be loaded, or the port is taken.
+    """
+    model = models.get(next(iter(models.offered)))
+    if SAMPLES:
+        model.prepared(model.classifier.inputs(Picture(next(iter(SAMPLES))).image()))
+    with TemporaryDirectory(prefix="captum-scorecam-") as uploads, _environment(GRADIO_TEMP_DIR=uploads, **_SETTINGS):
+        with ThreadPoolExecutor(1) as pool:  # in case this thread has an event loop, as in a notebook
+            page = pool.submit(asyncio.run, _built(models)).result()
+        try:
+            _, address, _ = page.launch(
+                server_name=host,
+                server_port=port,
+                prevent_thread_lock=True,
+                quiet=True,
+                share=False,
+                inbrowser=False,
+                max_file_size=MOST_BYTES,
+                state_session_capacity=_MOST_SESSIONS,
+                css=CSS,
+                theme=gr.themes.Default(),
+                footer_links=[],
+                run_history=False,
+                enable_monitoring=False,
+                ssr_mode=False,
+                mcp_server=False,
+            )
+            yield address
+        finally:
+            models.closing.set()
+            page.close(verbose=False)
+            with models.running:  # the process would end with an error in the middle of a forward pass
+                pass
+
+
+async def _built(models: Models) -> gr.Blocks:
+    """Builds the page in an event loop, without which Gradio opens several and closes none."""
+    page = build_page(models)
+    page.delete_cache = (_CLEANED_EVERY, _CLEANED_EVERY)
+    page.queue(max_size=MOST_WAITING, default_concurrency_limit=1, api_open=False)
+    return page
+
+
+@contextmanager
+def _environment(**values: str) -> Iterator[None]:
+    before = {name: os.environ.get(name) for name in values}
+    os.environ.update(values)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value

@@ -1,0 +1,72 @@
+"""Which models visitors may choose, and how many are kept."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+
+from captum_scorecam.app import Models, loaded_models
+from captum_scorecam.app.loaded_models import LoadedModel
+from captum_scorecam.models import Classifier
+from tests.support.tiny_classifier import TinyClassifier, preprocess
+
+
+@pytest.fixture
+def load() -> Callable[..., Classifier]:
+    def loaded(name: str, **arguments: Any) -> Classifier:
+        calls.append((name, arguments))
+        return Classifier(name, TinyClassifier().eval(), preprocess)
+
+    calls: list[tuple[str, dict[str, Any]]] = []
+    loaded.calls = calls  # type: ignore[attr-defined]
+    return loaded
+
+
+def test_models_are_loaded_once_with_their_arguments_and_the_last_two_are_kept(load: Any) -> None:
+    models = Models(load, {"a": {"weights": "w.pt"}, "b": {}, "c": {}})
+    for name in ("a", "b", " a ", "c", "a", "b"):
+        assert models.get(name).classifier.name == name.strip()
+    assert load.calls == [("a", {"weights": "w.pt"}), ("b", {}), ("c", {}), ("b", {})]
+
+
+@pytest.mark.parametrize(("name", "any_name"), [("resnet18", False), ("os:getcwd", True), ("", False)])
+def test_other_models_are_refused(load: Any, name: str, any_name: bool) -> None:
+    models = Models(load, {"a": {}, "mine:model": {}}, any_name)
+    with pytest.raises(ValueError, match=rf"Expected one of the models a, mine:model, but got '{name}'\."):
+        models.get(name)
+    assert load.calls == []
+
+
+def test_on_this_machine_any_model_can_be_named_and_an_offered_factory(load: Any) -> None:
+    models = Models(load, {"mine:model": {}}, any_name=True)
+    assert models.get("timm/resnet18").classifier.name == "timm/resnet18"
+    assert models.get("mine:model").classifier.name == "mine:model"
+
+
+def test_the_fastest_engine_that_takes_the_model_runs_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    tried = []
+
+    def twin(engine: str, *_: Any) -> Any:
+        tried.append(engine)
+        if engine == "onnxruntime":
+            raise ValueError("it does not take the model")
+        return torch.nn.Identity()
+
+    monkeypatch.setattr(loaded_models, "check_engine", lambda _: None)
+    monkeypatch.setattr(loaded_models, "twin_by_name", twin)
+    model = LoadedModel(Classifier("tiny", TinyClassifier().eval(), preprocess))
+    prepared = model.prepared(torch.rand(1, 3, 21, 21))
+    assert (tried, prepared.engine) == (["onnxruntime", "openvino"], "openvino")
+    assert model.prepared(torch.rand(1, 3, 21, 21)) is prepared
+
+
+def test_without_engines_the_model_runs_itself(monkeypatch: pytest.MonkeyPatch) -> None:
+    def missing(_: str) -> None:
+        raise ModuleNotFoundError
+
+    monkeypatch.setattr(loaded_models, "check_engine", missing)
+    prepared = LoadedModel(Classifier("tiny", TinyClassifier().eval(), preprocess)).prepared(torch.rand(1, 3, 21, 21))
+    assert (prepared.engine, prepared.twin) == ("eager", None)

@@ -1,0 +1,167 @@
+"""What happens when a visitor uses the page, without a browser."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import Iterable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import gradio as gr
+import pytest
+from PIL import Image
+
+from captum_scorecam.app import Models
+from captum_scorecam.app.page import _PARTS, Subject, _Page, build_page
+from captum_scorecam.models import load_classifier
+from tests.app.conftest import TINY
+from tests.support.tiny_classifier import NAMES, picture
+
+
+@pytest.fixture(scope="module")
+def page() -> _Page:
+    return _Page(Models(load_classifier, {TINY: {}}, any_name=True))
+
+
+def last(updates: Iterable[tuple[Any, ...]]) -> dict[str, Any]:
+    """The last values of the page's parts."""
+    *_, outputs = updates
+    return dict(zip(_PARTS, outputs, strict=True))
+
+
+def is_kept(update: Any) -> bool:
+    return isinstance(update, dict) and update == gr.skip()
+
+
+@pytest.fixture(scope="module")
+def subject(page: _Page) -> Subject:
+    found = last(page.first_look("Cat", TINY))["subject"]
+    assert isinstance(found, Subject)
+    return found
+
+
+def explained(page: _Page, subject: Subject | None, **changes: Any) -> Any:
+    chosen = {"classes": [0, 2], "other": None, "layers": ["features"], "methods": ["score_cam"], "max_forwards": 3}
+    return list(page.explain(subject, **({**chosen, "exact": True} | changes)))[-1]
+
+
+def test_a_first_look_offers_classes_and_layers(page: _Page) -> None:
+    found = last(page.first_look("Cat", TINY))
+    labels = [label for label, _ in found["classes"].choices]
+    assert [re.sub(r" · [\d.]+%", "", label) for label in labels] == [NAMES[i] for _, i in found["classes"].choices]
+    assert found["classes"].value == [index for _, index in found["classes"].choices[:2]]
+    assert found["other"].choices == [(name, index) for index, name in enumerate(NAMES)]
+    assert found["layers"].value == ["features"]
+    assert "Choose what to explain." in found["status"]
+    assert (found["sample"], found["maps"]) == ("Cat", "")
+
+
+def test_without_samples_the_page_asks_for_a_picture(page: _Page) -> None:
+    found = last(page.first_look(None, TINY))
+    assert "Drop a picture to begin." in found["status"]
+    assert is_kept(found["classes"])
+
+
+def test_an_upload_takes_the_place_of_the_sample(page: _Page, subject: Subject, tmp_path: Path) -> None:
+    picture(1)[0].save(tmp_path / "mine.png")
+    found = last(page.look_at_upload(tmp_path / "mine.png", TINY, subject))
+    assert found["subject"].picture.name == "mine.png"
+    assert found["sample"] is None
+    assert is_kept(found["layers"])  # those of the same model stay chosen
+
+
+def test_a_dark_upload_comes_with_its_warning(page: _Page, subject: Subject, tmp_path: Path) -> None:
+    Image.new("L", (30, 20), 3).save(tmp_path / "dark.png")
+    found = last(page.look_at_upload(tmp_path / "dark.png", TINY, subject))
+    assert "looks dark" in found["status"]
+    assert str(tmp_path) not in found["status"]
+
+
+def test_a_file_that_is_no_picture_changes_nothing_else(page: _Page, subject: Subject, tmp_path: Path) -> None:
+    (tmp_path / "text.png").write_text("text")
+    found = last(page.look_at_upload(tmp_path / "text.png", TINY, subject))
+    assert "&#39;text.png&#39; can&#39;t be read as one" in found["status"]
+    assert {name for name, value in found.items() if not is_kept(value)} == {"status"}
+    assert all(map(is_kept, last(page.look_at_upload(None, TINY, subject)).values()))
+
+
+def test_a_model_that_does_not_exist_is_named_and_the_one_before_stays(page: _Page, subject: Subject) -> None:
+    found = last(page.change_model("resnet81", subject))
+    assert "but got &#39;resnet81&#39;. Closest matches: resnet18" in found["status"]
+    assert "`" not in found["status"]
+    assert found["model"] == TINY
+    assert is_kept(found["subject"])
+    assert all(map(is_kept, last(page.change_model(TINY, subject)).values()))
+    assert all(map(is_kept, last(page.change_model("resnet18", None)).values()))
+
+
+def test_weights_that_can_not_be_downloaded(page: _Page, subject: Subject, monkeypatch: pytest.MonkeyPatch) -> None:
+    def offline(*_: Any, **__: Any) -> None:
+        raise OSError("Could not download the weights of resnet18 (no network). Set `weights` to a file.")
+
+    monkeypatch.setattr(page.models, "_load", offline)
+    found = last(page.change_model("resnet18", subject))
+    assert "Could not download the weights of resnet18 (no network).<" in found["status"]
+
+
+def test_maps_of_the_chosen_classes_in_their_order(page: _Page, subject: Subject) -> None:
+    status, maps, channels, shown = explained(page, subject, classes=[2], other=1)
+    assert "Done." in status
+    assert re.findall(r"<h3>(\w+)", maps) == ["blue", "green", "blue"]
+    assert (shown.classes, is_kept(channels)) == ((2, 1), True)
+    assert f"load_classifier({TINY!r})" in shown.code
+    assert "skimage.data.chelsea()" in shown.code
+
+
+def test_a_class_that_is_chosen_twice_is_explained_once(page: _Page, subject: Subject) -> None:
+    *_, shown = explained(page, subject, classes=[2, 1], other=1)
+    assert shown.classes == (2, 1)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"classes": []}, "Choose 1 to 5 classes: 0 are chosen."),
+        ({"layers": []}, "Choose a layer."),
+        ({"layers": ["gone"]}, "Choose a layer."),
+        ({"methods": []}, "Choose a method."),
+    ],
+)
+def test_choices_that_make_no_run_are_named(
+    page: _Page, subject: Subject, changes: dict[str, Any], message: str
+) -> None:
+    status, maps, *_ = explained(page, subject, **changes)
+    assert message in status
+    assert is_kept(maps)
+
+
+def test_without_a_picture_there_is_nothing_to_explain(page: _Page) -> None:
+    assert "Choose a picture first." in explained(page, None)[0]
+
+
+def test_channels_are_shown_on_a_click(page: _Page, subject: Subject) -> None:
+    *_, shown = explained(page, subject)
+    channels, status = page.show_channels(shown, SimpleNamespace(map="0:1"))  # type: ignore[arg-type]
+    assert "Strongest channels of features <small>for blue" in channels
+    assert is_kept(status)
+    for given, event, message in [
+        (None, SimpleNamespace(map="0:1"), "Explain a picture first."),
+        (shown, SimpleNamespace(map="9:1"), "Choose a map of Score-CAM."),
+    ]:
+        channels, status = page.show_channels(given, event)  # type: ignore[arg-type]
+        assert message in status
+        assert is_kept(channels)
+
+
+def test_the_page_tells_nobody_and_runs_one_model_at_a_time(page: _Page) -> None:
+    async def build() -> gr.Blocks:  # in an event loop, or Gradio leaves one open
+        return build_page(page.models)
+
+    blocks = asyncio.run(build())
+    assert not blocks.analytics_enabled
+    limits = {function.concurrency_id: function.concurrency_limit for function in blocks.fns.values()}
+    assert limits["model"] == 1
+    assert sum(function.concurrency_id == "model" for function in blocks.fns.values()) == 5
+    assert all(function.api_visibility == "private" for function in blocks.fns.values())

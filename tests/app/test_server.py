@@ -1,0 +1,125 @@
+"""The server: this machine only, no other hosts, no files left, a queue that loses nothing."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import uuid
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from captum_scorecam.app.pictures import MOST_BYTES
+from tests.app.conftest import TINY, Serving, running_command
+
+pytestmark = pytest.mark.slow
+
+LOOK, EXPLAIN, CANCEL = "load", "explain", "cancel"
+
+
+class Visitor:
+    """A visitor without a browser, who sends what the page sends."""
+
+    def __init__(self, address: str) -> None:
+        self.session = uuid.uuid4().hex
+        self.client = httpx.Client(base_url=f"{address}gradio_api", timeout=60)
+        self.config = httpx.get(f"{address}config", timeout=60).json()
+
+    def function(self, name: str) -> dict[str, Any]:
+        """The function of the button with that name, or of the page that loads."""
+        names = {part["id"]: part["props"].get("elem_id") for part in self.config["components"]}
+        found: dict[str, Any] = next(
+            each
+            for each in self.config["dependencies"]
+            for target, event in each["targets"]
+            if (event == LOOK if name == LOOK else names.get(target) == name) and not each.get("cancels")
+        )
+        return found
+
+    def join(self, name: str, *values: Any) -> str:
+        """Joins the queue; returns the number of the event."""
+        body = {"data": values, "fn_index": self.function(name)["id"], "session_hash": self.session}
+        joined = self.client.post("/queue/join", json=body)
+        joined.raise_for_status()
+        return str(joined.json()["event_id"])
+
+    def messages(self) -> list[dict[str, Any]]:
+        """What the queue says until all events have ended."""
+        found = []
+        with self.client.stream("GET", "/queue/data", params={"session_hash": self.session}) as stream:
+            for line in stream.iter_lines():
+                if line.startswith("data:"):
+                    found.append(json.loads(line.removeprefix("data:")))
+                    if found[-1]["msg"] == "close_stream":
+                        break
+        return found
+
+    def look(self, model: str) -> None:
+        self.join(LOOK, "Cat", model)
+        assert self.messages()[-2]["success"]
+
+    def explain(self) -> str:
+        return self.join(EXPLAIN, None, [0, 2], None, ["features"], ["score_cam", "rise"], 64, True)
+
+
+def ended(messages: list[dict[str, Any]]) -> bool:
+    """Whether a run came to its end with maps."""
+    final = [message for message in messages if message["msg"] == "process_completed"]
+    return len(final) == 1 and final[0]["success"] and any("Done." in json.dumps(message) for message in messages)
+
+
+def memory(process: subprocess.Popen[str]) -> int:
+    """The resident memory of a process, in kB."""
+    status = Path(f"/proc/{process.pid}/status").read_text()
+    return int(status.split("VmRSS:")[1].split()[0])
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="memory is read from Linux's /proc")
+def test_twenty_runs_wait_for_each_other_and_one_is_cancelled(serving: Serving) -> None:
+    visitors = [Visitor(serving.address) for _ in range(20)]
+    for visitor in visitors:
+        visitor.look(TINY)
+    used = []
+    for _ in range(4):
+        events = [visitor.explain() for visitor in visitors]
+        cancelled = visitors[10]
+        fn_index = cancelled.function(EXPLAIN)["id"]
+        body = {"session_hash": cancelled.session, "fn_index": fn_index, "event_id": events[10]}
+        with ThreadPoolExecutor(20) as pool:
+            answers = pool.map(Visitor.messages, visitors)
+            cancelled.client.post("/cancel", json=body).raise_for_status()
+            results = list(answers)
+        assert [ended(messages) for messages in results] == [number != 10 for number in range(20)]
+        used.append(memory(serving.process))
+    assert used[3] <= 1.02 * used[1]
+    assert serving.uploads() == []
+
+
+def test_the_page_names_no_other_host_and_tells_nobody(serving: Serving) -> None:
+    html, theme = httpx.get(serving.address).text, httpx.get(f"{serving.address}theme.css").text
+    for text in (html, theme):
+        loaded = re.findall(r"""(?:src=|href=|url\(|@import )["']?(https?://[^"')]+)""", text)
+        assert [url for url in loaded if not url.startswith(serving.address)] == []
+    assert json.loads(httpx.get(f"{serving.address}config").text)["analytics_enabled"] is False
+
+
+def test_uploads_that_are_too_large_are_refused_and_files_elsewhere_are_not_served(serving: Serving) -> None:
+    client = httpx.Client(base_url=f"{serving.address}gradio_api", timeout=60)
+    refused = client.post("/upload", files={"files": ("large.png", bytes(MOST_BYTES + 1))})
+    assert refused.status_code == 413
+    assert client.get("/file=/etc/hostname").status_code in (403, 404)
+    assert serving.uploads() == []
+
+
+def test_files_and_the_page_are_gone_with_the_command(tmp_path: Path) -> None:
+    with running_command(tmp_path) as serving:
+        upload = httpx.post(f"{serving.address}gradio_api/upload", files={"files": ("photo.png", b"never read")})
+        assert [str(path) for path in serving.uploads()] == upload.json()
+    assert serving.process.returncode == 130
+    assert list(tmp_path.glob("captum-scorecam-*")) == []
+    with pytest.raises(httpx.ConnectError):
+        httpx.get(serving.address)
