@@ -41,6 +41,10 @@ class ExplainedLayer:
         """Whether the module's input is explained: Captum's ``attribute_to_layer_input``."""
         return self.name.endswith(INPUT)
 
+    def of_copy(self, model: nn.Module) -> ExplainedLayer:
+        """Returns the layer of the same name in a copy of the model."""
+        return replace(self, module=model.get_submodule(self.name.removesuffix(INPUT)))
+
 
 def find_layer(
     model: nn.Module,

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from captum_scorecam._captum import Tensors
 from captum_scorecam.layers.activations import Activation, squared_changes
-from captum_scorecam.layers.layout import Layout
+from captum_scorecam.layers.layout import Layout, has_one_stride
 from captum_scorecam.layers.noise_images import slab_bounds, with_slab
 from captum_scorecam.layers.placement import are_in_place
 from captum_scorecam.layers.probe import Probe
@@ -32,6 +32,7 @@ def misfit(probe: Probe, activation: Activation, layout: Layout) -> str:
     The map of a model that crops, pads or shifts its inputs would be shown at the wrong places of the image.
     """
     unread = displaced = [dimension for dimension, cells in enumerate(layout.grid) if cells > 1]
+    usual = len(layout.grid) == 1 or has_one_stride(layout.grid, probe.size)
     idle = torch.ones(layout.grid, dtype=torch.bool, device="cpu")
     rows = {d: torch.zeros((), device="cpu") for d in displaced}  # of all draws, since few are not enough for some
     for contrast in _CONTRASTS:
@@ -41,7 +42,9 @@ def misfit(probe: Probe, activation: Activation, layout: Layout) -> str:
             of_slabs = changes.of_slabs(dimension)
             idle &= ~of_slabs.any(0)
             rows[dimension] = rows[dimension] + _of_rows(of_slabs, dimension)
-        displaced = [d for d in displaced if not are_in_place(rows[d], slab_bounds(probe.size[d], _N_SLABS))]
+        displaced = [
+            d for d in displaced if not are_in_place(rows[d], slab_bounds(probe.size[d], _N_SLABS), is_usual=usual)
+        ]
         if not unread and not displaced and not _rows_are_idle(idle):
             return ""
     if unread:

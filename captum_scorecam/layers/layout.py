@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Literal, TypeAlias
@@ -87,3 +87,13 @@ def _unflattened_maps(maps: Tensor, grid_size: tuple[int, ...]) -> Tensor:
 
 def _of_sequence_first(tokens: Tensor, transform: ActivationTransform) -> Tensor:
     return transform(tokens.transpose(0, 1))
+
+
+def has_one_stride(grid: Sequence[int], size: Sequence[int]) -> bool:
+    """Whether one stride explains a grid's last two sides, to within a cell; equal sides have equal cells."""
+    (height, width), cells = size[-2:], grid[-2:]
+    if any(n > pixels for n, pixels in zip(grid, size, strict=True)) or (height == width and cells[0] != cells[1]):
+        return False
+    least = max(height / (cells[0] + 1), width / (cells[1] + 1))
+    most = min(height / max(cells[0] - 1, 1e-9), width / max(cells[1] - 1, 1e-9))
+    return least < most

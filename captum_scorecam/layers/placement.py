@@ -17,7 +17,7 @@ _MOST_AROUND = 0.8  # of that, of cells that see one edge of the image beyond th
 # Other places must explain the reactions, and leave so many times less unexplained than the cells' own: so many times
 # with some cells, and more with few, which are less evidence.
 _LEAST_CORRELATION = 0.6
-_LEAST_LEAD, _SOME_CELLS = 1.5, 7
+_LEAST_LEAD, _SOME_CELLS = 1.25, 7
 _RESOLUTION = 16  # cells; more are pooled
 
 _SHIFTS = [k / 40 for k in range(-20, 21)]
@@ -26,7 +26,7 @@ _REACHES = [1 / 8, 1 / 4]  # of the image, on both sides of a cell's centre, or 
 _PASTS = [1 / 4, 1 / 2, 1.0]  # on one side, as in recurrent and causal layers
 
 
-def are_in_place(changes: Tensor, bounds: list[int]) -> bool:
+def are_in_place(changes: Tensor, bounds: list[int], *, is_usual: bool = True) -> bool:
     """Whether the cells along a dimension react about as if they were at their own places, or elsewhere.
 
     Elsewhere is shifted, stretched, mirrored or rolled, with nothing, the image's mirror image or its other edge beyond
@@ -36,19 +36,21 @@ def are_in_place(changes: Tensor, bounds: list[int]) -> bool:
     Args:
         changes (Tensor): n_slabs×cells: how much each cell changes when a slab of the image changes.
         bounds (list of int): The slabs' n_slabs + 1 bounds, in pixels.
+        is_usual (bool): Whether the grid is as usual, with one stride. If it is not, as after padding on one side, its
+            cells must be at least as near to their own places, and what is around them, as to others. Default: True.
     """
     cells = changes.shape[1]
     pooled = functional.adaptive_avg_pool1d(changes.double().cpu(), min(cells, _RESOLUTION))
     edges = tuple(bound / bounds[-1] for bound in bounds)
-    places, are_allowed = _places(edges, pooled.shape[1], max(_MOST_CELLS / cells, _MOST_SIZES))
+    places, are_allowed = _places(edges, pooled.shape[1], max(_MOST_CELLS / cells, _MOST_SIZES), is_usual)
     agreement = places @ functional.normalize(centred(pooled).flatten(), dim=0)
     own, other = float(agreement[are_allowed].max().clamp_min(0)), float(agreement[~are_allowed].max())
-    lead = _LEAST_LEAD ** max(1.0, (_SOME_CELLS - 1) / (cells - 1))
+    lead = _LEAST_LEAD ** max(1.0, (_SOME_CELLS - 1) / (cells - 1)) if is_usual else 1.0
     return other < _LEAST_CORRELATION or 1 - own**2 <= lead * (1 - other**2)
 
 
 @lru_cache(maxsize=4)
-def _places(edges: tuple[float, ...], cells: int, tolerance: float) -> tuple[Tensor, Tensor]:
+def _places(edges: tuple[float, ...], cells: int, tolerance: float, with_pasts: bool) -> tuple[Tensor, Tensor]:
     """The reactions of cells in many places, ways×(n_slabs·cells), normalised; and whether each way is allowed."""
     own = (_tensor(range(cells)) + 0.5) / cells
     half = 0.5 / cells
@@ -70,7 +72,7 @@ def _places(edges: tuple[float, ...], cells: int, tolerance: float) -> tuple[Ten
     expands = scale[:, 0] >= 1
     ways = torch.cat([inside, around[expands], mirrored[expands], *one_sided])
     close = [most <= tolerance, most[expands] <= _MOST_AROUND * tolerance, most[expands] <= tolerance]
-    are_allowed = torch.cat([*close, torch.ones(2 * len(pasts), dtype=torch.bool, device="cpu")])
+    are_allowed = torch.cat([*close, torch.full((2 * len(pasts),), with_pasts, device="cpu")])
     return functional.normalize(centred(ways).flatten(1), dim=1), are_allowed
 
 

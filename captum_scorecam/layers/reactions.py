@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from captum_scorecam.layers.layout import FEW_CELLS, FEW_STEPS, Layout
+from captum_scorecam.layers.layout import FEW_CELLS, FEW_STEPS, Layout, has_one_stride
 
 # Correlation of the reactions with those of an ideal map: below it along any dimension, an activation is no map; and
 # by how much the best reading has to exceed the second best.
@@ -67,7 +67,7 @@ class Reactions:
             layout
             for layout in self._candidates()
             if layout.form in ("maps", "channels_last") and math.prod(layout.grid) <= most
-            if (len(layout.grid) == 1 or self._is_isotropic(layout.grid)) and not self._contradicts(layout)
+            if (len(layout.grid) == 1 or has_one_stride(layout.grid, self.size)) and not self._contradicts(layout)
         ]
         return self._usable(few[0] if len(few) == 1 else None)
 
@@ -105,7 +105,9 @@ class Reactions:
 
     def _is_plausible(self, layout: Layout) -> bool:
         """Whether the shape alone suggests maps: with one stride along the image's last two dimensions."""
-        return layout.form in ("maps", "channels_last") and len(layout.grid) > 1 and self._is_isotropic(layout.grid)
+        return (
+            layout.form in ("maps", "channels_last") and len(layout.grid) > 1 and has_one_stride(layout.grid, self.size)
+        )
 
     def _contradicts(self, layout: Layout) -> bool:
         """Whether an axis follows another dimension more than its own, as in an attention matrix, or one reversed.
@@ -178,17 +180,8 @@ class Reactions:
                 if rest % height == 0:
                     for last in {(height, rest // height), (rest // height, height)}:
                         grid = (frame, *last) if frame else last
-                        if rest > 1 and self._is_isotropic(grid):
+                        if rest > 1 and has_one_stride(grid, self.size):
                             yield grid
-
-    def _is_isotropic(self, grid: tuple[int, ...]) -> bool:
-        """Whether one stride explains the grid's last two sides, to within a cell; equal sides have equal cells."""
-        (height, width), cells = self.size[-2:], grid[-2:]
-        if any(n > size for n, size in zip(grid, self.size, strict=True)) or (height == width and cells[0] != cells[1]):
-            return False
-        least = max(height / (cells[0] + 1), width / (cells[1] + 1))
-        most = min(height / max(cells[0] - 1, 1e-9), width / max(cells[1] - 1, 1e-9))
-        return least < most
 
 
 def centred(changes: Tensor) -> Tensor:

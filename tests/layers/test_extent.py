@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import pytest
 import torch
@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from captum_scorecam.layers import find_layer
+from captum_scorecam.models import load_classifier
 from tests.support.token_nets import TokenNet
 
 Change = Callable[[Tensor], Tensor]
@@ -333,3 +334,47 @@ def test_maps_of_tiny_values_are_accepted() -> None:
     for parameter in model.get_submodule("maps").parameters():
         parameter.data.mul_(1e-30)
     assert find_layer(model, noise(32, 32), "maps").name == "maps"
+
+
+class Padded(nn.Module):
+    """A network that pads its inputs."""
+
+    def __init__(self, model: nn.Module, padding: Sequence[int]) -> None:
+        super().__init__()
+        self.model, self.padding = model, padding
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        scores: Tensor = self.model(functional.pad(inputs, list(self.padding)))
+        return scores
+
+
+@pytest.fixture(scope="module")
+def lite0() -> nn.Module:
+    return load_classifier("efficientnet_lite0").model
+
+
+HEAD = "model._avg_pooling:input"  # whose cells see more than the image
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("padding", [(0, 112), (112, 0), (0, 224), (224, 0), (0, 0, 0, 168), (112, 112)])
+def test_padding_is_noticed_in_coarse_maps_of_a_trained_model(padding: Sequence[int], lite0: nn.Module) -> None:
+    with pytest.raises(ValueError, match=f"{DISPLACED}|{NO_POSITIONS}"):
+        find_layer(Padded(lite0, padding), noise(224, 224), HEAD)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("size", [(224, 224), (160, 160), (96, 96), (300, 200), (230, 230)])
+def test_coarse_maps_of_a_trained_model_are_accepted(size: tuple[int, int], lite0: nn.Module) -> None:
+    assert find_layer(Padded(lite0, (0, 0)), noise(*size), HEAD).name == HEAD
+
+
+@pytest.mark.parametrize("size", [(32, 100), (64, 64), (48, 160)])
+def test_strides_that_differ_between_the_sides_are_accepted(size: tuple[int, int]) -> None:
+    """As in networks that read text."""
+    net = seeded(lambda: Changed(depth=4))
+    for name in ("maps.4", "maps.6"):
+        layer = net.get_submodule(name)
+        assert isinstance(layer, nn.Conv2d)
+        layer.stride = (2, 1)
+    assert find_layer(net, noise(*size), "maps").name == "maps"
