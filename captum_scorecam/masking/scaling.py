@@ -41,7 +41,7 @@ def min_max_normalize(maps: Tensor) -> Tensor:
     low, high = maps.amin(spatial, keepdim=True), maps.amax(spatial, keepdim=True)
     span = high - low
     constant = span <= 2 * torch.finfo(maps.dtype).eps * torch.maximum(low.abs(), high.abs())
-    return torch.where(constant, 0.0, (maps - low) / span)
+    return (maps - low).div_(span.masked_fill_(constant, torch.inf))  # one pass less than with torch.where
 
 
 def varies(maps: Tensor) -> Tensor:
