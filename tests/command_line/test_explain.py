@@ -229,7 +229,8 @@ def test_target_layer_weights_and_chunk_size_are_used(folder: Path) -> None:
         ),
         (
             ["colours.png", "--method", "rise", "--method", "smooth_grad"],
-            "of `--method` to be one of grad_cam, grad_cam_plus_plus, score_cam, rise, mask, captum:CLASS, but got 'smooth_grad'",
+            "of `--method` to be one of grad_cam, grad_cam_plus_plus, score_cam, rise, mask, captum:CLASS, but got "
+            "'smooth_grad'",
         ),
         (["colours.png", "--method", "scorecam"], "but got 'scorecam'. Closest matches: score_cam."),
         (["colours.png", "--method", "GradCAM"], "but got 'GradCAM'. Closest matches: grad_cam"),
