@@ -14,7 +14,7 @@ from captum_scorecam.layers.probe import Probe
 from captum_scorecam.models import Classifier, ExplainedLayer, find_layer
 
 MOST_LAYERS = 4
-MOST_SECONDS = 5.0  # after which no further layer is checked
+MOST_SECONDS = 30.0  # after which no further layer is checked
 
 
 def layers_by_depth(classifier: Classifier, inputs: Tensor) -> list[ExplainedLayer]:

@@ -53,7 +53,7 @@ def served(models: Models, host: str = "127.0.0.1", port: int | None = None) -> 
                 max_file_size=MOST_BYTES,
                 state_session_capacity=_MOST_SESSIONS,
                 css=CSS,
-                theme=gr.themes.Default(),
+                theme=gr.themes.Default(font=["system-ui", "sans-serif"], font_mono=["ui-monospace", "monospace"]),
                 footer_links=[],
                 run_history=False,
                 enable_monitoring=False,

@@ -88,54 +88,49 @@ def seen_html(pixels: Tensor, classifier: Classifier, prediction: Prediction, en
 
 
 def maps_html(shown: Shown) -> str:
-    """Returns the maps, a row for each class, and one for the difference of the first two."""
-    rows = [
-        {
-            "name": shown.names[index],
-            "note": shown.notes[index],
-            "cells": [_cell(shown, column, number, place) for number, column in enumerate(shown.columns)],
-        }
-        for place, index in enumerate(shown.classes)
-    ]
-    if len(shown.classes) > 1:
-        first, second = (shown.names[index] for index in shown.classes[:2])
-        rows.append(
-            {
-                "name": f"{first} − {second}",
-                "note": f"orange: more of {first}; blue: more of {second}",
-                "cells": [_difference(shown, column) for column in shown.columns],
-            }
-        )
+    """Returns the maps: of several classes, a row for each method and layer with the difference of the first two."""
+    cells = [_cells(shown, column, number) for number, column in enumerate(shown.columns)]
+    if len(shown.classes) == 1:
+        (index,) = shown.classes
+        titled = [
+            {**cell, "title": column.title, "layer": column.layer, "note": ""}
+            for (cell,), column in zip(cells, shown.columns, strict=True)
+        ]
+        rows: list[dict[str, Any]] = [{"title": shown.names[index], "note": shown.notes[index], "cells": titled}]
+    else:
+        rows = [
+            {"title": column.title, "layer": column.layer, "cells": [*of_column, _difference(shown, column)]}
+            for column, of_column in zip(shown.columns, cells, strict=True)
+        ]
     return _html("maps", rows=rows, code=shown.code, code_file=_data("text/x-python", shown.code.encode()))
 
 
-def _cell(shown: Shown, column: Column, number: int, place: int) -> dict[str, Any]:
-    cell = {"title": column.title, "layer": column.layer, "failure": column.failure, "caption": "waiting"}
-    if column.failure:
-        return cell | {"caption": ""}
-    if column.maps is None:
-        return cell
-    values = column.maps[place]
-    return cell | {
-        "picture": _png(overlay(shown.pixels, values)),
-        "array": _npy(values) if shown.code else "",
-        "caption": column.captions[place],
-        "stem": _stem(column, str(shown.classes[place])),
-        "key": "" if column.scores is None else f"{number}:{place}",
-    }
+def _cells(shown: Shown, column: Column, number: int) -> list[dict[str, Any]]:
+    """A cell for the map of each class."""
+    cells: list[dict[str, Any]] = []
+    for place, index in enumerate(shown.classes):
+        cells.append({"title": shown.names[index], "note": shown.notes[index], "failure": column.failure})
+        if column.maps is not None:
+            cells[-1] |= {
+                "picture": _png(overlay(shown.pixels, column.maps[place])),
+                "array": _npy(column.maps[place]) if shown.code else "",
+                "caption": column.captions[place],
+                "stem": _stem(column, str(index)),
+                "key": "" if column.scores is None else f"{number}:{place}",
+            }
+    return cells
 
 
 def _difference(shown: Shown, column: Column) -> dict[str, Any]:
-    cell = {"title": column.title, "layer": column.layer, "caption": "waiting"}
-    if column.failure:
-        return cell | {"failure": "There is no map.", "caption": ""}
+    """A cell for the difference of the maps of the first two classes, each scaled to a largest value of 1."""
+    first_name, second_name = (shown.names[index] for index in shown.classes[:2])
+    cell = {"title": f"{first_name} − {second_name}", "caption": "orange: more of the first, blue: more of the second"}
     if column.maps is None:
-        return cell
+        return cell | {"failure": column.failure}
     first, second = (values / values.abs().max().clamp_min(1e-30) for values in column.maps[:2])
     return cell | {
         "picture": _png(overlay(shown.pixels, first - second)),
         "array": _npy(first - second) if shown.code else "",
-        "caption": "each map scaled to a largest value of 1",
         "stem": _stem(column, "-minus-".join(map(str, shown.classes[:2]))),
     }
 

@@ -109,7 +109,8 @@ def test_weights_that_can_not_be_downloaded(page: _Page, subject: Subject, monke
 def test_maps_of_the_chosen_classes_in_their_order(page: _Page, subject: Subject) -> None:
     status, maps, channels, shown = explained(page, subject, classes=[2], other=1)
     assert "Done." in status
-    assert re.findall(r"<h3>(\w+)", maps) == ["blue", "green", "blue"]
+    assert re.findall(r"<figcaption><b>(\w+)</b>", maps) == ["blue", "green"]
+    assert "<b>blue − green</b>" in maps
     assert (shown.classes, is_kept(channels)) == ((2, 1), True)
     assert f"load_classifier({TINY!r})" in shown.code
     assert "skimage.data.chelsea()" in shown.code

@@ -95,6 +95,8 @@ def test_twenty_runs_wait_for_each_other_and_one_is_cancelled(serving: Serving) 
             results = list(answers)
         assert [ended(messages) for messages in results] == [number != 10 for number in range(20)]
         used.append(memory(serving.process))
+    for visitor in visitors:
+        visitor.client.close()
     assert used[3] <= 1.02 * used[1]
     assert serving.uploads() == []
 
@@ -108,10 +110,10 @@ def test_the_page_names_no_other_host_and_tells_nobody(serving: Serving) -> None
 
 
 def test_uploads_that_are_too_large_are_refused_and_files_elsewhere_are_not_served(serving: Serving) -> None:
-    client = httpx.Client(base_url=f"{serving.address}gradio_api", timeout=60)
-    refused = client.post("/upload", files={"files": ("large.png", bytes(MOST_BYTES + 1))})
-    assert refused.status_code == 413
-    assert client.get("/file=/etc/hostname").status_code in (403, 404)
+    with httpx.Client(base_url=f"{serving.address}gradio_api", timeout=60) as client:
+        refused = client.post("/upload", files={"files": ("large.png", bytes(MOST_BYTES + 1))})
+        assert refused.status_code == 413
+        assert client.get("/file=/etc/hostname").status_code in (403, 404)
     assert serving.uploads() == []
 
 

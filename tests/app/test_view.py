@@ -54,14 +54,15 @@ def arrays(html: str) -> dict[str, NDArray[np.float32]]:
     return {name: np.load(io.BytesIO(base64.b64decode(each))) for each, name in found}
 
 
-def test_a_row_of_maps_for_each_class_and_one_for_their_difference() -> None:
+def test_maps_of_each_class_and_of_their_difference_are_side_by_side() -> None:
     html = maps_html(shown(column()))
     difference = MAPS[0] / MAPS[0].max() - MAPS[1] / MAPS[1].max()
     for found, expected in zip(pictures(html), [*MAPS, difference], strict=True):
         np.testing.assert_array_equal(found, np.asarray(overlay(PIXELS, expected)))
-    assert re.findall(r"<h3>(.*?) <small>(.*?)</small>", html)[0] == ("white", "60.0%")
-    assert "orange: more of white; blue: more of" in html
-    assert html.count("Grad-CAM</b> <code>a:input</code><br>") == 3
+    assert re.findall(r"<h3>(.*?)</h3>", html) == ["Grad-CAM <code>a:input</code>"]
+    assert re.findall(r"<figcaption><b>(\w+)</b> ([\d.]+%)<br>one", html) == [("white", "60.0%")]
+    assert "<b>white − &lt;img" in html
+    assert "orange: more of the first, blue: more of the second" in html
 
 
 def test_maps_can_be_downloaded_once_the_run_has_ended() -> None:
@@ -85,7 +86,10 @@ def test_names_are_shown_as_they_are_and_run_nothing() -> None:
 
 def test_a_single_class_has_no_difference() -> None:
     one = Shown(PIXELS, (3,), {3: "white"}, {3: ""}, (column(maps=MAPS[:1], captions=("one",)),))
-    assert len(pictures(maps_html(one))) == 1
+    html = maps_html(one)
+    assert len(pictures(html)) == 1
+    assert "<h3>white</h3>" in html
+    assert "<b>Grad-CAM</b> <code>a:input</code><br>one" in html
 
 
 def test_a_zero_map_has_a_difference() -> None:
