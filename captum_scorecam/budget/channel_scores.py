@@ -267,10 +267,10 @@ class ChannelScores:
         }
         found = {name: tensor.shape for name, tensor in self._tensors().items() if tensor is not None}
         if any(found.get(name, shape) != shape for name, shape in expected.items()):
-            raise ValueError("the shapes do not fit each other")
+            raise ValueError
         for indices, least, most in ((self.masks.index, -1, n_masks), (self.masks.examples, 0, n_examples)):
             if ((indices < least) | (indices >= most)).any():
-                raise ValueError("an index is out of range")
+                raise ValueError
 
     def _tensors(self) -> dict[str, Tensor | None]:
         predicted: dict[str, Any] = {} if self.prediction is None else vars(self.prediction)
