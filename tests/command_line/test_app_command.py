@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import runpy
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from captum_scorecam import app as package
 from tests.support.command_line import COLOURS, invoke
+
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture
@@ -48,6 +53,25 @@ def test_an_own_model_comes_first_with_its_arguments(servings: list[tuple[Any, .
     assert next(iter(models.offered.items())) == (COLOURS[1], {"score": "sigmoid"})
     assert models.get(COLOURS[1]).classifier.score == "sigmoid"
     assert models.get(COLOURS[1]).classifier.class_names == ["red", "green", "blue"]
+
+
+def test_the_folder_for_a_hosted_space_lets_everybody_in(
+    servings: list[tuple[Any, ...]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["app.py"])
+    with pytest.raises(SystemExit) as exit_:
+        runpy.run_path(str(ROOT / "hosted_app" / "app.py"), run_name="__main__")
+    ((models, host, port),) = servings
+    assert (exit_.value.code, host, port, models.any_name) == (130, "0.0.0.0", 7860, False)
+    assert "captum-scorecam[app,onnx]" in (ROOT / "hosted_app" / "requirements.txt").read_text().split()
+
+
+def test_without_gradio_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "gradio", None)
+    monkeypatch.delitem(sys.modules, "captum_scorecam.app")
+    result = invoke("app")
+    expected = 'Error: The app needs gradio: pip install "captum-scorecam[app]".\n'
+    assert (result.exit_code, result.stdout, result.stderr) == (2, "", expected)
 
 
 @pytest.mark.parametrize(
