@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import socket
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -34,8 +35,10 @@ def served(models: Models, host: str = "127.0.0.1", port: int | None = None) -> 
         str: The address of the page.
 
     Raises:
-        ValueError, OSError, ModuleNotFoundError: If the first model can't be loaded, or the port is taken.
+        ValueError: If the address or the port can't be listened to, or the first model does not exist.
+        ModuleNotFoundError, OSError: If the first model can't be loaded.
     """
+    _check_free(host, port)
     model = models.get(next(iter(models.offered)))
     if SAMPLES:
         model.prepared(model.classifier.inputs(Picture(next(iter(SAMPLES))).image()))
@@ -66,6 +69,15 @@ def served(models: Models, host: str = "127.0.0.1", port: int | None = None) -> 
             page.close(verbose=False)
             with models.running:  # the process would end with an error in the middle of a forward pass
                 pass
+
+
+def _check_free(host: str, port: int | None) -> None:
+    try:
+        socket.create_server((host, port or 0), family=socket.AF_INET6 if ":" in host else socket.AF_INET).close()
+    except OSError as error:
+        given = "`host` to be an address of this machine" if port is None else "`host` and `port` to be free"
+        address = host if port is None else f"{host}:{port}"
+        raise ValueError(f"Expected {given}, but {address} can't be listened to: {error.strerror}.") from error
 
 
 async def _built(models: Models) -> gr.Blocks:

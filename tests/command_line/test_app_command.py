@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import runpy
+import socket
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,6 +13,7 @@ from typing import Any
 import pytest
 
 from captum_scorecam import app as package
+from captum_scorecam.command_line import app_command
 from tests.support.command_line import COLOURS, invoke
 
 ROOT = Path(__file__).parents[2]
@@ -53,6 +55,20 @@ def test_an_own_model_comes_first_with_its_arguments(servings: list[tuple[Any, .
     assert next(iter(models.offered.items())) == (COLOURS[1], {"score": "sigmoid"})
     assert models.get(COLOURS[1]).classifier.score == "sigmoid"
     assert models.get(COLOURS[1]).classifier.class_names == ["red", "green", "blue"]
+
+
+def test_an_address_that_is_taken_or_elsewhere_is_named_before_the_model_is_loaded(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(app_command, "load_on_device", lambda *_, **__: pytest.fail("loaded"))
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        result = invoke("app", "--port", str(port))
+    expected = f"Expected `--host` and `--port` to be free, but 127.0.0.1:{port} can't be listened to: "
+    assert (result.exit_code, result.stderr[: len(expected) + 7]) == (2, f"Error: {expected}")
+    result = invoke("app", "--host", "192.0.2.1")
+    expected = "Error: Expected `--host` to be an address of this machine, but 192.0.2.1 can't be listened to: "
+    assert (result.exit_code, result.stderr[: len(expected)]) == (2, expected)
 
 
 def test_the_folder_for_a_hosted_space_lets_everybody_in(
