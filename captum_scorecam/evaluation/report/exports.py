@@ -141,6 +141,7 @@ def _table(records: Sequence[Record], settings: RunSettings, file_format: Litera
         variable_end_string=">>",
         comment_start_string="<#",
         comment_end_string="#>",
+        keep_trailing_newline=True,
     )
     characters = _LATEX if file_format == "latex" else _MARKDOWN
     environment.filters["escaped"] = lambda text: " ".join(text.split()).translate(characters)
