@@ -29,6 +29,11 @@ def check_layer_choice(
         TypeError: If `forward_func` is not callable, or no module for a named layer, or `layer` is none of these.
         ValueError: If no module has that name, or ``auto`` comes with a transform.
     """
+    if not callable(forward_func) and hasattr(forward_func, "run"):
+        raise TypeError(
+            f"Expected `forward_func` to be a function of the inputs, but got {type(forward_func).__name__}. Wrap its "
+            "`run` in a function that also returns the activation to an `ActivationTap`, which is the layer."
+        )
     check_callable("forward_func", forward_func)
     check_activation_transform(activation_transform)
     if not isinstance(layer, str):

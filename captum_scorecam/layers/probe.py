@@ -231,8 +231,11 @@ class Probe:
             if not thread.makes_call_of(module) or next(call) != point.call:
                 return None
             leaves, structure = tree_flatten(values)
-            new = change(leaves[point.index])
-            return None if new is None else tree_unflatten(_with(leaves, point.index, new), structure)
+            value = leaves[point.index]
+            new = change(value.dequantize() if value.is_quantized else value)
+            if new is None:
+                return None
+            return tree_unflatten(_with(leaves, point.index, _quantized_like(value, new)), structure)
 
         if point.of_input:
             register = partial(
@@ -250,6 +253,12 @@ class Probe:
         trained = [p for p in outputs if any(True for _ in self.modules[p.module_name].parameters())]
         chosen = (trained or outputs)[-1:] or readable[:1]
         return chosen[0].name if chosen else ""
+
+
+def _quantized_like(before: Tensor, values: Tensor) -> Tensor:
+    if not before.is_quantized:
+        return values
+    return torch.quantize_per_tensor(values, before.q_scale(), before.q_zero_point(), before.dtype)
 
 
 def _with(values: list[Any], index: int, new: Any) -> list[Any]:

@@ -26,14 +26,18 @@ def vit_activation_maps(tokens: Tensor, prefix_tokens: int = 1, grid_size: Seque
         Tensor: N×K×grid.
 
     Raises:
-        TypeError: If `prefix_tokens` or a side of the grid is not an int.
+        TypeError: If `prefix_tokens` or a side of the grid is not an int, or the grid is one number.
         ValueError: If `tokens` is not 3-D, an option is out of range, or the patch tokens do not fill the grid.
     """
     check_whole_number("prefix_tokens", prefix_tokens, 0)
+    if isinstance(grid_size, int):
+        raise TypeError(f"Expected `grid_size` to be a sequence of ints, one for each dimension, but got {grid_size}.")
     for side in grid_size or ():
         check_whole_number("grid_size", side, 1)
     if tokens.dim() != 3:
         raise ValueError(f"Expected tokens of shape N×S×K, but got {tuple(tokens.shape)}.")
+    if prefix_tokens >= tokens.shape[1]:
+        raise ValueError(f"Expected `prefix_tokens` below the {tokens.shape[1]} tokens, but got {prefix_tokens}.")
     patches = tokens[:, prefix_tokens:]
     grid = tuple(grid_size or (math.isqrt(patches.shape[1]),) * 2)
     if math.prod(grid) != patches.shape[1]:

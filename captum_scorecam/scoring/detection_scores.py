@@ -138,6 +138,8 @@ def _check_detections(detections: Detections, n_rows: int) -> None:
             "Expected `detections` to be a list with a dictionary for each image, as torchvision's detectors return in "
             f"evaluation mode, but got {type(detections).__name__}."
         )
+    if len(detections) == 0:
+        raise ValueError("Expected `detections` of at least one image, but got none.")
     if len(detections) != n_rows:
         raise ValueError(
             f"Expected `boxes` of {len(detections)} rows, one for each of `detections`, but got {n_rows}. Pass them in "
@@ -148,3 +150,8 @@ def _check_detections(detections: Detections, n_rows: int) -> None:
         needed = ["boxes", "scores"] if of_all_classes else ["boxes", "scores", "labels"]
         if not each.keys() >= set(needed):
             raise ValueError(f"Expected `detections` with {needed} each, but got {list(each)}.")
+        shapes = [tuple(each[name].shape) for name in needed]
+        n = shapes[0][:1]
+        expected = [(*n, 4), (*n, *shapes[1][1:]), *([n] if len(needed) == 3 else [])]
+        if shapes != expected:
+            raise ValueError(f"Expected `detections` of as many boxes D×4 as scores and labels, but got {shapes}.")

@@ -43,6 +43,8 @@ def region_scores(output: Tensor, regions: Tensor) -> Tensor:
         )
     dtype, spatial = working_dtype(output.dtype), tuple(range(2, output.dim()))
     weights = regions.to(output.device, dtype)
+    if not (weights >= 0).all():
+        raise ValueError("Expected `regions` of weights that are at least 0, but some are negative or NaN.")
     total = weights.sum(spatial)
     empty = int((total <= 0).sum())
     if empty:

@@ -110,3 +110,13 @@ def test_auto_refuses_a_model_without_maps_before_any_masked_forward(attribution
 def test_the_swap_for_grad_cam_holds_with_a_name() -> None:
     net, x = Net(), images()
     assert ScoreCAM(net, "relu").attribute(x, 2).shape == LayerGradCam(net, net.relu).attribute(x, 2).shape
+
+
+def test_a_session_is_no_function() -> None:
+    class Session:
+        def run(self) -> None: ...
+
+    with pytest.raises(
+        TypeError, match=r"but got Session\. Wrap its `run` in a function that also returns the activat"
+    ):
+        ScoreCAM(Session(), "auto")  # type: ignore[arg-type]

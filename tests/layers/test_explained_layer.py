@@ -334,20 +334,32 @@ def test_the_model_and_the_random_state_stay_as_they_were() -> None:
     assert [len(module._forward_hooks) + len(module._forward_pre_hooks) for module in model.modules()].count(0) == 8
 
 
-def test_a_layer_of_a_statically_quantised_model_is_found() -> None:
-    model = nn.Sequential(QuantStub(), nn.Conv2d(3, 8, 3, stride=2), nn.ReLU(), DeQuantStub(), nn.AdaptiveAvgPool2d(1))
-    model.append(nn.Flatten()).eval()
-    images = torch.rand(4, 3, 17, 17, generator=torch.Generator().manual_seed(0))
+def quantised(*layers: nn.Module, images: Tensor) -> nn.Module:
+    model = nn.Sequential(QuantStub(), *layers, DeQuantStub(), nn.Flatten()).eval()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # PyTorch plans to move this quantisation elsewhere
         model.qconfig = get_default_qconfig(torch.backends.quantized.engine)  # type: ignore[no-untyped-call]
         prepare(model, inplace=True)  # type: ignore[no-untyped-call]
         model(images)
         convert(model, inplace=True)  # type: ignore[no-untyped-call]
+    return model
+
+
+@pytest.mark.parametrize("size", [17, 41])
+def test_a_layer_of_a_statically_quantised_model_is_found(size: int) -> None:
+    """Its maps are quantised, 8×8 or 20×20."""
+    images = torch.rand(4, 3, size, size, generator=torch.Generator().manual_seed(0))
+    convolution = nn.Conv2d(3, 8, 3, stride=2)
+    nn.init.normal_(convolution.weight, std=0.5, generator=torch.Generator().manual_seed(0))
+    model = quantised(convolution, nn.ReLU(), nn.AdaptiveAvgPool2d(1), images=images)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
         found = find_layer(model, images[:1])
-        maps = ScoreCAM(model, model.get_submodule("2")).attribute(images[:1], target=1)
-    assert found.name in ("3", "2")
+        maps = ScoreCAM(model, "auto").attribute(images[:1], target=1)
+        expected = ScoreCAM(model, model.get_submodule("2")).attribute(images[:1], target=1)
+    assert found.name in ("1", "2")
     assert maps.max() > 0
+    torch.testing.assert_close(maps, expected)
 
 
 @pytest.mark.parametrize("channels", [3, 5], ids=["runs", "fails"])

@@ -88,12 +88,20 @@ def test_quantised_activations_are_dequantised() -> None:
     [
         (lambda: vit_activation_maps(torch.rand(1, 4)), r"Expected tokens of shape N×S×K, but got \(1, 4\)"),
         (lambda: vit_activation_maps(TOKENS), r"Expected 2×2 patch tokens, but got 6 \(after 1 prefix tokens\)"),
+        (lambda: vit_activation_maps(TOKENS, 7), "Expected `prefix_tokens` below the 7 tokens, but got 7"),
         (lambda: swin_activation_maps(PATCHES, (4, 2)), r"Expected 4×2 patch tokens, but got 6 \(after 0 prefix"),
     ],
 )
 def test_tokens_that_fill_no_grid_are_an_error(lay_out: Callable[[], Tensor], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         lay_out()
+
+
+def test_a_grid_of_one_number_is_an_error() -> None:
+    with pytest.raises(
+        TypeError, match="Expected `grid_size` to be a sequence of ints, one for each dimension, but got 2"
+    ):
+        vit_activation_maps(TOKENS, grid_size=2)  # type: ignore[arg-type]
 
 
 def test_maps_pass_as_they_are_and_transformed() -> None:

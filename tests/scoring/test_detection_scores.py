@@ -186,6 +186,21 @@ def test_mask_rcnn_returns_boxes_only() -> None:
             ValueError,
             r"`labels` below 2, but got 2",
         ),
+        (
+            {"detections": [{"boxes": BOXES[0][:1], "scores": torch.ones(2), "labels": LABELS[0]}] * 2},
+            ValueError,
+            r"as many boxes D×4 as scores and labels, but got \[\(1, 4\), \(2,\), \(2,\)\]",
+        ),
+        (
+            {"detections": [{"boxes": BOXES[0][:1], "scores": torch.ones(2, 3)}] * 2},
+            ValueError,
+            r"as many boxes D×4 as scores and labels, but got \[\(1, 4\), \(2, 3\)\]",
+        ),
+        (
+            {"detections": [], "boxes": BOXES[:0], "labels": LABELS[:0]},
+            ValueError,
+            "of at least one image, but got none",
+        ),
     ],
 )
 def test_bad_input_raises(change: dict[str, Any], error: type[Exception], message: str) -> None:

@@ -65,6 +65,14 @@ def test_other_types_raise(output: Any, regions: Any, error: type[Exception], me
         region_scores(output, regions)
 
 
+@pytest.mark.parametrize("value", [-1.0, float("nan")])
+def test_negative_weights_raise(value: float) -> None:
+    regions = torch.ones(2, 1, 2, 3)
+    regions[1, 0, 0, 0] = value
+    with pytest.raises(ValueError, match="`regions` of weights that are at least 0, but some are negative or NaN"):
+        region_scores(OUTPUT, regions)
+
+
 def test_an_empty_region_raises() -> None:
     regions = torch.zeros(2, 1, 2, 3)
     regions[0] = 1
