@@ -288,9 +288,7 @@ def test_tensors_that_do_not_fit_each_other_are_refused(name: str, changed: Any,
 @pytest.mark.parametrize("device", ["nowhere", "cuda:97"])
 def test_a_device_that_is_not_there_is_named(device: str, tmp_path: Path) -> None:
     scored().save(tmp_path / "scores")
-    with pytest.raises(
-        ValueError, match=f"Expected `device` to be a device .*, but got '{device}'"
-    ):
+    with pytest.raises(ValueError, match=f"Expected `device` to be a device .*, but got '{device}'"):
         ChannelScores.load(tmp_path / "scores", device)
 
 
