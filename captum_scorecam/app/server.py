@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from tempfile import TemporaryDirectory
 
 import gradio as gr
+from gradio import routes
 
 from captum_scorecam.app.loaded_models import Models
 from captum_scorecam.app.page import CSS, build_page
@@ -42,7 +43,11 @@ def served(models: Models, host: str = "127.0.0.1", port: int | None = None) -> 
     model = models.get(next(iter(models.offered)))
     if SAMPLES:
         model.prepared(model.classifier.inputs(Picture(next(iter(SAMPLES))).image()))
-    with TemporaryDirectory(prefix="captum-scorecam-") as uploads, _environment(GRADIO_TEMP_DIR=uploads, **_SETTINGS):
+    with (
+        TemporaryDirectory(prefix="captum-scorecam-") as uploads,
+        _environment(GRADIO_TEMP_DIR=uploads, **_SETTINGS),
+        _temporary_files_in(uploads),
+    ):
         with ThreadPoolExecutor(1) as pool:  # in case this thread has an event loop, as in a notebook
             page = pool.submit(asyncio.run, _built(models)).result()
         try:
@@ -100,3 +105,14 @@ def _environment(**values: str) -> Iterator[None]:
                 os.environ.pop(name, None)
             else:
                 os.environ[name] = value
+
+
+@contextmanager
+def _temporary_files_in(folder: str) -> Iterator[None]:
+    """Makes Gradio use a folder also for what it placed when it was imported."""
+    settings = vars(routes)
+    before, settings["DEFAULT_TEMP_DIR"] = settings["DEFAULT_TEMP_DIR"], folder
+    try:
+        yield
+    finally:
+        settings["DEFAULT_TEMP_DIR"] = before
