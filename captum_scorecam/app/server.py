@@ -20,7 +20,7 @@ from captum_scorecam.app.pictures import MOST_BYTES, SAMPLES, Picture
 MOST_WAITING = 32  # runs in the queue; further ones are refused
 _MOST_SESSIONS = 100  # whose pictures and maps are kept
 _CLEANED_EVERY = 60  # seconds; an upload that was never read is as old before it is removed
-_SETTINGS = {"GRADIO_ANALYTICS_ENABLED": "False", "GRADIO_SHARE": "False"}
+_SETTINGS = {"GRADIO_ANALYTICS_ENABLED": "False", "GRADIO_SHARE": "False", "ORT_DISABLE_TELEMETRY": "1"}
 
 
 @contextmanager
@@ -40,14 +40,14 @@ def served(models: Models, host: str = "127.0.0.1", port: int | None = None) -> 
         ModuleNotFoundError, OSError: If the first model can't be loaded.
     """
     _check_free(host, port)
-    model = models.get(next(iter(models.offered)))
-    if SAMPLES:
-        model.prepared(model.classifier.inputs(Picture(next(iter(SAMPLES))).image()))
     with (
         TemporaryDirectory(prefix="captum-scorecam-") as uploads,
         _environment(GRADIO_TEMP_DIR=uploads, **_SETTINGS),
         _temporary_files_in(uploads),
     ):
+        model = models.get(next(iter(models.offered)))
+        if SAMPLES:
+            model.prepared(model.classifier.inputs(Picture(next(iter(SAMPLES))).image()))
         with ThreadPoolExecutor(1) as pool:  # in case this thread has an event loop, as in a notebook
             page = pool.submit(asyncio.run, _built(models)).result()
         try:
