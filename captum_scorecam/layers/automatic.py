@@ -197,12 +197,18 @@ class AutomaticChoice:
 
     def _refuse(self, reason: str) -> NoReturn:
         """Raises ValueError with the reason and the last activations."""
-        listed = {tuple(a.shape[1:]): a.name for a in self.activations if a.name and a.shape[0] == 2}
-        last = list(listed.items())[-6:][::-1]
-        shown = ", ".join(f"{name!r} (N×{_shown(shape)})" for shape, name in last)
-        advice = f" Name the layer; the last activations are {shown}." if shown else ""
+        listed = {f"N×{_shown(a.shape[1:])}": a.name for a in self.activations if a.name and a.shape[0] == 2}
+        advice = " Name the layer; the last activations are {}."
+        if not listed:
+            listed = {_shown(a.shape): a.point.name for a in self.activations}
+            advice = (
+                " The last activations are {}, for two images: of modules that run several times, or with the rows of "
+                "several images in one. Explain the model inside, or read one call with an `ActivationTap`."
+            )
+        shown = ", ".join(f"{name!r} ({shape})" for shape, name in list(listed.items())[-6:][::-1])
         raise ValueError(
-            f"Expected a model with a layer that is certain to hold the last maps of the image, but {reason}.{advice}"
+            f"Expected a model with a layer that is certain to hold the last maps of the image, but {reason}."
+            f"{advice.format(shown) if shown else ''}"
         )
 
 

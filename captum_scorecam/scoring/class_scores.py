@@ -25,9 +25,11 @@ def output_score(output: Any) -> Tensor:
     """Returns the output itself, or its ``logits`` if it is an object that has them (Hugging Face).
 
     Raises:
-        TypeError: If it is neither. The message shows the output's tensors and arrays.
+        TypeError: If it is neither, or complex. The message shows the output's tensors and arrays.
     """
     for scores in (output, getattr(output, "logits", None)):
+        if isinstance(scores, Tensor) and scores.is_complex():
+            raise TypeError(f"Expected `forward_func` to return real numbers, but got {scores.dtype}; set `score`.")
         if isinstance(scores, Tensor):
             return scores
     readable = "".join(f"\n  {part}: score={read}" for part, read in parts_of_output(output))

@@ -187,6 +187,28 @@ def test_auto_refuses_what_is_uncertain_and_lists_candidates(net: Callable[[], n
     assert "'stem' (N×" in str(error.value) or "'fine' (N×16×15×15)" in str(error.value)
 
 
+class BothWays(nn.Module):
+    """Adds the scores of an image and of its mirror image, in two calls or in one."""
+
+    def __init__(self, in_one: bool) -> None:
+        super().__init__()
+        self.net, self.in_one = nn.Sequential(nn.Conv2d(3, 8, 3, 2), nn.ReLU(), nn.AdaptiveAvgPool2d(1)), in_one
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        if self.in_one:
+            both: Tensor = self.net(torch.cat([inputs, inputs.flip(-1)]))
+            return both.flatten(1).view(2, len(inputs), -1).mean(0)
+        scores: Tensor = self.net(inputs) + self.net(inputs.flip(-1))
+        return scores.flatten(1)
+
+
+@pytest.mark.parametrize("in_one", [False, True])
+def test_candidates_that_run_twice_or_merge_rows_are_listed(in_one: bool) -> None:
+    shape = "4×8×7×7" if in_one else "2×8×7×7"
+    with pytest.raises(ValueError, match=rf"'net\.\d'? ?.*\({shape}\).*for two images.* Explain the model inside"):
+        find_layer(seeded(lambda: BothWays(in_one)), torch.zeros(1, 3, 16, 16))
+
+
 def test_a_model_without_maps_is_refused() -> None:
     with pytest.raises(
         ValueError,

@@ -57,6 +57,13 @@ def test_an_unknown_score_is_an_error() -> None:
         score_function("logit")  # type: ignore[arg-type]
 
 
+@pytest.mark.parametrize("score", [output_score, probability_score, sigmoid_score])
+@pytest.mark.parametrize("wrapped", [lambda x: x, lambda x: SimpleNamespace(logits=x)])
+def test_a_complex_output_is_refused(score: Any, wrapped: Any) -> None:
+    with pytest.raises(TypeError, match="`forward_func` to return real numbers, but got torch.complex64; set `score`"):
+        score(wrapped(OUTPUT * 1j))
+
+
 def test_an_output_that_is_no_tensor_points_to_a_callable_score() -> None:
     with pytest.raises(TypeError, match=r"an object with `logits`, but got NoneType\. A callable `score` can"):
         output_score(None)
