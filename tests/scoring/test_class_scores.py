@@ -60,7 +60,7 @@ def test_an_unknown_score_is_an_error() -> None:
 @pytest.mark.parametrize("score", [output_score, probability_score, sigmoid_score])
 @pytest.mark.parametrize("wrapped", [lambda x: x, lambda x: SimpleNamespace(logits=x)])
 def test_a_complex_output_is_refused(score: Any, wrapped: Any) -> None:
-    with pytest.raises(TypeError, match="`forward_func` to return real numbers, but got torch.complex64; set `score`"):
+    with pytest.raises(TypeError, match=r"`forward_func` to return real numbers, but got torch.complex64; set `score`"):
         score(wrapped(OUTPUT * 1j))
 
 
