@@ -33,6 +33,13 @@ OPTIONS_OF = {
     "SensitivityN": "features_in_step=63",
     "SmoothMPRT": "return_average_correlation=True,nr_samples=2",
     "TopKIntersection": "k=50",
+    **dict.fromkeys(
+        (
+            *("AvgSensitivity", "LocalLipschitzEstimate", "MaxSensitivity"),
+            *("RelativeInputStability", "RelativeOutputStability", "RelativeRepresentationStability"),
+        ),
+        "nr_samples=3",
+    ),
 }
 
 
