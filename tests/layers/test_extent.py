@@ -357,14 +357,14 @@ HEAD = "model._avg_pooling:input"  # whose cells see more than the image
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("padding", [(0, 112), (112, 0), (0, 224), (224, 0), (0, 0, 0, 168), (112, 112)])
+@pytest.mark.parametrize("padding", [(0, 112), (224, 0), (0, 0, 0, 168)])
 def test_padding_is_noticed_in_coarse_maps_of_a_trained_model(padding: Sequence[int], lite0: nn.Module) -> None:
     with pytest.raises(ValueError, match=f"{DISPLACED}|{NO_POSITIONS}"):
         find_layer(Padded(lite0, padding), noise(224, 224), HEAD)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("size", [(224, 224), (160, 160), (96, 96), (300, 200), (230, 230)])
+@pytest.mark.parametrize("size", [(224, 224), (300, 200)])
 def test_coarse_maps_of_a_trained_model_are_accepted(size: tuple[int, int], lite0: nn.Module) -> None:
     assert find_layer(Padded(lite0, (0, 0)), noise(*size), HEAD).name == HEAD
 
