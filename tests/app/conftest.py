@@ -50,7 +50,10 @@ def running_command(folder: Path) -> Iterator[Serving]:
             yield Serving(f"http://127.0.0.1:{port}/", process, folder)
         finally:
             process.send_signal(signal.SIGINT)
-            process.wait(60)
+            try:
+                process.wait(60)
+            finally:
+                process.kill()  # without effect on one that has ended
 
 
 @pytest.fixture(scope="module")
