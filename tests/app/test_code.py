@@ -31,6 +31,8 @@ Runner: TypeAlias = Callable[[str, Path], str]
 ROOT = Path(__file__).parents[2]
 TINY = "tests.support.tiny_classifier:tiny"
 
+pytestmark = pytest.mark.slow
+
 
 def run_here(code: str, folder: Path) -> str:
     """Runs the code in this process, and returns what it prints."""
@@ -92,7 +94,6 @@ def test_the_code_of_an_upload_and_an_own_model(tmp_path: Path, exact: bool) -> 
     assert re.search(r"^# |seed=", code) is None
 
 
-@pytest.mark.slow
 def test_the_code_of_a_sample_and_the_demo_model(tmp_path: Path) -> None:
     choices = Choices((282, 285), ("_avg_pooling:input", "_blocks.10"), ("score_cam", "grad_cam_plus_plus"))
     check_code(Picture("Cat"), "efficientnet_lite0", choices, tmp_path, run_as_a_program)

@@ -31,6 +31,8 @@ from captum_scorecam.models import Classifier, find_layer, load_classifier
 from tests.support.tiny_classifier import Pictures, picture
 from tests.support.tiny_evaluation import evaluate
 
+pytestmark = pytest.mark.slow
+
 DOCS = Path(__file__).parents[2] / "docs"
 OPTIONS_NEEDED = {
     "Occlusion": ":sliding_window_shapes=(3,7,7),strides=(3,7,7)",

@@ -13,6 +13,8 @@ from captum_scorecam.layers import find_layer
 from captum_scorecam.models import load_classifier
 from tests.support.token_nets import TokenNet
 
+pytestmark = pytest.mark.slow
+
 Change = Callable[[Tensor], Tensor]
 CONVOLUTIONS: tuple[type[nn.Module], ...] = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 
@@ -149,7 +151,6 @@ def test_auto_refuses_maps_that_do_not_cover_the_image(change: Change, reason: s
     assert_is_refused(lambda: Changed(change), (64, 64), "auto", f"{reason}|{NO_POSITIONS}")
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(("change", "reason"), REFUSED)
 @pytest.mark.parametrize(
     ("net", "layer"),
@@ -356,14 +357,12 @@ def lite0() -> nn.Module:
 HEAD = "model._avg_pooling:input"  # whose cells see more than the image
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("padding", [(0, 112), (224, 0), (0, 0, 0, 168)])
 def test_padding_is_noticed_in_coarse_maps_of_a_trained_model(padding: Sequence[int], lite0: nn.Module) -> None:
     with pytest.raises(ValueError, match=f"{DISPLACED}|{NO_POSITIONS}"):
         find_layer(Padded(lite0, padding), noise(224, 224), HEAD)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("size", [(224, 224), (300, 200)])
 def test_coarse_maps_of_a_trained_model_are_accepted(size: tuple[int, int], lite0: nn.Module) -> None:
     assert find_layer(Padded(lite0, (0, 0)), noise(*size), HEAD).name == HEAD

@@ -19,6 +19,8 @@ from captum_scorecam.models import Classifier, load_classifier
 from tests.support.tiny_classifier import Pictures
 from tests.support.tiny_evaluation import OPTIONS, evaluate, metric_input
 
+pytestmark = pytest.mark.slow
+
 OPTIONS_OF = {
     "FaithfulnessCorrelation": "nr_runs=8,subset_size=20",
     "FaithfulnessEstimate": "features_in_step=63",
