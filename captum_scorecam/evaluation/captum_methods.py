@@ -13,7 +13,7 @@ from typing import Any, Literal, TypeAlias
 import captum.attr
 import torch
 from captum.attr import Attribution, LayerActivation, LayerAttribution, LayerGradCam, PerturbationAttribution
-from torch import Tensor, nn
+from torch import Tensor
 
 from captum_scorecam._messages import check_choice, check_whole_number
 from captum_scorecam.evaluation.forward_rows import forward_rows
@@ -103,8 +103,8 @@ def register_captum(name: str, factory: Factory, *, of_layer: bool | None = None
         name (str): Letters, digits and underscores; used in records and file names.
         factory (callable): A subclass of Captum's ``Attribution``, or a function that takes the model, or the model and
             the layer, and returns an instance.
-        of_layer (bool, optional): Whether the factory takes the layer, too. Default: None, it does if it is a subclass
-            of ``LayerAttribution`` or has a parameter ``layer``.
+        of_layer (bool, optional): Whether the factory takes the layer, too. Default: None, it does if it has a
+            parameter ``layer``.
 
     Raises:
         TypeError: If `factory` is not callable.
@@ -172,10 +172,8 @@ class CaptumMethod:
         inputs = request.repeated_inputs()
         if "baselines" in arguments:
             arguments["baselines"] = _baselines(attribution, inputs, arguments["baselines"])
-        model, twin = request.model, request.masked_forward_func
-        counted_twin = twin if isinstance(twin, nn.Module) else None
-        seed = request.options.seed
-        with forward_rows(model, counted_twin) as rows, seeded(seed, inputs.device), _quiet():
+        counted = forward_rows(request.model, request.masked_forward_func)
+        with counted as rows, seeded(request.options.seed, inputs.device), _quiet():
             attributions = attribution.attribute(inputs, **arguments)
         maps = self._maps(request, attribution, attributions)
         return _signed(maps.sum(1, keepdim=True), sign), MethodRun(sum(rows))

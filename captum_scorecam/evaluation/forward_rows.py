@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -28,12 +28,12 @@ class _RowsHook:
 
 
 @contextmanager
-def forward_rows(model: nn.Module, twin: nn.Module | None = None) -> Iterator[list[int]]:
+def forward_rows(model: nn.Module, twin: Callable[..., Any] | None = None) -> Iterator[list[int]]:
     """Records the rows of the forward passes that return; one that runs out of memory does not count.
 
     Args:
         model (nn.Module): The model.
-        twin (nn.Module, optional): Another module whose forward passes count. Default: None.
+        twin (callable, optional): What runs masked inputs; its forward passes count if it is a module. Default: None.
 
     Yields:
         list of int: The rows of each forward pass so far, in order.
@@ -48,7 +48,7 @@ def forward_rows(model: nn.Module, twin: nn.Module | None = None) -> Iterator[li
         handle = register_module_forward_hook(of_this_model)  # PyTorch never quite removes one that takes keywords
     else:
         handle = model.register_forward_hook(hook, with_kwargs=True)
-    handles = [handle, *([] if twin is None else [twin.register_forward_hook(hook, with_kwargs=True)])]
+    handles = [handle, *([twin.register_forward_hook(hook, with_kwargs=True)] if isinstance(twin, nn.Module) else [])]
     try:
         yield hook.rows
     finally:

@@ -12,7 +12,7 @@ from captum_scorecam.evaluation.captum_methods import CAPTUM, CLASSES, CaptumMet
 from captum_scorecam.evaluation.method import ChosenMethod, Method
 from captum_scorecam.evaluation.methods import METHODS, OWN_METHODS, SCORE_CAM, may_share
 from captum_scorecam.evaluation.options_text import base_and_options, name_and_text
-from captum_scorecam.evaluation.registry import check_names
+from captum_scorecam.evaluation.registry import by_name, check_names
 from captum_scorecam.evaluation.request import ExplanationRequest, MethodOptions
 from captum_scorecam.models import Classifier, ExplainedLayer, find_layer
 from captum_scorecam.scoring.class_scores import NamedScore
@@ -37,15 +37,7 @@ def chosen_methods(texts: Sequence[str]) -> dict[str, ChosenMethod]:
             or belongs to another method.
         TypeError: If a value has the wrong type.
     """
-    chosen: dict[str, ChosenMethod] = {}
-    for text in texts:
-        method = _chosen(text)
-        if chosen.setdefault(method.name, method).text != method.text:
-            raise ValueError(
-                f"Expected a name for each of several `methods` {method.base}, as in NAME={method.text}, but "
-                f"{method.name!r} is used twice."
-            )
-    return chosen
+    return by_name(map(_chosen, texts), "methods")
 
 
 def _chosen(text: str) -> ChosenMethod:

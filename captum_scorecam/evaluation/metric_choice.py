@@ -12,7 +12,7 @@ from captum_scorecam.evaluation.metrics.metric import Metric, MetricInput
 from captum_scorecam.evaluation.metrics.quantus_metrics import QUANTUS, quantus_metric
 from captum_scorecam.evaluation.metrics.registry import METRICS
 from captum_scorecam.evaluation.options_text import base_and_options, name_and_text, text_of
-from captum_scorecam.evaluation.registry import check_names
+from captum_scorecam.evaluation.registry import by_name, check_names
 from captum_scorecam.evaluation.request import ExplanationRequest, MethodRun
 
 _NOISE = ChosenMethod("noise", "noise", Method(lambda request: (torch.rand_like(request.inputs[:, :1]), MethodRun(0))))
@@ -33,14 +33,7 @@ def chosen_metrics(texts: Sequence[str]) -> dict[str, Metric]:
             metric.
         ModuleNotFoundError: If Quantus is needed and not installed.
     """
-    chosen: dict[str, Metric] = {}
-    for text in texts:
-        metric = _chosen(text)
-        if chosen.setdefault(metric.name, metric).text != metric.text:
-            raise ValueError(
-                f"Expected a name for each of several `metrics` {metric.name}, as in NAME={metric.text}, but "
-                f"{metric.name!r} is used twice."
-            )
+    chosen = by_name(map(_chosen, texts), "metrics")
     for name, metric in chosen.items():
         if metric.text is not None:
             METRICS[name] = metric

@@ -81,7 +81,8 @@ def plan_evaluation(
     _check_numbers(images, options, gallery)
     check_budget(chosen, options)
     example = classifier.inputs(Image.linear_gradient("L").resize((512, 512)).convert("RGB"))
-    n_classes = len(classifier.predict(example).scores)
+    prediction = classifier.predict(example)
+    n_classes = len(prediction.scores)
     if labels is None:
         labels = label_table(getattr(dataset, "classes", None), classifier.class_names, n_classes)
     plan = Plan(
@@ -103,8 +104,8 @@ def plan_evaluation(
     )
     _check(plan)
     check_methods_run(chosen, classifier.model, plan.layer, example, n_classes)
-    score = classifier.predict(example).score
-    check_metrics_run(of_maps.values(), ExplanationRequest(classifier.model, plan.layer, example, [0], score, options))
+    request = ExplanationRequest(classifier.model, plan.layer, example, [0], prediction.score, options)
+    check_metrics_run(of_maps.values(), request)
     _check_scores(plan)
     return replace(plan, mosaics=Mosaics(dataset, options.seed)) if plan.chosen_metrics("mosaic") else plan
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
-from typing import Literal, TypeVar
+from typing import Literal, Protocol, TypeVar
 
 from captum_scorecam._messages import closest_matches
 
@@ -29,6 +29,37 @@ def register(registry: dict[str, Item], name: str, item: Item, kind: Literal["me
         raise ValueError(f"Expected the name of a {kind} to be letters, digits and underscores, but got {name!r}.")
     if registry.setdefault(name, item) is not item:
         raise ValueError(f"Expected a new name for a {kind}, but {name!r} is taken.")
+
+
+class Chosen(Protocol):
+    """A method or metric under a name, with the text of its options."""
+
+    @property
+    def name(self) -> str:
+        """The name in records and tables."""
+
+    @property
+    def text(self) -> str | None:
+        """The options, as on the command line."""
+
+
+ChosenItem = TypeVar("ChosenItem", bound=Chosen)
+
+
+def by_name(chosen: Iterable[ChosenItem], parameter: str) -> dict[str, ChosenItem]:
+    """Returns methods or metrics by name, without duplicates.
+
+    Raises:
+        ValueError: If two of one name have different options.
+    """
+    found: dict[str, ChosenItem] = {}
+    for each in chosen:
+        if found.setdefault(each.name, each).text != each.text:
+            raise ValueError(
+                f"Expected a name for each of several `{parameter}` {each.name}, as in NAME={each.text}, but "
+                f"{each.name!r} is used twice."
+            )
+    return found
 
 
 def check_names(registry: Mapping[str, object], names: Iterable[str], parameter: str) -> tuple[str, ...]:

@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from captum_scorecam import ChannelScores, ScoreCAM
 from captum_scorecam.evaluation.forward_rows import forward_rows
@@ -40,8 +40,7 @@ class SharedScores:
             ValueError: If the layer returns several tensors.
         """
         if not self._found:
-            twin = request.masked_forward_func if isinstance(request.masked_forward_func, nn.Module) else None
-            with forward_rows(request.model, twin) as rows:
+            with forward_rows(request.model, request.masked_forward_func) as rows:
                 self._found = self._run(request)
             self.chunk_rows = tuple(rows)
         return self._found[score]
