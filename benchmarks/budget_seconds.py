@@ -20,7 +20,7 @@ from recording import Row, machine, record
 from speed import BATCHES, Benchmark, System, agreement
 from systems import Ours, benchmarked_classifier, subject
 
-FORWARDS = (32, 64, 96, 128, 160, 200, 250, 300)
+FORWARDS = (32, 48, 64, 72, 80, 96, 128, 160, 200, 250, 300)
 CONFIGURATIONS = {"default": Ours(memory_kept=False), "memory kept": Ours(), "ONNX Runtime": Ours("onnxruntime")}
 
 

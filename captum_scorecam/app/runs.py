@@ -45,7 +45,7 @@ class Choices:
     classes: tuple[int, ...]
     layers: tuple[str, ...]
     methods: tuple[str, ...]
-    max_forwards: int = 64
+    max_forwards: int = 32
     exact: bool = True
 
     def check(self) -> None:

@@ -9,7 +9,7 @@ from captum_scorecam.budget.gaussian_process import Posterior, precise
 from captum_scorecam.budget.score_scale import softmax_changes
 from captum_scorecam.weighting import ChannelWeighting
 
-WIDENING = 1.8  # of standard errors; see the method page
+WIDENING = 1.8  # of the standard errors of scores and maps, and further of maps, in `map_widening`; see the method page
 MOST_LOG_VARIANCE = 2.0  # of a score in an exponent; the lognormal mean of a wider one would decide the map
 
 
@@ -45,7 +45,8 @@ def map_errors(
     else:
         changes = deviations.unsqueeze(2) * sums.unsqueeze(1)
     variances = posterior.variance_of_sums(predicted, changes[predicted].flatten(1))
-    return widening(len(posterior.rows)) * variances.sqrt().view(changes.shape[1:])
+    factor = map_widening(weighting, len(posterior.rows), len(n_sharing))
+    return factor * variances.sqrt().view(changes.shape[1:])
 
 
 def in_dtype(errors: Tensor, dtype: torch.dtype) -> Tensor:
@@ -55,8 +56,25 @@ def in_dtype(errors: Tensor, dtype: torch.dtype) -> Tensor:
     return converted.masked_fill((errors > 0) & (converted == 0), smallest)
 
 
+def map_widening(weighting: ChannelWeighting, n_run: int, n_masks: int) -> float:
+    """Returns the factor of a map's standard errors.
+
+    The values of a map share the error of the Gaussian process's variance, so where one is wrong, most are. It matters
+    most with few scores. The exponential weights of a softmax, where these are very uncertain, vary less than their
+    variance says. The numbers were chosen on images; see the method page.
+
+    Args:
+        weighting (str): Channel weights from scores.
+        n_run (int): Number of masks of the example that were run.
+        n_masks (int): Number of its masks.
+    """
+    if weighting == "softmax":
+        return widening(n_run) * 1.08 * (n_run / (0.1 * n_masks)) ** 0.28
+    return widening(n_run) * 1.24 * (1 + 9 / n_run)
+
+
 def widening(n_run: int) -> float:
-    """Returns the factor of standard errors, given the number of masks of an example that were run.
+    """Returns the factor of the standard errors of scores, given the number of masks of an example that were run.
 
     A variance that is estimated from few scores is uncertain, so errors follow Student's t distribution. Two of them
     make the 95 % interval, by the quantile's expansion in powers of the degrees of freedom.

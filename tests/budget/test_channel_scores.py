@@ -16,7 +16,7 @@ from torch import Tensor
 from captum_scorecam import ChannelScores, ScoreCAM
 from captum_scorecam.budget.channel_scores import Prediction
 from captum_scorecam.budget.gaussian_process import Kernel, MaskSpace
-from captum_scorecam.budget.map_errors import WIDENING, widening
+from captum_scorecam.budget.map_errors import WIDENING, map_widening, widening
 from captum_scorecam.masking.channel_masks import ChannelMasks
 from captum_scorecam.weighting import ChannelWeighting, channel_weights
 from tests.support.counting_net import CountingNet, noise
@@ -176,7 +176,7 @@ def test_errors_are_those_of_maps_of_scores_drawn_from_the_prediction(
     found = predicted(deviation, kind)
     maps = maps_of_draws(found, draws(found, 2000), weighting)
     expected = (maps - found.maps(weighting, relu_attributions=False)).square().mean(0).sqrt()
-    errors = found.standard_errors(weighting) / widening(6)
+    errors = found.standard_errors(weighting) / map_widening(weighting, 6, len(found.masks) // 2)
     assert errors.min() > 0
     ratio = (errors / expected).log()
     assert float(ratio.abs().amax()) < 3 * tolerance
@@ -187,7 +187,7 @@ def test_errors_are_those_of_maps_of_scores_drawn_from_the_prediction(
 def test_the_softmax_of_scores_far_apart_and_as_uncertain_has_errors_of_the_size_of_the_map(size: float) -> None:
     found = predicted(size)
     found = replace(found, mask_scores=found.mask_scores / found.mask_scores.std() * size)
-    errors = found.standard_errors("softmax") / widening(6)
+    errors = found.standard_errors("softmax") / map_widening("softmax", 6, len(found.masks) // 2)
     assert errors.isfinite().all()
     maps = maps_of_draws(found, draws(found, 1000), "softmax")
     expected = (maps - found.maps("softmax", relu_attributions=False)).square().mean(0).sqrt()
@@ -198,6 +198,12 @@ def test_the_softmax_of_scores_far_apart_and_as_uncertain_has_errors_of_the_size
 def test_few_scores_widen_the_errors_as_students_t_does(n_run: int) -> None:
     quantile = stats.t.ppf(0.975, n_run - 1 + 1 / n_run) / stats.norm.ppf(0.975)
     assert widening(n_run) / WIDENING == pytest.approx(quantile, rel=0.15 if n_run == 1 else 0.07)
+
+
+def test_errors_of_maps_are_wider_where_their_cells_share_an_error() -> None:
+    assert map_widening("softmax", 57, 570) == pytest.approx(1.08 * widening(57))
+    assert map_widening("softmax", 228, 570) == pytest.approx(1.08 * 4**0.28 * widening(228))
+    assert map_widening("score", 9, 570) == map_widening("increase", 9, 90) == pytest.approx(2.48 * widening(9))
 
 
 def test_error_by_hand() -> None:
@@ -212,7 +218,7 @@ def test_error_by_hand() -> None:
     prediction = Prediction(run, deviations, torch.tensor([[1.0, 1.0, 0.1]]))
     found = ChannelScores(maps, masks, scores, torch.ones(1, 1), torch.zeros(1, 1), prediction)
     # M of the second mask is (1, 0): the error is 0.25 there, and 0 at the other position
-    assert found.standard_errors("score").flatten().tolist() == pytest.approx([widening(1) * 0.25, 0.0])
+    assert found.standard_errors("score").flatten().tolist() == pytest.approx([12.4 * widening(1) * 0.25, 0.0])
 
 
 # --- Files -----------------------------------------------------------------------------------------------------------
