@@ -116,7 +116,12 @@ class _Page:
                         )
                     with gr.Column(min_width=260):
                         budget = gr.Slider(
-                            8, 512, Choices.max_forwards, step=8, label="Masks for Score-CAM's first map", elem_id="budget"
+                            8,
+                            512,
+                            Choices.max_forwards,
+                            step=8,
+                            label="Masks for Score-CAM's first map",
+                            elem_id="budget",
                         )
                         exact = gr.Checkbox(True, label="Then run all masks", elem_id="exact")
                         with gr.Row():
