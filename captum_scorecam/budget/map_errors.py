@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -69,7 +71,7 @@ def map_widening(weighting: ChannelWeighting, n_run: int, n_masks: int) -> float
         n_masks (int): Number of its masks.
     """
     if weighting == "softmax":
-        return widening(n_run) * 1.08 * (n_run / (0.1 * n_masks)) ** 0.28
+        return widening(n_run) * 1.08 * math.pow(n_run / (0.1 * n_masks), 0.28)
     return widening(n_run) * 1.24 * (1 + 9 / n_run)
 
 
