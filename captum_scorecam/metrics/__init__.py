@@ -5,7 +5,7 @@ from captum_scorecam.metrics.average_drop import AverageDrop, AverageGain, Avera
 from captum_scorecam.metrics.concentration import Complexity, Sparseness
 from captum_scorecam.metrics.energy_pointing_game import EnergyPointingGame, PointingGame
 from captum_scorecam.metrics.insertion_deletion import DeletionAUC, InsertionAUC
-from captum_scorecam.metrics.localization import IoU, RelevanceMass, RelevanceRank
+from captum_scorecam.metrics.localization import IoU, MaxBoxAcc, RelevanceMass, RelevanceRank
 from captum_scorecam.metrics.pixel_flipping import SRG, LeRFAUC, MoRFAUC
 from captum_scorecam.metrics.plot import CurvePoints, plot_curves
 from captum_scorecam.metrics.random_logit import RandomLogit
@@ -27,6 +27,7 @@ __all__ = [
     "IoU",
     "L1Complexity",
     "LeRFAUC",
+    "MaxBoxAcc",
     "MoRFAUC",
     "PointingGame",
     "RandomLogit",

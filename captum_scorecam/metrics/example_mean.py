@@ -1,4 +1,4 @@
-"""The base class of all metrics: the mean of one value per example."""
+"""The base class of all metrics: the mean of one value per example, or of several."""
 
 from __future__ import annotations
 
@@ -17,17 +17,18 @@ class ExampleMean(Metric):
     Args:
         state_name (str): Prefix of the state names, unique for each metric and its options: a ``MetricCollection``
             merges metrics whose states have the same names and the same initial values.
+        shape (tuple of int): The shape of an example's values. Default: ``()``, one value.
         **kwargs: Arguments of ``torchmetrics.Metric``.
     """
 
     is_differentiable = False
     full_state_update = False
 
-    def __init__(self, state_name: str, **kwargs: Any) -> None:
+    def __init__(self, state_name: str, shape: tuple[int, ...] = (), **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self._total = f"{state_name}_total"
         self._count = f"{state_name}_count"
-        self.add_state(self._total, torch.zeros((), dtype=torch.float64, device="cpu"), dist_reduce_fx="sum")
+        self.add_state(self._total, torch.zeros(shape, dtype=torch.float64, device="cpu"), dist_reduce_fx="sum")
         self.add_state(self._count, torch.zeros((), dtype=torch.long, device="cpu"), dist_reduce_fx="sum")
 
     def compute(self) -> Tensor:

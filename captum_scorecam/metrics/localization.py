@@ -1,4 +1,4 @@
-"""Relevance mass and rank accuracy and intersection over union as ``torchmetrics.Metric`` classes."""
+"""Relevance mass and rank accuracy, intersection over union and MaxBoxAcc as ``torchmetrics.Metric`` classes."""
 
 from __future__ import annotations
 
@@ -10,6 +10,12 @@ from torch import Tensor
 from captum_scorecam._messages import check_fraction
 from captum_scorecam.metrics.energy_pointing_game import EnergyPointingGame
 from captum_scorecam.metrics.example_mean import ExampleMean
+from captum_scorecam.metrics.functional.box_accuracy import (
+    N_THRESHOLDS,
+    Components,
+    _box_hits_update,
+    check_box_options,
+)
 from captum_scorecam.metrics.functional.localization import _iou_update, _relevance_rank_update
 
 
@@ -60,3 +66,44 @@ class IoU(ExampleMean):
     def update(self, attributions: Tensor, regions: Tensor | Sequence[Tensor]) -> None:
         """Adds a batch, as :meth:`~captum_scorecam.metrics.EnergyPointingGame.update` does."""
         self._add(_iou_update(attributions, regions, self.threshold))
+
+
+class MaxBoxAcc(ExampleMean):
+    """MaxBoxAcc over all batches and processes: see :func:`~captum_scorecam.metrics.functional.max_box_acc`.
+
+    Args:
+        iou_threshold (float): The paper's δ, in (0, 1]. Default: 0.5.
+        components (str): ``"largest"`` or ``"all"``. Default: ``"largest"``.
+        **kwargs: Arguments of ``torchmetrics.Metric``.
+
+    Raises:
+        TypeError: If `iou_threshold` is not a number.
+        ValueError: If `iou_threshold` is not in (0, 1], or `components` is unknown.
+        ModuleNotFoundError: If SciPy is not installed.
+    """
+
+    higher_is_better = True
+
+    def __init__(self, iou_threshold: float = 0.5, components: Components = "largest", **kwargs: Any) -> None:
+        check_box_options(iou_threshold, components)
+        state_name = f"box_hits_of_{components}_from_{iou_threshold}".replace(".", "_")
+        super().__init__(state_name, (N_THRESHOLDS,), **kwargs)
+        self.iou_threshold: float = iou_threshold
+        self.components: Components = components
+
+    def update(self, attributions: Tensor, regions: Tensor | Sequence[Tensor]) -> None:
+        """Adds a batch of attributions and boxes of their objects.
+
+        Args:
+            attributions (Tensor): N×C×H×W, summed over the channels.
+            regions (sequence of Tensor): N tensors M×4 of boxes.
+        """
+        self._add(_box_hits_update(attributions, regions, self.iou_threshold, self.components))
+
+    def compute(self) -> Tensor:
+        """Returns the mean of the hits at the best threshold for all examples so far, float32.
+
+        Raises:
+            ValueError: If there are no examples.
+        """
+        return super().compute().max()

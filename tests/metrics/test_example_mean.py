@@ -29,6 +29,7 @@ from captum_scorecam.metrics import (
     IoU,
     L1Complexity,
     LeRFAUC,
+    MaxBoxAcc,
     MoRFAUC,
     PointingGame,
     RandomLogit,
@@ -51,6 +52,7 @@ FRACTIONS = torch.tensor([0, 0.2, 0.5, 1])
 CURVES = (FRACTIONS, noise(N, 4))
 MAPS = noise(N, 2, 12, 15) - 0.3
 BOXES = [torch.tensor([[n, 1, n + 3, 5], [0, 7 - n, 2, 9]]) for n in range(N)]
+LARGE_BOXES = [torch.tensor([[n, 0, 15, 12 - n]]) for n in range(N)]
 AUC = ((CURVES[1][:, 1:] + CURVES[1][:, :-1]) / 2 * FRACTIONS.diff()).sum(1).mean()
 
 
@@ -90,6 +92,12 @@ METRICS: dict[str, tuple[Callable[[], Metric], tuple[Any, ...], Tensor]] = {
     "RelevanceRank": (RelevanceRank, (MAPS, BOXES), F.relevance_rank(MAPS, BOXES)),
     "IoU": (IoU, (MAPS, BOXES), F.iou(MAPS, BOXES)),
     "IoU, threshold": (lambda: IoU(threshold=0.55), (MAPS, BOXES), F.iou(MAPS, BOXES, threshold=0.55)),
+    "MaxBoxAcc": (MaxBoxAcc, (MAPS, LARGE_BOXES), F.max_box_acc(MAPS, LARGE_BOXES).max_box_acc),
+    "MaxBoxAcc, all components": (
+        lambda: MaxBoxAcc(0.8, "all"),
+        (MAPS, LARGE_BOXES),
+        F.max_box_acc(MAPS, LARGE_BOXES, iou_threshold=0.8, components="all").max_box_acc,
+    ),
     "EnergyPointingGame": (EnergyPointingGame, (MAPS, BOXES), F.energy_pointing_game(MAPS, BOXES)),
     "PointingGame": (PointingGame, (MAPS, BOXES), F.pointing_game(MAPS, BOXES)),
     "PointingGame, tolerance": (
@@ -183,7 +191,8 @@ def test_no_examples_is_an_error(name: str) -> None:
     [(AverageDrop, False), (AverageIncrease, True), (AverageGain, True), (InsertionAUC, True), (DeletionAUC, False),
      (EnergyPointingGame, True), (PointingGame, True), (MoRFAUC, False), (LeRFAUC, True), (SRG, True), (ROAD, True),
      (Sparseness, True), (Complexity, False), (L1Complexity, False), (Coherency, True), (ADCC, True),
-     (RandomLogit, False), (RelevanceMass, True), (RelevanceRank, True), (IoU, True)],
+     (RandomLogit, False), (RelevanceMass, True), (RelevanceRank, True), (IoU, True),
+     (MaxBoxAcc, True)],
 )  # fmt: skip
 def test_metadata(metric: type[Metric], higher: bool) -> None:
     assert (metric.higher_is_better, metric.is_differentiable, metric.full_state_update) == (higher, False, False)

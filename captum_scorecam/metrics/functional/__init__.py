@@ -8,6 +8,7 @@ from captum_scorecam.metrics.functional.average_drop import (
     average_increase,
     masked_input_scores,
 )
+from captum_scorecam.metrics.functional.box_accuracy import BoxAccuracy, max_box_acc
 from captum_scorecam.metrics.functional.captum_metrics import infidelity, sensitivity_max
 from captum_scorecam.metrics.functional.concentration import complexity, sparseness
 from captum_scorecam.metrics.functional.energy_pointing_game import energy_pointing_game, pointing_game
@@ -20,6 +21,7 @@ from captum_scorecam.metrics.functional.randomization import LayerSimilarity, ca
 from captum_scorecam.metrics.functional.road import RoadCurves, road
 
 __all__ = [
+    "BoxAccuracy",
     "LayerSimilarity",
     "MaskedInputScores",
     "PerturbFunction",
@@ -42,6 +44,7 @@ __all__ = [
     "l1_complexity",
     "lerf",
     "masked_input_scores",
+    "max_box_acc",
     "morf",
     "other_classes",
     "pointing_game",

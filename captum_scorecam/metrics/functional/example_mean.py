@@ -23,8 +23,8 @@ def reduce_examples(values: Tensor, reduction: Reduction) -> Tensor:
 
 
 def _mean_update(values: Tensor) -> tuple[Tensor, Tensor]:
-    """Returns the sum and the number of values; the sum is float64, so that the order of batches hardly matters."""
-    return values.double().sum(), torch.tensor(values.numel(), device=values.device)
+    """Returns the sum over the examples and their number; float64, so that the order of batches hardly matters."""
+    return values.double().sum(0), torch.tensor(len(values), device=values.device)
 
 
 def _mean_compute(total: Tensor, count: Tensor) -> Tensor:

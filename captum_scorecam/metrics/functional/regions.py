@@ -38,6 +38,24 @@ def region_masks(regions: Tensor | Sequence[Tensor], maps: Tensor) -> Tensor:
     return masks
 
 
+def region_boxes(regions: Tensor | Sequence[Tensor], maps: Tensor) -> list[Tensor]:
+    """Returns each example's boxes M×4, clipped to the map, float64, on the CPU.
+
+    Args:
+        regions (Tensor or sequence of Tensor): N tensors M×4 of boxes x1, y1, x2, y2.
+        maps (Tensor): N×H×W.
+
+    Raises:
+        TypeError, ValueError: Same as `region_masks`, and if the regions are masks.
+    """
+    if isinstance(regions, Tensor) and regions.dtype == torch.bool:
+        raise ValueError("Expected `regions` to be boxes, a tensor M×4 for each map, but got masks.")
+    region_masks(regions, maps)  # checks them
+    height, width = maps.shape[1:]
+    largest = torch.tensor([width, height] * 2, dtype=torch.float64, device="cpu")
+    return [boxes.cpu().double().clamp(min=0).minimum(largest) for boxes in regions]
+
+
 def _check_regions(regions: object, maps: Tensor) -> None:
     """Checks that there is a mask, or a number of boxes, for each map."""
     boxes_fit = maps.dim() == 3
