@@ -10,6 +10,7 @@ from typing import NamedTuple
 from PIL import Image
 
 from captum_scorecam.datasets.sample import Label, by
+from captum_scorecam.datasets.segmentations import Polygons, Segmentation, union
 
 MOST_PIXELS = 1e9  # of a side, more than any image has
 
@@ -23,6 +24,7 @@ class Box(NamedTuple):
         right (float): The right edge.
         bottom (float): The bottom edge.
         source (str): The box as written in its file, and where, for error messages. Default: the edges.
+        segmentation (Segmentation, optional): The pixels of the object in the box. Default: None, unknown.
     """
 
     left: float
@@ -30,6 +32,7 @@ class Box(NamedTuple):
     right: float
     bottom: float
     source: str = ""
+    segmentation: Segmentation | None = None
 
     def __str__(self) -> str:
         return self.source or ", ".join(f"{edge:g}" for edge in self[:4])
@@ -75,14 +78,45 @@ def draw_region(boxes: Sequence[Box], size: tuple[int, int], name: str) -> Image
     _check_boxes(boxes, size, f"Expected boxes in pixels of {name!r}, {by(size)}, but got")
     region = Image.new("L", size)
     for box in boxes:
-        edges = zip(box[:4], size * 2, strict=True)
-        left, top, right, bottom = (ceil(min(max(edge, 0), limit) - 0.5) for edge, limit in edges)
-        region.paste(255, (left, top, right, bottom))
+        paste_box(region, box[:4])
     if region.getbbox() is None:
         raise ValueError(
             f"Expected a box that contains a pixel of {name!r}, {by(size)}, but got {'; '.join(map(str, boxes))}."
         )
     return region
+
+
+def paste_box(region: Image.Image, edges: Sequence[float]) -> None:
+    """Makes the pixels white whose centre is in a box; edges are left, top, right and bottom."""
+    limits = region.size * 2
+    left, top, right, bottom = (ceil(min(max(edge, 0), limit) - 0.5) for edge, limit in zip(edges, limits, strict=True))
+    region.paste(255, (left, top, right, bottom))
+
+
+def draw_mask(boxes: Sequence[Box], size: tuple[int, int], name: str) -> Image.Image | None:
+    """Draws the segmentations of the objects in boxes.
+
+    Args:
+        boxes (sequence of Box): The boxes.
+        size (tuple of int): The width and height of the upright image.
+        name (str): The image's name, for error messages.
+
+    Returns:
+        PIL.Image.Image: Mode L, 255 on the objects and 0 elsewhere; None if a segmentation is missing.
+
+    Raises:
+        ValueError: If a segmentation can't be one of the image.
+    """
+    found = [box.segmentation for box in boxes if box.segmentation is not None]
+    if len(found) < len(boxes) or not boxes:
+        return None
+    if size != (1, 1) and all(isinstance(each, Polygons) and each.greatest <= 1.5 for each in found):
+        raise ValueError(
+            f"Expected polygons in pixels of {name!r}, {by(size)}, but got some that are at most the first pixel, for "
+            f"{boxes[0]}. Multiply polygons given as fractions of the image by its width and height."
+        )
+    mask = union(segmentation.pixels(size, name) for segmentation in found)
+    return Image.fromarray(mask.astype("uint8") * 255)
 
 
 def _check_boxes(boxes: Sequence[Box], size: tuple[int, int], expected: str) -> None:

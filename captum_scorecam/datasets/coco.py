@@ -1,4 +1,4 @@
-"""Detection data sets in COCO's format: images and one JSON file with their boxes."""
+"""Detection data sets in COCO's format: images and one JSON file with their boxes and segmentations."""
 
 from __future__ import annotations
 
@@ -10,8 +10,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from captum_scorecam.datasets.boxes import MOST_PIXELS, Box, largest_object
 from captum_scorecam.datasets.image_files import ImageFile, ImageFiles, listed_name
+from captum_scorecam.datasets.segmentations import Polygons, Runs, Segmentation
 from captum_scorecam.datasets.text_files import read_text
 
 
@@ -19,7 +23,8 @@ def open_coco(path: Path) -> ImageFiles:
     """Opens a detection data set in COCO's format, as torchvision's CocoDetection does.
 
     The label of an image is the category whose boxes have the largest total area; only the boxes of that category are
-    used, including crowds. An image without boxes has no label. Boxes of zero area are ignored.
+    used, including crowds. An image without boxes has no label. Boxes of zero area are ignored. If all of these boxes
+    have a segmentation, polygons or run lengths (compressed or not), the samples have a mask.
 
     Args:
         path (Path): The JSON file of annotations, or a folder that contains ``annotations/instances_val2017.json``
@@ -133,7 +138,41 @@ def _box(annotation: _Entry) -> Box:
     if annotation.fields.get("iscrowd") not in (None, 0, 1):
         raise annotation.error("iscrowd", "0 or 1")
     left, top, width, height = map(float, values)
-    return Box(left, top, left + width, top + height, f"bbox {values} in {annotation.place}")
+    source = f"bbox {values} in {annotation.place}"
+    return Box(left, top, left + width, top + height, source, _segmentation(annotation))
+
+
+def _segmentation(annotation: _Entry) -> Segmentation | None:
+    found = annotation.fields.get("segmentation")
+    if found in (None, [], {}):
+        return None
+    place = f"'segmentation' of {annotation.place}"
+    if isinstance(found, list):
+        outlines = [_outline(each, annotation) for each in found]
+        areas = tuple(outline for outline in outlines if len(outline) > 2)  # shorter ones enclose nothing
+        return Polygons(areas, place) if areas else None
+    if not isinstance(found, dict) or not _are_runs(found.get("counts"), found.get("size")):
+        raise annotation.error("segmentation", "polygons, or run lengths 'counts' with the image's 'size'")
+    height, width = found["size"]
+    return Runs(found["counts"], (width, height), place)
+
+
+def _outline(values: object, annotation: _Entry) -> NDArray[np.float64]:
+    if not isinstance(values, list) or len(values) % 2 or not all(map(_is_number, values)):
+        raise annotation.error("segmentation", "a list of polygons x1, y1, x2, y2, … in pixels")
+    return np.array(values, dtype=np.float64).reshape(-1, 2)
+
+
+def _are_runs(counts: object, size: object) -> bool:
+    if not isinstance(size, list) or len(size) != 2 or not all(_is_whole(side, 1) for side in size):
+        return False
+    if isinstance(counts, str):
+        return all("0" <= character <= "o" for character in counts)
+    return isinstance(counts, list) and all(_is_whole(count, 0) for count in counts)
+
+
+def _is_whole(value: object, least: int) -> bool:
+    return isinstance(value, int) and _is_number(value) and value >= least
 
 
 def _is_number(value: object) -> bool:

@@ -11,7 +11,7 @@ from pathlib import Path, PureWindowsPath
 
 from PIL import Image
 
-from captum_scorecam.datasets.boxes import Box, draw_region
+from captum_scorecam.datasets.boxes import Box, draw_mask, draw_region
 from captum_scorecam.datasets.images import read_image, upright_size
 from captum_scorecam.datasets.sample import Label, Sample, by
 
@@ -59,7 +59,7 @@ class ImageFiles:
         """Checks, on a few images, that boxes are pixels of their images; wrong ones of single images are found later.
 
         Raises:
-            ValueError: If the first images with boxes all have boxes that can't be pixels of the image.
+            ValueError: If the first images with boxes all have some, or segmentations, that can't be of the image.
         """
         problems = []
         for file in islice((file for file in self.files if file.boxes), _TRIED):
@@ -67,7 +67,7 @@ class ImageFiles:
             if size is None:  # not readable, which is found when the image is read
                 continue
             try:
-                _region(file, size)
+                _region_and_mask(file, size)
             except ValueError as error:
                 problems.append(error)
                 continue
@@ -90,12 +90,15 @@ class ImageFiles:
         """Reads an image file.
 
         Raises:
-            ValueError: If it isn't a readable image, or its boxes can't be pixels of the image.
+            ValueError: If it isn't a readable image, or its boxes or segmentations can't be pixels of the image.
             OSError: If it can't be opened.
         """
         file = self.files[index]
         image = read_image(Path(file.path))
-        return Sample(file.name, image, file.label, _region(file, image.size) if file.boxes else None)
+        if not file.boxes:
+            return Sample(file.name, image, file.label)
+        edges = [box[:4] for box in file.boxes]
+        return Sample(file.name, image, file.label, *_region_and_mask(file, image.size), edges)
 
 
 def _check_unique(files: Sequence[ImageFile]) -> None:
@@ -112,14 +115,14 @@ def _check_unique(files: Sequence[ImageFile]) -> None:
             )
 
 
-def _region(file: ImageFile, size: tuple[int, int]) -> Image.Image:
-    """Draws a file's boxes on an upright image of the given size."""
+def _region_and_mask(file: ImageFile, size: tuple[int, int]) -> tuple[Image.Image, Image.Image | None]:
+    """Draws a file's boxes, and its segmentations if it has them, on an upright image of the given size."""
     if file.size not in (None, size):
         raise ValueError(
             f"Expected {file.name!r} to have the size in its annotation, {by(file.size or ())}, "
             f"but the upright image is {by(size)}."
         )
-    return draw_region(file.boxes, size, file.name)
+    return draw_region(file.boxes, size, file.name), draw_mask(file.boxes, size, file.name)
 
 
 def listed_name(folder: Path, text: str) -> str:

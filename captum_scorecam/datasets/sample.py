@@ -28,22 +28,31 @@ class Sample:
             `resolve_label`. Default: None, no label.
         region (PIL.Image.Image, optional): The labelled object's region: mode L, same size as the image, 255 inside the
             boxes and 0 elsewhere. Default: None, unknown.
+        mask (PIL.Image.Image, optional): The object's pixels, where they are known more exactly than by boxes, in the
+            form of `region`, which must be given too. Default: None, unknown.
+        boxes (sequence of tuple): The edges of each box, left, top, right and bottom, in pixels of the image. Default:
+            none, a single box around `region`.
 
     Raises:
-        ValueError: If the region and the image differ in size.
+        ValueError: If the region or the mask and the image differ in size, or there is a mask or boxes without region.
     """
 
     name: str
     image: Image.Image
     label: Label | None = None
     region: Image.Image | None = None
+    mask: Image.Image | None = None
+    boxes: Sequence[tuple[float, float, float, float]] = ()
 
     def __post_init__(self) -> None:
-        if self.region is not None and self.region.size != self.image.size:
-            raise ValueError(
-                f"Expected `region` to have the image's size, {by(self.image.size)}, in sample {self.name!r}, "
-                f"but got {by(self.region.size)}."
-            )
+        for field, image in (("region", self.region), ("mask", self.mask)):
+            if image is not None and image.size != self.image.size:
+                raise ValueError(
+                    f"Expected `{field}` to have the image's size, {by(self.image.size)}, in sample {self.name!r}, "
+                    f"but got {by(image.size)}."
+                )
+        if self.region is None and (self.mask is not None or self.boxes):
+            raise ValueError(f"Expected a `region` with the mask or boxes of sample {self.name!r}, but got none.")
 
 
 @runtime_checkable

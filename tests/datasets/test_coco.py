@@ -11,6 +11,8 @@ import pytest
 from PIL import Image
 
 from captum_scorecam.datasets import ImageDataset, open_data
+from captum_scorecam.datasets.segmentations import Runs
+from tests.support.images import white
 
 COCO: dict[str, Any] = {
     "images": [
@@ -164,3 +166,101 @@ def test_a_crowd_is_0_1_or_not_given(crowd: dict[str, Any], tmp_path: Path) -> N
 def test_missing_json_raises(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"Expected annotations/instances_val2017\.json in"):
         open_data(tmp_path, "coco")
+
+
+# --- Segmentations ----------------------------------------------------------------------------------------------------
+
+ROWS = ["..##..", ".####.", "..##..", "......"]
+RUNS = [5, 1, 2, 3, 1, 3, 2, 1, 6]  # column by column, as `pycocotools.mask` counts the pixels of ROWS
+RLE = {"size": [4, 6], "counts": RUNS}
+COMPRESSED = {"size": [4, 6], "counts": "5122O01N4"}  # as `pycocotools.mask.encode` writes them
+WHOLE = [0, 0, 6, 4]
+
+
+def segmented(tmp_path: Path, *segmentations: object, **more: Any) -> ImageDataset:
+    """The data set of an image with a box for each segmentation."""
+    annotations = [
+        {"image_id": 7, "category_id": 1, "bbox": WHOLE, "segmentation": segmentation, **more}
+        for segmentation in segmentations
+    ]
+    return open_data(coco(tmp_path, {**COCO, "annotations": annotations}))
+
+
+@pytest.mark.parametrize(
+    ("segmentation", "rows"),
+    [
+        (RLE, ROWS),
+        (COMPRESSED, ROWS),
+        ([[1, 1, 5, 1, 5, 3, 1, 3]], ["......", ".####.", ".####.", "......"]),  # the pixels of that box
+        ([[0, 0, 6, 0, 0, 4]], ["#####.", "####..", "##....", "#....."]),  # as pycocotools draws it
+        ([[0, 0, 2, 0, 2, 2, 0, 2], [4, 2, 6, 2, 6, 4, 4, 4]], ["##....", "##....", "....##", "....##"]),
+        ([[0.4, 0.6, 2.4, 0.6, 2.4, 3, 0.4, 3], [1, 1]], ["......", "##....", "##....", "......"]),
+        ([[-2, -2, 8, -2, 8, 6, -2, 6]], ["######"] * 4),  # exceeds the image as boxes may
+    ],
+)
+def test_a_segmentation_is_the_mask_and_the_box_stays_the_region(
+    segmentation: object, rows: list[str], tmp_path: Path
+) -> None:
+    sample = segmented(tmp_path, segmentation)[0]
+    assert white(sample.mask) == rows
+    assert white(sample.region) == ["######"] * 4
+    assert [*sample.boxes] == [(0, 0, 6, 4)]
+
+
+def test_long_runs_with_differences_of_both_signs_are_uncompressed() -> None:
+    runs = [83, 35, 92, 1, 39, 1, 39, 1, 39, 1, 469, 800, 405, 4, 391]
+    compressed = "c2S1l2nN[N00000^=oh0PNTWOB"  # `pycocotools.mask.encode` of the same mask
+    found, expected = (Runs(lengths, (60, 40), "here").pixels((60, 40), "a.png") for lengths in (compressed, runs))
+    assert (found == expected).all()
+    assert found.sum() == 35 + 4 + 800 + 4
+    assert found[:, 20:40].all()
+    assert found[5:9, 50].all()
+
+
+def test_the_mask_is_of_all_objects_of_the_label_including_crowds(tmp_path: Path) -> None:
+    crowd = {"image_id": 7, "category_id": 1, "bbox": WHOLE, "segmentation": RLE, "iscrowd": 1}
+    person = {**crowd, "segmentation": [[0, 3, 6, 3, 6, 4, 0, 4]], "iscrowd": 0}
+    dog = {**person, "category_id": 18, "bbox": [0, 0, 1, 1], "segmentation": [[0, 0, 1, 0, 1, 1, 0, 1]]}
+    sample = open_data(coco(tmp_path, {**COCO, "annotations": [dog, crowd, person]}))[0]
+    assert sample.label == "person"
+    assert white(sample.mask) == [*ROWS[:3], "######"]
+    assert len(sample.boxes) == 2
+
+
+@pytest.mark.parametrize("missing", [None, [], {}, [[]], [[1, 1, 2, 2]]])
+def test_an_object_without_segmentation_leaves_the_boxes(missing: object, tmp_path: Path) -> None:
+    for segmentations in ([missing], [RLE, missing]):
+        sample = segmented(tmp_path, *segmentations)[0]
+        assert sample.mask is None
+        assert white(sample.region) == ["######"] * 4
+
+
+def test_a_segmentation_between_the_centres_of_pixels_has_no_pixel(tmp_path: Path) -> None:
+    assert white(segmented(tmp_path, [[2.6, 0, 3.4, 0, 3.4, 4, 2.6, 4]])[0].mask) == ["......"] * 4
+
+
+@pytest.mark.parametrize(
+    ("segmentation", "message"),
+    [
+        ("5122O01N4", r"'segmentation' to be polygons, or run .* in annotations\[0\] of FILE, but got '5122O01N4'"),
+        ({"counts": RUNS}, "polygons, or run lengths 'counts' with the image's 'size' in"),
+        ({"counts": RUNS, "size": [4]}, "run lengths 'counts' with the image's 'size' in"),
+        ({"counts": RUNS, "size": [4, 6.5]}, "run lengths 'counts' with the image's 'size' in"),
+        ({"counts": [5, -1], "size": [4, 6]}, "run lengths 'counts' with the image's 'size' in"),
+        ({"counts": "5122 01", "size": [4, 6]}, "run lengths 'counts' with the image's 'size' in"),
+        ({"counts": None, "size": [4, 6]}, "run lengths 'counts' with the image's 'size' in"),
+        ([1, 1, 5, 1, 5, 3], "'segmentation' to be a list of polygons x1, y1, x2, y2, … in pixels in"),
+        ([[1, 1, 5, 1, 5]], "'segmentation' to be a list of polygons"),
+        ([[1, 1, 5, 1, 5, "3"]], "'segmentation' to be a list of polygons"),
+        ([[1, 1, 5, 1, 5, float("nan")]], "'segmentation' to be a list of polygons"),
+        ({"counts": RUNS, "size": [6, 4]}, r"run lengths for '0+7\.jpg', 6×4, but those in 'segmentation' of .*4×6"),
+        ({"counts": [5, 1], "size": [4, 6]}, r"run lengths of 24 pixels in 'segm.*, but got \[5, 1\], 6 in all"),
+        ({"counts": "5122O01N5", "size": [4, 6]}, r"run lengths of 24 pixels in .*, but got \[.*\], 25 in all"),
+        ({"counts": "5O", "size": [4, 6]}, r"run lengths of 24 pixels in .*, but got \[5, -1\], 4 in all"),
+        ([[1, 1, 9, 1, 9, 3]], r"polygons in pixels of '0+7\.jpg', 6×4, but those in 'segm.* reach outside"),
+        ([[0.1, 0.2, 0.8, 0.2, 0.8, 0.9]], "at most the first pixel, for bbox .* Multiply polygons given as fractions"),
+    ],
+)
+def test_invalid_segmentations_raise(segmentation: object, message: str, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=message.replace("FILE", r"'.*instances_val2017\.json'")):
+        segmented(tmp_path, segmentation)

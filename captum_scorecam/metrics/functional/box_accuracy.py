@@ -55,8 +55,8 @@ def max_box_acc(
         regions (sequence of Tensor): N tensors M×4 of boxes, as for :func:`energy_pointing_game`, clipped to the map.
             Not masks.
         iou_threshold (float): The paper's δ, in (0, 1]. Default: 0.5.
-        components (str): ``"largest"`` (default), by number of pixels, the first of equal ones; or ``"all"``: the box of
-            any component may match. MaxBoxAccV2 is the mean of ``"all"`` at δ = 0.3, 0.5 and 0.7.
+        components (str): ``"largest"`` (default), by number of pixels, the first of equal ones; or ``"all"``: the box
+            of any component may match. MaxBoxAccV2 is the mean of ``"all"`` at δ = 0.3, 0.5 and 0.7.
 
     Returns:
         BoxAccuracy: `thresholds` T, `hits` N×T and `max_box_acc`, in [0, 1]; higher is better. Constant maps have no
