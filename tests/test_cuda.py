@@ -47,7 +47,7 @@ def x() -> Tensor:
     return torch.randn(2, 3, 96, 96, generator=torch.Generator().manual_seed(1)).cuda()
 
 
-@each(METHODS)
+@each(METHODS, quick=METHODS)
 def test_every_method_gives_the_reference(method: Method) -> None:
     net, inputs = Net(gain=8), images()
     expected = method.expected(net, net.relu, inputs, 2)

@@ -43,6 +43,7 @@ assert all(torch.equal(value, before[name]) for name, value in model.state_dict(
 """
 
 
+@pytest.mark.slow
 def test_buffers_of_a_part_compiled_in_the_first_forward_stay_as_they_were() -> None:
     finished = subprocess.run([sys.executable, "-c", SCRIPT], capture_output=True, text=True, check=False)
     assert finished.returncode == 0, finished.stderr

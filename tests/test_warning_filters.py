@@ -89,6 +89,7 @@ assert warnings.filters == before
 """
 
 
+@pytest.mark.slow
 def test_filters_stay_when_the_first_call_loads_the_compiler() -> None:
     finished = subprocess.run([sys.executable, "-c", FIRST_CALL], capture_output=True, text=True, check=False)
     assert finished.returncode == 0, finished.stderr

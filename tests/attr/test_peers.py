@@ -116,6 +116,7 @@ def test_grad_cam_agrees_except_for_align_corners(
     torch.testing.assert_close(block_4_map, theirs, rtol=1e-3, atol=1e-3)
 
 
+@pytest.mark.slow
 def test_unmodified_grad_cam_agrees(network: OneCallEach, cat: Tensor, block_8_maps: dict[int, Tensor]) -> None:
     # with align_corners=True its masks are moved by up to half a cell of the map, 8 pixels, towards the border
     theirs = grad_cam_map(network, network.model._blocks[8], cat, TIGER_CAT)
@@ -124,6 +125,7 @@ def test_unmodified_grad_cam_agrees(network: OneCallEach, cat: Tensor, block_8_m
     assert correlation(ours.clamp(min=0), theirs.clamp(min=0)) >= 0.99
 
 
+@pytest.mark.slow
 def test_torchcam_agrees(network: OneCallEach, cat: Tensor, block_8_maps: dict[int, Tensor]) -> None:
     # torchcam 0.5: normalises a map before it upsamples it, so a mask may fall short of [0, 1] where the peak lies
     # between pixels; takes the score of the unmasked input away, which the softmax cancels; ReLU, then min-max

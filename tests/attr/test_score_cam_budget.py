@@ -13,6 +13,7 @@ from torch import Tensor
 
 from captum_scorecam import ScoreCAM
 from tests.support.attributions import flat
+from tests.support.combinations import combinations
 from tests.support.counting_net import CountingNet, noise
 from tests.support.score_cam import last_run
 from tests.support.small_net import assert_close
@@ -48,9 +49,12 @@ def tensors(result: Any) -> tuple[Tensor, ...]:
 # --- Enough forwards -------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("method", METHODS)
-@pytest.mark.parametrize(("rank", "kind"), [*((2, kind) for kind in KINDS), (1, "plain"), (3, "plain")])
-def test_as_many_forwards_as_masks_give_the_exact_map_bit_for_bit(method: str, kind: str, rank: int) -> None:
+@pytest.mark.parametrize(
+    ("rank_and_kind", "method"),
+    combinations([*((2, kind) for kind in KINDS), (1, "plain"), (3, "plain")], METHODS, quick=5),
+)
+def test_as_many_forwards_as_masks_give_the_exact_map_bit_for_bit(rank_and_kind: tuple[int, str], method: str) -> None:
+    rank, kind = rank_and_kind
     net, x = CountingNet(rank, 12, kind), noise(3, rank)
     for entry in ("attribute", "attribute_targets"):
         exact = tensors(explained(net, x, entry, **METHODS[method]))
@@ -89,9 +93,7 @@ def test_an_example_with_few_masks_is_exact_beside_one_that_is_predicted() -> No
 # --- No more forwards ------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("max_forwards", [2, 5, 11])
-@pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("entry", ENTRIES)
+@pytest.mark.parametrize(("entry", "kind", "max_forwards"), combinations(ENTRIES, KINDS, [2, 5, 11], quick=5))
 def test_at_most_max_forwards_run_for_each_example(entry: str, kind: str, max_forwards: int) -> None:
     masks = {"plain": [12] * 3, "shared": [8] * 3, "constant": [8, 12, 12], "tuple": [12] * 3}[kind]
     for method, batch in zip(METHODS.values(), (1, 3, 1, 3), strict=True):

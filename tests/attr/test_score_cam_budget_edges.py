@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from captum_scorecam import ChannelScores, ScoreCAM
 from captum_scorecam.masking.channel_masks import ChannelMasks
 from tests.support.attributions import flat
+from tests.support.combinations import combinations
 from tests.support.counting_net import CountingNet, noise
 from tests.support.score_cam import last_run
 from tests.support.small_net import Net, assert_close, images
@@ -77,9 +78,9 @@ SCORES: dict[str, Callable[[Tensor], Tensor]] = {
 STEPS = ("steps", "two values", "size 1e6", "size 1e30")  # the last two for bounded scores
 
 
-@pytest.mark.parametrize("method", METHODS, ids=str)
-@pytest.mark.parametrize("name", SCORES)
-@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+@pytest.mark.parametrize(
+    ("dtype", "name", "method"), combinations([torch.float64, torch.float32], SCORES, METHODS, quick=5)
+)
 def test_scores_of_every_size_give_exact_or_honestly_uncertain_maps(
     name: str, method: dict[str, Any], dtype: torch.dtype
 ) -> None:
@@ -92,9 +93,9 @@ def test_scores_of_every_size_give_exact_or_honestly_uncertain_maps(
             assert_honest(net, x, **budget, **method)
 
 
-@pytest.mark.parametrize("method", METHODS[:2], ids=str)
-@pytest.mark.parametrize("budget", BUDGETS, ids=str)
-@pytest.mark.parametrize("value", [0.0, 3.0, 1e6, -1e-6])
+@pytest.mark.parametrize(
+    ("value", "budget", "method"), combinations([0.0, 3.0, 1e6, -1e-6], BUDGETS, METHODS[:2], quick=5)
+)
 def test_constant_scores_are_exact_after_the_first_masks(
     value: float, budget: dict[str, Any], method: dict[str, Any]
 ) -> None:
@@ -197,9 +198,7 @@ MAPS: dict[str, Callable[[Tensor], Tensor]] = {
 }
 
 
-@pytest.mark.parametrize("method", METHODS, ids=str)
-@pytest.mark.parametrize("budget", BUDGETS, ids=str)
-@pytest.mark.parametrize("name", MAPS)
+@pytest.mark.parametrize(("name", "budget", "method"), combinations(MAPS, BUDGETS, METHODS, quick=5))
 def test_degenerate_masks_give_exact_or_honestly_uncertain_maps(
     name: str, budget: dict[str, Any], method: dict[str, Any]
 ) -> None:
@@ -238,9 +237,10 @@ def test_an_example_of_constant_channels_beside_another() -> None:
 # --- Precision -------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("method", METHODS, ids=str)
-@pytest.mark.parametrize("budget", BUDGETS, ids=str)
-@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
+@pytest.mark.parametrize(
+    ("dtype", "budget", "method"),
+    combinations([torch.float16, torch.bfloat16, torch.float32, torch.float64], BUDGETS, METHODS, quick=5),
+)
 def test_every_precision(dtype: torch.dtype, budget: dict[str, Any], method: dict[str, Any]) -> None:
     net, x = Scored(lambda y: y).to(dtype), images(dtype=dtype)
     maps, errors, _ = explained(net, x, **budget, **method)

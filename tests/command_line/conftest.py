@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from matplotlib.figure import Figure
 
-from captum_scorecam.command_line import explain
+from captum_scorecam.command_line import explain, panels
 from captum_scorecam.command_line.explanation import ImageExplanation
 from captum_scorecam.command_line.panels import draw_explanations
 from tests.support import colour_classifier
@@ -16,7 +16,8 @@ from tests.support import colour_classifier
 
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The current directory, with an image that is a quarter red and a sixteenth green."""
+    """The current directory, with an image that is a quarter red and a sixteenth green; pictures get few pixels."""
+    monkeypatch.setattr(panels, "_MOST_PIXELS", 400)
     colour_classifier.red_and_green().save(tmp_path / "colours.png")
     monkeypatch.chdir(tmp_path)
     return tmp_path

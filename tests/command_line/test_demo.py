@@ -48,6 +48,7 @@ def test_the_demo_explains_the_cat_at_a_smaller_layer(
     check_all_differ(drawn)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("folder")
 def test_the_demo_takes_a_budget(figures: list[Figure], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(demo, "load_on_device", lambda name: replace(load_on_device(name), layer="_blocks.3"))

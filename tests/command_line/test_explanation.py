@@ -119,10 +119,8 @@ def test_a_vision_transformer_is_explained_by_both_methods() -> None:
     )
 
 
-@pytest.mark.parametrize(
-    ("layer_name", "channels"),
-    [("_blocks.14", 192), pytest.param("_avg_pooling:input", 1280, marks=pytest.mark.slow)],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize(("layer_name", "channels"), [("_blocks.14", 192), ("_avg_pooling:input", 1280)])
 def test_the_maps_of_a_cat_in_a_corner_lie_on_the_cat(layer_name: str, channels: int) -> None:
     """The cat's face fills the upper left quarter of a picture of grass; the map must lie there, not in the grass."""
     picture = Image.fromarray(data.grass()).convert("RGB").resize((448, 448))

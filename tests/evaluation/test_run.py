@@ -8,6 +8,7 @@ import shutil
 import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +44,19 @@ from tests.support.tiny_evaluation import OPTIONS, QUICK, contents, evaluate
 @pytest.fixture(autouse=True)
 def no_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(run, "LOCK_SECONDS", 0)
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Callable[[int], Path]:
+    """Gives the folder of a finished run of that many pictures, which tests only read."""
+
+    @cache
+    def of(number: int) -> Path:
+        folder = tmp_path_factory.mktemp("undisturbed") / "run"
+        evaluate(load_classifier("tests.support.tiny_classifier:tiny"), Pictures(number), folder, **QUICK)
+        return folder
+
+    return of
 
 
 def test_a_second_run_is_the_same_to_the_byte(classifier: Classifier, tmp_path: Path) -> None:
@@ -89,16 +103,19 @@ def interrupted_after(records: int) -> Any:
 
 @pytest.mark.parametrize("records", range(0, 6))
 def test_an_interrupted_run_continues_where_it_stopped(
-    records: int, classifier: Classifier, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    records: int,
+    classifier: Classifier,
+    tmp_path: Path,
+    undisturbed: Callable[[int], Path],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    evaluate(classifier, Pictures(3), tmp_path / "undisturbed", **QUICK)
     with monkeypatch.context() as patched:
         patched.setattr(run, "evaluate_image", interrupted_after(records))
         with pytest.raises(KeyboardInterrupt):
             evaluate(classifier, Pictures(3), tmp_path / "run", **QUICK)
     assert len(read_records(tmp_path / "run")) == records
     evaluate(classifier, Pictures(3), tmp_path / "run", **QUICK)
-    assert contents(tmp_path / "run") == contents(tmp_path / "undisturbed")
+    assert contents(tmp_path / "run") == contents(undisturbed(3))
 
 
 def test_nothing_is_done_twice(classifier: Classifier, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -144,14 +161,13 @@ def test_an_incomplete_record_is_done_again(cut: float, classifier: Classifier, 
     ],
 )
 def test_different_settings_are_refused_and_listed(
-    changed: dict[str, Any], difference: str, classifier: Classifier, tmp_path: Path
+    changed: dict[str, Any], difference: str, classifier: Classifier, undisturbed: Callable[[int], Path]
 ) -> None:
-    evaluate(classifier, Pictures(3), tmp_path, **QUICK, images=None)
-    before = contents(tmp_path, without=())
+    before = contents(undisturbed(3), without=())
     message = f"^The run in this folder was started with different settings: `{difference}.* Choose another `folder`"
     with pytest.raises(ValueError, match=message):
-        evaluate(classifier, Pictures(3), tmp_path, **(QUICK | changed))
-    assert contents(tmp_path, without=()) == before
+        evaluate(classifier, Pictures(3), undisturbed(3), **(QUICK | changed))
+    assert contents(undisturbed(3), without=()) == before
 
 
 def test_another_model_or_other_labels_are_refused(classifier: Classifier, tmp_path: Path) -> None:
@@ -235,9 +251,8 @@ def test_a_gpu_that_is_lost_stops_the_run_after_the_record(classifier: Classifie
 
 
 def test_a_disk_that_is_full_stops_the_run_and_loses_nothing(
-    classifier: Classifier, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    classifier: Classifier, tmp_path: Path, undisturbed: Callable[[int], Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    evaluate(classifier, Pictures(4), tmp_path / "undisturbed", **QUICK)
     written = iter(range(3))
     original = pictures.write_pictures
 
@@ -252,7 +267,7 @@ def test_a_disk_that_is_full_stops_the_run_and_loses_nothing(
             evaluate(classifier, Pictures(4), tmp_path / "run", **QUICK)
     assert len(read_records(tmp_path / "run")) == 3
     evaluate(classifier, Pictures(4), tmp_path / "run", **QUICK)
-    assert contents(tmp_path / "run") == contents(tmp_path / "undisturbed")
+    assert contents(tmp_path / "run") == contents(undisturbed(4))
 
 
 def remove(path: Path) -> None:
@@ -311,15 +326,19 @@ def disturbed(interfere: Callable[[], object], classifier: Classifier, folder: P
     ],
 )
 def test_a_run_whose_files_something_else_changes_stops_and_can_be_resumed(
-    interfere: Callable[[Path], None], name: str, message: str, classifier: Classifier, tmp_path: Path
+    interfere: Callable[[Path], None],
+    name: str,
+    message: str,
+    classifier: Classifier,
+    tmp_path: Path,
+    undisturbed: Callable[[int], Path],
 ) -> None:
-    evaluate(classifier, Pictures(4), tmp_path / "undisturbed", **QUICK)
     error, finished = disturbed(lambda: interfere(tmp_path / "run" / name), classifier, tmp_path / "run")
     left = "Run the evaluation again: it keeps the records that are left and repeats the others."
     assert error.endswith(f"{message}. {left}")
     assert finished == [1, 2]
     evaluate(classifier, Pictures(4), tmp_path / "run", **QUICK)
-    assert read_records(tmp_path / "run") == read_records(tmp_path / "undisturbed")
+    assert read_records(tmp_path / "run") == read_records(undisturbed(4))
 
 
 @needs_posix
@@ -331,22 +350,21 @@ def test_a_gallery_that_becomes_a_file_stops_the_run_and_is_named(classifier: Cl
 
 
 def test_a_configuration_that_is_removed_stops_the_run_at_once_and_can_be_put_back(
-    classifier: Classifier, tmp_path: Path
+    classifier: Classifier, tmp_path: Path, undisturbed: Callable[[int], Path]
 ) -> None:
-    evaluate(classifier, Pictures(4), tmp_path / "undisturbed", **QUICK)
     path = tmp_path / "run" / "configuration.json"
     error, finished = disturbed(lambda: path.rename(tmp_path / "kept"), classifier, tmp_path / "run")
     assert "configuration.json' was removed or moved. Put it back, and run the evaluation again to resume" in error
     assert finished == [1, 2]
     (tmp_path / "kept").rename(path)
     evaluate(classifier, Pictures(4), tmp_path / "run", **QUICK)
-    assert contents(tmp_path / "run") == contents(tmp_path / "undisturbed")
+    assert contents(tmp_path / "run") == contents(undisturbed(4))
 
 
 @pytest.mark.parametrize(("old", "new"), [(b"picture 1", b"picture 9"), (b'"label":1', b'"label":2')])
 @pytest.mark.parametrize("number", [2, 4])
 def test_records_that_are_edited_at_equal_length_do_not_end_a_run_well(
-    number: int, old: bytes, new: bytes, classifier: Classifier, tmp_path: Path
+    number: int, old: bytes, new: bytes, classifier: Classifier, tmp_path: Path, undisturbed: Callable[[int], Path]
 ) -> None:
     path = rank_file(tmp_path / "run", "records", 0)
 
@@ -362,8 +380,7 @@ def test_records_that_are_edited_at_equal_length_do_not_end_a_run_well(
     assert not (tmp_path / "run" / "summary.json").exists()
     path.unlink()
     evaluate(classifier, Pictures(4), tmp_path / "run", **QUICK)
-    evaluate(classifier, Pictures(4), tmp_path / "undisturbed", **QUICK)
-    assert read_records(tmp_path / "run") == read_records(tmp_path / "undisturbed")
+    assert read_records(tmp_path / "run") == read_records(undisturbed(4))
 
 
 def test_records_of_images_with_another_name_are_refused(classifier: Classifier, tmp_path: Path) -> None:

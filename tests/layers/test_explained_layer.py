@@ -33,19 +33,27 @@ def tiny_swin() -> nn.Module:
     return model.eval()
 
 
+@pytest.fixture(scope="module")
+def resnet18() -> nn.Module:
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model: nn.Module = get_model("resnet18", weights=None)
+    return model.eval()
+
+
 @pytest.mark.parametrize(
     ("name", "size", "layer"),
     [
         ("resnet18", 64, "layer4"),
-        ("vgg11", 64, "avgpool"),
-        ("densenet121", 64, "features"),
+        pytest.param("vgg11", 64, "avgpool", marks=pytest.mark.slow),
+        pytest.param("densenet121", 64, "features", marks=pytest.mark.slow),
         ("squeezenet1_1", 64, "classifier.2"),
-        ("googlenet", 64, "inception5b"),
+        pytest.param("googlenet", 64, "inception5b", marks=pytest.mark.slow),
         ("mobilenet_v3_small", 64, "features"),
         ("shufflenet_v2_x0_5", 64, "conv5"),
-        ("efficientnet_b0", 64, "features"),
-        ("convnext_tiny", 64, "features"),
-        ("swin_t", 64, "permute"),
+        pytest.param("efficientnet_b0", 64, "features", marks=pytest.mark.slow),
+        pytest.param("convnext_tiny", 64, "features", marks=pytest.mark.slow),
+        pytest.param("swin_t", 64, "permute", marks=pytest.mark.slow),
     ],
 )
 def test_auto_selects_the_last_maps_of_a_convolutional_model(name: str, size: int, layer: str) -> None:
@@ -258,13 +266,11 @@ def test_channels_of_a_mixed_signal_are_not_taken_for_time(seed: int) -> None:
 
 
 @pytest.mark.parametrize(("name", "size"), [("layer3", 32), ("layer4", 64), ("layer4.1.conv1", 64), ("layer2", 32)])
-def test_maps_of_a_few_cells_can_be_named(name: str, size: int) -> None:
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        model = get_model("resnet18", weights=None).eval()
-    assert find_layer(model, torch.zeros(1, 3, size, size), name).activation_transform is None
+def test_maps_of_a_few_cells_can_be_named(name: str, size: int, resnet18: nn.Module) -> None:
+    assert find_layer(resnet18, torch.zeros(1, 3, size, size), name).activation_transform is None
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["layer1.1.conv2", "layer2.0.conv1", "layer2.1.conv2", "layer3.1.conv2"])
 def test_a_convolution_within_a_residual_branch_can_be_named(name: str) -> None:
     """Some of its positions react more than others, and so follow both dimensions of the image."""

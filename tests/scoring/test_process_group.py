@@ -11,10 +11,11 @@ import pytest
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
-from torch.multiprocessing.spawn import spawn
+from torch.multiprocessing.spawn import start_processes
 
 from captum_scorecam import ScoreCAM
 from tests.support.score_cam import run_score_cam
+from tests.support.two_ranks import START_METHOD
 
 
 class Net(nn.Module):
@@ -82,7 +83,7 @@ def ranks(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    spawn(run_rank, (port, str(folder)), nprocs=2)  # type: ignore[no-untyped-call]
+    start_processes(run_rank, (port, str(folder)), nprocs=2, start_method=START_METHOD)  # type: ignore[no-untyped-call]
     return [torch.load(folder / f"{rank}.pt") for rank in range(2)]
 
 

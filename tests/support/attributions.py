@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Container
 from dataclasses import dataclass, field
 from inspect import Parameter, signature
 from typing import Any
@@ -333,9 +333,28 @@ METHODS: dict[str, Method] = {
     ),
 }
 OURS = {name: method for name, method in METHODS.items() if not method.captums}
+# One configuration of each attribution, and of each way in; the quick suite runs the others in a few tests only.
+QUICK = {
+    "ScoreCAM",
+    "ScoreCAM, several targets",
+    "ScoreCAM, max_forwards",
+    "RISE",
+    "Mask",
+    "Grad-CAM++",
+    "input space of ScoreCAM",
+    "input space of Captum's Grad-CAM",
+}
 
 
-def each(methods: dict[str, Method], *where: Callable[[Method], bool]) -> pytest.MarkDecorator:
-    """Parametrises a test over the methods for which every condition holds."""
-    chosen = {name: method for name, method in methods.items() if all(condition(method) for condition in where)}
-    return pytest.mark.parametrize("method", chosen.values(), ids=chosen)
+def each(
+    methods: dict[str, Method], *where: Callable[[Method], bool], quick: Container[str] = QUICK
+) -> pytest.MarkDecorator:
+    """Parametrises a test over the methods for which every condition holds; those that aren't `quick` are slow."""
+    return pytest.mark.parametrize(
+        "method",
+        [
+            pytest.param(method, id=name, marks=() if name in quick else pytest.mark.slow)
+            for name, method in methods.items()
+            if all(condition(method) for condition in where)
+        ],
+    )

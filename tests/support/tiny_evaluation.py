@@ -19,7 +19,12 @@ from captum_scorecam.evaluation import (
 from captum_scorecam.models import Classifier, find_layer, seen_region
 
 OPTIONS = MethodOptions(n_masks=20, seed=3, mask_iterations=3, perturbations_per_eval=4)  # tuned, runs would differ
-QUICK: dict[str, Any] = {"methods": ["grad_cam", "score_cam"], "metrics": ["average_drop"], "options": OPTIONS}
+QUICK: dict[str, Any] = {
+    "methods": ["grad_cam", "score_cam"],
+    "metrics": ["average_drop"],
+    "layer": "features",
+    "options": OPTIONS,
+}
 _OF_THE_RUN = ("workers", "threads", "retry_errors", "on_image")
 
 

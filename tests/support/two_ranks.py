@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
@@ -12,6 +13,10 @@ import torch.distributed as dist
 import torch.multiprocessing as mp
 
 TIMEOUT = 120  # seconds
+START_METHOD = "spawn"
+if sys.platform == "linux":
+    START_METHOD = "forkserver"  # which imports PyTorch once for all tests
+    mp.set_forkserver_preload([__name__, "captum_scorecam.evaluation", "tests.support.colour_classifier"])
 
 
 def results_of_ranks(work: Callable[[int], Any], folder: Path) -> list[Any]:
@@ -22,7 +27,7 @@ def results_of_ranks(work: Callable[[int], Any], folder: Path) -> list[Any]:
             module, so that the other process can import it.
         folder (Path): An empty folder, in which the processes meet.
     """
-    other = mp.get_context("spawn").Process(target=_run_rank, args=(1, work, folder))
+    other = mp.get_context(START_METHOD).Process(target=_run_rank, args=(1, work, folder))
     other.start()
     try:
         _run_rank(0, work, folder)

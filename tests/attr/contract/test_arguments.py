@@ -142,7 +142,7 @@ BAD_BASELINES: list[tuple[Any, type[Exception], str]] = [
 ]
 
 
-@each(OURS, takes_baselines)
+@each(OURS, takes_baselines, quick=OURS)
 def test_baselines_that_do_not_fit_raise(method: Method) -> None:
     for baselines, error, message in BAD_BASELINES:
         assert_refused(method, error, message, baselines=baselines)

@@ -43,13 +43,13 @@ def test_batch_is_example_by_example(method: Method) -> None:
         assert float((tensor[0] - tensor[1]).abs().max()) > 1e-2 * float(tensor.abs().max())
 
 
-@each(METHODS)
+@each(METHODS, quick=METHODS)
 def test_batch_equals_the_naive_reference(method: Method) -> None:
     net, x, target = Net(), images(3), [2, 0, 6]
     method.assert_close(method.explain(net, net.relu, x, target), method.expected(net, net.relu, x, target))
 
 
-@each(METHODS, replaces_inputs_by_baselines)
+@each(METHODS, replaces_inputs_by_baselines, quick=METHODS)
 @pytest.mark.parametrize("kind", ["number", "one for all", "one each"])
 def test_baselines_follow_their_example(method: Method, kind: str) -> None:
     net, x = Net(), images(3)

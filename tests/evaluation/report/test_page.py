@@ -20,8 +20,9 @@ from PIL import Image
 from captum_scorecam._palette import CURVE_COLORS
 from captum_scorecam.evaluation import METHODS as REGISTERED
 from captum_scorecam.evaluation import Curve, Record
+from captum_scorecam.evaluation.mean_curves import mean_curves
 from captum_scorecam.evaluation.report import write_report
-from captum_scorecam.evaluation.report.curves import make_charts, mean_curves
+from captum_scorecam.evaluation.report.curves import make_charts
 from captum_scorecam.evaluation.report.gallery import disagreement
 from captum_scorecam.evaluation.settings import write_configuration
 from captum_scorecam.scoring.class_scores import NamedScore
@@ -99,6 +100,7 @@ def test_the_means_are_in_the_table_with_their_intervals(page: Page) -> None:
     assert re.search(r"\d\.\d{3} *(best)?\s+\[\d\.\d{3}, \d\.\d{3}\]", page.texts["tbody"][0])
 
 
+@pytest.mark.usefixtures("no_charts")
 def test_differences_are_to_the_chosen_method(tmp_path: Path) -> None:
     run = write_run(tmp_path / "run")
     page = Page(write_report(run, tmp_path / "page.html", "rise").read_text(encoding="utf-8"))
@@ -123,6 +125,7 @@ def test_every_image_is_in_the_gallery_with_its_maps(page: Page) -> None:
     assert any("Expected finite scores, but got NaN." in text for text in page.texts["p"])
 
 
+@pytest.mark.usefixtures("no_charts")
 @pytest.mark.parametrize(("score", "text"), [(None, "95.0\u00a0%"), ("output", "0.95")])
 def test_an_output_that_need_not_be_a_probability_is_no_percentage(
     score: NamedScore | None, text: str, tmp_path: Path
@@ -139,6 +142,7 @@ def test_what_failed_is_listed(page: Page) -> None:
     assert "explaining" in listed
 
 
+@pytest.mark.usefixtures("no_charts")
 def test_more_images_than_have_pictures_are_in_the_tables_only(tmp_path: Path) -> None:
     run = write_run(tmp_path / "run")
     write_configuration(run, replace(RUN_SETTINGS, gallery=5), VERSIONS)
@@ -182,6 +186,7 @@ def shrink(path: Path) -> None:
     Image.new("L", (3, 2)).save(path)
 
 
+@pytest.mark.usefixtures("no_charts")
 @pytest.mark.parametrize(
     ("name", "damage", "text"),
     [
@@ -208,6 +213,7 @@ def test_a_missing_or_damaged_picture_is_named_and_left_out(
     assert ("the map's file is missing or damaged" in page.texts["p"]) == of_map
 
 
+@pytest.mark.usefixtures("no_charts")
 def test_of_many_missing_pictures_a_few_are_named(tmp_path: Path) -> None:
     run = write_run(tmp_path / "run")
     for path in (run / "gallery").iterdir():
@@ -217,6 +223,7 @@ def test_of_many_missing_pictures_a_few_are_named(tmp_path: Path) -> None:
     assert page.of("article") == []
 
 
+@pytest.mark.usefixtures("no_charts")
 def test_an_unfinished_run_misses_no_picture_of_an_image_that_may_not_have_one(tmp_path: Path) -> None:
     run = write_run(tmp_path / "run")
     write_configuration(run, replace(RUN_SETTINGS, gallery=2), VERSIONS)
@@ -226,6 +233,7 @@ def test_an_unfinished_run_misses_no_picture_of_an_image_that_may_not_have_one(t
     assert Page(write_report(run).read_text(encoding="utf-8")).of("article") == []
 
 
+@pytest.mark.usefixtures("no_charts")
 def test_the_command_and_the_plugins_are_among_the_settings(tmp_path: Path) -> None:
     run = write_run(tmp_path / "run")
     settings = replace(RUN_SETTINGS, command="captum-scorecam evaluate data", sources={"flatness": "0123456789abcdef"})
@@ -266,6 +274,7 @@ def test_hostile_names_stay_text_in_elements_attributes_and_data(tmp_path: Path)
     assert any(image["group"].startswith(HOSTILE) for image in data["images"])
 
 
+@pytest.mark.usefixtures("no_charts")
 def test_a_name_that_is_no_text_is_shown_as_far_as_it_is(tmp_path: Path) -> None:
     run = write_run(tmp_path / "run")
     path = run / "records" / "rank-000.jsonl"
@@ -273,6 +282,7 @@ def test_a_name_that_is_no_text_is_shown_as_far_as_it_is(tmp_path: Path) -> None
     assert "/photo_?.jpg" in write_report(run).read_text(encoding="utf-8")
 
 
+@pytest.mark.usefixtures("no_charts")
 def test_a_run_that_is_not_finished_says_so(tmp_path: Path, html: str) -> None:
     assert "Not finished" not in html
     run = write_run(tmp_path / "run")
