@@ -18,7 +18,7 @@ from captum_scorecam.evaluation.methods import run_method
 from captum_scorecam.evaluation.metrics.metric import MetricInput, MetricResult, On
 from captum_scorecam.evaluation.plan import Plan
 from captum_scorecam.evaluation.record_checks import MAP, problem_of_result
-from captum_scorecam.evaluation.records import Curve, Failure, Record, Stage, Times
+from captum_scorecam.evaluation.records import Curve, Failure, Record, RegionKind, Stage, Times
 from captum_scorecam.evaluation.request import ExplanationRequest, MethodRun
 from captum_scorecam.evaluation.shared_scores import SharedScores
 from captum_scorecam.evaluation.typed_json import Between
@@ -180,7 +180,16 @@ def explain(plan: Plan, subject: Subject, method: str, on: On) -> tuple[MetricIn
     maps, run = run_method(plan.methods[method], request)
     if not maps.isfinite().all():
         raise ValueError("Expected a finite map, but got NaN or Inf.")
-    return MetricInput(plan.methods[method], request, maps.unsqueeze(1), view.image.region, plan.n_classes), run
+    found = MetricInput(
+        plan.methods[method],
+        request,
+        maps.unsqueeze(1),
+        view.image.region,
+        plan.n_classes,
+        view.image.mask,
+        view.image.boxes,
+    )
+    return found, run
 
 
 def _evaluate_method(plan: Plan, loaded: Loaded, subject: Subject, method: str) -> Outcome:
@@ -237,6 +246,7 @@ def _record(
         probability=None if without_probabilities else float(subject.prediction.probabilities[target]),
         forwards=run.forwards,
         map_error=_map_error(run),
+        region=_kind_of_region(subject.views["image"].image),
         values={name: result.value for name, result in results.items()},
         curves={name: result.curve for name, result in results.items() if result.curve is not None},
         chunk_rows=chunk_rows,
@@ -246,6 +256,12 @@ def _record(
 def _map_error(run: MethodRun) -> float | None:
     errors = () if run.channels is None else run.channels.errors
     return errors[0] if errors and math.isfinite(errors[0]) else None  # the only target's; infinite for a zero map
+
+
+def _kind_of_region(image: Preprocessed) -> RegionKind | None:
+    if image.mask is not None:
+        return "mask"
+    return None if image.region is None else "boxes"
 
 
 def _checked(result: MetricResult, name: str, score: NamedScore | None) -> MetricResult:

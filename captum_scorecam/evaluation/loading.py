@@ -6,10 +6,13 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import torch
+from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from captum_scorecam.datasets import ImageDataset, Label, Mosaics, Sample
+from captum_scorecam.datasets.boxes import paste_box
+from captum_scorecam.evaluation.metrics.metric import boxes_of_masks
 from captum_scorecam.evaluation.records import Failure
 from captum_scorecam.models import Preprocess, seen_region
 
@@ -20,11 +23,16 @@ class Preprocessed:
 
     Attributes:
         values (Tensor): C×H×W.
-        region (Tensor, optional): Mask of the labelled object, boolean, H×W, with at least one True.
+        region (Tensor, optional): Region of the labelled object, boolean, H×W, with at least one True.
+        mask (Tensor, optional): The object's pixels, as of `Sample.mask`, boolean, H×W. Default: None, unknown.
+        boxes (Tensor, optional): The object's boxes, M×4, left, top, right, bottom in pixels of the input. Default:
+            None, a single one around the region.
     """
 
     values: Tensor
     region: Tensor | None
+    mask: Tensor | None = None
+    boxes: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -77,8 +85,23 @@ class LoadedImages(Dataset[Loaded]):
 
     def _preprocessed(self, sample: Sample) -> Preprocessed:
         values = self.preprocess(sample.image)
-        region = None if sample.region is None else seen_region(sample.region, self.preprocess)
-        return Preprocessed(values, region if region is not None and region.any() else None)
+        if sample.region is None:
+            return Preprocessed(values, None)
+        region = seen_region(sample.region, self.preprocess)
+        mask = None if sample.mask is None else seen_region(sample.mask, self.preprocess)
+        boxes = _seen_boxes(sample, self.preprocess) if len(sample.boxes) > 1 else None
+        return Preprocessed(values, region if region.any() else None, mask, boxes)
+
+
+def _seen_boxes(sample: Sample, preprocess: Preprocess) -> Tensor | None:
+    """Returns the boxes around what the input shows of each box, M×4, or None if it shows none."""
+    seen = []
+    for edges in sample.boxes:
+        box = Image.new("L", sample.image.size)
+        paste_box(box, edges)
+        seen.append(seen_region(box, preprocess))
+    visible = [region for region in seen if region.any()]
+    return boxes_of_masks(torch.stack(visible)) if visible else None
 
 
 def load_images(images: LoadedImages, workers: int = 0) -> Iterable[Loaded]:

@@ -10,6 +10,7 @@ from pathlib import Path
 from types import TracebackType
 
 from captum_scorecam.evaluation.durable_files import sync_folder, write_durably
+from captum_scorecam.evaluation.mean_curves import at_best_points, best_of_curves, best_points
 from captum_scorecam.evaluation.record_checks import KnownImages, check_record
 from captum_scorecam.evaluation.records import Record, RunSettings, Times
 from captum_scorecam.evaluation.settings import read_settings
@@ -180,7 +181,8 @@ def read_records(run: Path | str, *, curves: bool = True) -> list[Record]:
 
     Args:
         run (Path or str): The run's folder.
-        curves (bool): Whether to keep the curves, which take most of the memory. Default: True.
+        curves (bool): Whether to keep the curves, which take most of the memory. Without them, values of metrics that
+            are the best point of the mean curve are those at that point of their method. Default: True.
 
     Returns:
         list of Record: One per image and method, sorted by image and then in the order of the run's methods.
@@ -190,8 +192,13 @@ def read_records(run: Path | str, *, curves: bool = True) -> list[Record]:
         OSError: If a file can't be read.
     """
     run = Path(run)
-    order = {method: number for number, method in enumerate(read_settings(run).methods)}
-    records = iterate_records(run, curves=curves)
+    settings = read_settings(run)
+    order = {method: number for number, method in enumerate(settings.methods)}
+    metrics = set() if curves else best_of_curves(settings.metrics)
+    points = best_points(iterate_records(run), metrics) if metrics else {}
+    records: Iterable[Record] = iterate_records(run, curves=curves or bool(metrics))
+    if metrics:
+        records = (replace(at_best_points(record, points), curves={}) for record in records)
     return sorted(records, key=lambda record: (record.index, -1 if record.method is None else order[record.method]))
 
 

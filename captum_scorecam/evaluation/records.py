@@ -9,12 +9,13 @@ from typing import Annotated, Literal, TypeAlias
 
 from captum_scorecam.datasets import DataFormat
 from captum_scorecam.engines.by_name import EngineName
-from captum_scorecam.evaluation.typed_json import Between
+from captum_scorecam.evaluation.typed_json import MAY_BE_MISSING, Between
 from captum_scorecam.scoring.class_scores import NamedScore
 
 FORMAT_VERSION = 3
 
 Stage: TypeAlias = Literal["image", "label", "method", "metric"]
+RegionKind: TypeAlias = Literal["boxes", "mask"]
 Target: TypeAlias = Literal["predicted", "label"]
 
 LARGEST = 2**63 - 1
@@ -58,8 +59,8 @@ class Curve:
     """A curve behind a metric's value.
 
     Attributes:
-        x (sequence of float or str): Fractions of the pixels in [0, 1], or names of layers.
-        y (sequence of float): One value per point: a score in [0, 1], or a rank correlation in [-1, 1].
+        x (sequence of float or str): Fractions of the pixels or thresholds in [0, 1], or names of layers.
+        y (sequence of float): One value per point: a score or a hit in [0, 1], or a rank correlation in [-1, 1].
     """
 
     x: Sequence[float | str]
@@ -89,7 +90,10 @@ class Record:
         map_error (float, optional): With the settings `max_forwards` or `error`, the largest standard error of
             Score-CAM's map as a share of its largest value; 0 if the map is exact. None without these settings, for
             other methods, and for a map that is zero.
-        values (mapping of str to float): Values by metric name, in the metric's unit; None if undefined.
+        region (str, optional): How the object of the label is known: by its ``boxes`` or by a ``mask``, which metrics
+            that compare the map with its pixels use instead; None if it is not. Missing in older records.
+        values (mapping of str to float): Values by metric name, in the metric's unit; None if undefined, or if the
+            metric is the best point of the mean curve over all images.
         curves (mapping of str to Curve): Curves by metric name, for metrics that have one.
         chunk_rows (mapping of str to tuple of int): The distinct numbers of rows per forward pass, in the order
             first run, for the ``map`` (with the mosaic's) and by metric name; parts that ran none are omitted. A chunk
@@ -108,6 +112,7 @@ class Record:
     probability: Probability | None = None
     forwards: Count | None = None
     map_error: Annotated[float, Between(0)] | None = None
+    region: RegionKind | None = field(default=None, metadata=MAY_BE_MISSING)
     values: Mapping[str, float | None] = field(default_factory=dict)
     curves: Mapping[str, Curve] = field(default_factory=dict)
     chunk_rows: Mapping[str, tuple[Positive, ...]] = field(default_factory=dict)

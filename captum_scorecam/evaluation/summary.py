@@ -15,6 +15,7 @@ from typing import Any, Literal, TypeAlias, TypeVar
 import numpy as np
 
 from captum_scorecam.evaluation.durable_files import write_durably
+from captum_scorecam.evaluation.mean_curves import at_best_points, best_of_curves, best_points
 from captum_scorecam.evaluation.metrics.metric import ANY_NUMBER
 from captum_scorecam.evaluation.metrics.registry import METRICS
 from captum_scorecam.evaluation.records import Record, RunSettings
@@ -210,8 +211,10 @@ class _Table:
         self.methods, self.metrics, self.reference = methods, metrics, reference
         self.rows = {index: row for row, index in enumerate(dict.fromkeys(record.index for record in records))}
         self.values = np.full((len(self.rows), len(methods), len(metrics)), np.nan)
+        points = best_points(records, best_of_curves(metrics))
         for record in records:
-            values = [record.values.get(metric) for metric in metrics]
+            found = at_best_points(record, points).values
+            values = [found.get(metric) for metric in metrics]
             row, method = self.rows[record.index], methods.index(record.method)
             self.values[row, method] = [np.nan if value is None else value for value in values]
 

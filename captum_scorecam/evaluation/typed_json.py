@@ -11,6 +11,7 @@ from types import NoneType, UnionType
 from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 _JSON_SCALARS: dict[Any, set[type]] = {int: {int}, float: {int, float}, str: {str}, bool: {bool}, NoneType: {NoneType}}
+MAY_BE_MISSING = {"may_be_missing": True}  # metadata of a field that older files lack
 _MOST_DIGITS = 20  # of integers up to 2^64
 T = TypeVar("T")
 
@@ -161,7 +162,8 @@ def _scalars(kind: Any) -> set[type]:
 
 def _dataclass(value: Mapping[str, Any], kind: Any, name: str) -> Any:
     types = _types(kind)
-    for wrong, keys in (("lacks the", types.keys() - value.keys()), ("has the unknown", value.keys() - types.keys())):
+    needed = {member.name for member in fields(kind) if member.metadata != MAY_BE_MISSING}
+    for wrong, keys in (("lacks the", needed - value.keys()), ("has the unknown", value.keys() - types.keys())):
         if keys:
             raise ValueError(f"{name} {wrong} key {min(keys)!r}")
     return kind(**{key: _parsed(item, types[key], f"`{key}`") for key, item in value.items()})

@@ -10,6 +10,7 @@ from typing import Literal, TypeAlias
 
 import torch
 from torch import Tensor, nn
+from torchvision.ops import masks_to_boxes
 
 from captum_scorecam.evaluation.method import ChosenMethod
 from captum_scorecam.evaluation.methods import run_method
@@ -37,9 +38,13 @@ class MetricInput:
         method (str or ChosenMethod): The method, a name in `METHODS` or a method with options.
         request (ExplanationRequest): The explained request, for one class.
         maps (Tensor): The map, 1×1×H×W, upsampled to the inputs' size, float32, on the CPU.
-        region (Tensor, optional): Mask of the object of that class, boolean, H×W, with at least one True. Default:
-            None, unknown.
+        region (Tensor, optional): Region of the object of that class, within its boxes, boolean, H×W, with at least
+            one True. Default: None, unknown.
         n_classes (int, optional): The model's number of classes. Default: None, unknown.
+        mask (Tensor, optional): The object's pixels, boolean, H×W; none is True if they are cropped away. Default:
+            None, unknown.
+        boxes (Tensor, optional): The object's boxes, M×4, left, top, right, bottom in pixels of the inputs. Default:
+            None, a single one around the region.
     """
 
     method: str | ChosenMethod
@@ -47,6 +52,19 @@ class MetricInput:
     maps: Tensor
     region: Tensor | None = None
     n_classes: int | None = None
+    mask: Tensor | None = None
+    boxes: Tensor | None = None
+
+    @property
+    def object_pixels(self) -> Tensor | None:
+        """The object's mask, or its region if it has no mask, boolean, H×W, with at least one True; else None."""
+        pixels = self.region if self.mask is None else self.mask
+        return None if pixels is None or not pixels.any() else pixels
+
+    @property
+    def object_boxes(self) -> Tensor | None:
+        """The object's boxes, M×4; None if there is no region."""
+        return boxes_of_masks(self.region[None]) if self.boxes is None and self.region is not None else self.boxes
 
     @property
     def target(self) -> int:
@@ -107,7 +125,7 @@ class MetricResult:
     """The result of a metric for one map.
 
     Attributes:
-        value (float, optional): The value; None if undefined.
+        value (float, optional): The value; None if undefined, or if the metric is the `best_of_curve`.
         curve (Curve, optional): The curve behind the value. Default: None.
     """
 
@@ -131,6 +149,8 @@ class Metric:
             Default: any finite number.
         scores (tuple of float): The lowest and highest score of the unmasked image for which it is defined.
             Default: any finite number.
+        best_of_curve (bool): Whether its value for a data set is the best point of the mean curve over the images, so
+            that `compute` returns a curve without a value. Default: False.
         in_chunks (bool): Whether it runs so many masked inputs, besides those of the method, that their number per
             forward pass is worth tuning. Default: False.
         text (str, optional): How it was chosen, if it has options. Default: None, by its name.
@@ -144,8 +164,15 @@ class Metric:
     needs: frozenset[Need] = frozenset()
     range: Range = ANY_NUMBER
     scores: Range = ANY_NUMBER
+    best_of_curve: bool = False
     in_chunks: bool = False
     text: str | None = None
+
+
+def boxes_of_masks(masks: Tensor) -> Tensor:
+    """Returns the boxes around masks N×H×W that have a True, N×4, left, top, right, bottom; the last two exclusive."""
+    boxes: Tensor = masks_to_boxes(masks) + torch.tensor([0, 0, 1, 1], device=masks.device)
+    return boxes
 
 
 def as_floats(values: Tensor) -> list[float]:

@@ -106,9 +106,9 @@ class _QuantusMetric:
 
     def __call__(self, metric_input: MetricInput) -> MetricResult:
         request = metric_input.request
-        if self.is_of_regions and metric_input.region is None:
+        region = metric_input.object_pixels
+        if self.is_of_regions and region is None:
             return MetricResult(None)
-        region = metric_input.region
         with seeded(request.options.seed, request.inputs.device), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of Quantus's own code
             found = self.made()(

@@ -1,4 +1,4 @@
-"""Mean curves of a run, and the report's charts of them."""
+"""The report's charts of mean curves."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import io
 import re
 import textwrap
 import warnings
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 from xml.etree import ElementTree
@@ -14,8 +14,9 @@ from xml.etree import ElementTree
 from markupsafe import Markup
 
 from captum_scorecam._palette import curve_style
+from captum_scorecam.evaluation.mean_curves import MeanCurve
 from captum_scorecam.evaluation.presentation import method_title, metric_title
-from captum_scorecam.evaluation.records import Curve, Record
+from captum_scorecam.evaluation.records import Curve
 from captum_scorecam.metrics import plot_curves
 
 if TYPE_CHECKING:
@@ -28,6 +29,7 @@ _AXES = {
     "lerf": ("Share of pixels removed", "Class score"),
     "srg": ("Share of pixels removed", "LeRF − MoRF"),
     "road": ("Share of pixels imputed", "(LeRF − MoRF) / 2"),
+    "max_box_acc": ("Threshold", "Share of hits"),
     "sanity_check": ("Randomised layers, from the last to the first", "Rank correlation"),
 }
 _METADATA = ("Creator", "Date", "Format", "Type")
@@ -40,32 +42,6 @@ _STYLE = {
     "path.simplify": False,
     "text.parse_math": False,
 }
-
-
-@dataclass
-class MeanCurve:
-    """The mean of curves with the same points on the x axis.
-
-    Attributes:
-        x (tuple): The points, numbers or names.
-        total (list of float): The sums of the curves' values.
-        n (int): The number of curves.
-    """
-
-    x: tuple[float | str, ...]
-    total: list[float]
-    n: int = 0
-
-    def add(self, curve: Curve) -> None:
-        """Adds a curve; one with other points is left out of the mean and of n."""
-        if tuple(curve.x) == self.x:
-            self.total = [total + value for total, value in zip(self.total, curve.y, strict=True)]
-            self.n += 1
-
-    @property
-    def y(self) -> list[float]:
-        """The mean at each point."""
-        return [total / self.n for total in self.total]
 
 
 @dataclass(frozen=True)
@@ -81,21 +57,6 @@ class Chart:
     title: str
     n: str
     svg: Markup
-
-
-def mean_curves(records: Iterable[Record]) -> dict[str, dict[str, MeanCurve]]:
-    """Averages the curves of records, of which only one needs to be in memory.
-
-    Returns:
-        dict: A mean curve by metric and method.
-    """
-    curves: dict[str, dict[str, MeanCurve]] = {}
-    for record in records:
-        for metric, curve in record.curves.items():
-            if record.method is not None:
-                empty = MeanCurve(tuple(curve.x), [0.0] * len(curve.x))
-                curves.setdefault(metric, {}).setdefault(record.method, empty).add(curve)
-    return curves
 
 
 def make_charts(

@@ -12,6 +12,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from captum_scorecam._messages import check_choice
 from captum_scorecam.evaluation.durable_files import write_durably
+from captum_scorecam.evaluation.mean_curves import mean_curves
 from captum_scorecam.evaluation.metric_choice import add_known_metrics
 from captum_scorecam.evaluation.presentation import (
     decimals,
@@ -23,7 +24,7 @@ from captum_scorecam.evaluation.presentation import (
 )
 from captum_scorecam.evaluation.record_files import iterate_records, read_records, read_times
 from captum_scorecam.evaluation.records import Record, RunSettings
-from captum_scorecam.evaluation.report.curves import draw_curves, mean_curves
+from captum_scorecam.evaluation.report.curves import draw_curves
 from captum_scorecam.evaluation.settings import read_configuration
 from captum_scorecam.evaluation.statistics import FEWEST_TESTED
 from captum_scorecam.evaluation.summary import leading_methods, summarize, text_cell
@@ -63,6 +64,7 @@ _COLUMNS: Final = {
     "probability": float,
     "forwards": int,
     "map_error": float,
+    "region": str,
     "seconds": float,
 }
 

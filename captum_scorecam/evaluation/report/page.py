@@ -16,11 +16,12 @@ from markupsafe import Markup
 from captum_scorecam._messages import warn_caller
 from captum_scorecam._palette import CURVE_COLORS, MAP_COLORS
 from captum_scorecam.evaluation.durable_files import write_durably
+from captum_scorecam.evaluation.mean_curves import mean_curves
 from captum_scorecam.evaluation.metric_choice import add_known_metrics
 from captum_scorecam.evaluation.presentation import budget_texts, decimals, method_title, metric_title, number_text
 from captum_scorecam.evaluation.record_files import iterate_records, missing_methods, read_records
 from captum_scorecam.evaluation.records import Configuration, Record
-from captum_scorecam.evaluation.report.curves import make_charts, mean_curves
+from captum_scorecam.evaluation.report.curves import make_charts
 from captum_scorecam.evaluation.report.gallery import (
     COMPARED_SIZE,
     MAP_SIZE,

@@ -141,7 +141,7 @@ def test_a_metric_returns_what_its_function_returns(name: str, score_cam: Metric
 
 
 def test_every_metric_is_compared_with_its_function() -> None:
-    assert {*DIRECT} | {"random_logit"} == {*METRICS}
+    assert {*DIRECT} | {"random_logit", "max_box_acc"} == {*METRICS}
 
 
 def test_the_random_logit_test_is_the_similarity_to_one_of_the_other_classes(score_cam: MetricInput) -> None:
@@ -189,9 +189,37 @@ def test_curves_are_those_of_the_functions(score_cam: MetricInput) -> None:
     assert list(layers.y) == pytest.approx(similarities(score_cam).tolist(), rel=1e-4)
 
 
-@pytest.mark.parametrize(
-    "name", ["pointing_game", "energy_pointing_game", "mosaic_pointing_game", "relevance_mass", "relevance_rank", "iou"]
-)
+def test_box_accuracy_is_a_curve_of_hits_with_any_box(score_cam: MetricInput) -> None:
+    around, other = torch.tensor([[3, 5, 12, 14]]), torch.tensor([[0, 0, 21, 20]])
+    for boxes, given in (
+        (around, score_cam),  # the box around the region
+        (torch.cat([around, other]), replace(score_cam, boxes=torch.cat([around, other]))),
+    ):
+        found, expected = METRICS["max_box_acc"].compute(given), functional.max_box_acc(given.maps, [boxes])
+        assert found == MetricResult(None, Curve(approx(expected.thresholds), approx(expected.hits[0])))
+    assert expected.hits.sum() > functional.max_box_acc(score_cam.maps, [around]).hits.sum()
+
+
+def approx(values: Tensor) -> Any:
+    return pytest.approx(values.tolist())
+
+
+OF_PIXELS = ["relevance_mass", "relevance_rank", "iou"]
+OF_REGIONS = ["pointing_game", "energy_pointing_game", "mosaic_pointing_game"]
+
+
+@pytest.mark.parametrize("name", OF_PIXELS + OF_REGIONS)
+def test_a_mask_replaces_the_region_where_pixels_are_compared(name: str, score_cam: MetricInput) -> None:
+    mask = torch.zeros_like(REGION)
+    mask[7:11, 4:9] = True
+    metric, given = METRICS[name].compute, replace(score_cam, mask=mask)
+    assert metric(given) == metric(replace(score_cam, region=mask) if name in OF_PIXELS else score_cam)
+    assert metric(replace(score_cam, region=mask)) != metric(score_cam) or name == "pointing_game"
+    cropped_away = replace(score_cam, mask=torch.zeros_like(REGION))
+    assert metric(cropped_away) == (MetricResult(None) if name in OF_PIXELS else metric(score_cam))
+
+
+@pytest.mark.parametrize("name", [*OF_PIXELS, *OF_REGIONS, "max_box_acc"])
 def test_without_a_region_pointing_games_are_undefined(name: str, score_cam: MetricInput) -> None:
     assert METRICS[name].compute(replace(score_cam, region=None)) == MetricResult(None)
 
