@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from captum_scorecam._messages import warn_caller
 from captum_scorecam.datasets.boxes import MOST_PIXELS, Box, largest_object
 from captum_scorecam.datasets.image_files import ImageFile, ImageFiles, listed_name
 from captum_scorecam.datasets.segmentations import Polygons, Runs, Segmentation
@@ -24,7 +25,8 @@ def open_coco(path: Path) -> ImageFiles:
 
     The label of an image is the category whose boxes have the largest total area; only the boxes of that category are
     used, including crowds. An image without boxes has no label. Boxes of zero area are ignored. If all of these boxes
-    have a segmentation, polygons or run lengths (compressed or not), the samples have a mask.
+    have a segmentation, polygons or run lengths (compressed or not), the sample has a mask; a warning says if only some
+    samples do.
 
     Args:
         path (Path): The JSON file of annotations, or a folder that contains ``annotations/instances_val2017.json``
@@ -42,6 +44,13 @@ def open_coco(path: Path) -> ImageFiles:
     files = _image_files(_content(annotations), _image_folder(annotations), str(annotations))
     if not files:
         raise ValueError(f"Expected images in {str(annotations)!r}, but found none.")
+    boxes = [file.boxes for file in files if file.boxes]
+    without = sum(any(box.segmentation is None for box in of_image) for of_image in boxes)
+    if 0 < without < len(boxes):
+        warn_caller(
+            f"{without} of {len(boxes)} images with boxes lack the segmentation of an object, so they have no mask: "
+            "metrics use their boxes."
+        )
     return ImageFiles(files)
 
 

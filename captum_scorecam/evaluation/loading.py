@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -14,7 +14,8 @@ from captum_scorecam.datasets import ImageDataset, Label, Mosaics, Sample
 from captum_scorecam.datasets.boxes import paste_box
 from captum_scorecam.evaluation.metrics.metric import boxes_of_masks
 from captum_scorecam.evaluation.records import Failure
-from captum_scorecam.models import Preprocess, seen_region
+from captum_scorecam.models import Preprocess
+from captum_scorecam.models.preprocessing import seen_regions
 
 
 @dataclass(frozen=True)
@@ -87,21 +88,23 @@ class LoadedImages(Dataset[Loaded]):
         values = self.preprocess(sample.image)
         if sample.region is None:
             return Preprocessed(values, None)
-        region = seen_region(sample.region, self.preprocess)
-        mask = None if sample.mask is None else seen_region(sample.mask, self.preprocess)
-        boxes = _seen_boxes(sample, self.preprocess) if len(sample.boxes) > 1 else None
-        return Preprocessed(values, region if region.any() else None, mask, boxes)
+        masks = [] if sample.mask is None else [sample.mask]
+        region, *others = seen_regions([sample.region, *masks, *_each_box(sample)], self.preprocess)
+        boxes = [box for box in others[len(masks) :] if box.any()]
+        return Preprocessed(
+            values,
+            region if region.any() else None,
+            others[0] if masks else None,
+            boxes_of_masks(torch.stack(boxes)) if boxes else None,
+        )
 
 
-def _seen_boxes(sample: Sample, preprocess: Preprocess) -> Tensor | None:
-    """Returns the boxes around what the input shows of each box, M×4, or None if it shows none."""
-    seen = []
-    for edges in sample.boxes:
+def _each_box(sample: Sample) -> Iterator[Image.Image]:
+    """Draws each of a sample's boxes, if there are several."""
+    for edges in sample.boxes if len(sample.boxes) > 1 else ():
         box = Image.new("L", sample.image.size)
         paste_box(box, edges)
-        seen.append(seen_region(box, preprocess))
-    visible = [region for region in seen if region.any()]
-    return boxes_of_masks(torch.stack(visible)) if visible else None
+        yield box
 
 
 def load_images(images: LoadedImages, workers: int = 0) -> Iterable[Loaded]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from PIL import Image
 from torch import Tensor
@@ -25,16 +27,22 @@ def seen_region(region: Image.Image, preprocess: Preprocess) -> Tensor:
     Raises:
         ValueError: If white and black images come out equal, for example if each image is normalised by its mean.
     """
-    seen, white, black = (
+    return seen_regions([region], preprocess)[0]
+
+
+def seen_regions(regions: Sequence[Image.Image], preprocess: Preprocess) -> list[Tensor]:
+    """Finds the pixels of a model's input that show each of at least one region of an image, as `seen_region` does."""
+    size = regions[0].size
+    white, black, *seen = (
         preprocess(image.convert("RGB")).float().cpu()
-        for image in (region, Image.new("L", region.size, 255), Image.new("L", region.size, 0))
+        for image in (Image.new("L", size, 255), Image.new("L", size, 0), *regions)
     )
     span = white - black
     if not span.any():
         raise ValueError(
             "Expected preprocessing that distinguishes white from black images, but both give the same result."
         )
-    return ((2 * seen - white - black) * span).sum(0) > 0
+    return [((2 * each - white - black) * span).sum(0) > 0 for each in seen]
 
 
 def seen_pixels(inputs: Tensor, preprocess: object) -> Tensor:

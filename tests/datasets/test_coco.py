@@ -235,6 +235,16 @@ def test_an_object_without_segmentation_leaves_the_boxes(missing: object, tmp_pa
         assert white(sample.region) == ["######"] * 4
 
 
+def test_a_warning_counts_the_images_without_a_mask(tmp_path: Path) -> None:
+    annotations = [
+        {"image_id": image, "category_id": 1, "bbox": WHOLE, "segmentation": segmentation}
+        for image, segmentation in ((7, RLE), (9, RLE), (9, None))
+    ]
+    with pytest.warns(UserWarning, match="1 of 2 images with boxes lack the segmentation of an object, .* no mask"):
+        data = open_data(coco(tmp_path, {**COCO, "annotations": annotations}))
+    assert [data[index].mask is None for index in range(2)] == [False, True]
+
+
 def test_a_segmentation_between_the_centres_of_pixels_has_no_pixel(tmp_path: Path) -> None:
     assert white(segmented(tmp_path, [[2.6, 0, 3.4, 0, 3.4, 4, 2.6, 4]])[0].mask) == ["......"] * 4
 
