@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 
-import pytest
 from rich.console import Console
 from rich.text import Text
 
@@ -30,13 +29,13 @@ def printed(width: int) -> str:
     return capture.get()
 
 
-@pytest.mark.parametrize("width", range(14, 100))
-def test_no_number_and_no_name_is_cut_at_any_width(width: int) -> None:
-    text = printed(width)
+def test_no_number_and_no_name_is_cut_at_any_width() -> None:
     words = [word for row in ROWS for cell in row[:3] for word in cell.split()]
-    assert [word for word in words if word not in text.split()] == []
-    assert "…" not in text
-    assert max(map(len, text.splitlines())) <= width
+    for width in range(14, 100):
+        text = printed(width)
+        assert [word for word in words if word not in text.split()] == []
+        assert "…" not in text
+        assert max(map(len, text.splitlines())) <= width
 
 
 def test_a_wide_table_is_as_wide_as_its_content() -> None:

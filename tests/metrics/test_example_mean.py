@@ -121,10 +121,10 @@ def test_the_values_are_not_trivial() -> None:
 
 
 @all_metrics
-@pytest.mark.parametrize("bounds", [(0, N), (0, 1, N), (0, 3, 5, N), tuple(range(N + 1))], ids=str)
-def test_any_split_into_batches_agrees_with_the_function(name: str, bounds: tuple[int, ...]) -> None:
-    metric = updated(name, *(slice(a, b) for a, b in pairwise(bounds)))
-    torch.testing.assert_close(metric.compute(), METRICS[name][2], rtol=1e-6, atol=0)
+def test_any_split_into_batches_agrees_with_the_function(name: str) -> None:
+    for bounds in [(0, N), (0, 1, N), (0, 3, 5, N), tuple(range(N + 1))]:
+        metric = updated(name, *(slice(a, b) for a, b in pairwise(bounds)))
+        torch.testing.assert_close(metric.compute(), METRICS[name][2], rtol=1e-6, atol=0)
 
 
 @all_metrics
@@ -146,12 +146,11 @@ def test_reset(name: str) -> None:
 
 
 @all_metrics
-@pytest.mark.parametrize("duplicate", [Metric.clone, copy.deepcopy, lambda m: pickle.loads(pickle.dumps(m))])
-def test_a_copy_is_independent(name: str, duplicate: Callable[[Metric], Metric]) -> None:
+def test_a_copy_is_independent(name: str) -> None:
     metric = updated(name, slice(0, 3))
-    twin = duplicate(metric)
-    twin.update(*examples(METRICS[name][1], slice(3, N)))
-    torch.testing.assert_close(twin.compute(), METRICS[name][2], rtol=1e-6, atol=0)
+    for twin in (metric.clone(), copy.deepcopy(metric), pickle.loads(pickle.dumps(metric))):
+        twin.update(*examples(METRICS[name][1], slice(3, N)))
+        torch.testing.assert_close(twin.compute(), METRICS[name][2], rtol=1e-6, atol=0)
     assert torch.equal(metric.compute(), updated(name, slice(0, 3)).compute())
 
 
