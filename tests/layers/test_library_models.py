@@ -98,6 +98,26 @@ TIMM: dict[str, tuple[int, int] | None] = {
     "xcit_nano_12_p16_224": (14, 0),
 }
 
+FEW_BLOCKS: dict[str, Any] = {"depth": 3}
+FEW_IN_EACH_STAGE: dict[str, Any] = {"depths": (1, 1, 2, 1)}
+# timm: fewer of the equal blocks of large models, which take most of the time and have the same layout each.
+SHALLOW: dict[str, dict[str, Any]] = {
+    "cait_xxs24_224": {"depth": 4},
+    "eva02_tiny_patch14_224": FEW_BLOCKS,
+    "maxvit_tiny_rw_224": FEW_IN_EACH_STAGE,
+    "nextvit_small": {"depths": (1, 1, 5, 1)},
+    "res2net50_26w_4s": {"layers": (1, 1, 2, 1)},
+    "samvit_base_patch16_224": {**FEW_BLOCKS, "embed_dim": 192, "num_heads": 3, "global_attn_indexes": (2,)},
+    "sequencer2d_s": {"layers": (1, 1, 2, 1)},
+    "swinv2_cr_tiny_ns_224": FEW_IN_EACH_STAGE,
+    "swinv2_tiny_window8_256": FEW_IN_EACH_STAGE,
+    "tiny_vit_5m_224": FEW_IN_EACH_STAGE,
+    "twins_svt_small": FEW_IN_EACH_STAGE,
+    "vit_base_patch16_siglip_224": {**FEW_BLOCKS, "embed_dim": 192, "num_heads": 3},
+    "vit_relpos_small_patch16_224": FEW_BLOCKS,
+    "vit_small_patch16_dinov3": FEW_BLOCKS,
+}
+
 TOKENS: dict[str, Any] = {
     "hidden_size": 32,
     "num_hidden_layers": 3,
@@ -208,7 +228,7 @@ def test_timm(name: str) -> None:
     timm = pytest.importorskip("timm")
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        model = as_trained(timm.create_model(name, pretrained=False))
+        model = as_trained(timm.create_model(name, pretrained=False, **SHALLOW.get(name, {})))
     images, expected = image(timm.get_pretrained_cfg(name).input_size[1]), TIMM[name]
     if expected is None:
         with pytest.raises(ValueError, match="Name the layer; the last activations are"):

@@ -27,7 +27,8 @@ def results_of_ranks(work: Callable[[int], Any], folder: Path) -> list[Any]:
             module, so that the other process can import it.
         folder (Path): An empty folder, in which the processes meet.
     """
-    other = mp.get_context(START_METHOD).Process(target=_run_rank, args=(1, work, folder))
+    context: Any = mp.get_context(START_METHOD)
+    other = context.Process(target=_run_rank, args=(1, work, folder))
     other.start()
     try:
         _run_rank(0, work, folder)
