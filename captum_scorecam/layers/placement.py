@@ -14,10 +14,12 @@ from captum_scorecam.layers.reactions import centred
 # strided convolutions, and up to one for images that are padded to a multiple of the stride.
 _MOST_CELLS, _MOST_SIZES = 1.0, 1 / 16
 _MOST_AROUND = 0.8  # of that, of cells that see one edge of the image beyond the other: in circular convolutions
+_CLEARLY = 1.5  # of that; places between are no evidence, since cells at the edges may react as if they lay further out
 # Other places must explain the reactions, and leave so many times less unexplained than the cells' own: so many times
 # with some cells, and more with few, which are less evidence.
 _LEAST_CORRELATION = 0.6
-_LEAST_LEAD, _SOME_CELLS = 1.25, 7
+_LEAST_LEAD, _SOME_CELLS = 1.33, 7
+_LEAST_LEAD_OF_UNUSUAL = 1.1  # of grids with several strides, which are evidence themselves
 _RESOLUTION = 16  # cells; more are pooled
 
 _SHIFTS = [k / 40 for k in range(-20, 21)]
@@ -37,21 +39,21 @@ def are_in_place(changes: Tensor, bounds: list[int], *, is_usual: bool = True) -
         changes (Tensor): n_slabs×cells: how much each cell changes when a slab of the image changes.
         bounds (list of int): The slabs' n_slabs + 1 bounds, in pixels.
         is_usual (bool): Whether the grid is as usual, with one stride. If it is not, as after padding on one side, its
-            cells must be at least as near to their own places, and what is around them, as to others. Default: True.
+            cells must be about as near to their own places, and what is around them, as to others. Default: True.
     """
     cells = changes.shape[1]
     pooled = functional.adaptive_avg_pool1d(changes.double().cpu(), min(cells, _RESOLUTION))
     edges = tuple(bound / bounds[-1] for bound in bounds)
-    places, are_allowed = _places(edges, pooled.shape[1], max(_MOST_CELLS / cells, _MOST_SIZES), is_usual)
-    agreement = places @ functional.normalize(centred(pooled).flatten(), dim=0)
-    own, other = float(agreement[are_allowed].max().clamp_min(0)), float(agreement[~are_allowed].max())
-    lead = _LEAST_LEAD ** max(1.0, (_SOME_CELLS - 1) / (cells - 1)) if is_usual else 1.0
+    near, far = _places(edges, pooled.shape[1], max(_MOST_CELLS / cells, _MOST_SIZES), is_usual)
+    reactions = functional.normalize(centred(pooled).flatten(), dim=0)
+    own, other = float((near @ reactions).max().clamp_min(0)), float((far @ reactions).max())
+    lead = _LEAST_LEAD ** max(1.0, (_SOME_CELLS - 1) / (cells - 1)) if is_usual else _LEAST_LEAD_OF_UNUSUAL
     return other < _LEAST_CORRELATION or 1 - own**2 <= lead * (1 - other**2)
 
 
 @lru_cache(maxsize=4)
 def _places(edges: tuple[float, ...], cells: int, tolerance: float, with_pasts: bool) -> tuple[Tensor, Tensor]:
-    """The reactions of cells in many places, ways×(n_slabs·cells), normalised; and whether each way is allowed."""
+    """The reactions of cells near their own places, ways×(n_slabs·cells), and clearly elsewhere, all normalised."""
     own = (_tensor(range(cells)) + 0.5) / cells
     half = 0.5 / cells
     axes = (_tensor(_SHIFTS), _tensor(_SCALES), _tensor([half, 2 * half, 4 * half, *_REACHES]))
@@ -71,9 +73,11 @@ def _places(edges: tuple[float, ...], cells: int, tolerance: float, with_pasts: 
 
     expands = scale[:, 0] >= 1
     ways = torch.cat([inside, around[expands], mirrored[expands], *one_sided])
-    close = [most <= tolerance, most[expands] <= _MOST_AROUND * tolerance, most[expands] <= tolerance]
-    are_allowed = torch.cat([*close, torch.full((2 * len(pasts),), with_pasts, device="cpu")])
-    return functional.normalize(centred(ways).flatten(1), dim=1), are_allowed
+    past = most.new_full((2 * len(pasts),), 0 if with_pasts else torch.inf)
+    rolled = most[expands].where(most[expands] <= _MOST_AROUND * tolerance, torch.inf)
+    distance = torch.cat([most, rolled, most[expands], past]) / tolerance
+    places = functional.normalize(centred(ways).flatten(1), dim=1)
+    return places[distance <= 1], places[distance > _CLEARLY]
 
 
 def _overlaps(slabs: Tensor, starts: Tensor, ends: Tensor) -> Tensor:

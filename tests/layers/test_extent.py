@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from captum_scorecam.layers import find_layer
+from captum_scorecam.layers.placement import are_in_place
 from captum_scorecam.models import load_classifier
 from tests.support.token_nets import TokenNet
 
@@ -197,6 +198,26 @@ def test_the_error_says_what_was_seen() -> None:
     assert_is_refused(lambda: Changed(CROPS["a cell per edge"]), (64, 64), "maps", message)
     message = r"the activation \(16, 10, 10\) of 'maps' follows the image at other places than its own.*Name the layer"
     assert_is_refused(lambda: Changed(DISPLACEMENTS["a quarter at the far edges"]), (64, 64), "auto", message)
+
+
+# How EfficientNet-Lite1's rows of cells (columns) react, in per cent, to eighths of noise like an ordinary photograph
+OUTWARD = [
+    [59, 37, 23, 7, 3, 1, 1, 1],
+    [24, 30, 26, 17, 5, 2, 2, 3],
+    [9, 20, 26, 29, 15, 6, 3, 3],
+    [3, 6, 13, 19, 17, 8, 3, 2],
+    [2, 3, 6, 15, 24, 20, 8, 5],
+    [2, 2, 3, 8, 24, 32, 25, 17],
+    [1, 1, 1, 3, 7, 19, 28, 34],
+    [1, 1, 1, 2, 5, 11, 29, 35],
+]
+
+
+def test_cells_that_react_as_if_they_lay_a_little_further_out_are_in_place() -> None:
+    changes, bounds = torch.tensor(OUTWARD, dtype=torch.float32), list(range(0, 241, 30))
+    assert are_in_place(changes, bounds)
+    assert not are_in_place(changes.roll(3, 1), bounds)
+    assert not are_in_place(changes.flip(1), bounds)
 
 
 def padded_to_multiple(multiple: int) -> Change:
