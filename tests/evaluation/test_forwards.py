@@ -50,6 +50,7 @@ OF_METRICS = {  # of RISE, whose maps take 31 forwards
     "relevance_mass": 0,
     "relevance_rank": 0,
     "iou": 0,
+    "max_box_acc": 0,
     "mosaic_pointing_game": 31,
     "coherency": 31,
     "adcc": 0,  # shares those of average_drop and coherency
