@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import matplotlib as mpl
@@ -90,8 +91,16 @@ OF_BYTES = BYTES.mean(2, keepdims=True) / 255
         (Image.fromarray(BYTES[..., 0]), BYTES[..., :1] / 255),
         (Image.fromarray(BYTES[..., 0]).convert("P"), BYTES[..., :1] / 255),
         (Image.fromarray(BYTES[..., 0] > 99), (BYTES[..., :1] > 99).astype(float)),
+        (Image.fromarray(BYTES).convert("RGBA"), OF_BYTES),
+        (Image.fromarray(BYTES[..., 0]).convert("LA"), BYTES[..., :1] / 255),
+        (IMAGE.astype(">f8"), GREY),
+        (IMAGE.tolist(), GREY),
+        (np.where(BYTES > 250, 1 + 1e-6, IMAGE), np.where(BYTES > 250, 1, IMAGE).mean(2, keepdims=True)),
     ],
-    ids=["uint8", "tensor of uint8", "PIL", "tensor", "grey", "one channel", "L", "palette", "1 bit"],
+    ids=[
+        *("uint8", "tensor of uint8", "PIL", "tensor", "grey", "one channel", "L", "palette", "1 bit"),
+        *("opaque RGBA", "opaque LA", "big-endian", "lists", "rounding above 1"),
+    ],
 )
 def test_images_of_every_kind(image: Any, grey: NDArray[np.float64]) -> None:
     assert_same(drawn(image, MAP), blended((MAP - MAP.min()) / (MAP.max() - MAP.min()), grey=grey))
@@ -102,6 +111,35 @@ def test_maps_of_every_precision(dtype: torch.dtype) -> None:
     values = torch.tensor([[0, 1]], dtype=dtype, requires_grad=True)
     ramp = np.clip((np.arange(8) + 0.5) / 4 - 0.5, 0, 1)
     assert_same(drawn(IMAGE, values), blended(np.tile(ramp, (6, 1))))
+
+
+def read_only(values: NDArray[np.float64]) -> NDArray[np.float64]:
+    values = values.copy()
+    values.setflags(write=False)
+    return values
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        read_only(MAP),
+        MAP[::-1, ::-1].copy()[::-1, ::-1],
+        MAP.astype(">f8"),
+        MAP.astype(np.longdouble),
+        MAP.tolist(),
+        np.ma.masked_array(MAP),
+        torch.from_numpy(MAP.T.copy()).T,
+    ],
+    ids=["read-only", "flipped", "big-endian", "long double", "lists", "nothing masked", "transposed"],
+)
+def test_maps_of_every_layout(values: Any) -> None:
+    assert_same(drawn(IMAGE, values), drawn(IMAGE, torch.from_numpy(MAP)))
+
+
+@pytest.mark.parametrize("dtype", ["bool", "uint8", "uint16", ">i4", "uint64"])
+def test_maps_of_whole_numbers(dtype: str) -> None:
+    ramp = np.clip((np.arange(8) + 0.5) / 4 - 0.5, 0, 1)
+    assert_same(drawn(IMAGE, np.array([[0, 1]], dtype=dtype)), blended(np.tile(ramp, (6, 1))))
 
 
 def test_nothing_is_changed() -> None:
@@ -120,7 +158,10 @@ def test_nothing_is_changed() -> None:
         (2 * IMAGE - 1, MAP, r"in \[0, 1\], or in \[0, 255\] as uint8, but got values from -0.9"),
         (255 * IMAGE, MAP, r"in \[0, 1\], or in \[0, 255\] as uint8, but got values from"),
         (IMAGE * np.nan, MAP, r"in \[0, 1\], or in \[0, 255\] as uint8, but got values from nan to nan"),
-        (Image.fromarray(BYTES).convert("RGBA"), MAP, "Expected `image` to be opaque, .* mode 'RGBA'"),
+        (Image.new("RGBA", (8, 6), (9, 9, 9, 254)), MAP, "to be opaque, .* mode 'RGBA' with transparent pixels"),
+        (Image.new("LA", (8, 6), (9, 0)), MAP, "to be opaque, .* mode 'LA' with transparent pixels"),
+        (torch.from_numpy(IMAGE[:3, :, :]), MAP, r"got a tensor of shape \(3, 8, 3\), which C×H×W fits too"),
+        (torch.from_numpy(IMAGE[:1, :, :1]), MAP, r"got a tensor of shape \(1, 8, 1\), which C×H×W fits too"),
         (Image.new("I;16", (8, 6)), MAP, "with 8 bits per value, but got a PIL image of mode 'I;16'"),
         (IMAGE, MAP[None].repeat(2, 0), r"Expected `attribution` to be one map, .* but got shape \(2, 6, 8\)"),
         (IMAGE, MAP[0], r"Expected `attribution` to be one map, .* but got shape \(8,\)"),
@@ -134,8 +175,45 @@ def test_bad_arguments(image: Any, attribution: Any, message: str) -> None:
         overlay(image, attribution)
 
 
-def test_bad_values_and_opacity() -> None:
-    with pytest.raises(TypeError, match="Expected `attribution` to have real values"):
-        overlay(IMAGE, MAP.astype(np.complex64))
+MAPS = torch.from_numpy(MAP)
+
+
+@pytest.mark.parametrize(
+    ("image", "attribution", "message"),
+    [
+        (IMAGE, None, "Expected `attribution` to be an array or a tensor, but got None"),
+        (IMAGE, "abc", "Expected `attribution` to be an array or a tensor, but got 'abc'"),
+        (IMAGE, Image.fromarray(BYTES[..., 0]), "Expected `attribution` to be an array or a tensor, but got a PIL"),
+        (IMAGE, (MAPS, MAPS), "Expected `attribution` to be an array or a tensor, but got a tuple of tensors"),
+        (IMAGE, [[1.0], [2.0, 3.0]], r"Expected `attribution` to be an array .* got \[\[1\.0\], \[2\.0, 3\.0\]\]"),
+        (IMAGE, np.array([[1, None]]), "Expected `attribution` to be an array .* got an array of dtype object"),
+        (IMAGE, MAPS.to_sparse(), "Expected `attribution` to be a dense tensor with values, but got a sparse"),
+        (IMAGE, MAPS.to("meta"), "Expected `attribution` to be a dense tensor with values, but got a meta"),
+        (IMAGE, MAP.astype(np.complex64), "Expected `attribution` to have real values, but got complex ones"),
+        (IMAGE, MAPS.to(torch.cfloat), "Expected `attribution` to have real values, but got complex ones"),
+        (None, MAP, "Expected `image` to be a PIL image, an array or a tensor, but got None"),
+        ("photo.jpg", MAP, "Expected `image` to be a PIL image, an array or a tensor, but got 'photo.jpg'"),
+        (Path("photo.jpg"), MAP, r"Expected `image` to be a PIL image, .* but got \w+Path\('photo.jpg'\)"),
+        (np.array([["a", "b"]]), MAP, "Expected `image` to be a PIL image, .* but got an array of dtype <U1"),
+        (IMAGE + 0j, MAP, "Expected `image` to have real values, but got complex ones"),
+        (
+            torch.from_numpy(IMAGE).to(torch.cfloat).conj(),
+            MAP,
+            "Expected `image` to have real values, but got complex ones",
+        ),
+        (torch.from_numpy(IMAGE).to_sparse(), MAP, "Expected `image` to be a dense tensor with values"),
+    ],
+)
+def test_arguments_of_other_types(image: Any, attribution: Any, message: str) -> None:
+    with pytest.raises(TypeError, match=message):
+        overlay(image, attribution)
+
+
+def test_masked_values_are_not_drawn() -> None:
+    with pytest.raises(ValueError, match=r"Expected `attribution` to be .* without masked values"):
+        overlay(IMAGE, np.ma.masked_less(MAP, 0.5))
+
+
+def test_opacity_out_of_range() -> None:
     with pytest.raises(ValueError, match=r"Expected `alpha` in \(0, 1\], but got 1\.5"):
         overlay(IMAGE, MAP, alpha=1.5)
