@@ -32,6 +32,7 @@ extensions = [
     "command_line_page",
     "llms_txt",
     "mathml",
+    "notebooks",
 ]
 templates_path = ["_templates"]  # of the pages of classes
 exclude_patterns = ["_build", "inventories", "tutorials/GALLERY_HEADER.rst"]
@@ -80,13 +81,7 @@ intersphinx_mapping = {
     "torchvision": ("https://docs.pytorch.org/vision/stable/", "inventories/torchvision.inv"),
 }
 
-# Tutorials: scripts, run when the pages are built. As notebooks they begin with this cell.
-INSTALL = '''\
-# Installs captum-scorecam where it is missing. After this cell, the notebook needs no network.
-import importlib.util
-
-if importlib.util.find_spec("captum_scorecam") is None:
-    %pip install --quiet "captum-scorecam[demo,quantus] @ git+https://github.com/captum-scorecam/captum-scorecam"'''
+# Tutorials: scripts, run when the pages are built.
 sphinx_gallery_conf = {
     "examples_dirs": "../tutorials",
     "gallery_dirs": "tutorials",
@@ -99,7 +94,7 @@ sphinx_gallery_conf = {
     "write_computation_times": False,
     "parallel": True,  # as many as sphinx-build's -j says
     "show_signature": False,
-    "first_notebook_cell": INSTALL,
+    "first_notebook_cell": "# reserved: `notebooks` writes it",
     "min_reported_time": 1,
     "image_srcset": ["2x"],
     "doc_module": ("captum_scorecam",),
