@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import captum_scorecam
 from captum_scorecam.app.loaded_models import Prepared
 from captum_scorecam.app.pictures import SAMPLES, Picture
-from captum_scorecam.app.runs import OPTIONS, Choices
-from captum_scorecam.evaluation.methods import SCORE_CAM
+from captum_scorecam.app.runs import OPTIONS, Column
 
 _ENGINES = {"onnxruntime": "onnx_runtime", "openvino": "openvino"}
 
-_CODE = '''"""Maps of {model}, as the app of captum-scorecam {version} drew them."""
+_CODE = '''"""Maps as the app of captum-scorecam {version} drew them.{where}"""
 
 {imports}
 
@@ -21,46 +20,55 @@ inputs = classifier.inputs({picture})
 pixels = seen_pixels(inputs, classifier.preprocess)
 prediction = classifier.predict(inputs)
 twin = {twin}
-options = {options}
 classes = {classes}
-for method, layer_name in {maps}:
+for method, layer_name, max_forwards in {maps}:
     request = ExplanationRequest(
         classifier.model,
         find_layer(classifier.model, inputs, layer_name) if layer_name else ExplainedLayer("none", classifier.model),
         inputs,
         list(classes),
         prediction.score,
-        options,
+        MethodOptions(n_masks={n_masks}, mask_iterations={mask_iterations}, max_forwards=max_forwards),
         unbounded=not prediction.has_probabilities,
         masked_forward_func=twin,
     )
     maps, _ = run_method(method, request)
-    for (index, class_name), of_class in zip(classes.items(), maps, strict=True):
-        name = "-".join(filter(None, [method, layer_name.replace(":", "_"), str(index)]))
-        np.save(f"{{name}}.npy", of_class.numpy())
-        overlay(pixels, of_class).save(f"{{name}}.png")
-        print(f"{{name}}: {{class_name}}")
+    drawn = [(str(index), class_name, each) for (index, class_name), each in zip(classes.items(), maps, strict=True)]
+{difference}    for stem, title, values in drawn:
+        name = "-".join(filter(None, [method, layer_name.replace(":", "_"), stem]))
+        np.save(f"{{name}}.npy", values.numpy())
+        overlay(pixels, values).save(f"{{name}}.png")
+        print(f"{{name}}: {{title}}")
 '''
+
+_DIFFERENCE = """    first, second = (each / each.abs().max().clamp_min(1e-30) for each in maps[:2])
+    drawn.append(({stem!r}, {title!r}, first - second))
+"""
 
 
 def python_code(
-    picture: Picture, load: Mapping[str, str], prepared: Prepared, choices: Choices, names: Mapping[int, str]
+    picture: Picture, load: Mapping[str, str], prepared: Prepared, columns: Sequence[Column], names: Mapping[int, str]
 ) -> str:
-    """Returns code that writes the maps as .npy files, and pictures of them.
+    """Returns code that writes the maps and the difference of the first two classes as .npy files and as pictures.
 
     Args:
         picture (Picture): The picture. An uploaded file is read from the current directory.
         load (mapping of str to str): Arguments of `load_classifier`.
         prepared (Prepared): The model's engine.
-        choices (Choices): The classes, layers and methods.
-        names (mapping of int to str): The names of the classes.
+        columns (sequence of Column): The maps so far; the code makes those that are known.
+        names (mapping of int to str): The names of the explained classes, in their order.
+
+    Returns:
+        str: The code; "" if no map is known.
     """
+    finished = [column for column in columns if column.maps is not None]
+    if not finished:
+        return ""
     is_sample, engine = picture.content is None, _ENGINES.get(prepared.engine)
-    budget = None if choices.exact or SCORE_CAM not in choices.methods else choices.max_forwards
-    given = {"n_masks": OPTIONS.n_masks, "mask_iterations": OPTIONS.mask_iterations, "max_forwards": budget}
+    stem, title = "-minus-".join(map(str, [*names][:2])), " − ".join([*names.values()][:2])
     return _CODE.format(
-        model=load["name"],
         version=captum_scorecam.__version__,
+        where="" if is_sample else " Run it in the folder of your picture.",
         imports="\n".join(_imports(is_sample, engine)),
         load=", ".join(repr(value) if key == "name" else f"{key}={value!r}" for key, value in load.items()),
         picture=(
@@ -69,9 +77,11 @@ def python_code(
             else f"read_image(Path({picture.name!r}))"
         ),
         twin="None" if engine is None else f"{engine}(classifier.model, inputs)",
-        options=f"MethodOptions({', '.join(f'{key}={value}' for key, value in given.items() if value is not None)})",
-        classes={index: names[index] for index in choices.classes},
-        maps=[(column.method, column.layer) for column in choices.columns()],
+        n_masks=OPTIONS.n_masks,
+        mask_iterations=OPTIONS.mask_iterations,
+        classes=dict(names),
+        maps=[(column.method, column.layer, column.max_forwards) for column in finished],
+        difference=_DIFFERENCE.format(stem=stem, title=title) if len(names) > 1 else "",
     )
 
 

@@ -95,7 +95,8 @@ class Models:
         """
         name = name.strip()
         if name not in self.offered and (":" in name or not self.any_name):
-            raise ValueError(f"Expected one of the models {', '.join(self.offered)}, but got {name!r}.")
+            others = ", a torchvision classifier, timm/NAME or hf/NAME" if self.any_name else ""
+            raise ValueError(f"Expected one of the models {', '.join(self.offered)}{others}, but got {name!r}.")
         if name not in self._loaded:
             self._loaded[name] = LoadedModel(self._load(name, **self.offered.get(name, {})))
         self._loaded.move_to_end(name)

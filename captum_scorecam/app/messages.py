@@ -7,15 +7,23 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-# Library messages name parameters and advise in Python.
+# Library messages name parameters, advise in Python, offer what the page refuses, and quote those of the system.
 _WORDS = {"name": "model", "masked_forward_func": "engine"}
 _ADVICE = r" Set `weights` to .*| \(see `last_run\.[^)]*\)| For probabilities and other bounded scores, use .*"
+_NOT_HERE = {
+    r", hf/FOLDER or package\.module:factory": " or hf/NAME",
+    r"; package\.module:factory loads that": "",
+    r"<urlopen error (.*?)>": r"\1",
+    r"\[Errno -?\d+\] ": "",
+}
 _OF_INPUT = (ValueError, TypeError, OSError, ImportError)
 
 
 def plain_text(message: object) -> str:
     """Returns a library's message on one line, without its advice on parameters."""
     text = re.sub(_ADVICE, "", " ".join(str(message).split()))
+    for pattern, replacement in _NOT_HERE.items():
+        text = re.sub(pattern, replacement, text)
     return re.sub(r"`(\w+)`", lambda match: _WORDS.get(match[1], match[1]), text)
 
 

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import closing
 from dataclasses import dataclass, replace
+from itertools import count
 from pathlib import Path
 from typing import Any
 
 import gradio as gr
-from gradio.data_classes import FileData
 from torch import Tensor
 
 from captum_scorecam.app.code import python_code
@@ -38,6 +38,10 @@ CLICKS = """element.addEventListener("click", (event) => {
   const chosen = event.target.closest("[data-map]");
   if (chosen) trigger("click", {map: chosen.dataset.map});
 });"""
+SHOW_CHANNELS = """() => requestAnimationFrame(() => {
+  const still = matchMedia("(prefers-reduced-motion: reduce)").matches;
+  document.getElementById("strongest-channels")?.scrollIntoView({behavior: still ? "instant" : "smooth"});
+})"""
 CSS = Path(__file__).with_name("page.css").read_text()
 MORE_MODELS = ("resnet50", "convnext_tiny", "vit_b_16", "swin_t", "timm/resnet18.a1_in1k")
 _MODEL = "model"  # the queue of everything that runs a model: one at a time
@@ -47,25 +51,14 @@ _SAVED = 3600  # seconds after which what a visitor left open is forgotten
 
 @dataclass(frozen=True, eq=False)
 class Subject:
-    """A picture and what a model says of it."""
+    """A picture and what a model says of it; ``look`` tells it from those that the visitor saw before."""
 
+    look: str
     picture: Picture
     model_name: str
     model: LoadedModel
     inputs: Tensor
     prediction: Prediction
-
-
-def _upload() -> gr.File:
-    """A field for one file, which is passed on as its path; Gradio's own way leaves another file behind each time."""
-    field = gr.File(label="Your picture", file_count="single", height=110, elem_id="upload")
-
-    def path_of(payload: Any) -> Any:
-        return Path(payload.path) if isinstance(payload, FileData) else None
-
-    # A subclass would write a file beside this one. An update of the field would make a new one without this.
-    field.preprocess = path_of  # type: ignore[method-assign]
-    return field
 
 
 def build_page(models: Models) -> gr.Blocks:
@@ -83,6 +76,7 @@ def build_page(models: Models) -> gr.Blocks:
 class _Page:
     def __init__(self, models: Models) -> None:
         self.models = models
+        self._looks = count(1)
 
     def build(self, blocks: gr.Blocks) -> None:
         """Adds the parts, and listens to them."""
@@ -90,7 +84,7 @@ class _Page:
         subject, shown = gr.State(None, time_to_live=_SAVED), gr.State(None, time_to_live=_SAVED)
         with gr.Row():
             with gr.Column(scale=1, min_width=300):
-                upload = _upload()
+                upload = gr.File(label="Your picture", file_count="single", height=160, elem_id="upload")
                 sample = gr.Radio(list(SAMPLES), label="or a sample", value=next(iter(SAMPLES), None), elem_id="sample")
                 model = gr.Dropdown(
                     [*self.models.offered, *(MORE_MODELS if self.models.any_name else ())],
@@ -101,6 +95,7 @@ class _Page:
                     elem_id="model",
                 )
                 seen = gr.HTML(elem_id="seen")
+                look = gr.Textbox(visible="hidden")  # of the choices that the visitor sees
             with gr.Column(scale=3, min_width=300):
                 with gr.Row():
                     with gr.Column(min_width=260):
@@ -132,29 +127,33 @@ class _Page:
                 channels = gr.HTML(elem_id="channels")
 
         looked: dict[str, Any] = {
-            "outputs": [subject, seen, classes, other, layers, status, maps, channels, sample, model, shown],
+            "outputs": [subject, seen, classes, other, layers, status, maps, channels, sample, model, shown, look],
             "concurrency_id": _MODEL,
             "concurrency_limit": 1,
             "show_progress_on": [status],
             **(_QUIET | {"show_progress": "minimal"}),
         }
-        blocks.load(self.first_look, [sample, model], **looked)
-        uploaded = upload.upload(self.look_at_upload, [upload, model, subject], **looked)
-        uploaded.then(lambda: None, None, [upload], **_QUIET)
-        sample.input(self.look_at_sample, [sample, model, subject], **looked)
-        model.input(self.change_model, [model, subject], **looked)
         running = explain.click(
             self.explain,
-            [subject, classes, other, layers, methods, budget, exact],
+            [subject, look, classes, other, layers, methods, budget, exact],
             [status, maps, channels, shown],
             concurrency_id=_MODEL,
             concurrency_limit=1,
             trigger_mode="once",
+            preprocess=False,  # the choices may be those of a picture that another one takes the place of
             show_progress_on=[status],
             **(_QUIET | {"show_progress": "minimal"}),
         )
-        cancel.click(self.cancelled, None, [status], cancels=[running], queue=False, **_QUIET)
-        maps.click(self.show_channels, [shown], [channels, status], **_QUIET)
+        cancel.click(self.cancelled, [shown], [status, maps, shown], cancels=[running], queue=False, **_QUIET)
+        blocks.load(self.first_look, [sample, model], **looked)
+        looked["cancels"] = [running]  # its maps would go with the picture
+        # Not preprocessed, an upload comes with its own name, and leaves no other file behind.
+        uploaded = upload.upload(self.look_at_upload, [upload, model, subject, shown], preprocess=False, **looked)
+        uploaded.then(lambda: None, None, [upload], **_QUIET)
+        sample.input(self.look_at_sample, [sample, model, subject, shown], **looked)
+        model.input(self.change_model, [model, subject, shown], **looked)
+        clicked = maps.click(self.show_channels, [shown], [channels, status], **_QUIET)
+        clicked.then(None, None, None, js=SHOW_CHANNELS, **_QUIET)
 
     def first_look(self, sample: str | None, model: str) -> Iterator[Any]:
         """Shows the first sample; without scikit-image there is none."""
@@ -163,26 +162,29 @@ class _Page:
         else:
             yield from self._look(Picture(sample), model, None)
 
-    def look_at_upload(self, path: Path | None, model: str, subject: Subject | None) -> Iterator[Any]:
+    def look_at_upload(
+        self, file: Mapping[str, Any] | None, model: str, subject: Subject | None, shown: Shown | None
+    ) -> Iterator[Any]:
         """Reads an upload."""
-        if path is None:
-            yield _looked()
+        yield _stopped(shown)
+        if file is None:
             return
         try:
-            picture = taken_from(path)
+            picture = taken_from(Path(file["path"]), file.get("orig_name") or "")
         except (ValueError, OSError) as error:
             yield _looked(status=status_html(text_of(error), "problem"))
             return
         yield from self._look(picture, model, subject)
 
-    def look_at_sample(self, sample: str, model: str, subject: Subject | None) -> Iterator[Any]:
+    def look_at_sample(self, sample: str, model: str, subject: Subject | None, shown: Shown | None) -> Iterator[Any]:
         """Shows a sample."""
+        yield _stopped(shown)
         yield from self._look(Picture(sample), model, subject)
 
-    def change_model(self, model: str, subject: Subject | None) -> Iterator[Any]:
+    def change_model(self, model: str, subject: Subject | None, shown: Shown | None) -> Iterator[Any]:
         """Shows what another model says of the same picture."""
+        yield _stopped(shown)
         if subject is None or model == subject.model_name:
-            yield _looked()
             return
         yield from self._look(subject.picture, model, subject)
 
@@ -207,8 +209,10 @@ class _Page:
             notes.append(
                 "No layer was found that holds maps of the picture: RISE and Mask explain the model without one."
             )
+        look = f"{next(self._looks)} {name}"
         yield _looked(
-            subject=Subject(picture, name, model, inputs, prediction),
+            subject=Subject(look, picture, name, model, inputs, prediction),
+            look=look,
             seen=seen_html(seen_pixels(inputs, classifier.preprocess), classifier, prediction, prepared.engine),
             classes=gr.CheckboxGroup(
                 [(f"{names[index]} · {score_text(prediction, index)}", index) for index in top], value=top[:2]
@@ -225,6 +229,7 @@ class _Page:
     def explain(
         self,
         subject: Subject | None,
+        look: str | None,
         classes: list[int],
         other: int | None,
         layers: list[str],
@@ -232,18 +237,27 @@ class _Page:
         max_forwards: int,
         exact: bool,
     ) -> Iterator[Any]:
-        """Runs the methods and shows maps as they come."""
+        """Runs the methods and shows maps as they come.
+
+        Classes and layers that were chosen for another picture or model are replaced by the first ones.
+        """
         if subject is None:
             yield status_html("Choose a picture first.", "problem"), gr.skip(), gr.skip(), gr.skip()
             return
         classifier, prediction = subject.model.classifier, subject.prediction
-        indices = tuple(dict.fromkeys([*classes, *([] if other is None else [other])]))
+        if look != subject.look:
+            classes, other = top_classes(prediction)[:2], None
+        wanted = [*classes, *([] if other is None else [other])]
+        indices = tuple(index for index in dict.fromkeys(wanted) if index in range(len(prediction.scores)))
         try:
             with self.models.running:
                 prepared = subject.model.prepared(subject.inputs)
-            known = {layer.name for layer in prepared.layers}  # others are of a model that was chosen before
-            chosen = tuple(layer for layer in layers if layer in known)
-            choices = Choices(indices, chosen, tuple(methods), int(max_forwards), exact)
+            known = [layer.name for layer in prepared.layers]
+            is_other_model = (look or "").partition(" ")[2] != subject.model_name
+            chosen = tuple(known[:1] if is_other_model else [layer for layer in layers if layer in known])
+            choices = Choices(
+                indices, chosen, tuple(each for each in methods if each in OFFERED), int(max_forwards), exact
+            )
             choices.check()
         except ValueError as error:
             yield status_html(text_of(error), "problem"), gr.skip(), gr.skip(), gr.skip()
@@ -252,22 +266,28 @@ class _Page:
         run = Run(classifier, prepared, subject.inputs, prediction, choices, models.running, models.closing)
         names = {index: class_name(index, classifier.class_names) for index in indices}
         notes = {index: score_text(prediction, index) for index in indices}
-        shown = Shown(seen_pixels(subject.inputs, classifier.preprocess), indices, names, notes, ())
+        load = {"name": subject.model_name, **self.models.offered.get(subject.model_name, {})}
+        shown = Shown(seen_pixels(subject.inputs, classifier.preprocess), indices, names, notes, (), running=True)
         with closing(run.updates()) as updates:
             for progress in updates:
                 if run.columns is shown.columns:
                     yield progress_html(progress), gr.skip(), gr.skip(), gr.skip()
                     continue
-                shown = replace(shown, columns=run.columns)
+                columns = run.columns
+                code = python_code(subject.picture, load, prepared, columns, names)
+                shown = replace(shown, columns=columns, code=code)
                 yield progress_html(progress), maps_html(shown), "", shown
-        load = {"name": subject.model_name, **self.models.offered.get(subject.model_name, {})}
-        shown = replace(shown, columns=run.columns, code=python_code(subject.picture, load, prepared, choices, names))
+        code = python_code(subject.picture, load, prepared, run.columns, names)
+        shown = replace(shown, columns=run.columns, code=code, running=False)
         kind = "problem" if run.failure else ""
         yield status_html(run.failure or "Done.", kind, run.notes), maps_html(shown), gr.skip(), shown
 
-    def cancelled(self) -> str:
+    def cancelled(self, shown: Shown | None) -> tuple[Any, Any, Any]:
         """Says that the run is cancelled; the queue removes it, and it stops before its next forward pass."""
-        return status_html("Cancelled. Maps that are finished stay.")
+        if shown is None or not shown.running:
+            return status_html("No run of yours is going on or waiting."), gr.skip(), gr.skip()
+        shown = replace(shown, running=False)
+        return status_html("Cancelled. Maps that are finished stay."), maps_html(shown), shown
 
     def show_channels(self, shown: Shown | None, event: gr.EventData) -> tuple[Any, Any]:
         """Shows the strongest channels of the map that was clicked."""
@@ -279,9 +299,30 @@ class _Page:
             return gr.skip(), status_html(text_of(error), "problem")
 
 
-_PARTS = ("subject", "seen", "classes", "other", "layers", "status", "maps", "channels", "sample", "model", "shown")
+_PARTS = (
+    "subject",
+    "seen",
+    "classes",
+    "other",
+    "layers",
+    "status",
+    "maps",
+    "channels",
+    "sample",
+    "model",
+    "shown",
+    "look",
+)
 
 
 def _looked(**changes: Any) -> tuple[Any, ...]:
     """Returns the outputs of a look at a picture; those that are not given stay as they are."""
     return tuple(changes.get(name, gr.skip()) for name in _PARTS)
+
+
+def _stopped(shown: Shown | None) -> tuple[Any, ...]:
+    """Returns the outputs of a run that another picture or model has cancelled."""
+    if shown is None or not shown.running:
+        return _looked()
+    shown = replace(shown, running=False)
+    return _looked(maps=maps_html(shown), shown=shown, status=status_html("The run was cancelled."))

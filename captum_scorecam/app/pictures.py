@@ -43,12 +43,17 @@ class Picture:
             return upright_rgb(file, self.name)
 
 
-def taken_from(path: Path) -> Picture:
+def taken_from(path: Path, name: str = "") -> Picture:
     """Reads an uploaded file and removes it, whether it is a picture or not.
+
+    Args:
+        path (Path): The file, under a name that the server gave it.
+        name (str): The visitor's name for it. Default: that of ``path``.
 
     Raises:
         ValueError: If it is none, or too large.
     """
+    name = Path(name).name or path.name
     try:
         if path.stat().st_size > MOST_BYTES:
             raise ValueError(f"Expected a file of at most {MOST_BYTES >> 20} MB.")
@@ -62,8 +67,8 @@ def taken_from(path: Path) -> Picture:
                 warnings.simplefilter("ignore")  # they come when the picture is read from memory, with its own name
                 read_image(path)
         except ValueError as error:
-            raise ValueError(str(error).replace(str(path), path.name)) from error
-        return Picture(path.name, path.read_bytes())
+            raise ValueError(str(error).replace(str(path), name)) from error
+        return Picture(name, path.read_bytes())
     finally:
         path.unlink(missing_ok=True)
         with suppress(OSError):  # other files are in the folder

@@ -81,6 +81,9 @@ class Column:
         layer (str): The layer; "" if the method explains none.
         captions (tuple of str): For each class, how its map was made. Default: none.
         maps (Tensor, optional): T×H×W. Default: None, not known yet.
+        errors (tuple of float): For each class, the largest standard error, a share of the map's largest value.
+            Default: none.
+        max_forwards (int, optional): The masks of a map that is not exact. Default: None.
         scores (ChannelScores, optional): Of Score-CAM's channels. Default: None.
         weighting (str): Score-CAM's weighting. Default: "softmax".
         failure (str): Why there is no map. Default: there is one, or will be.
@@ -90,6 +93,8 @@ class Column:
     layer: str
     captions: tuple[str, ...] = ()
     maps: Tensor | None = None
+    errors: tuple[float, ...] = ()
+    max_forwards: int | None = None
     scores: ChannelScores | None = None
     weighting: ChannelWeighting = "softmax"
     failure: str = ""
@@ -287,7 +292,8 @@ class Run:
             self._set(number, failure=text_of(error))
             return
         seconds, n_masks = time.perf_counter() - start, len(scores.masks)
-        errors = score_cam.last_run.errors if score_cam.last_run and scores.prediction is not None else ()
+        is_exact = scores.prediction is None
+        errors = score_cam.last_run.errors if score_cam.last_run and not is_exact else ()
         self._set(
             number,
             maps=_upsampled(scores.maps(score_cam.channel_weighting), request.inputs),
@@ -295,6 +301,8 @@ class Run:
                 f"{error_text(error)} · {scores.n_forwards} of {n_masks} masks · {seconds:.1f} s"
                 for error in errors or (0.0,) * len(request.targets)
             ),
+            errors=tuple(errors),
+            max_forwards=None if is_exact else max_forwards,
             scores=scores,
             weighting=score_cam.channel_weighting,
         )

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from captum_scorecam import overlay
 from captum_scorecam.app.runs import Column, Progress
+from captum_scorecam.evaluation.presentation import error_text
 from captum_scorecam.models import Classifier, Prediction, class_name
 
 N_TOP, N_CHANNELS = 5, 8
@@ -31,7 +32,8 @@ class Shown:
         names (dict of int to str): Their names.
         notes (dict of int to str): Their scores as text.
         columns (tuple of Column): The maps so far.
-        code (str): The Python code that makes them; empty while they change. Default: empty.
+        code (str): The Python code that makes them. Default: empty.
+        running (bool): Whether they change; then there are no downloads. Default: False.
     """
 
     pixels: Tensor
@@ -40,6 +42,7 @@ class Shown:
     notes: dict[int, str]
     columns: tuple[Column, ...]
     code: str = ""
+    running: bool = False
 
 
 @cache
@@ -102,7 +105,8 @@ def maps_html(shown: Shown) -> str:
             {"title": column.title, "layer": column.layer, "cells": [*of_column, _difference(shown, column)]}
             for column, of_column in zip(shown.columns, cells, strict=True)
         ]
-    return _html("maps", rows=rows, code=shown.code, code_file=_data("text/x-python", shown.code.encode()))
+    code = "" if shown.running else shown.code
+    return _html("maps", rows=rows, running=shown.running, code=code, code_file=_data("text/x-python", code.encode()))
 
 
 def _cells(shown: Shown, column: Column, number: int) -> list[dict[str, Any]]:
@@ -113,7 +117,7 @@ def _cells(shown: Shown, column: Column, number: int) -> list[dict[str, Any]]:
         if column.maps is not None:
             cells[-1] |= {
                 "picture": _png(overlay(shown.pixels, column.maps[place])),
-                "array": _npy(column.maps[place]) if shown.code else "",
+                "array": "" if shown.running else _npy(column.maps[place]),
                 "caption": column.captions[place],
                 "stem": _stem(column, str(index)),
                 "key": "" if column.scores is None else f"{number}:{place}",
@@ -124,13 +128,18 @@ def _cells(shown: Shown, column: Column, number: int) -> list[dict[str, Any]]:
 def _difference(shown: Shown, column: Column) -> dict[str, Any]:
     """A cell for the difference of the maps of the first two classes, each scaled to a largest value of 1."""
     first_name, second_name = (shown.names[index] for index in shown.classes[:2])
-    cell = {"title": f"{first_name} − {second_name}", "caption": "orange: more of the first, blue: more of the second"}
+    cell = {"title": f"{first_name} − {second_name}"}
     if column.maps is None:
         return cell | {"failure": column.failure}
     first, second = (values / values.abs().max().clamp_min(1e-30) for values in column.maps[:2])
+    possible = 1 if min(first.min(), second.min()) >= 0 else 2
+    size = f"largest difference {float((first - second).abs().max()):.2g} of {possible}"
+    if any(column.errors[:2]):
+        size += f", errors of the maps {' and '.join(map(error_text, column.errors[:2]))}"
     return cell | {
+        "caption": f"{size} · orange: more of the first, blue: more of the second",
         "picture": _png(overlay(shown.pixels, first - second)),
-        "array": _npy(first - second) if shown.code else "",
+        "array": "" if shown.running else _npy(first - second),
         "stem": _stem(column, "-minus-".join(map(str, shown.classes[:2]))),
     }
 

@@ -94,13 +94,45 @@ def test_a_sample_is_explained_compared_and_downloaded(visit: Visit) -> None:
     expect(page.locator("#maps pre")).to_contain_text("skimage.data.chelsea()")
     page.locator("#maps figure.map button").first.click()
     expect(page.locator("#channels h3")).to_contain_text("Strongest channels of features")
+    expect(page.locator("#channels h3")).to_be_in_viewport()
     assert page.locator("#channels img").count() == 5
     assert visit.serving.uploads() == []
 
 
+def test_a_click_before_the_new_pictures_classes_have_come_explains_those(visit: Visit) -> None:
+    page = visit()
+    page.locator("#model input").click()
+    page.get_by_role("option", name="efficientnet_lite0").click()
+    expect(page.locator("#seen figcaption")).to_contain_text("efficientnet_lite0", timeout=PATIENCE)
+    expect(page.locator("#classes label").first).to_contain_text("cat")
+    page.evaluate(
+        """() => [...document.querySelectorAll("#sample label, #explain")]
+        .filter((each) => each.id || each.textContent.includes("Coffee")).forEach((each) => each.click())"""
+    )
+    says(page, "Done.")
+    chosen = page.locator("#classes label:has(input:checked)").all_inner_texts()
+    titles = page.locator("#maps figcaption b").all_inner_texts()[:2]
+    assert titles == [label.partition(" · ")[0] for label in chosen]
+    assert not any("cat" in title for title in titles)
+
+
+def test_another_picture_ends_the_run(visit: Visit) -> None:
+    page = visit()
+    page.locator("#model input").click()
+    page.get_by_role("option", name="efficientnet_lite0").click()
+    expect(page.locator("#seen figcaption")).to_contain_text("efficientnet_lite0", timeout=PATIENCE)
+    page.locator("#methods label", has_text="Mask").click()
+    page.click("#explain")
+    expect(page.locator("#status progress")).to_be_visible(timeout=PATIENCE)
+    page.locator("#sample label", has_text="Coffee").click()
+    says(page, "Choose what to explain.")
+    expect(page.locator("#classes label").first).not_to_contain_text("cat")
+    assert maps(page) == 0
+
+
 def test_an_upload_is_explained_with_other_classes_and_methods(visit: Visit) -> None:
     page = visit()
-    drop(page, "mine.png", png(picture(1)[0]))
+    drop(page, "my 'cat' {1}.png", png(picture(1)[0]))
     expect(page.locator("#sample input:checked")).to_have_count(0)
     says(page, "Choose what to explain.")
     assert visit.serving.uploads() == []
@@ -113,7 +145,7 @@ def test_an_upload_is_explained_with_other_classes_and_methods(visit: Visit) -> 
     assert page.locator("#maps h3").all_inner_texts()[0].startswith("white")
     assert maps(page) == 3
     page.locator("#maps details summary").click()
-    expect(page.locator("#maps pre")).to_contain_text("read_image(Path('mine.png'))")
+    expect(page.locator("#maps pre")).to_contain_text("""read_image(Path("my 'cat' {1}.png"))""")
     page.locator("#sample label", has_text="Rocket").click()
     expect(page.locator("#maps figure.map")).to_have_count(0)
 
@@ -168,6 +200,8 @@ def test_a_run_is_cancelled_and_another_one_started(visit: Visit) -> None:
     says(page, "Cancelled.")
     finished = maps(page)
     assert finished >= 6  # Score-CAM's and Grad-CAM's
+    expect(page.locator("#maps a[download$='.npy']")).to_have_count(finished)
+    expect(page.locator("#maps [aria-busy]")).to_have_count(0)
     page.locator("#methods label", has_text="Mask").click()
     for _ in range(30):  # clicks count once the queue has removed the run
         page.click("#explain")
@@ -198,6 +232,10 @@ def test_everything_is_shown_without_scrolling_sideways(visit: Visit, viewport: 
         page.locator("#model input").click()
         page.get_by_role("option", name="efficientnet_lite0").click()
         expect(page.locator("#seen figcaption")).to_contain_text("efficientnet_lite0", timeout=PATIENCE)
+    field = page.locator("#upload").bounding_box()
+    text = page.locator("#upload button").get_by_text("Click to Upload").bounding_box()
+    assert field is not None and text is not None  # noqa: PT018
+    assert text["y"] + 24 <= field["y"] + field["height"]  # the height of its line
     page.click("#explain")
     says(page, "Done.")
     page.locator("#maps figure.map button").first.click()

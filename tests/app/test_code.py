@@ -20,9 +20,9 @@ from PIL import Image
 
 from captum_scorecam import overlay
 from captum_scorecam.app.code import python_code
-from captum_scorecam.app.loaded_models import LoadedModel
+from captum_scorecam.app.loaded_models import LoadedModel, Prepared
 from captum_scorecam.app.pictures import Picture, taken_from
-from captum_scorecam.app.runs import Choices, Run
+from captum_scorecam.app.runs import Choices, Column, Run
 from captum_scorecam.models import class_name, load_classifier, seen_pixels
 from tests.support.tiny_classifier import picture
 
@@ -67,14 +67,18 @@ def check_code(given: Picture, model_name: str, choices: Choices, folder: Path, 
     for _ in run.updates():
         pass
     names = {index: class_name(index, classifier.class_names) for index in choices.classes}
-    code = python_code(given, {"name": model_name}, prepared, choices, names)
+    code = python_code(given, {"name": model_name}, prepared, run.columns, names)
     printed = run_code(code, folder)
     pixels = seen_pixels(inputs, classifier.preprocess)
     for column in run.columns:
         assert column.maps is not None
-        for index, of_class in zip(choices.classes, column.maps, strict=True):
-            stem = "-".join(filter(None, [column.method, column.layer.replace(":", "_"), str(index)]))
-            assert f"{stem}: {names[index]}" in printed
+        first, second = (each / each.abs().max() for each in column.maps)
+        a, b = choices.classes
+        expected = {str(index): (names[index], of_class) for index, of_class in zip((a, b), column.maps, strict=True)}
+        expected[f"{a}-minus-{b}"] = (f"{names[a]} − {names[b]}", first - second)
+        for place, (title, of_class) in expected.items():
+            stem = "-".join(filter(None, [column.method, column.layer.replace(":", "_"), place]))
+            assert f"{stem}: {title}" in printed
             values = np.load(folder / f"{stem}.npy")
             torch.testing.assert_close(torch.from_numpy(values), of_class, rtol=1e-4, atol=float(of_class.max()) * 1e-4)
             with Image.open(folder / f"{stem}.png") as drawn:
@@ -90,8 +94,23 @@ def test_the_code_of_an_upload_and_an_own_model(tmp_path: Path, exact: bool) -> 
         picture(0)[0].save(folder / "it's.png")
     choices = Choices((2, 0), ("features",), ("score_cam", "grad_cam", "rise"), max_forwards=3, exact=exact)
     code = check_code(taken_from(tmp_path / "upload" / "it's.png"), TINY, choices, tmp_path, run_here)
-    assert ("max_forwards=3" in code) != exact
+    assert ("('score_cam', 'features', 3)" in code) != exact
+    assert "Run it in the folder of your picture." in code
     assert re.search(r"^# |seed=", code) is None
+
+
+def test_code_names_the_maps_that_are_known_and_what_they_ran() -> None:
+    maps = torch.rand(1, 4, 4)
+    columns = [
+        Column("score_cam", "a", maps=maps, max_forwards=8),
+        Column("score_cam", "b", maps=maps),
+        Column("rise", ""),
+    ]
+    code = python_code(Picture("Cat"), {"name": "hf/C:\\Users"}, Prepared([]), columns, {2: "blue"})
+    compile(code, "maps.py", "exec")
+    assert "in [('score_cam', 'a', 8), ('score_cam', 'b', None)]:" in code
+    assert "minus" not in code
+    assert python_code(Picture("Cat"), {"name": TINY}, Prepared([]), columns[2:], {2: "blue"}) == ""
 
 
 def test_the_code_of_a_sample_and_the_demo_model(tmp_path: Path) -> None:

@@ -35,7 +35,8 @@ def test_models_are_loaded_once_with_their_arguments_and_the_last_two_are_kept(l
 @pytest.mark.parametrize(("name", "any_name"), [("resnet18", False), ("os:getcwd", True), ("", False)])
 def test_other_models_are_refused(load: Any, name: str, any_name: bool) -> None:
     models = Models(load, {"a": {}, "mine:model": {}}, any_name)
-    with pytest.raises(ValueError, match=rf"Expected one of the models a, mine:model, but got '{name}'\."):
+    others = ", a torchvision classifier, timm/NAME or hf/NAME" if any_name else ""
+    with pytest.raises(ValueError, match=rf"Expected one of the models a, mine:model{others}, but got '{name}'\."):
         models.get(name)
     assert load.calls == []
 

@@ -17,6 +17,19 @@ from captum_scorecam.app.messages import noted_warnings, text_of
             OSError("Could not download the weights of resnet18 (no network). Set `weights` to a file with more."),
             "Could not download the weights of resnet18 (no network).",
         ),
+        (
+            OSError("Could not download it (<urlopen error [Errno -3] Temporary failure in name resolution>)."),
+            "Could not download it (Temporary failure in name resolution).",
+        ),
+        (OSError("Could not download it (<urlopen error timed out>)."), "Could not download it (timed out)."),
+        (
+            ValueError("Expected `name` to be a thing, timm/NAME, hf/FOLDER or package.module:factory, but got 'x'."),
+            "Expected model to be a thing, timm/NAME or hf/NAME, but got 'x'.",
+        ),
+        (
+            TypeError("Wrap it in a module that returns the scores; package.module:factory loads that."),
+            "Wrap it in a module that returns the scores.",
+        ),
         (RuntimeError("shapes"), "RuntimeError: shapes"),
         (KeyError(), "KeyError: no message"),
     ],

@@ -50,6 +50,15 @@ def test_a_file_that_is_no_picture_is_named_as_the_visitor_knows_it_and_removed(
     assert list((tmp_path / "uploads").iterdir()) == []
 
 
+def test_a_file_has_the_name_that_its_visitor_gave_it(tmp_path: Path) -> None:
+    path = upload(tmp_path, "its 1.png")
+    Image.fromarray(NOISE).save(path)
+    assert taken_from(path, "it's {1}:.png").name == "it's {1}:.png"
+    (tmp_path / "text1.png").write_text("no picture")
+    with pytest.raises(ValueError, match=r"'text\{1\}\.png' can't be read as one"):
+        taken_from(tmp_path / "text1.png", "text{1}.png")
+
+
 def test_large_uploads_are_refused_before_they_are_decoded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pictures, "read_image", lambda _: pytest.fail("decoded"))
     path = upload(tmp_path)

@@ -63,7 +63,7 @@ class Visitor:
         assert self.messages()[-2]["success"]
 
     def explain(self) -> str:
-        return self.join(EXPLAIN, None, [0, 2], None, ["features"], ["score_cam", "rise"], 64, True)
+        return self.join(EXPLAIN, None, "", [0, 2], None, ["features"], ["score_cam", "rise"], 64, True)
 
 
 def ended(messages: list[dict[str, Any]]) -> bool:

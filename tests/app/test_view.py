@@ -6,6 +6,7 @@ import base64
 import io
 import re
 import threading
+from math import inf
 from typing import Any
 
 import numpy as np
@@ -36,8 +37,8 @@ PIXELS = torch.rand(6, 8, 3, generator=torch.Generator().manual_seed(0))
 MAPS = torch.rand(2, 6, 8, generator=torch.Generator().manual_seed(1))
 
 
-def shown(*columns: Column, code: str = "") -> Shown:
-    return Shown(PIXELS, (3, 1), {3: "white", 1: HOSTILE}, {3: "60.0%", 1: "20.0%"}, columns, code)
+def shown(*columns: Column, code: str = "", running: bool = False) -> Shown:
+    return Shown(PIXELS, (3, 1), {3: "white", 1: HOSTILE}, {3: "60.0%", 1: "20.0%"}, columns, code, running)
 
 
 def column(**changes: Any) -> Column:
@@ -66,7 +67,8 @@ def test_maps_of_each_class_and_of_their_difference_are_side_by_side() -> None:
 
 
 def test_maps_can_be_downloaded_once_the_run_has_ended() -> None:
-    assert arrays(maps_html(shown(column()))) == {}
+    html = maps_html(shown(column(), code='print("maps")', running=True))
+    assert (arrays(html), "maps.py" in html) == ({}, False)
     html = maps_html(shown(column(), code='print("maps")'))
     found = arrays(html)
     assert list(found) == [f"grad_cam-a_input-{name}.npy" for name in ("3", "1", "3-minus-1")]
@@ -76,8 +78,36 @@ def test_maps_can_be_downloaded_once_the_run_has_ended() -> None:
     assert base64.b64decode(source[0]) == b'print("maps")'
 
 
+def test_a_map_that_a_run_has_not_reached_is_not_waited_for() -> None:
+    html = maps_html(shown(column(maps=None), column()))
+    assert "aria-busy" not in html
+    assert html.count("The run ended before this map.") == 3
+
+
+@pytest.mark.parametrize(
+    ("maps", "errors", "caption"),
+    [
+        ([[2.0, 1.0], [4.0, 4.0]], (), "largest difference 0.5 of 1 · orange"),
+        ([[2.0, 1.0], [4.0, 4.0]], (0.0, 0.0), "largest difference 0.5 of 1 · orange"),
+        (
+            [[2.0, 1.9], [4.0, 3.8]],
+            (0.031, 0.0),
+            "largest difference 0 of 1, errors of the maps ±3.1% and exact · orange",
+        ),
+        ([[2.0, -2.0], [1.0, 1.0]], (), "largest difference 2 of 2 · orange"),
+        ([[0.0, 0.0], [1.0, 1.0]], (inf, 0.2), "largest difference 1 of 1, errors of the maps error unknown and ±20%"),
+    ],
+)
+def test_a_difference_says_how_large_it_is(maps: list[list[float]], errors: tuple[float, ...], caption: str) -> None:
+    of_classes = torch.tensor(maps).view(2, 1, 2).expand(2, 6, 2)
+    html = maps_html(
+        Shown(PIXELS[:, :2], (3, 1), {3: "a", 1: "b"}, {3: "", 1: ""}, (column(maps=of_classes, errors=errors),))
+    )
+    assert f"<b>a − b</b><br>{caption}" in html
+
+
 def test_names_are_shown_as_they_are_and_run_nothing() -> None:
-    html = maps_html(shown(column(layer=HOSTILE, failure=""), column(maps=None), column(failure=HOSTILE)))
+    html = maps_html(shown(column(layer=HOSTILE, failure=""), column(maps=None), column(failure=HOSTILE), running=True))
     assert "<img src=x" not in html
     assert "&lt;img src=x onerror=alert(1)&gt;" in html
     assert html.count('aria-busy="true"') == 3
