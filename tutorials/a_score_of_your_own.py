@@ -27,7 +27,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torchvision.transforms.functional import pil_to_tensor
 
-from captum_scorecam import ScoreCAM, box_scores
+from captum_scorecam import ScoreCAM, box_scores, overlay
 from captum_scorecam.metrics.functional import energy_pointing_game
 from captum_scorecam.models import imagenet_class_names, load_classifier
 
@@ -113,9 +113,8 @@ print("maps", tuple(maps.shape))
 
 
 def draw(axis: Axes, image: Tensor, title: str, attribution: Tensor | None = None, box: Tensor | None = None) -> None:
-    axis.imshow(((image * SCALE + MEAN) / 255).permute(1, 2, 0).clamp(0, 1))
-    if attribution is not None:
-        axis.imshow(attribution, cmap="inferno", alpha=0.6)
+    pixels = ((image * SCALE + MEAN) / 255).permute(1, 2, 0).clamp(0, 1)
+    axis.imshow(pixels if attribution is None else overlay(pixels, attribution))
     if box is not None:
         left, top, right, bottom = box.tolist()
         axis.add_patch(

@@ -27,13 +27,13 @@ quantify what you see, fix the data, retrain, and measure again.
 import matplotlib.pyplot as plt
 import torch
 import torch.nn.functional as F
-from captum.attr import LayerAttribution, visualization
+from captum.attr import LayerAttribution
 from PIL import ImageDraw, ImageFont
 from skimage import data
 from torch import Generator, Tensor, nn
 from torchvision.transforms.functional import pil_to_tensor, to_pil_image
 
-from captum_scorecam import ScoreCAM
+from captum_scorecam import ScoreCAM, overlay
 from captum_scorecam.metrics.functional import energy_pointing_game
 
 CLASSES = ("brick", "grass", "gravel")
@@ -218,22 +218,12 @@ def maps_of(model: GroundClassifier, images: Tensor, targets: Tensor) -> Tensor:
 def draw(images: Tensor, maps: Tensor, titles: list[tuple[str, ...]]) -> None:
     """Draws one row per image: the image, then each of its maps T×H×W over it."""
     columns = 1 + maps.shape[1]
-    figure, axes = plt.subplots(
-        len(images), columns, figsize=(6.4, 2.5 * len(images)), layout="constrained", squeeze=False
-    )
+    size = (6.4, 2.5 * len(images))
+    _, axes = plt.subplots(len(images), columns, figsize=size, layout="constrained", squeeze=False)
     for image, image_maps, row_titles, row in zip(images.permute(0, 2, 3, 1).numpy(), maps, titles, axes, strict=True):
         row[0].imshow(image)
         for values, axis in zip(image_maps, row[1:], strict=True):
-            visualization.visualize_image_attr(
-                values.unsqueeze(2).numpy(),
-                image,
-                method="blended_heat_map",
-                sign="positive",
-                cmap="inferno",
-                alpha_overlay=0.6,
-                plt_fig_axis=(figure, axis),
-                use_pyplot=False,
-            )
+            axis.imshow(overlay(image, values))
         for axis, title in zip(row, row_titles, strict=True):
             axis.set_title(title, fontsize=14)
             axis.set_axis_off()

@@ -33,7 +33,7 @@ from torch import Tensor
 from torch.nn import functional as F
 from torchvision.models import MobileNetV2
 
-from captum_scorecam import ScoreCAM
+from captum_scorecam import ScoreCAM, overlay
 from captum_scorecam.models import imagenet_class_names, load_classifier
 
 SIZE = 160
@@ -128,9 +128,7 @@ trials["all channels"] = full
 
 figure, axes = plt.subplots(1, 4, figsize=(9, 2.6), layout="constrained")
 for axis, (name, maps) in zip(axes, trials.items(), strict=True):
-    axis.imshow(((inputs[0].permute(1, 2, 0) + 1) / 2).clamp(0, 1))
-    heat = F.interpolate(maps, (SIZE, SIZE), mode="bilinear")[0, 0]
-    axis.imshow(heat / heat.max(), cmap="inferno", alpha=0.6, vmin=0, vmax=1)
+    axis.imshow(overlay(((inputs[0].permute(1, 2, 0) + 1) / 2).clamp(0, 1), maps))
     axis.set_title(name, fontsize=11)
     axis.axis("off")
 plt.show()

@@ -76,7 +76,8 @@ assert score_cam_maps.shape == grad_cam_maps.shape
 # %%
 # The maps have the same shape, so the code that follows stays the same too. Here it is
 # :meth:`~captum.attr.LayerAttribution.interpolate` and Captum's
-# :func:`~captum.attr.visualization.visualize_image_attr`, in a function that draws one row of panels per image.
+# :func:`~captum.attr.visualization.visualize_image_attr`, in a function that draws one row of panels per image. The
+# other tutorials use this package's :func:`~captum_scorecam.overlay`, which needs only the image and the map.
 
 pixels = torch.stack([seen_pixels(x[None], classifier.preprocess) for x in inputs])  # normalisation undone
 

@@ -25,13 +25,20 @@ from typing import Any
 import matplotlib.pyplot as plt
 import torch
 import torch.nn.functional as F
-from captum.attr import Attribution, LayerGradCam, visualization
+from captum.attr import Attribution, LayerGradCam
 from captum.metrics import infidelity
 from PIL import Image
 from skimage import data
 from torch import Tensor
 
-from captum_scorecam import RISE, InputSpaceAttribution, LayerGradCamPlusPlus, MeaningfulPerturbation, ScoreCAM
+from captum_scorecam import (
+    RISE,
+    InputSpaceAttribution,
+    LayerGradCamPlusPlus,
+    MeaningfulPerturbation,
+    ScoreCAM,
+    overlay,
+)
 from captum_scorecam.metrics import plot_curves
 from captum_scorecam.metrics.functional import (
     average_drop,
@@ -104,27 +111,11 @@ ramp = torch.linspace(-1, 1, inputs.shape[3])
 blob = torch.exp(-(ramp**2 + ramp.unsqueeze(1) ** 2) / (2 * 0.6**2))
 maps["Blob"] = blob.expand(len(inputs), 1, -1, -1).contiguous()
 
-
-def scaled(maps: Tensor) -> Tensor:
-    """Scales each map to [0, 1]."""
-    lowest, highest = maps.amin((2, 3), keepdim=True), maps.amax((2, 3), keepdim=True)
-    return (maps - lowest) / (highest - lowest)
-
-
 page = plt.figure(figsize=(6.4, 14.7), layout="constrained")
 for n, (target, figure) in enumerate(zip(targets, page.subfigures(3, 1).flat, strict=True)):
     axes = figure.subplots(2, 3)
     for (name, values), axis in zip(maps.items(), axes.flat, strict=True):
-        visualization.visualize_image_attr(
-            scaled(values)[n].permute(1, 2, 0).numpy(),
-            seen_pixels(inputs[n : n + 1], classifier.preprocess).numpy(),
-            method="blended_heat_map",
-            sign="positive",
-            cmap="inferno",
-            alpha_overlay=0.6,
-            plt_fig_axis=(page, axis),
-            use_pyplot=False,
-        )
+        axis.imshow(overlay(seen_pixels(inputs[n : n + 1], classifier.preprocess), values[n]))
         axis.set_title(name, fontsize=14)
         axis.set_axis_off()
     figure.suptitle(f"{names[target]}, {probabilities[n]:.0%}", fontsize=15)
@@ -170,6 +161,13 @@ for name in ("Grad-CAM", "Grad-CAM++", "Score-CAM"):
 # %%
 # It benefits from centre bias. There is a second way to achieve a low drop without explaining anything: being broad.
 # The mean of a scaled map is the fraction of the image that it lets through:
+
+
+def scaled(maps: Tensor) -> Tensor:
+    """Scales each map to [0, 1]."""
+    lowest, highest = maps.amin((2, 3), keepdim=True), maps.amax((2, 3), keepdim=True)
+    return (maps - lowest) / (highest - lowest)
+
 
 for name, values in maps.items():
     RESULTS[name]["mean"] = scaled(values).mean().item()

@@ -22,7 +22,7 @@ from PIL import Image
 from skimage import data
 from torch import nn
 
-from captum_scorecam import InputSpaceAttribution, ScoreCAM
+from captum_scorecam import InputSpaceAttribution, ScoreCAM, overlay
 from captum_scorecam.metrics.functional import deletion, energy_pointing_game
 from captum_scorecam.models import imagenet_class_names, load_classifier, seen_pixels
 
@@ -84,8 +84,7 @@ maps = {method: explain(model, x_batch, y_batch, method) for method in METHODS}
 figure, axes = plt.subplots(2, 3, figsize=(7.5, 5.3), layout="constrained")
 for row, (method, method_maps) in zip(axes, maps.items(), strict=True):
     for axis, image, heat, (x1, y1, x2, y2) in zip(row, inputs, method_maps[:, 0], boxes, strict=True):
-        axis.imshow(seen_pixels(image[None], classifier.preprocess))
-        axis.imshow(heat / heat.max(), cmap="inferno", alpha=0.6, vmin=0, vmax=1)
+        axis.imshow(overlay(seen_pixels(image[None], classifier.preprocess), heat))
         axis.add_patch(Rectangle((x1, y1), x2 - x1, y2 - y1, fill=False, edgecolor="white", linewidth=2))
         axis.set(xticks=[], yticks=[])
     row[0].set_ylabel(method)

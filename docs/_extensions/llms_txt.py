@@ -1,17 +1,20 @@
-"""``llms.txt``: every page with its first paragraph, for tools that read documentation (https://llmstxt.org)."""
+"""``llms.txt``: every page with what it says first, for tools that read documentation (https://llmstxt.org)."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+import re
+from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from docutils import nodes
-from sphinx.addnodes import desc_content
-from sphinx.application import Sphinx
-from sphinx.util.typing import ExtensionMetadata
+if TYPE_CHECKING:
+    from sphinx.application import Sphinx
+    from sphinx.util.typing import ExtensionMetadata
 
 LONGEST = 300
+_SENTENCE_END = re.compile(r"(?<=[.?!…])\s+(?=\S)")
+_NO_SENTENCE = re.compile(r"(Bases|Class|Classes|Function|Functions|Options of [^:]+): ")  # lists of names
 
 
 def write(app: Sphinx, exception: Exception | None) -> None:
@@ -47,13 +50,31 @@ def title(app: Sphinx, page: str) -> str:
 
 
 def summary(app: Sphinx, page: str) -> str:
-    """Returns the first paragraph of a page, shortened at the end of a sentence; empty if it has none."""
+    """Returns what a page says first; empty if it has no paragraphs."""
+    from docutils import nodes
+    from sphinx.addnodes import desc_content
+
     section = next(iter(app.env.get_and_resolve_doctree(page, app.builder).findall(nodes.section)))
     own = [node for node in section.children if isinstance(node, nodes.paragraph)]
     described = [node for content in section.findall(desc_content) for node in content.findall(nodes.paragraph)]
-    texts = (" ".join(node.astext().split()) for node in [*own, *described, *section.findall(nodes.paragraph)])
-    text = next((text for text in texts if not text.startswith("Bases:")), "")
-    return text if len(text) <= LONGEST else text[: text.rfind(". ", 0, LONGEST) + 1] or f"{text[:LONGEST]}…"
+    return first_sentences(node.astext() for node in [*own, *described, *section.findall(nodes.paragraph)])
+
+
+def first_sentences(paragraphs: Iterable[str]) -> str:
+    """Returns the first paragraph that has sentences, without one that only announces a list, code or a table.
+
+    It is shortened at the end of a sentence.
+    """
+    for paragraph in paragraphs:
+        text = " ".join(paragraph.split())
+        sentences = [] if _NO_SENTENCE.match(text) else _SENTENCE_END.split(text)
+        if sentences and not sentences[-1].endswith((".", "?", "!", "…")):
+            sentences.pop()
+        while len(sentences) > 1 and len(" ".join(sentences)) > LONGEST:
+            sentences.pop()
+        if sentences:
+            return " ".join(sentences)
+    return ""
 
 
 def setup(app: Sphinx) -> ExtensionMetadata:
