@@ -34,7 +34,7 @@ def overlay(image: Any, attribution: Any, *, alpha: float = 0.6) -> Image.Image:
 
     Args:
         image (PIL.Image.Image, array or Tensor): H×W, H×W×1 or H×W×3, opaque, with values in [0, 1] or uint8. A Tensor
-            whose shape can be read as C×H×W too is refused.
+            3×H×3 or 3×H×1, which may be C×H×W, is refused.
         attribution (array or Tensor): The map: h×w, 1×h×w or 1×1×h×w, such as `ScoreCAM` returns for one example.
         alpha (float): Opacity of the map, in (0, 1]; of a signed one, where it is strongest. Default: 0.6.
 
@@ -87,7 +87,7 @@ def pixels_of(image: Any) -> Array:
     pixels = as_array(image)
     if not (pixels.ndim == 2 or (pixels.ndim == 3 and pixels.shape[2] in (1, 3))):
         raise ValueError(f"Expected `image` to be H×W, H×W×1 or H×W×3, but got an array of shape {pixels.shape}.")
-    if isinstance(image, Tensor) and image.dim() == 3 and image.shape[0] in (1, 3):
+    if isinstance(image, Tensor) and image.dim() == 3 and image.shape[0] == 3:
         raise ValueError(
             f"Expected `image` to be H×W, H×W×1 or H×W×3, but got a tensor of shape {pixels.shape}, which C×H×W fits "
             "too. An array, as from numpy(), is taken as H×W×C; permute(1, 2, 0) turns C×H×W into it."

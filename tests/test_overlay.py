@@ -161,7 +161,7 @@ def test_nothing_is_changed() -> None:
         (Image.new("RGBA", (8, 6), (9, 9, 9, 254)), MAP, "to be opaque, .* mode 'RGBA' with transparent pixels"),
         (Image.new("LA", (8, 6), (9, 0)), MAP, "to be opaque, .* mode 'LA' with transparent pixels"),
         (torch.from_numpy(IMAGE[:3, :, :]), MAP, r"got a tensor of shape \(3, 8, 3\), which C×H×W fits too"),
-        (torch.from_numpy(IMAGE[:1, :, :1]), MAP, r"got a tensor of shape \(1, 8, 1\), which C×H×W fits too"),
+        (torch.from_numpy(IMAGE[:3, :, :1]), MAP, r"got a tensor of shape \(3, 8, 1\), which C×H×W fits too"),
         (Image.new("I;16", (8, 6)), MAP, "with 8 bits per value, but got a PIL image of mode 'I;16'"),
         (IMAGE, MAP[None].repeat(2, 0), r"Expected `attribution` to be one map, .* but got shape \(2, 6, 8\)"),
         (IMAGE, MAP[0], r"Expected `attribution` to be one map, .* but got shape \(8,\)"),

@@ -136,7 +136,7 @@ def _draw_panel(axes: Axes, panel: Panel) -> None:
     if panel.values is None:
         axes.imshow(panel.pixels.numpy(), cmap="gray", vmin=0, vmax=1)
     else:
-        axes.imshow(overlay(panel.pixels, panel.values))
+        axes.imshow(overlay(panel.pixels.numpy(), panel.values))
         if panel.errors is not None and _varies(panel.values):
             _draw_lines(axes, panel.values, panel.errors)
     axes.set_anchor("NW")
