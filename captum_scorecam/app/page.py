@@ -144,9 +144,10 @@ class _Page:
             show_progress_on=[status],
             **(_QUIET | {"show_progress": "minimal"}),
         )
-        cancel.click(self.cancelled, [shown], [status, maps, shown], cancels=[running], queue=False, **_QUIET)
+        # A run ends with its picture. Listeners are called in their order, each after the one before has ended.
+        gr.on([cancel.click, upload.upload, sample.input, model.input], None, cancels=[running], **_QUIET)
+        cancel.click(self.cancelled, [shown], [status, maps, shown], queue=False, **_QUIET)
         blocks.load(self.first_look, [sample, model], **looked)
-        looked["cancels"] = [running]  # its maps would go with the picture
         # Not preprocessed, an upload comes with its own name, and leaves no other file behind.
         uploaded = upload.upload(self.look_at_upload, [upload, model, subject, shown], preprocess=False, **looked)
         uploaded.then(lambda: None, None, [upload], **_QUIET)

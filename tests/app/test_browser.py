@@ -105,10 +105,8 @@ def test_a_click_before_the_new_pictures_classes_have_come_explains_those(visit:
     page.get_by_role("option", name="efficientnet_lite0").click()
     expect(page.locator("#seen figcaption")).to_contain_text("efficientnet_lite0", timeout=PATIENCE)
     expect(page.locator("#classes label").first).to_contain_text("cat")
-    page.evaluate(
-        """() => [...document.querySelectorAll("#sample label, #explain")]
-        .filter((each) => each.id || each.textContent.includes("Coffee")).forEach((each) => each.click())"""
-    )
+    page.locator("#sample label", has_text="Coffee").click()
+    page.click("#explain")
     says(page, "Done.")
     chosen = page.locator("#classes label:has(input:checked)").all_inner_texts()
     titles = page.locator("#maps figcaption b").all_inner_texts()[:2]
