@@ -210,5 +210,5 @@ PICTURES = {name.removeprefix("draw_"): draw for name, draw in globals().items()
 if __name__ == "__main__":
     loaded = load_classifier("efficientnet_lite0")
     for wanted in sys.argv[1:] or PICTURES:
-        write(PICTURES[wanted](loaded), wanted)
+        write(PICTURES[wanted](loaded), f"{wanted}.png" if wanted == "curves" else f"{wanted}.jpg")
         print(wanted)
