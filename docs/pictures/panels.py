@@ -34,4 +34,4 @@ def write(figure: Figure, file: str) -> None:
     """Writes a figure to a file in this folder: photographs as JPEG, charts as PNG."""
     drawn = io.BytesIO()
     figure.savefig(drawn, format="png", dpi=DPI, bbox_inches="tight", pad_inches=0.05)
-    Image.open(drawn).convert("RGB").save(FOLDER / file, quality=90, subsampling=0, optimize=True)
+    Image.open(drawn).convert("RGB").save(FOLDER / file, quality=90, optimize=True)

@@ -9,14 +9,13 @@ import pytest
 from PIL import Image
 
 DOCS = Path(__file__).parents[2] / "docs"
-NOT_YET_REDRAWN = {"pairs.png"}
 PICTURES = sorted(path for path in (DOCS / "pictures").iterdir() if path.suffix in (".png", ".jpg"))
 SHARP = 1200  # pixels across, of a column of at most 736
 
 
 @pytest.mark.parametrize(
     "path",
-    [*(path for path in PICTURES if path.name not in NOT_YET_REDRAWN), DOCS / "two_classes.jpg"],
+    [*PICTURES, DOCS / "two_classes.jpg"],
     ids=lambda path: path.name,
 )
 def test_picture_is_light_and_sharp_in_true_colour(path: Path) -> None:
