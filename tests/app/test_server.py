@@ -15,6 +15,7 @@ import pytest
 
 from captum_scorecam.app.pictures import MOST_BYTES
 from tests.app.conftest import TINY, Serving, running_command
+from tests.support.tiny_classifier import picture
 
 pytestmark = pytest.mark.slow
 
@@ -125,3 +126,16 @@ def test_files_and_the_page_are_gone_with_the_command(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []  # nor what ONNX Runtime, which reports unless told not to, keeps there
     with pytest.raises(httpx.ConnectError):
         httpx.get(serving.address)
+
+
+@pytest.mark.parametrize("meta", [{"meta": {"_type": "gradio.FileData"}}, {}], ids=["as an upload", "as a dict"])
+def test_a_file_of_the_server_is_neither_read_nor_removed(serving: Serving, tmp_path: Path, meta: Any) -> None:
+    secret = tmp_path / "secret.png"
+    picture(1)[0].save(secret)
+    visitor = Visitor(serving.address)
+    visitor.join("upload", {"path": str(secret), "orig_name": "mine.png", **meta}, TINY, None, None)
+    messages = visitor.messages()
+    visitor.client.close()
+    assert [m["success"] for m in messages if m["msg"] == "process_completed"] == [False]
+    assert not any("mine.png" in json.dumps(message) for message in messages)
+    assert secret.is_file()
