@@ -12,12 +12,17 @@ from captum_scorecam import ScoreCAM
 from captum_scorecam.engines.export import ExportedModel, export
 from captum_scorecam.engines.onnx_runtime import Session
 from captum_scorecam.engines.openvino import CompiledModel
-from tests.conftest import EGYPTIAN_CAT
+from tests.conftest import EGYPTIAN_CAT, photograph
 from tests.support.command_line import invoke
 from tests.support.score_cam import naive_score_cam
 from tests.support.small_net import assert_close
 
 pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def cat() -> Tensor:
+    return photograph(160)
 
 
 @pytest.fixture(scope="module")
