@@ -70,6 +70,12 @@ def maps(page: Page) -> int:
     return page.locator("#maps figure.map img").count()
 
 
+def choose_the_demo_model(page: Page) -> None:
+    page.locator("#model input").click()
+    page.get_by_role("option", name="efficientnet_lite0").click()
+    expect(page.locator("#seen figcaption")).to_contain_text("efficientnet_lite0", timeout=PATIENCE)
+
+
 def png(image: Image.Image) -> bytes:
     file = io.BytesIO()
     image.save(file, "PNG")
@@ -108,9 +114,7 @@ def test_a_sample_is_explained_compared_and_downloaded(visit: Visit) -> None:
 
 def test_a_click_before_the_new_pictures_classes_have_come_explains_those(visit: Visit) -> None:
     page = visit()
-    page.locator("#model input").click()
-    page.get_by_role("option", name="efficientnet_lite0").click()
-    expect(page.locator("#seen figcaption")).to_contain_text("efficientnet_lite0", timeout=PATIENCE)
+    choose_the_demo_model(page)
     expect(page.locator("#classes label").first).to_contain_text("cat")
     page.locator("#sample label", has_text="Coffee").click()
     page.click("#explain")
@@ -123,9 +127,7 @@ def test_a_click_before_the_new_pictures_classes_have_come_explains_those(visit:
 
 def test_another_picture_ends_the_run(visit: Visit) -> None:
     page = visit()
-    page.locator("#model input").click()
-    page.get_by_role("option", name="efficientnet_lite0").click()
-    expect(page.locator("#seen figcaption")).to_contain_text("efficientnet_lite0", timeout=PATIENCE)
+    choose_the_demo_model(page)
     page.locator("#methods label", has_text="Mask").click()
     page.click("#explain")
     expect(page.locator("#status progress")).to_be_visible(timeout=PATIENCE)
@@ -195,9 +197,7 @@ def test_a_file_that_is_too_large_is_refused_and_the_page_goes_on(visit: Visit) 
 
 def test_a_run_is_cancelled_and_another_one_started(visit: Visit) -> None:
     page = visit()
-    page.locator("#model input").click()
-    page.get_by_role("option", name="efficientnet_lite0").click()
-    expect(page.locator("#seen figcaption")).to_contain_text("efficientnet_lite0", timeout=PATIENCE)
+    choose_the_demo_model(page)
     page.locator("#methods label", has_text="Mask").click()
     page.click("#explain")
     expect(page.locator("#status progress[max='200']")).to_be_visible(timeout=PATIENCE)
@@ -234,9 +234,7 @@ def test_a_model_that_does_not_exist_is_named_and_the_one_before_stays(visit: Vi
 def test_everything_is_shown_without_scrolling_sideways(visit: Visit, viewport: ViewportSize, scheme: Scheme) -> None:
     page = visit(viewport, scheme)
     if SCREENSHOTS:
-        page.locator("#model input").click()
-        page.get_by_role("option", name="efficientnet_lite0").click()
-        expect(page.locator("#seen figcaption")).to_contain_text("efficientnet_lite0", timeout=PATIENCE)
+        choose_the_demo_model(page)
     assert page.evaluate(ROOM_BELOW_THE_UPLOADS_TEXT) >= 10
     page.click("#explain")
     says(page, "Done.")
