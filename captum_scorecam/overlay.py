@@ -86,7 +86,8 @@ def pixels_of(image: Any) -> Array:
     """
     pixels = as_array(image)
     if not (pixels.ndim == 2 or (pixels.ndim == 3 and pixels.shape[2] in (1, 3))):
-        raise ValueError(f"Expected `image` to be H×W, H×W×1 or H×W×3, but got an array of shape {pixels.shape}.")
+        hint = " permute(1, 2, 0) turns C×H×W into H×W×C." if pixels.ndim == 3 and pixels.shape[0] in (1, 3) else ""
+        raise ValueError(f"Expected `image` to be H×W, H×W×1 or H×W×3, but got an array of shape {pixels.shape}.{hint}")
     if isinstance(image, Tensor) and image.dim() == 3 and image.shape[0] == 3:
         raise ValueError(
             f"Expected `image` to be H×W, H×W×1 or H×W×3, but got a tensor of shape {pixels.shape}, which C×H×W fits "

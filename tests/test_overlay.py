@@ -152,7 +152,7 @@ def test_nothing_is_changed() -> None:
 @pytest.mark.parametrize(
     ("image", "attribution", "message"),
     [
-        (IMAGE.transpose(2, 0, 1), MAP, r"Expected `image` to be H×W, H×W×1 or H×W×3, but got .* \(3, 6, 8\)"),
+        (IMAGE.transpose(2, 0, 1), MAP, r"Expected `image` to be H×W, H×W×1 or H×W×3, but got .* \(3, 6, 8\). permute"),
         (IMAGE[None], MAP, r"Expected `image` to be H×W, .* \(1, 6, 8, 3\)"),
         (IMAGE[:0], MAP, r"Expected `image` to have pixels, but got an array of shape \(0, 8, 3\)"),
         (2 * IMAGE - 1, MAP, r"in \[0, 1\], or in \[0, 255\] as uint8, but got values from -0.9"),

@@ -43,7 +43,8 @@ SHOW_CHANNELS = """() => requestAnimationFrame(() => {
   document.getElementById("strongest-channels")?.scrollIntoView({behavior: still ? "instant" : "smooth"});
 })"""
 CSS = Path(__file__).with_name("page.css").read_text()
-MORE_MODELS = ("resnet50", "convnext_tiny", "vit_b_16", "swin_t", "timm/resnet18.a1_in1k")
+# The box completes what is typed to a name that contains it, so none may contain the name of another model.
+MORE_MODELS = ("resnet50", "convnext_tiny", "vit_b_16", "swin_t", "timm/mobilenetv4_conv_small")
 _MODEL = "model"  # the queue of everything that runs a model: one at a time
 _QUIET: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}
 _SAVED = 3600  # seconds after which what a visitor left open is forgotten
@@ -135,18 +136,18 @@ class _Page:
         }
         running = explain.click(
             self.explain,
-            [subject, look, classes, other, layers, methods, budget, exact],
+            [subject, look, shown, classes, other, layers, methods, budget, exact],
             [status, maps, channels, shown],
             concurrency_id=_MODEL,
             concurrency_limit=1,
-            trigger_mode="once",
+            trigger_mode="always_last",  # also while a run that was cancelled comes to its end
             preprocess=False,  # the choices may be those of a picture that another one takes the place of
             show_progress_on=[status],
             **(_QUIET | {"show_progress": "minimal"}),
         )
         # A run ends with its picture. Listeners are called in their order, each after the one before has ended.
         gr.on([cancel.click, upload.upload, sample.input, model.input], None, cancels=[running], **_QUIET)
-        cancel.click(self.cancelled, [shown], [status, maps, shown], queue=False, **_QUIET)
+        cancel.click(self.cancelled, [subject, model, shown], [status, maps, shown], queue=False, **_QUIET)
         blocks.load(self.first_look, [sample, model], **looked)
         # Not preprocessed, an upload comes with its own name, and leaves no other file behind.
         uploaded = upload.upload(self.look_at_upload, [upload, model, subject, shown], preprocess=False, **looked)
@@ -231,6 +232,7 @@ class _Page:
         self,
         subject: Subject | None,
         look: str | None,
+        shown: Shown | None,
         classes: list[int],
         other: int | None,
         layers: list[str],
@@ -240,7 +242,8 @@ class _Page:
     ) -> Iterator[Any]:
         """Runs the methods and shows maps as they come.
 
-        Classes and layers that were chosen for another picture or model are replaced by the first ones.
+        Classes and layers that were chosen for another picture or model are replaced by the first ones. Nothing
+        happens if the maps that are shown are the chosen ones, as after a double click.
         """
         if subject is None:
             yield status_html("Choose a picture first.", "problem"), gr.skip(), gr.skip(), gr.skip()
@@ -263,12 +266,17 @@ class _Page:
         except ValueError as error:
             yield status_html(text_of(error), "problem"), gr.skip(), gr.skip(), gr.skip()
             return
+        of = (subject.look, choices)
+        if shown is not None and shown.complete and shown.of == of:
+            yield (gr.skip(),) * 4
+            return
         models = self.models
         run = Run(classifier, prepared, subject.inputs, prediction, choices, models.running, models.closing)
         names = {index: class_name(index, classifier.class_names) for index in indices}
         notes = {index: score_text(prediction, index) for index in indices}
         load = {"name": subject.model_name, **self.models.offered.get(subject.model_name, {})}
-        shown = Shown(seen_pixels(subject.inputs, classifier.preprocess), indices, names, notes, (), running=True)
+        seen = seen_pixels(subject.inputs, classifier.preprocess)
+        shown = Shown(seen, indices, names, notes, (), running=True, of=of)
         with closing(run.updates()) as updates:
             for progress in updates:
                 if run.columns is shown.columns:
@@ -279,14 +287,16 @@ class _Page:
                 shown = replace(shown, columns=columns, code=code)
                 yield progress_html(progress), maps_html(shown), "", shown
         code = python_code(subject.picture, load, prepared, run.columns, names)
-        shown = replace(shown, columns=run.columns, code=code, running=False)
+        shown = replace(shown, columns=run.columns, code=code, running=False, complete=not run.failure)
         kind = "problem" if run.failure else ""
         yield status_html(run.failure or "Done.", kind, run.notes), maps_html(shown), gr.skip(), shown
 
-    def cancelled(self, shown: Shown | None) -> tuple[Any, Any, Any]:
+    def cancelled(self, subject: Subject | None, model: str, shown: Shown | None) -> tuple[Any, Any, Any]:
         """Says that the run is cancelled; the queue removes it, and it stops before its next forward pass."""
         if shown is None or not shown.running:
-            return status_html("No run of yours is going on or waiting."), gr.skip(), gr.skip()
+            is_loading = subject is not None and model != subject.model_name
+            text = f"{model} is still loading." if is_loading else "No run of yours is going on or waiting."
+            return status_html(text), gr.skip(), gr.skip()
         shown = replace(shown, running=False)
         return status_html("Cancelled. Maps that are finished stay."), maps_html(shown), shown
 

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from tempfile import TemporaryDirectory
+from typing import Any
 
 import gradio as gr
 from gradio import routes
@@ -51,7 +52,7 @@ def served(models: Models, host: str = "127.0.0.1", port: int | None = None) -> 
         with ThreadPoolExecutor(1) as pool:  # in case this thread has an event loop, as in a notebook
             page = pool.submit(asyncio.run, _built(models)).result()
         try:
-            _, address, _ = page.launch(
+            app, address, _ = page.launch(
                 server_name=host,
                 server_port=port,
                 prevent_thread_lock=True,
@@ -68,12 +69,20 @@ def served(models: Models, host: str = "127.0.0.1", port: int | None = None) -> 
                 ssr_mode=False,
                 mcp_server=False,
             )
+            app.iterators = _Iterators(app.iterators)
             yield address
         finally:
             models.closing.set()
             page.close(verbose=False)
             with models.running:  # the process would end with an error in the middle of a forward pass
                 pass
+
+
+class _Iterators(dict[str, Any]):
+    """Gradio's runs. The queue and the request that cancels a run both remove it; the later one must not fail."""
+
+    def __delitem__(self, key: str) -> None:
+        self.pop(key, None)
 
 
 def _check_free(host: str, port: int | None) -> None:

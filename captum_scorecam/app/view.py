@@ -34,6 +34,8 @@ class Shown:
         columns (tuple of Column): The maps so far.
         code (str): The Python code that makes them. Default: empty.
         running (bool): Whether they change; then there are no downloads. Default: False.
+        complete (bool): Whether all were made. Default: False.
+        of (optional): What they explain, to be compared. Default: None.
     """
 
     pixels: Tensor
@@ -43,6 +45,8 @@ class Shown:
     columns: tuple[Column, ...]
     code: str = ""
     running: bool = False
+    complete: bool = False
+    of: object = None
 
 
 @cache
@@ -179,7 +183,8 @@ def channels_html(shown: Shown, key: str) -> str:
             }
         )
     name = shown.names[shown.classes[place]]
-    return _html("channels", layer=column.layer, name=name, weighting=column.weighting, channels=channels)
+    whole = f"{float(scores.unmasked_scores[0, place]):.4g}"
+    return _html("channels", layer=column.layer, name=name, weighting=column.weighting, whole=whole, channels=channels)
 
 
 def _stem(column: Column, classes: str) -> str:

@@ -123,7 +123,7 @@ def explain(
         names = map(display_name, images)
         explanations = [explain_one(inputs_of_image, name) for inputs_of_image, name in zip(inputs, names, strict=True)]
         if save_maps is not None:
-            explained = Explained(classifier.name, Path(weights).name, explained_layer.name, methods)
+            explained = Explained(classifier.name, Path(weights).name, explained_layer.name, methods, options)
             write_maps(save_maps, images, explanations, explained)
         show_explanations(explanations, heading_of(classifier, weights, explained_layer, engine), output)
         if save_maps is not None:

@@ -16,12 +16,14 @@ from torch import Tensor
 
 from captum_scorecam import __version__
 from captum_scorecam.command_line.explanation import ClassExplanation, ImageExplanation
+from captum_scorecam.evaluation import MethodOptions
 from captum_scorecam.evaluation.durable_files import write_durably
 from captum_scorecam.evaluation.method import ChosenMethod
 
 MANIFEST = "manifest.json"
 _WRITER = "captum-scorecam explain"
 _LONGEST_STEM = 80
+_OPTIONS = ("n_masks", "mask_iterations", "max_forwards", "error", "seed")
 
 
 class Explained(NamedTuple):
@@ -32,12 +34,14 @@ class Explained(NamedTuple):
         weights (str): Its weights.
         layer (str): The layer that methods of a layer explain.
         methods (mapping of str to ChosenMethod): The methods by name.
+        options (MethodOptions): What methods take that were not given options of their own.
     """
 
     model: str
     weights: str
     layer: str
     methods: Mapping[str, ChosenMethod]
+    options: MethodOptions
 
 
 def check_maps_folder(folder: Path) -> None:
@@ -96,6 +100,7 @@ def write_maps(
         "version": __version__,
         "model": explained.model,
         "weights": explained.weights,
+        "options": {name: getattr(explained.options, name) for name in _OPTIONS},
         "maps": entries,
     }
     write_durably(folder / MANIFEST, (json.dumps(manifest, indent=2) + "\n").encode())

@@ -5,16 +5,19 @@ from __future__ import annotations
 import asyncio
 import re
 from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import gradio as gr
 import pytest
+import torchvision
 from PIL import Image
 
 from captum_scorecam.app import Models
-from captum_scorecam.app.page import _PARTS, Subject, _Page, build_page
+from captum_scorecam.app.loaded_models import DEMO_MODELS
+from captum_scorecam.app.page import _PARTS, MORE_MODELS, Subject, _Page, build_page
 from captum_scorecam.models import load_classifier
 from tests.app.conftest import TINY
 from tests.support.tiny_classifier import NAMES, picture
@@ -48,8 +51,8 @@ def explained(page: _Page, subject: Subject | None, **changes: Any) -> Any:
 
 def explaining(page: _Page, subject: Subject | None, **changes: Any) -> Any:
     look = subject.look if subject else ""
-    chosen = {"look": look, "classes": [0, 2], "other": None, "layers": ["features"], "methods": ["score_cam"]}
-    return page.explain(subject, **({**chosen, "max_forwards": 3, "exact": True} | changes))
+    chosen = {"classes": [0, 2], "other": None, "layers": ["features"], "methods": ["score_cam"], "exact": True}
+    return page.explain(subject, **({"look": look, "shown": None, **chosen, "max_forwards": 3} | changes))
 
 
 def upload(path: Path, name: str | None = None) -> dict[str, Any]:
@@ -165,7 +168,7 @@ def test_a_cancelled_run_keeps_its_maps_with_their_downloads(page: _Page, subjec
             break
     updates.close()
     assert (".npy" in maps, "maps.py" in maps) == (False, False)
-    status, maps, shown = page.cancelled(shown)
+    status, maps, shown = page.cancelled(subject, TINY, shown)
     assert "Cancelled. Maps that are finished stay." in status
     assert (maps.count('.npy"'), maps.count('maps.py"')) == (6, 1)
     assert "aria-busy" not in maps
@@ -174,10 +177,27 @@ def test_a_cancelled_run_keeps_its_maps_with_their_downloads(page: _Page, subjec
         "for method, layer_name, max_forwards in [('score_cam', 'features', 3), ('grad_cam', 'features', None)]:"
         in (shown.code)
     )
-    again, *others = page.cancelled(shown)
+    again, *others = page.cancelled(subject, TINY, shown)
     assert "No run of yours is going on or waiting." in again
     assert all(map(is_kept, others))
-    assert page.cancelled(None)[0] == again
+    assert page.cancelled(None, TINY, None)[0] == again
+    assert "resnet50 is still loading." in page.cancelled(subject, "resnet50", shown)[0]
+
+
+def test_a_second_click_makes_no_map_again_unless_choices_differ_or_the_run_was_cancelled(
+    page: _Page, subject: Subject
+) -> None:
+    *_, shown = explained(page, subject)
+    assert all(map(is_kept, explained(page, subject, shown=shown)))
+    for changes in ({"classes": [2]}, {"max_forwards": 4}, {"shown": replace(shown, complete=False)}):
+        *_, again = explained(page, subject, **({"shown": shown} | changes))
+        assert again.complete
+        assert again.columns is not shown.columns
+
+
+def test_what_is_typed_is_not_completed_to_the_name_of_another_model() -> None:
+    known = [*torchvision.models.list_models(), *DEMO_MODELS]
+    assert [(name, more) for name in known for more in MORE_MODELS if name in more and name != more] == []
 
 
 @pytest.mark.parametrize("name", ["cancelled", "look_at_upload", "look_at_sample", "change_model"])
@@ -243,6 +263,8 @@ def test_channels_are_shown_on_a_click(page: _Page, subject: Subject) -> None:
     *_, shown = explained(page, subject)
     channels, status = page.show_channels(shown, SimpleNamespace(map="0:1"))  # type: ignore[arg-type]
     assert "Strongest channels of features <small>for blue" in channels
+    whole = f"{float(shown.columns[0].scores.unmasked_scores[0, 1]):.4g}"
+    assert f"picture it is {whole}. The weight" in channels
     assert is_kept(status)
     for given, event, message in [
         (None, SimpleNamespace(map="0:1"), "Explain a picture first."),

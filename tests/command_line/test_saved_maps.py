@@ -51,6 +51,7 @@ def test_every_map_is_saved_and_listed(folder: Path, explanations: list[ImageExp
         "version": __version__,
         "model": COLOURS[1],
         "weights": "DEFAULT",
+        "options": {"n_masks": 20, "mask_iterations": 300, "max_forwards": None, "error": None, "seed": 0},
     }
     assert [(e["image"], e["class_index"], e["class_name"], e["role"], e["method"], e["layer"]) for e in entries] == [
         (image, *shown, method, layer)
@@ -77,7 +78,9 @@ def test_methods_are_saved_with_their_names_and_options(folder: Path) -> None:
 
 
 def test_errors_of_a_budget_are_saved(folder: Path, explanations: list[ImageExplanation]) -> None:
-    grad_cam, score_cam = saved(folder, "--no-compare", "--max-forwards", "1")["maps"]
+    manifest = saved(folder, "--no-compare", "--max-forwards", "1")
+    assert manifest["options"]["max_forwards"] == 1
+    grad_cam, score_cam = manifest["maps"]
     assert "error" not in grad_cam
     error = explanations[0].classes[0].errors["score_cam"]
     assert error.values is not None
