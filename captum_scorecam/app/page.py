@@ -52,7 +52,7 @@ _SAVED = 3600  # seconds after which what a visitor left open is forgotten
 
 @dataclass(frozen=True, eq=False)
 class Subject:
-    """A picture and what a model says of it; ``look`` tells it from those that the visitor saw before."""
+    """A picture and what a model says of it, also as it is shown; ``look`` tells it from those seen before."""
 
     look: str
     picture: Picture
@@ -60,6 +60,7 @@ class Subject:
     model: LoadedModel
     inputs: Tensor
     prediction: Prediction
+    seen: str
 
 
 def build_page(models: Models) -> gr.Blocks:
@@ -192,7 +193,8 @@ class _Page:
 
     def _look(self, picture: Picture, name: str, before: Subject | None) -> Iterator[tuple[Any, ...]]:
         """Loads the model, classifies the picture and offers the classes and layers."""
-        yield _looked(status=status_html(f"Loading {name} and looking for its layers …"))
+        loading = status_html(f"Loading {name} and looking for its layers …")
+        yield _looked(status=loading, seen=loading)  # on a phone, the status is far below the picture
         try:
             with self.models.running, noted_warnings() as notes:
                 model = self.models.get(name or "")
@@ -201,7 +203,8 @@ class _Page:
                 prepared = model.prepared(inputs)
         except Exception as error:  # of the user's model
             name_before = before.model_name if before else next(iter(self.models.offered))
-            yield _looked(status=status_html(text_of(error), "problem"), model=name_before)
+            seen = before.seen if before else ""
+            yield _looked(status=status_html(text_of(error), "problem"), seen=seen, model=name_before)
             return
         classifier, top = model.classifier, top_classes(prediction)
         names = [class_name(index, classifier.class_names) for index in range(len(prediction.scores))]
@@ -212,10 +215,11 @@ class _Page:
                 "No layer was found that holds maps of the picture: RISE and Mask explain the model without one."
             )
         look = f"{next(self._looks)} {name}"
+        seen = seen_html(seen_pixels(inputs, classifier.preprocess), classifier, prediction, prepared.engine)
         yield _looked(
-            subject=Subject(look, picture, name, model, inputs, prediction),
+            subject=Subject(look, picture, name, model, inputs, prediction, seen),
             look=look,
-            seen=seen_html(seen_pixels(inputs, classifier.preprocess), classifier, prediction, prepared.engine),
+            seen=seen,
             classes=gr.CheckboxGroup(
                 [(f"{names[index]} · {score_text(prediction, index)}", index) for index in top], value=top[:2]
             ),

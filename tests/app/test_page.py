@@ -76,6 +76,7 @@ def test_a_first_look_offers_classes_and_layers(page: _Page) -> None:
     assert found["layers"].value == ["features"]
     assert "Choose what to explain." in found["status"]
     assert (found["sample"], found["maps"]) == ("Cat", "")
+    assert found["seen"].startswith("<figure")
 
 
 def test_without_samples_the_page_asks_for_a_picture(page: _Page) -> None:
@@ -111,7 +112,7 @@ def test_a_model_that_does_not_exist_is_named_and_the_one_before_stays(page: _Pa
     found = last(page.change_model("resnet81", subject, None))
     assert "but got &#39;resnet81&#39;. Closest matches: resnet18" in found["status"]
     assert "`" not in found["status"]
-    assert found["model"] == TINY
+    assert (found["model"], found["seen"]) == (TINY, subject.seen)
     assert is_kept(found["subject"])
     assert all(map(is_kept, last(page.change_model(TINY, subject, None)).values()))
     assert all(map(is_kept, last(page.change_model("resnet18", None, None)).values()))

@@ -41,7 +41,6 @@ TIMM: dict[str, tuple[int, int] | None] = {
     "eva02_tiny_patch14_224": (16, 1),
     "fasternet_t0": (7, 0),
     "fastvit_t8": (8, 0),
-    "focalnet_tiny_srf": (7, 0),
     "gcvit_xxtiny": (7, 0),
     "gernet_s": (7, 0),
     "ghostnet_050": (7, 0),
@@ -88,7 +87,6 @@ TIMM: dict[str, tuple[int, int] | None] = {
     "swinv2_tiny_window8_256": (8, 0),
     "tiny_vit_5m_224": (7, 0),
     "twins_svt_small": (7, 0),
-    "vgg11": (7, 0),
     "visformer_tiny": (7, 0),
     "vit_base_patch16_siglip_224": (14, 0),
     "vit_relpos_small_patch16_224": (14, 0),
@@ -103,12 +101,19 @@ FEW_IN_EACH_STAGE: dict[str, Any] = {"depths": (1, 1, 2, 1)}
 # timm: fewer of the equal blocks of large models, which take most of the time and have the same layout each.
 SHALLOW: dict[str, dict[str, Any]] = {
     "cait_xxs24_224": {"depth": 4},
+    "convit_tiny": {"depth": 4, "local_up_to_layer": 2},
+    "davit_tiny": {"depths": (1, 1, 1, 1)},
+    "deit_tiny_distilled_patch16_224": FEW_BLOCKS,
+    "densenet121": {"block_config": (2, 2, 4, 2)},
+    "efficientformer_l1": FEW_IN_EACH_STAGE,
     "eva02_tiny_patch14_224": FEW_BLOCKS,
+    "fastvit_t8": {"layers": (1, 1, 2, 1)},
     "maxvit_tiny_rw_224": FEW_IN_EACH_STAGE,
     "nextvit_small": {"depths": (1, 1, 5, 1)},
     "res2net50_26w_4s": {"layers": (1, 1, 2, 1)},
     "samvit_base_patch16_224": {**FEW_BLOCKS, "embed_dim": 192, "num_heads": 3, "global_attn_indexes": (2,)},
     "sequencer2d_s": {"layers": (1, 1, 2, 1)},
+    "swin_tiny_patch4_window7_224": FEW_IN_EACH_STAGE,
     "swinv2_cr_tiny_ns_224": FEW_IN_EACH_STAGE,
     "swinv2_tiny_window8_256": FEW_IN_EACH_STAGE,
     "tiny_vit_5m_224": FEW_IN_EACH_STAGE,
@@ -116,6 +121,8 @@ SHALLOW: dict[str, dict[str, Any]] = {
     "vit_base_patch16_siglip_224": {**FEW_BLOCKS, "embed_dim": 192, "num_heads": 3},
     "vit_relpos_small_patch16_224": FEW_BLOCKS,
     "vit_small_patch16_dinov3": FEW_BLOCKS,
+    "vit_tiny_patch16_224": FEW_BLOCKS,
+    "xcit_nano_12_p16_224": FEW_BLOCKS,
 }
 
 TOKENS: dict[str, Any] = {
