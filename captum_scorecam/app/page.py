@@ -246,8 +246,8 @@ class _Page:
     ) -> Iterator[Any]:
         """Runs the methods and shows maps as they come.
 
-        Classes and layers that were chosen for another picture or model are replaced by the first ones. Nothing
-        happens if the maps that are shown are the chosen ones, as after a double click.
+        Classes and layers that were chosen for another picture or model are replaced by the first ones. No map
+        is made again if those that are shown are the chosen ones, as after a double click.
         """
         if subject is None:
             yield status_html("Choose a picture first.", "problem"), gr.skip(), gr.skip(), gr.skip()
@@ -272,7 +272,7 @@ class _Page:
             return
         of = (subject.look, choices)
         if shown is not None and shown.complete and shown.of == of:
-            yield (gr.skip(),) * 4
+            yield status_html("Done."), gr.skip(), gr.skip(), gr.skip()
             return
         models = self.models
         run = Run(classifier, prepared, subject.inputs, prediction, choices, models.running, models.closing)

@@ -7,6 +7,7 @@ import re
 import subprocess
 import uuid
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -63,8 +64,9 @@ class Visitor:
         self.join(LOOK, "Cat", model)
         assert self.messages()[-2]["success"]
 
-    def explain(self) -> str:
-        return self.join(EXPLAIN, None, "", [0, 2], None, ["features"], ["score_cam", "rise"], 64, True)
+    def explain(self, max_forwards: int) -> str:
+        choices = [[0, 2], None, ["features"], ["score_cam", "rise"], max_forwards, True]
+        return self.join(EXPLAIN, None, "", None, *choices)
 
 
 def ended(messages: list[dict[str, Any]]) -> bool:
@@ -81,23 +83,23 @@ def memory(process: subprocess.Popen[str]) -> int:
 
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="memory is read from Linux's /proc")
 def test_twenty_runs_wait_for_each_other_and_one_is_cancelled(serving: Serving) -> None:
-    visitors = [Visitor(serving.address) for _ in range(20)]
-    for visitor in visitors:
-        visitor.look(TINY)
     used = []
-    for _ in range(4):
-        events = [visitor.explain() for visitor in visitors]
-        cancelled = visitors[10]
-        fn_index = cancelled.function(EXPLAIN)["id"]
-        body = {"session_hash": cancelled.session, "fn_index": fn_index, "event_id": events[10]}
-        with ThreadPoolExecutor(20) as pool:
-            answers = pool.map(Visitor.messages, visitors)
-            cancelled.client.post("/cancel", json=body).raise_for_status()
-            results = list(answers)
-        assert [ended(messages) for messages in results] == [number != 10 for number in range(20)]
-        used.append(memory(serving.process))
-    for visitor in visitors:
-        visitor.client.close()
+    with ExitStack() as stack:
+        visitors = [Visitor(serving.address) for _ in range(20)]
+        for visitor in visitors:
+            stack.enter_context(visitor.client)
+            visitor.look(TINY)
+        for max_forwards in (64, 65, 66, 67):  # runs with the same choices would show the same maps again
+            events = [visitor.explain(max_forwards) for visitor in visitors]
+            cancelled = visitors[10]
+            fn_index = cancelled.function(EXPLAIN)["id"]
+            body = {"session_hash": cancelled.session, "fn_index": fn_index, "event_id": events[10]}
+            with ThreadPoolExecutor(20) as pool:
+                answers = pool.map(Visitor.messages, visitors)
+                cancelled.client.post("/cancel", json=body).raise_for_status()
+                results = list(answers)
+            assert [ended(messages) for messages in results] == [number != 10 for number in range(20)]
+            used.append(memory(serving.process))
     assert used[3] <= 1.02 * used[1]
     assert serving.uploads() == []
 
