@@ -270,8 +270,8 @@ class _Page:
         except ValueError as error:
             yield status_html(text_of(error), "problem"), gr.skip(), gr.skip(), gr.skip()
             return
-        of = (subject.look, choices)
-        if shown is not None and shown.complete and shown.of == of:
+        chosen_now = (subject.look, choices)
+        if shown is not None and shown.complete_for == chosen_now:
             yield status_html("Done."), gr.skip(), gr.skip(), gr.skip()
             return
         models = self.models
@@ -280,7 +280,7 @@ class _Page:
         notes = {index: score_text(prediction, index) for index in indices}
         load = {"name": subject.model_name, **self.models.offered.get(subject.model_name, {})}
         seen = seen_pixels(subject.inputs, classifier.preprocess)
-        shown = Shown(seen, indices, names, notes, (), running=True, of=of)
+        shown = Shown(seen, indices, names, notes, (), running=True)
         with closing(run.updates()) as updates:
             for progress in updates:
                 if run.columns is shown.columns:
@@ -291,7 +291,8 @@ class _Page:
                 shown = replace(shown, columns=columns, code=code)
                 yield progress_html(progress), maps_html(shown), "", shown
         code = python_code(subject.picture, load, prepared, run.columns, names)
-        shown = replace(shown, columns=run.columns, code=code, running=False, complete=not run.failure)
+        complete_for = None if run.failure else chosen_now
+        shown = replace(shown, columns=run.columns, code=code, running=False, complete_for=complete_for)
         kind = "problem" if run.failure else ""
         yield status_html(run.failure or "Done.", kind, run.notes), maps_html(shown), gr.skip(), shown
 

@@ -34,8 +34,7 @@ class Shown:
         columns (tuple of Column): The maps so far.
         code (str): The Python code that makes them. Default: empty.
         running (bool): Whether they change; then there are no downloads. Default: False.
-        complete (bool): Whether all were made. Default: False.
-        of (optional): What they explain, to be compared. Default: None.
+        complete_for (optional): The choices whose maps are all there, to be compared. Default: None, some are missing.
     """
 
     pixels: Tensor
@@ -45,8 +44,7 @@ class Shown:
     columns: tuple[Column, ...]
     code: str = ""
     running: bool = False
-    complete: bool = False
-    of: object = None
+    complete_for: object = None
 
 
 @cache

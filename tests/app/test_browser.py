@@ -76,6 +76,13 @@ def choose_the_demo_model(page: Page) -> None:
     expect(page.locator("#seen figcaption")).to_contain_text("efficientnet_lite0", timeout=PATIENCE)
 
 
+def start_a_long_run(page: Page) -> None:
+    choose_the_demo_model(page)
+    page.locator("#methods label", has_text="Mask").click()
+    page.click("#explain")
+    expect(page.locator("#status progress")).to_be_visible(timeout=PATIENCE)
+
+
 def png(image: Image.Image) -> bytes:
     file = io.BytesIO()
     image.save(file, "PNG")
@@ -127,10 +134,7 @@ def test_a_click_before_the_new_pictures_classes_have_come_explains_those(visit:
 
 def test_another_picture_ends_the_run(visit: Visit) -> None:
     page = visit()
-    choose_the_demo_model(page)
-    page.locator("#methods label", has_text="Mask").click()
-    page.click("#explain")
-    expect(page.locator("#status progress")).to_be_visible(timeout=PATIENCE)
+    start_a_long_run(page)
     page.locator("#sample label", has_text="Coffee").click()
     says(page, "Choose what to explain.")
     expect(page.locator("#classes label").first).not_to_contain_text("cat")
@@ -139,10 +143,7 @@ def test_another_picture_ends_the_run(visit: Visit) -> None:
 
 def test_another_model_ends_the_run(visit: Visit) -> None:
     page = visit()
-    choose_the_demo_model(page)
-    page.locator("#methods label", has_text="Mask").click()
-    page.click("#explain")
-    expect(page.locator("#status progress")).to_be_visible(timeout=PATIENCE)
+    start_a_long_run(page)
     field = page.locator("#model input")
     field.fill(TINY)
     field.press("Enter")
@@ -211,9 +212,7 @@ def test_a_file_that_is_too_large_is_refused_and_the_page_goes_on(visit: Visit) 
 
 def test_a_run_is_cancelled_and_another_one_started(visit: Visit) -> None:
     page = visit()
-    choose_the_demo_model(page)
-    page.locator("#methods label", has_text="Mask").click()
-    page.click("#explain")
+    start_a_long_run(page)
     expect(page.locator("#status progress[max='200']")).to_be_visible(timeout=PATIENCE)
     page.click("#cancel")
     says(page, "Cancelled.")

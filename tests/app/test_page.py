@@ -192,9 +192,9 @@ def test_a_second_click_makes_no_map_again_unless_choices_differ_or_the_run_was_
     status, *others = explained(page, subject, shown=shown)
     assert "Done." in status
     assert all(map(is_kept, others))
-    for changes in ({"classes": [2]}, {"max_forwards": 4}, {"shown": replace(shown, complete=False)}):
+    for changes in ({"classes": [2]}, {"max_forwards": 4}, {"shown": replace(shown, complete_for=None)}):
         *_, again = explained(page, subject, **({"shown": shown} | changes))
-        assert again.complete
+        assert again.complete_for is not None
         assert again.columns is not shown.columns
 
 
