@@ -20,6 +20,7 @@ from captum_scorecam.evaluation.records import Curve
 from captum_scorecam.metrics import plot_curves
 
 if TYPE_CHECKING:
+    from matplotlib.artist import Artist
     from matplotlib.axes import Axes
 
 _AXES = {
@@ -105,7 +106,7 @@ def draw_curves(
     metrics: Sequence[str],
     kind: Literal["svg", "pdf"],
 ) -> bytes:
-    """Draws the curves of all metrics side by side, for a paper: an SVG or PDF with its own fonts.
+    """Draws the curves of all metrics side by side under one legend, for a paper: an SVG or PDF with its own fonts.
 
     Raises:
         ValueError: If no metric has curves.
@@ -116,12 +117,21 @@ def draw_curves(
     drawn = [metric for metric in metrics if curves.get(metric)]
     if not drawn:
         raise ValueError(f"Expected a run of metrics with curves, but got {', '.join(metrics)}.")
-    tallest = max(len(curves[metric]) for metric in drawn)
+    handles: dict[str, Artist] = {}
     with style.context(["default", _STYLE | {"svg.fonttype": "path", "pdf.fonttype": 42, "svg.hashsalt": "curves"}]):
-        figure = Figure(figsize=(4.2 * len(drawn), 3.2 + 0.2 * tallest), layout="constrained")
+        figure = Figure(figsize=(4.2 * len(drawn), 3.2), layout="constrained")
         for metric, axes in zip(drawn, figure.subplots(1, len(drawn), squeeze=False)[0], strict=True):
             xlabel, ylabel = _AXES.get(metric, ("", ""))
-            _draw(curves[metric], methods, xlabel, f"{metric_title(metric).split(',')[0]}: {ylabel.lower()}", axes)
+            title = metric_title(metric).split(",")[0]
+            _draw(curves[metric], methods, xlabel, f"{title}: {ylabel.lower()}" if ylabel else title, axes)
+            legend = axes.get_legend()
+            if legend is not None:
+                handles |= {text.get_text(): line for text, line in zip(legend.get_texts(), axes.lines, strict=True)}
+                legend.remove()
+        columns = min(len(handles), 2 * len(drawn))
+        rows = -(-len(handles) // columns)
+        figure.set_figheight(3.2 + 0.2 * rows)
+        figure.legend(handles.values(), handles, loc="outside upper left", ncols=columns, frameon=False)
         file = io.BytesIO()
         undated = dict.fromkeys(_METADATA) if kind == "svg" else {"CreationDate": None}
         figure.savefig(file, format=kind, metadata=undated)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import re
+from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,8 @@ import pyarrow.parquet
 import pytest
 
 from captum_scorecam.evaluation import Failure, Record, RunSettings, export_run, read_records, read_settings
+from captum_scorecam.evaluation.mean_curves import MeanCurve
+from captum_scorecam.evaluation.report.curves import draw_curves
 from captum_scorecam.evaluation.summary import leading_methods
 from captum_scorecam.models import Classifier
 from tests.support.command_line import invoke
@@ -155,6 +158,15 @@ def test_curves_are_drawn_as_svg_and_pdf(run: Path) -> None:
     assert pdf.startswith(b"%PDF")
     assert pdf == export_run(run, "pdf").read_bytes()
     assert svg.read_bytes() == export_run(run, "svg").read_bytes()
+
+
+def test_charts_share_a_legend_and_a_metric_without_labels_has_its_title() -> None:
+    curves = {name: MeanCurve((0.0, 1.0), [3.0, 0.0], 3) for name in ("grad_cam", "score_cam")}
+    metrics = ("deletion", "morf", "of_a_plugin")
+    svg = draw_curves(dict.fromkeys(metrics, curves), ("grad_cam", "score_cam"), metrics, "svg").decode()
+    texts = Counter(re.findall("<!-- (.*) -->", svg))  # beside its outlines, each text is a comment
+    assert {texts[name] for name in ("Grad-CAM", "Score-CAM", "Deletion: class score", "of_a_plugin")} == {1}
+    assert texts["Share of pixels deleted"] == texts["Share of pixels removed"] == 1
 
 
 def test_a_run_without_curves_or_records_is_refused(classifier: Classifier, tmp_path: Path) -> None:
