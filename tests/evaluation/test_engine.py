@@ -77,6 +77,27 @@ def test_records_are_those_of_the_model(classifier: Classifier, tmp_path: Path, 
     assert runs["onnxruntime"][1] < runs["eager"][1] - 0.9 * twin.rows  # of the model: the unmasked images, and noise
 
 
+@pytest.mark.usefixtures("twins")
+@pytest.mark.parametrize(
+    "metric",
+    [
+        *("sanity_check", "adcc", "random_logit", "sensitivity_max", "mosaic_pointing_game"),
+        pytest.param("quantus:MPRT:return_average_correlation=True", marks=pytest.mark.slow),
+    ],
+)
+def test_metrics_that_explain_again_have_the_values_of_the_model(
+    classifier: Classifier, tmp_path: Path, metric: str
+) -> None:
+    values = {}
+    for engine in ("eager", "onnxruntime"):
+        chosen: dict[str, Any] = {"methods": ["score_cam", "rise"], "metrics": [metric], "target": "label"}
+        evaluate(classifier, Pictures(4), tmp_path / engine, **chosen, options=OPTIONS, engine=engine)
+        records = read_records(tmp_path / engine)
+        assert [record.error for record in records] == [None] * 8
+        values[engine] = [list(record.values.values()) for record in records]
+    assert values["onnxruntime"] == [pytest.approx(each, rel=1e-4) for each in values["eager"]]
+
+
 def test_a_run_is_resumed_with_its_engine(classifier: Classifier, tmp_path: Path, twins: list[Twin]) -> None:
     quick: dict[str, Any] = {"methods": ["score_cam"], "metrics": ["average_drop"], "options": OPTIONS}
     evaluate(classifier, Pictures(1), tmp_path / "run", **quick, engine="openvino")

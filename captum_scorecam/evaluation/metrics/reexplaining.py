@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import zlib
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -78,13 +79,15 @@ def _sanity_check(metric_input: MetricInput) -> MetricResult:
     """Computes rank correlations with the map as the model's children are randomised, from last to first."""
     if not varies(metric_input.maps).all():
         return MetricResult(None)  # rank correlation with a constant map is undefined
+    request = replace(metric_input.request, masked_forward_func=None)  # a twin keeps the trained weights
+    randomized = replace(metric_input, request=request)
     records = list(
         cascading_parameter_randomization(
-            metric_input.request.model,
-            lambda inputs: metric_input.explain_again(inputs if isinstance(inputs, Tensor) else inputs[0]),
-            metric_input.request.inputs,
-            generator=metric_input.request.options.generator(),
-            layers=_children_with_parameters(metric_input.request.model),
+            request.model,
+            lambda inputs: randomized.explain_again(inputs if isinstance(inputs, Tensor) else inputs[0]),
+            request.inputs,
+            generator=request.options.generator(),
+            layers=_children_with_parameters(request.model),
         )
     )
     similarities = torch.cat([record.spearman for record in records])
