@@ -15,7 +15,9 @@ RESAMPLES = 2000
 SEED = 0
 FEWEST_RESAMPLED, MOST_RESAMPLED = 5, 1000
 PERMUTATIONS = 9999
+FINENESS = 5  # times the smallest corrected p-value of a permutation test is below the level, or more
 FEWEST_TESTED, MOST_PERMUTED = 10, 50
+_LARGEST_BATCH = 2**22  # numbers
 _WIDEST = 4  # times Student's critical value
 
 Values = NDArray[np.float64]
@@ -95,8 +97,9 @@ def compared(differences: Values, *, tested: bool = True) -> list[Difference]:
     """Estimates the mean of each column of paired differences, and tests whether it is 0.
 
     The test flips the signs of the differences (`scipy.stats.permutation_test`): all combinations for up to 13 pairs,
-    otherwise 9999 random ones with a fixed seed. Beyond 50 pairs, where the two agree, it is Student's t test. Columns
-    with fewer than 10 pairs are not tested. Holm's correction counts all tested columns.
+    otherwise 9999 random ones with a fixed seed, and more if with so many tests the smallest p-value of 9999 could not
+    be significant. Beyond 50 pairs, where the two agree, it is Student's t test. Columns with fewer than 10 pairs are
+    not tested. Holm's correction counts all tested columns.
 
     Args:
         differences (ndarray): N×C, one row per image; NaN where one of two values is missing.
@@ -106,7 +109,7 @@ def compared(differences: Values, *, tested: bool = True) -> list[Difference]:
         list of Difference: C differences.
     """
     columns = [column[~np.isnan(column)] for column in differences.T]
-    p_values = [_p_value(column) if tested else None for column in columns]
+    p_values = _p_values(columns) if tested else [None] * len(columns)
     corrected = iter(holm([p for p in p_values if p is not None]))
     return [
         Difference(
@@ -175,25 +178,53 @@ def _resampled_statistics(centred: Values) -> Values:
     return np.nan_to_num(statistics, nan=0.0, posinf=np.inf, neginf=-np.inf)
 
 
-def _p_value(differences: Values) -> float | None:
+def _p_values(columns: Sequence[Values]) -> list[float | None]:
     from scipy import stats  # takes a second
 
-    n = len(differences)
-    if n < FEWEST_TESTED:
-        return None
-    if _are_equal(differences):  # only all signs or none are as extreme
-        return 2.0 ** (1 - n) if differences.any() else 1.0
-    if n > MOST_PERMUTED:
-        return _rounded(stats.ttest_1samp(differences, 0).pvalue)
-    found = stats.permutation_test(
-        (np.sort(differences),),  # whatever the order of the images
+    found: list[float | None] = [None] * len(columns)
+    to_permute: dict[int, list[int]] = {}
+    for number, differences in enumerate(columns):
+        n = len(differences)
+        if n < FEWEST_TESTED:
+            continue
+        if _are_equal(differences):  # only all signs or none are as extreme
+            found[number] = 2.0 ** (1 - n) if differences.any() else 1.0
+        elif n > MOST_PERMUTED:
+            found[number] = _rounded(stats.ttest_1samp(differences, 0).pvalue)
+        else:
+            to_permute.setdefault(n, []).append(number)
+    n_tests = sum(len(column) >= FEWEST_TESTED for column in columns)
+    for numbers in to_permute.values():
+        p_values = _permuted(np.stack([columns[number] for number in numbers]), n_tests)
+        for number, p in zip(numbers, p_values, strict=True):
+            found[number] = _rounded(p)
+    return found
+
+
+def _permuted(differences: Values, n_tests: int) -> Values:
+    """Returns the p-value of each row of C×n differences; the smallest are resolved as so many tests need."""
+    p_values = _with_flipped_signs(differences, PERMUTATIONS)
+    needed = math.ceil(2 * n_tests * FINENESS / (1 - LEVEL))
+    smallest = p_values <= 2 / (PERMUTATIONS + 1)
+    if needed > PERMUTATIONS and smallest.any():
+        p_values[smallest] = _with_flipped_signs(differences[smallest], needed)
+    return p_values
+
+
+def _with_flipped_signs(differences: Values, permutations: int) -> Values:
+    from scipy import stats
+
+    found: Values = stats.permutation_test(
+        (np.sort(differences, 1),),  # whatever the order of the images
         lambda values, axis: values.mean(axis),
         permutation_type="samples",
         vectorized=True,
-        n_resamples=PERMUTATIONS,
+        n_resamples=permutations,
+        batch=max(1, _LARGEST_BATCH // differences.size),
+        axis=1,
         random_state=np.random.default_rng(SEED),
-    )
-    return _rounded(found.pvalue)
+    ).pvalue
+    return found
 
 
 def _effect_size(differences: Values) -> float | None:

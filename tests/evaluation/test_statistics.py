@@ -157,6 +157,17 @@ def test_a_p_value_is_the_share_of_signs_that_are_as_extreme() -> None:
     assert found.effect_size == pytest.approx(0.9 / differences.std(ddof=1))
 
 
+def test_a_clear_difference_is_found_among_many_tests() -> None:
+    noise = np.random.default_rng(0).normal(0, 1, (20, 600))
+    noise -= noise.mean(0)
+    shifts = np.where(np.arange(600) < 3, 4, 0)
+    found = compared(noise + shifts)
+    assert [difference.corrected_p_value < 0.05 for difference in found] == [True] * 3 + [False] * 597
+    few = compared((noise + shifts)[:, 1:21])
+    assert few[0].p_value == 2e-4  # of 9999 random ways
+    assert [each.p_value for each in found[3:21]] == [each.p_value for each in few[2:]]
+
+
 def test_many_pairs_get_students_p_value() -> None:
     values = np.random.default_rng(6).normal(0.3, 1, size=200)
     (found,) = compared(values[:, None])
