@@ -18,7 +18,7 @@ def channel_weights(
     """Converts the scores of the masked inputs to one weight per example, channel and target.
 
     ``"softmax"`` is α = softmax(S − f(B)) over the channels (arXiv 1910.01279, Algorithm 1), where f(B) cancels.
-    ``"increase"`` is α = S − f(B), the Increase of Confidence (ibid., Definition 2). ``"score"`` is α = S, as in the
+    ``"increase"`` is α = S − f(B), the Increase of Confidence (ibid.). ``"score"`` is α = S, as in the
     authors' released code.
 
     Args:

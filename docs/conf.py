@@ -35,7 +35,7 @@ extensions = [
     "notebooks",
 ]
 templates_path = ["_templates"]  # of the pages of classes
-exclude_patterns = ["_build", "inventories", "tutorials/GALLERY_HEADER.rst"]
+exclude_patterns = ["_build", "inventories", "results", "tutorials/GALLERY_HEADER.rst"]
 default_role = "code"
 nitpicky = True
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -33,13 +34,17 @@ class TinyClassifier(nn.Module):
         return scores
 
 
-def preprocess(image: Image.Image) -> Tensor:
-    pixels = np.asarray(image.resize((21, 21), Image.Resampling.BILINEAR))
+def preprocess(image: Image.Image, side: int = 21) -> Tensor:
+    pixels = np.asarray(image.resize((side, side), Image.Resampling.BILINEAR))
     return torch.from_numpy(pixels.copy()).permute(2, 0, 1) / 255 - 0.4
 
 
 def tiny() -> tuple[object, ...]:
     return TinyClassifier(), preprocess, NAMES
+
+
+def tiny_of_large_images() -> tuple[object, ...]:
+    return TinyClassifier(), partial(preprocess, side=64), NAMES
 
 
 def picture(index: int) -> tuple[Image.Image, tuple[int, int, int, int]]:

@@ -1,0 +1,69 @@
+"""The recorded study: its tables are the means of its values, and its commands run."""
+
+from __future__ import annotations
+
+import csv
+import os
+import re
+import subprocess
+from collections import defaultdict
+from pathlib import Path
+from statistics import fmean
+
+import pytest
+from PIL import Image
+
+from captum_scorecam.evaluation.presentation import method_title
+from tests.support.tiny_classifier import picture
+
+RESULTS = Path(__file__).parents[2] / "docs" / "results"
+TABLES = sorted(RESULTS.glob("*.md"))
+PAGE = (RESULTS.parent / "metrics" / "what_we_measured.rst").read_text(encoding="utf-8")
+FIRST_METRIC = 14  # of the columns
+
+
+def plain(cell: str) -> str:
+    return re.sub(r"[\\*]", "", cell).strip().replace("−", "-")
+
+
+@pytest.mark.parametrize("path", TABLES, ids=lambda path: path.stem)
+def test_table_has_the_means_of_the_values(path: Path) -> None:
+    with path.with_suffix(".csv").open(encoding="utf-8", newline="") as file:
+        header, *rows = csv.reader(file)
+    values: dict[str, list[list[str]]] = defaultdict(list)
+    for row in rows:
+        values[method_title(row[2]).lower()].append(row[FIRST_METRIC:])
+    lines = [line.strip("| ").split("|") for line in path.read_text(encoding="utf-8").splitlines() if line[:1] == "|"]
+    assert [plain(line[0]).lower() for line in lines[2:]] == list(values)
+    for line in lines[2:]:
+        columns = zip(*values[plain(line[0]).lower()], strict=True)
+        for metric, cell, column in zip(header[FIRST_METRIC:], line[1:], columns, strict=True):
+            defined = [float(value) for value in column if value]
+            mean = plain(cell).split(" ")[0]
+            digits = len(mean.partition(".")[2])
+            assert float(mean) == pytest.approx(fmean(defined), abs=0.501 * 10**-digits), (line[0], metric)
+    images = {row[0] for row in rows}
+    assert f"means over {len(images)} images" in path.read_text(encoding="utf-8")
+    assert {len(of_method) for of_method in values.values()} == {len(images)}
+
+
+def test_every_table_is_on_the_page() -> None:
+    assert len(TABLES) > 4
+    assert sorted(re.findall(r"include:: /results/(\S+\.md)", PAGE)) == [path.name for path in TABLES]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("part", ["main", "masked", "mosaics", "randomised"])
+def test_commands_run(part: str, tmp_path: Path) -> None:
+    (tmp_path / "photos").mkdir()
+    for index in range(4):
+        image, _ = picture(index)
+        image.resize((80, 80), Image.Resampling.NEAREST).save(tmp_path / "photos" / f"{index}.png")
+    labels = "".join(f"{index}.png,{index}\n" for index in range(4))
+    (tmp_path / "photos" / "labels.csv").write_text(f"file,class_index\n{labels}", encoding="utf-8")
+    command = ["bash", str(RESULTS / "study.sh"), "tests.support.tiny_classifier:tiny_of_large_images"]
+    command += [str(tmp_path / "photos"), str(tmp_path / "run"), part]
+    env = os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])}
+    done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "Error" not in done.stdout
