@@ -222,7 +222,10 @@ def flops_per_row(model: str, pixels: int) -> int:
 
 @dataclass
 class Benchmark:
-    """One model, its images with their classes, on one device, and the batch sizes to try for peers."""
+    """One model, its images with their classes, on one device, and the batch sizes to try for peers.
+
+    A quick benchmark runs no floors and warms up with one call of each system.
+    """
 
     model: str
     device: str
@@ -230,6 +233,7 @@ class Benchmark:
     images: list[Tensor]
     targets: list[int]
     batches: tuple[int, ...]
+    quick: bool = False
 
     def worker(self, system: System) -> Worker:
         return Worker(self.model, self.device, self.pixels, system)
@@ -254,7 +258,8 @@ class Benchmark:
                 found[f"{library}, {precision}, batch {best.batch}"] = best
             if self.device == "cpu":
                 found[f"{library}, compiled, batch {best.batch}"] = replace(best, compiled=True)
-                found[f"{library}, by default, batch {default}"] = replace(best, batch=default)
+                if best.batch != default:
+                    found[f"{library}, by default, batch {default}"] = replace(best, batch=default)
         worker.stop()
         return found
 
@@ -274,7 +279,7 @@ class Benchmark:
         for name, worker in sorted(workers.items(), key=lambda item: item[0] not in fixed):
             try:
                 reply = worker.answer() if name in fixed else worker.call(self.images[0], self.targets[0])
-                if isinstance(systems[name], Ours):
+                if isinstance(systems[name], Ours) and not self.quick:
                     worker.call(self.images[0], self.targets[0])
                     worker.call(self.images[0], reply.rows_per_forward, reply.rows_per_forward)
             except Exception as error:
@@ -300,7 +305,7 @@ class Benchmark:
                     reply = worker.call(x, target)
                     reference = reply.map if reference is None else reference
                     timings[name].add(reply, reference)
-                    if isinstance(systems[name], Ours):
+                    if isinstance(systems[name], Ours) and not self.quick:
                         floor = worker.call(x, reply.rows, reply.rows_per_forward)
                         timings[name].floor_seconds.append(floor.seconds)
                 seconds = {name: round(each.seconds[-1], 3) for name, each in timings.items()}
@@ -330,6 +335,10 @@ def row_of(name: str, timings: Timings, base: Timings, share_of_peak: float) -> 
     }
 
 
+def left_out(name: str, parts: list[str]) -> bool:
+    return any(part in name for part in parts)
+
+
 def main(
     model: str = "efficientnet_lite0",
     images: Annotated[Path | None, typer.Option(help="A folder of images. Default: scikit-image's.")] = None,
@@ -344,7 +353,8 @@ def main(
     ] = 5,
     device: str = "cpu",
     batch: Annotated[list[int], typer.Option(help="A batch size of peers to try. Default: several.")] = [],  # noqa: B006
-    leave_out: Annotated[list[str], typer.Option(help="A configuration of ours to leave out.")] = [],  # noqa: B006
+    leave_out: Annotated[list[str], typer.Option(help="Part of the names of systems to leave out.")] = [],  # noqa: B006
+    quick: Annotated[bool, typer.Option("--quick", help="Run no bare forwards and warm up with one call.")] = False,
     output: Annotated[Path, typer.Option(help="Where to write, without extension.")] = Path("benchmarks/results/speed"),
 ) -> None:
     """Compares Score-CAM implementations."""
@@ -353,14 +363,13 @@ def main(
     with torch.no_grad():
         targets = [int(built.model(x.to(device)).argmax()) for x in inputs]
     del built
-    benchmark = Benchmark(model, device, pixels, inputs, targets, tuple(batch) or BATCHES[device])
-    ours = {name: each for name, each in OURS[device].items() if name not in leave_out}
-    precisions = {each.precision for each in ours.values()}
-    peaks = measured_peaks(device, precisions)
-    peers = benchmark.peers()
-    systems: dict[str, System] = {**{f"ours, {name}": each for name, each in ours.items()}, **peers}
+    benchmark = Benchmark(model, device, pixels, inputs, targets, tuple(batch) or BATCHES[device], quick)
+    ours = {f"ours, {name}": each for name, each in OURS[device].items()}
+    peaks = measured_peaks(device, {each.precision for name, each in ours.items() if not left_out(name, leave_out)})
+    systems: dict[str, System] = {**ours, **benchmark.peers()}
     if device == "cpu":
         systems["released loop"] = "released loop"
+    systems = {name: each for name, each in systems.items() if not left_out(name, leave_out)}
     once = {name for name in systems if "by default" in name or name == "released loop"}
     timings = benchmark.run(systems, once, repetitions, n_references)
     flops = flops_per_row(model, pixels)

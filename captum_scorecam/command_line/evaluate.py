@@ -52,6 +52,7 @@ from captum_scorecam.models import check_model_name
 
 MOST_PICTURES = 10_000_000
 _IF_STOPPED = "Finished images are kept; run the same command again to resume."
+_IF_PLAN_STOPPED = "Nothing was written."
 
 
 def evaluate(
@@ -151,7 +152,7 @@ def evaluate(
     Exit status: 0 if all images were evaluated, 1 if some failed, 2 for bad
     input, 130 after Ctrl-C, 143 after SIGTERM.
     """
-    with plain_messages(context, _IF_STOPPED):
+    with plain_messages(context, _IF_PLAN_STOPPED if dry_run else _IF_STOPPED):
         first_rank, gpu = is_first_rank(), local_rank()  # like the next lines, checked before the model is loaded
         check_folder(output)
         import_plugins(plugin or [])

@@ -22,6 +22,11 @@ def metric_title(name: str) -> str:
     return METRICS[name].title if name in METRICS else name
 
 
+def curve_axes(name: str) -> tuple[str, str]:
+    """Returns the labels of the x and y axes of a metric's curves, empty if there are none."""
+    return METRICS[name].axes if name in METRICS else ("", "")
+
+
 def higher_is_better(name: str) -> bool | None:
     """Returns whether higher values of a metric are better, or None if its plugin is not imported."""
     return METRICS[name].higher_is_better if name in METRICS else None

@@ -70,6 +70,9 @@ def gain(metric_input):
 register_captum("layer_cam", LayerCAM)
 register_method("centre", Method(centre, of_layer=False, title="Centre", in_chunks=False))
 register_method("uniform", Method(uniform, of_layer=False, title="Uniform", in_chunks=False))
-register_metric(Metric("insertion_28", "Insertion, AUC", True, area(insertion), range=(0, 1), in_chunks=True))
-register_metric(Metric("deletion_28", "Deletion, AUC", False, area(deletion), range=(0, 1), in_chunks=True))
-register_metric(Metric("srg_28", "SRG", True, gain, range=(-1, 1), in_chunks=True))
+for name, title, higher_is_better, compute, lowest, axes in (
+    ("insertion_28", "Insertion, AUC", True, area(insertion), 0, ("Share of pixels inserted", "Class score")),
+    ("deletion_28", "Deletion, AUC", False, area(deletion), 0, ("Share of pixels deleted", "Class score")),
+    ("srg_28", "SRG", True, gain, -1, ("Share of pixels removed", "LeRF − MoRF")),
+):
+    register_metric(Metric(name, title, higher_is_better, compute, range=(lowest, 1), in_chunks=True, axes=axes))

@@ -205,6 +205,16 @@ def test_an_interrupted_run_says_how_to_resume(folder: Path, monkeypatch: pytest
     assert len(read_records(folder / "run")) == 8
 
 
+def test_an_interrupted_plan_leaves_nothing_to_resume(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("captum_scorecam.command_line.evaluate.print_plan", interrupt)
+    result = evaluate("data", "--output", "run", *QUICK, "--dry-run")
+    assert (result.exit_code, result.stderr) == (130, "Interrupted. Nothing was written.\n")
+    assert not (folder / "run").exists()
+
+
 PLUGIN = """
 from captum_scorecam.evaluation import METHODS, Method, Metric, MetricResult, register_method, register_metric
 

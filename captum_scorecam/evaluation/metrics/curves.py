@@ -20,6 +20,11 @@ from captum_scorecam.metrics.functional import PerturbationCurve, deletion, inse
 Curves = TypeVar("Curves")
 
 STEPS = 100  # each step changes 1 % of the pixels
+_INSERTED = ("Share of pixels inserted", "Class score")
+_DELETED = ("Share of pixels deleted", "Class score")
+_REMOVED = ("Share of pixels removed", "Class score")
+_GAIN = ("Share of pixels removed", "LeRF − MoRF")
+_IMPUTED = ("Share of pixels imputed", "(LeRF − MoRF) / 2")
 
 
 def _area_under(function: Callable[..., PerturbationCurve]) -> Callable[[MetricInput], MetricResult]:
@@ -54,10 +59,10 @@ def _computed(function: Callable[..., Curves], metric_input: MetricInput, **opti
 
 
 METRICS_OF_CURVES = (
-    Metric("insertion", "Insertion, AUC", True, _area_under(insertion), range=FRACTION, in_chunks=True),
-    Metric("deletion", "Deletion, AUC", False, _area_under(deletion), range=FRACTION, in_chunks=True),
-    Metric("morf", "MoRF, AUC", False, _area_under(morf), range=FRACTION, in_chunks=True),
-    Metric("lerf", "LeRF, AUC", True, _area_under(lerf), range=FRACTION, in_chunks=True),
-    Metric("srg", "SRG", True, _srg, range=CORRELATION, in_chunks=True),
-    Metric("road", "ROAD", True, _road, range=HALF, in_chunks=True),
+    Metric("insertion", "Insertion, AUC", True, _area_under(insertion), range=FRACTION, in_chunks=True, axes=_INSERTED),
+    Metric("deletion", "Deletion, AUC", False, _area_under(deletion), range=FRACTION, in_chunks=True, axes=_DELETED),
+    Metric("morf", "MoRF, AUC", False, _area_under(morf), range=FRACTION, in_chunks=True, axes=_REMOVED),
+    Metric("lerf", "LeRF, AUC", True, _area_under(lerf), range=FRACTION, in_chunks=True, axes=_REMOVED),
+    Metric("srg", "SRG", True, _srg, range=CORRELATION, in_chunks=True, axes=_GAIN),
+    Metric("road", "ROAD", True, _road, range=HALF, in_chunks=True, axes=_IMPUTED),
 )

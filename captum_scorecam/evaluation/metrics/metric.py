@@ -154,6 +154,7 @@ class Metric:
         in_chunks (bool): Whether it runs so many masked inputs, besides those of the method, that their number per
             forward pass is worth tuning. Default: False.
         text (str, optional): How it was chosen, if it has options. Default: None, by its name.
+        axes (tuple of str): What the x and y of its curves are, for charts. Default: no labels.
     """
 
     name: str
@@ -167,6 +168,7 @@ class Metric:
     best_of_curve: bool = False
     in_chunks: bool = False
     text: str | None = None
+    axes: tuple[str, str] = ("", "")
 
 
 def boxes_of_masks(masks: Tensor) -> Tensor:

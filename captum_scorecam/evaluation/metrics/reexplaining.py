@@ -135,5 +135,12 @@ METRICS_OF_METHODS = (
     ),
     Metric("infidelity", "Infidelity", False, _infidelity, range=AT_LEAST_0),
     Metric("sensitivity_max", "Sensitivity", False, _sensitivity_max, range=AT_LEAST_0),
-    Metric("sanity_check", "Similarity after randomisation", False, _sanity_check, range=CORRELATION),
+    Metric(
+        "sanity_check",
+        "Similarity after randomisation",
+        False,
+        _sanity_check,
+        range=CORRELATION,
+        axes=("Randomised layers, from the last to the first", "Rank correlation"),
+    ),
 )

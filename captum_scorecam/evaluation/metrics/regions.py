@@ -49,6 +49,15 @@ METRICS_OF_REGIONS = (
     Metric("relevance_mass", "Relevance mass", True, _on_object(relevance_mass), needs=_BOXES, range=FRACTION),
     Metric("relevance_rank", "Relevance rank", True, _on_object(relevance_rank), needs=_BOXES, range=FRACTION),
     Metric("iou", "IoU", True, _on_object(iou), needs=_BOXES, range=FRACTION),
-    Metric("max_box_acc", "MaxBoxAcc", True, _max_box_acc, needs=_BOXES, range=FRACTION, best_of_curve=True),
+    Metric(
+        "max_box_acc",
+        "MaxBoxAcc",
+        True,
+        _max_box_acc,
+        needs=_BOXES,
+        range=FRACTION,
+        best_of_curve=True,
+        axes=("Threshold", "Share of hits"),
+    ),
     Metric("mosaic_pointing_game", "Energy in the tile", True, _ENERGY, "mosaic", _LABEL, FRACTION),
 )

@@ -43,4 +43,6 @@ def register_metric(metric: Metric) -> None:
         raise ValueError(
             f"Expected `needs` to contain only {', '.join(map(repr, get_args(Need)))}, but got {sorted(metric.needs)}."
         )
+    if len(metric.axes) != 2 or not all(isinstance(label, str) for label in metric.axes):
+        raise ValueError(f"Expected `axes` to be two labels, of x and y, but got {metric.axes!r}.")
     register(METRICS, metric.name, metric, "metric")

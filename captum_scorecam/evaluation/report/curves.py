@@ -15,7 +15,7 @@ from markupsafe import Markup
 
 from captum_scorecam._palette import curve_style
 from captum_scorecam.evaluation.mean_curves import MeanCurve
-from captum_scorecam.evaluation.presentation import method_title, metric_title
+from captum_scorecam.evaluation.presentation import curve_axes, method_title, metric_title
 from captum_scorecam.evaluation.records import Curve
 from captum_scorecam.metrics import plot_curves
 
@@ -23,16 +23,6 @@ if TYPE_CHECKING:
     from matplotlib.artist import Artist
     from matplotlib.axes import Axes
 
-_AXES = {
-    "insertion": ("Share of pixels inserted", "Class score"),
-    "deletion": ("Share of pixels deleted", "Class score"),
-    "morf": ("Share of pixels removed", "Class score"),
-    "lerf": ("Share of pixels removed", "Class score"),
-    "srg": ("Share of pixels removed", "LeRF − MoRF"),
-    "road": ("Share of pixels imputed", "(LeRF − MoRF) / 2"),
-    "max_box_acc": ("Threshold", "Share of hits"),
-    "sanity_check": ("Randomised layers, from the last to the first", "Rank correlation"),
-}
 _METADATA = ("Creator", "Date", "Format", "Type")
 _LONGEST_TEXT, _LONGEST_LINE = 48, 24
 _NO_XML = re.compile("[^\t\n\r -\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
@@ -70,7 +60,7 @@ def make_charts(
 def _chart(metric: str, curves: Mapping[str, MeanCurve], methods: Sequence[str]) -> Chart:
     counts = sorted({curve.n for curve in curves.values()})
     n = f"{counts[0]}" if len(counts) == 1 else f"{counts[0]} to {counts[-1]}"
-    title, svg = metric_title(metric).split(",")[0], _plot(curves, methods, *_AXES.get(metric, ("", "")))
+    title, svg = metric_title(metric).split(",")[0], _plot(curves, methods, *curve_axes(metric))
     titles = ", ".join(_plain_text(method_title(method)) for method in methods if method in curves)
     return Chart(title, n, _for_page(svg, f"{title}: mean curves of {titles}"))
 
@@ -121,7 +111,7 @@ def draw_curves(
     with style.context(["default", _STYLE | {"svg.fonttype": "path", "pdf.fonttype": 42, "svg.hashsalt": "curves"}]):
         figure = Figure(figsize=(4.2 * len(drawn), 3.2), layout="constrained")
         for metric, axes in zip(drawn, figure.subplots(1, len(drawn), squeeze=False)[0], strict=True):
-            xlabel, ylabel = _AXES.get(metric, ("", ""))
+            xlabel, ylabel = curve_axes(metric)
             title = metric_title(metric).split(",")[0]
             _draw(curves[metric], methods, xlabel, f"{title}: {ylabel.lower()}" if ylabel else title, axes)
             legend = axes.get_legend()

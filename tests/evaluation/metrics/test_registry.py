@@ -25,6 +25,7 @@ def nothing(_: MetricInput) -> MetricResult:
 
 UNKNOWN: Any = "video"
 UNKNOWN_NEED: Any = frozenset({"sound"})
+ONE_LABEL: Any = ("x",)
 
 
 @pytest.mark.parametrize(
@@ -32,6 +33,7 @@ UNKNOWN_NEED: Any = frozenset({"sound"})
     [
         (Metric("a b", "", True, nothing), "name of a metric to be letters, digits and underscores, but got 'a b'"),
         (Metric("insertion", "", True, nothing), "Expected a new name for a metric, but 'insertion' is taken"),
+        (Metric("x", "", True, nothing, axes=ONE_LABEL), r"Expected `axes` to be two labels, of x and y, but got \('x',\)"),
         (Metric("x", "", True, nothing, on=UNKNOWN), "Expected `on` to be 'image' or 'mosaic', but got 'video'"),
         (
             Metric("x", "", True, nothing, needs=UNKNOWN_NEED),

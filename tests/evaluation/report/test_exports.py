@@ -14,9 +14,19 @@ import numpy as np
 import pyarrow.parquet
 import pytest
 
-from captum_scorecam.evaluation import Failure, Record, RunSettings, export_run, read_records, read_settings
+from captum_scorecam.evaluation import (
+    Failure,
+    Metric,
+    MetricResult,
+    Record,
+    RunSettings,
+    export_run,
+    read_records,
+    read_settings,
+    register_metric,
+)
 from captum_scorecam.evaluation.mean_curves import MeanCurve
-from captum_scorecam.evaluation.report.curves import draw_curves
+from captum_scorecam.evaluation.report.curves import draw_curves, make_charts
 from captum_scorecam.evaluation.summary import leading_methods
 from captum_scorecam.models import Classifier
 from tests.support.command_line import invoke
@@ -167,6 +177,17 @@ def test_charts_share_a_legend_and_a_metric_without_labels_has_its_title() -> No
     texts = Counter(re.findall("<!-- (.*) -->", svg))  # beside its outlines, each text is a comment
     assert {texts[name] for name in ("Grad-CAM", "Score-CAM", "Deletion: class score", "of_a_plugin")} == {1}
     assert texts["Share of pixels deleted"] == texts["Share of pixels removed"] == 1
+
+
+def test_the_curves_of_a_plugins_metric_have_its_labels() -> None:
+    axes = ("Share of pixels kept", "Log-odds")
+    register_metric(Metric("odds", "Odds, AUC", True, lambda _: MetricResult(0.0), axes=axes))
+    curves = {"odds": {"grad_cam": MeanCurve((0.0, 1.0), [3.0, 0.0], 3)}}
+    svg = draw_curves(curves, ("grad_cam",), ("odds",), "svg").decode()
+    assert {"Share of pixels kept", "Odds: log-odds"} <= {*re.findall("<!-- (.*) -->", svg)}
+    (chart,) = make_charts(curves, ("grad_cam",), ("odds",))
+    assert "Share of pixels kept" in chart.svg
+    assert "Log-odds" in chart.svg
 
 
 def test_a_run_without_curves_or_records_is_refused(classifier: Classifier, tmp_path: Path) -> None:
