@@ -33,7 +33,10 @@ ONE_LABEL: Any = ("x",)
     [
         (Metric("a b", "", True, nothing), "name of a metric to be letters, digits and underscores, but got 'a b'"),
         (Metric("insertion", "", True, nothing), "Expected a new name for a metric, but 'insertion' is taken"),
-        (Metric("x", "", True, nothing, axes=ONE_LABEL), r"Expected `axes` to be two labels, of x and y, but got \('x',\)"),
+        (
+            Metric("x", "", True, nothing, axes=ONE_LABEL),
+            r"Expected `axes` to be two labels, of x and y, but got \('x',\)",
+        ),
         (Metric("x", "", True, nothing, on=UNKNOWN), "Expected `on` to be 'image' or 'mosaic', but got 'video'"),
         (
             Metric("x", "", True, nothing, needs=UNKNOWN_NEED),
