@@ -57,6 +57,7 @@ def twins(monkeypatch: pytest.MonkeyPatch) -> list[Twin]:
 
 
 def test_records_are_those_of_the_model(classifier: Classifier, tmp_path: Path, twins: list[Twin]) -> None:
+    classifier.model.double()  # rounding in float32 reorders pixels whose values in the map are nearly equal
     rows_of_model = []
     classifier.model.register_forward_pre_hook(lambda _, taken: rows_of_model.append(len(taken[0])))
     runs = {}
@@ -67,7 +68,7 @@ def test_records_are_those_of_the_model(classifier: Classifier, tmp_path: Path, 
     assert read_settings(tmp_path / "onnxruntime").engine == "onnxruntime"
     assert read_settings(tmp_path / "eager").engine == "eager"
     for eager, other in zip(runs["eager"][0], runs["onnxruntime"][0], strict=True):
-        assert other.values == pytest.approx(eager.values, rel=1e-5)
+        assert other.values == pytest.approx(eager.values, rel=1e-6)
         assert other.chunk_rows["insertion"] == eager.chunk_rows["insertion"]
         assert replace(other, values={}, curves={}, chunk_rows={}) == replace(
             eager, values={}, curves={}, chunk_rows={}
