@@ -82,7 +82,7 @@ def _plot(curves: Mapping[str, MeanCurve], methods: Sequence[str], xlabel: str, 
 def _draw(curves: Mapping[str, MeanCurve], methods: Sequence[str], xlabel: str, ylabel: str, axes: Axes) -> None:
     shown = {method: _plain(curves[method]) for method in methods if method in curves}
     styles = {method: curve_style(methods.index(method)) for method in shown}
-    plot_curves(shown, xlabel=xlabel, ylabel=ylabel, styles=styles, axes=axes)
+    plot_curves(shown, xlabel=_plain_text(xlabel), ylabel=_plain_text(ylabel), styles=styles, axes=axes)
     legend = axes.get_legend()
     for text in legend.get_texts() if legend else ():
         text.set_text(textwrap.fill(_plain_text(method_title(text.get_text())), _LONGEST_LINE))

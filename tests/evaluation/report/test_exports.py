@@ -180,11 +180,11 @@ def test_charts_share_a_legend_and_a_metric_without_labels_has_its_title() -> No
 
 
 def test_the_curves_of_a_plugins_metric_have_its_labels() -> None:
-    axes = ("Share of pixels kept", "Log-odds")
+    axes = ("Share of pixels kept\0", "Log-odds")  # no XML can have the zero
     register_metric(Metric("odds", "Odds, AUC", True, lambda _: MetricResult(0.0), axes=axes))
     curves = {"odds": {"grad_cam": MeanCurve((0.0, 1.0), [3.0, 0.0], 3)}}
     svg = draw_curves(curves, ("grad_cam",), ("odds",), "svg").decode()
-    assert {"Share of pixels kept", "Odds: log-odds"} <= {*re.findall("<!-- (.*) -->", svg)}
+    assert {"Share of pixels kept\ufffd", "Odds: log-odds"} <= {*re.findall("<!-- (.*) -->", svg)}
     (chart,) = make_charts(curves, ("grad_cam",), ("odds",))
     assert "Share of pixels kept" in chart.svg
     assert "Log-odds" in chart.svg
