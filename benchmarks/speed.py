@@ -335,10 +335,6 @@ def row_of(name: str, timings: Timings, base: Timings, share_of_peak: float) -> 
     }
 
 
-def left_out(name: str, parts: list[str]) -> bool:
-    return any(part in name for part in parts)
-
-
 def main(
     model: str = "efficientnet_lite0",
     images: Annotated[Path | None, typer.Option(help="A folder of images. Default: scikit-image's.")] = None,
@@ -358,25 +354,28 @@ def main(
     output: Annotated[Path, typer.Option(help="Where to write, without extension.")] = Path("benchmarks/results/speed"),
 ) -> None:
     """Compares Score-CAM implementations."""
+
+    def taken(systems: dict[str, Any]) -> dict[str, Any]:
+        return {name: each for name, each in systems.items() if not any(part in name for part in leave_out)}
+
+    ours = taken({f"ours, {name}": each for name, each in OURS[device].items()})
+    base = f"ours, {BASE[device]}"
+    if base not in ours:
+        raise typer.BadParameter(f"Expected {base!r} to stay, with which the others are compared.")
     inputs = [resized(x, pixels) for x in preprocessed_images(benchmarked_classifier(model), images, n_images)]
     built = subject(model, device, pixels)
     with torch.no_grad():
         targets = [int(built.model(x.to(device)).argmax()) for x in inputs]
     del built
     benchmark = Benchmark(model, device, pixels, inputs, targets, tuple(batch) or BATCHES[device], quick)
-    ours = {f"ours, {name}": each for name, each in OURS[device].items()}
-    peaks = measured_peaks(device, {each.precision for name, each in ours.items() if not left_out(name, leave_out)})
-    systems: dict[str, System] = {**ours, **benchmark.peers()}
-    if device == "cpu":
-        systems["released loop"] = "released loop"
-    systems = {name: each for name, each in systems.items() if not left_out(name, leave_out)}
+    peaks = measured_peaks(device, {each.precision for each in ours.values()})
+    others: dict[str, System] = {**benchmark.peers(), **({"released loop": "released loop"} if device == "cpu" else {})}
+    systems: dict[str, System] = {**ours, **taken(others)}
     once = {name for name in systems if "by default" in name or name == "released loop"}
     timings = benchmark.run(systems, once, repetitions, n_references)
     flops = flops_per_row(model, pixels)
     rows = [
-        row_of(
-            name, each, timings[f"ours, {BASE[device]}"], flops / peaks[getattr(systems[name], "precision", "float32")]
-        )
+        row_of(name, each, timings[base], flops / peaks[getattr(systems[name], "precision", "float32")])
         for name, each in timings.items()
     ]
     settings = {"model": model, "images": n_images, "pixels": pixels, "repetitions": repetitions, **machine(device)}
