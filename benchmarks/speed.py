@@ -248,11 +248,11 @@ class Benchmark:
             print(f"{peer.library}, {peer.precision}, batch {batch}: {seconds[batch]:.2f} s", flush=True)
         return replace(peer, batch=min(seconds, key=seconds.__getitem__))
 
-    def peers(self) -> dict[str, Peer]:
-        """The other libraries at their fastest batch size; on the CPU also compiled and at their default batch size."""
+    def peers(self, libraries: dict[str, int]) -> dict[str, Peer]:
+        """Libraries, given with their default batch size, at their fastest; on the CPU also compiled and by default."""
         found = {}
         worker = self.worker("naive")
-        for library, default in PEERS.items():
+        for library, default in libraries.items():
             for precision in PEER_PRECISIONS[self.device]:
                 best = self.fastest(Peer(library, default, precision), worker)  # type: ignore[arg-type]
                 found[f"{library}, {precision}, batch {best.batch}"] = best
@@ -369,7 +369,9 @@ def main(
     del built
     benchmark = Benchmark(model, device, pixels, inputs, targets, tuple(batch) or BATCHES[device], quick)
     peaks = measured_peaks(device, {each.precision for each in ours.values()})
-    others: dict[str, System] = {**benchmark.peers(), **({"released loop": "released loop"} if device == "cpu" else {})}
+    others: dict[str, System] = {**benchmark.peers(taken(PEERS))}
+    if device == "cpu":
+        others["released loop"] = "released loop"
     systems: dict[str, System] = {**ours, **taken(others)}
     once = {name for name in systems if "by default" in name or name == "released loop"}
     timings = benchmark.run(systems, once, repetitions, n_references)
