@@ -6,7 +6,8 @@ Every system has its own process, so that its peak memory is its own. They take 
 phase of the machine affects all alike. A floor, the bare forwards of a system, runs in that system's process right
 after it. Peers run at their default batch size and at their fastest one, eager and compiled. Their defaults and the
 loop of the released code run in the first repetition only. Tuning, compilation and export happen before anything is
-timed. The peak is that of a matrix product, measured in a process of its own before all else.
+timed; after the single call with which `--quick` warms up, tuning may go on. The peak is that of a matrix product,
+measured in a process of its own before all else.
 """
 
 from __future__ import annotations
@@ -28,6 +29,8 @@ import typer
 from images import preprocessed_images, resized
 from recording import Row, machine, record
 from systems import (
+    Explain,
+    Floor,
     Ours,
     Peer,
     Precision,
@@ -129,10 +132,10 @@ def serve(pipe: Connection, model: str, device: str, pixels: int, system: System
         pipe.send(reply)
 
 
-def calls_of(system: System, built: Subject) -> tuple[Callable[..., Result], Callable[..., None]]:
+def calls_of(system: System, built: Subject) -> tuple[Explain, Floor]:
     """What explains an image, and the floor, which does nothing for systems other than ours."""
     if isinstance(system, Ours):
-        return system.explainer(built), system.floor(built)
+        return system.calls(built)
     if isinstance(system, Peer):
         return system.explainer(built), lambda *_: None
     return {"naive": naive, "released loop": released_loop}[system](built), lambda *_: None
@@ -350,6 +353,7 @@ def main(
     device: str = "cpu",
     batch: Annotated[list[int], typer.Option(help="A batch size of peers to try. Default: several.")] = [],  # noqa: B006
     leave_out: Annotated[list[str], typer.Option(help="Part of the names of systems to leave out.")] = [],  # noqa: B006
+    max_forwards: Annotated[int | None, typer.Option(min=1, help="Masks that ours run. Default: all.")] = None,
     quick: Annotated[bool, typer.Option("--quick", help="Run no bare forwards and warm up with one call.")] = False,
     output: Annotated[Path, typer.Option(help="Where to write, without extension.")] = Path("benchmarks/results/speed"),
 ) -> None:
@@ -358,7 +362,7 @@ def main(
     def taken(systems: dict[str, Any]) -> dict[str, Any]:
         return {name: each for name, each in systems.items() if not any(part in name for part in leave_out)}
 
-    ours = taken({f"ours, {name}": each for name, each in OURS[device].items()})
+    ours = taken({f"ours, {name}": replace(each, max_forwards=max_forwards) for name, each in OURS[device].items()})
     base = f"ours, {BASE[device]}"
     if base not in ours:
         raise typer.BadParameter(f"Expected {base!r} to stay, with which the others are compared.")

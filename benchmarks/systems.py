@@ -49,6 +49,8 @@ class Result:
 
 
 Explain = Callable[[Tensor, int], Result]
+Floor = Callable[[Tensor, int, int], None]  # of an image, a number of rows, and the rows of each forward
+Forward = Callable[..., Any]
 
 
 @dataclass(frozen=True)
@@ -71,14 +73,15 @@ class Ours:
     n_targets: int = 1
     max_forwards: int | None = None
 
-    def explainer(self, subject: Subject) -> Explain:
-        """Returns a function that explains one image."""
-        budget = self.max_forwards
-        if self.engine in ("compile", "reduce-overhead"):
-            score_cam = ScoreCAM(self.masked_forward(subject), subject.layer, max_forwards=budget)
-        else:
-            twin = None if self.engine == "eager" else self.masked_forward(subject)
-            score_cam = ScoreCAM(subject.model, subject.layer, masked_forward_func=twin, max_forwards=budget)
+    def calls(self, subject: Subject) -> tuple[Explain, Floor]:
+        """Returns what explains one image, and the bare loop of the same forwards."""
+        forward = self.masked_forward(subject)
+        return self._explainer(subject, forward), self._floor(subject, forward)
+
+    def _explainer(self, subject: Subject, forward: Forward) -> Explain:
+        is_twin = self.engine in ("onnxruntime", "openvino")
+        model, twin = (subject.model, forward) if is_twin else (forward, None)
+        score_cam = ScoreCAM(model, subject.layer, masked_forward_func=twin, max_forwards=self.max_forwards)
 
         def explain(x: Tensor, target: int) -> Result:
             targets = [(target + i) % 1000 for i in range(self.n_targets)]
@@ -90,7 +93,7 @@ class Ours:
 
         return explain
 
-    def masked_forward(self, subject: Subject) -> Callable[..., Any]:
+    def masked_forward(self, subject: Subject) -> Forward:
         """Returns what runs the masked forwards."""
         if self.engine == "onnxruntime":
             return engines.onnx_runtime(subject.model, subject.inputs)
@@ -100,9 +103,8 @@ class Ours:
             return subject.model
         return torch.compile(subject.model, mode=None if self.engine == "compile" else self.engine)
 
-    def floor(self, subject: Subject) -> Callable[[Tensor, int, int], None]:
-        """Returns a bare loop of forwards over copies of an image, in the fastest memory format."""
-        forward = self.masked_forward(subject)
+    def _floor(self, subject: Subject, forward: Forward) -> Floor:
+        """Returns a loop of forwards over copies of an image, in the fastest memory format."""
         images_last = self.engine not in ("onnxruntime", "openvino")
         images_last &= subject.device.type == "cpu" or self.precision != "float32"
         memory_format = torch.channels_last if images_last else torch.contiguous_format
