@@ -17,7 +17,7 @@ import torch
 import typer
 from images import preprocessed_images
 from recording import Row, machine, record
-from speed import BATCHES, Benchmark, System, agreement
+from speed import BATCHES, PEERS, Benchmark, System, agreement
 from systems import Ours, benchmarked_classifier, subject
 
 FORWARDS = (32, 48, 64, 72, 80, 96, 128, 160, 200, 250, 300)
@@ -63,7 +63,7 @@ def main(
     systems: dict[str, System] = {
         f"ours, {name}, {n} forwards": replace(each, max_forwards=n) for name, each in CONFIGURATIONS.items()
     }
-    systems |= {name: peer for name, peer in benchmark.peers().items() if "float32" in name}
+    systems |= {name: peer for name, peer in benchmark.peers(PEERS).items() if "float32" in name}
     timings = replace(benchmark, images=images[:n_timed], targets=targets[:n_timed]).run(systems, set(), 1, 0)
     base = timings[next(iter(timings))]
     rows = [
