@@ -22,6 +22,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))  # for tests.naive_reference
 
 Precision = Literal["float32", "tf32", "bfloat16", "float16"]
 Engine = Literal["eager", "compile", "reduce-overhead", "onnxruntime", "openvino"]
+TWINS = ("onnxruntime", "openvino")  # the engines that run an exported copy of the model
 HALF = {"bfloat16": torch.bfloat16, "float16": torch.float16}
 LAYERS = {"resnet18": "layer4", "resnet50": "layer4", "vgg16": "features.29"}
 
@@ -79,8 +80,7 @@ class Ours:
         return self._explainer(subject, forward), self._floor(subject, forward)
 
     def _explainer(self, subject: Subject, forward: Forward) -> Explain:
-        is_twin = self.engine in ("onnxruntime", "openvino")
-        model, twin = (subject.model, forward) if is_twin else (forward, None)
+        model, twin = (subject.model, forward) if self.engine in TWINS else (forward, None)
         score_cam = ScoreCAM(model, subject.layer, masked_forward_func=twin, max_forwards=self.max_forwards)
 
         def explain(x: Tensor, target: int) -> Result:
@@ -105,7 +105,7 @@ class Ours:
 
     def _floor(self, subject: Subject, forward: Forward) -> Floor:
         """Returns a loop of forwards over copies of an image, in the fastest memory format."""
-        images_last = self.engine not in ("onnxruntime", "openvino")
+        images_last = self.engine not in TWINS
         images_last &= subject.device.type == "cpu" or self.precision != "float32"
         memory_format = torch.channels_last if images_last else torch.contiguous_format
 
