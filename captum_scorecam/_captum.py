@@ -18,6 +18,7 @@ from captum._utils.common import (
 from captum._utils.progress import progress
 from captum._utils.typing import BaselineType, TargetType
 from torch import Tensor
+from torch.utils._pytree import tree_leaves, tree_map_only
 
 from captum_scorecam._messages import check_dense, type_of
 
@@ -68,16 +69,22 @@ def format_output(outputs: Tensors) -> Tensor | Tensors:
 
 
 def run_forward(forward_func: ForwardFunction, inputs: Tensors, additional_forward_args: tuple[Any, ...]) -> Any:
-    """Calls `forward_func` with the inputs followed by the additional arguments.
+    """Calls `forward_func` with the inputs followed by copies of the additional arguments, which it may modify.
 
     Raises:
         TypeError: If it takes its arguments by keyword only.
     """
     try:
-        return _run_forward(forward_func, inputs, None, additional_forward_args)
+        return _run_forward(forward_func, inputs, None, tuple(map(_copy_of_tensors, additional_forward_args)))
     except TypeError as error:
         _check_positional(forward_func, error)
         raise
+
+
+def _copy_of_tensors(argument: Any) -> Any:
+    """Returns an argument with copies of the tensors in it, in lists and dictionaries, too; others as they are."""
+    holds_tensors = any(isinstance(each, Tensor) for each in tree_leaves(argument))
+    return tree_map_only(Tensor, Tensor.clone, argument) if holds_tensors else argument
 
 
 def _check_positional(forward_func: Any, error: TypeError) -> None:

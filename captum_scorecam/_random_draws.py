@@ -36,7 +36,7 @@ class RandomDraws:
     def __enter__(self) -> None:
         self._before = self._states()
         # Only other threads raise the question who drew random numbers. Watching operations needs the compiler loaded.
-        self._operations = _RandomOperations() if threading.active_count() > 1 and compiler_is_loaded() else None
+        self._operations = _RandomOperations() if _others_may_draw() and compiler_is_loaded() else None
         if self._operations is not None:
             self._operations.__enter__()
 
@@ -45,11 +45,23 @@ class RandomDraws:
     ) -> None:
         if self._operations is not None:
             self._operations.__exit__(kind, error, traceback)
-        drawn = any(not torch.equal(a, b) for a, b in zip(self._before, self._states(), strict=True))
-        self.any = drawn and (self._operations is None or self._operations.seen)
+        after = self._states()
+        self.any = _differ(self._before, after) and (self._operations is None or self._operations.seen)
+        if not self.any:
+            self._before = after
+
+    def look_again(self) -> bool:
+        """Checks whether random numbers were drawn after the body, such as by a model that drops layers at random.
+
+        They count as drawn by this thread if no other one may have drawn them.
+        """
+        if self.any or not _differ(self._before, self._states()):
+            return False
+        self.any = not _others_may_draw()
+        return True
 
     def undo(self) -> None:
-        """Restores the random state from before the body if this thread drew random numbers in it."""
+        """Restores the random state from before the body if this thread drew random numbers."""
         if self.any:
             torch.set_rng_state(self._before[0])
             for device, state in zip(self._cuda_devices, self._before[1:], strict=True):
@@ -60,14 +72,26 @@ class RandomDraws:
 
 
 @contextmanager
-def draws_undone(inputs: Sequence[Tensor]) -> Iterator[None]:
-    """Takes back the random numbers that this thread draws in the body (see `RandomDraws`)."""
+def draws_undone(inputs: Sequence[Tensor]) -> Iterator[RandomDraws]:
+    """Takes back the random numbers that this thread draws in the body; yields what is known of them afterwards."""
     draws = RandomDraws(inputs)
     try:
         with draws:
-            yield
+            yield draws
     finally:
         draws.undo()
+
+
+def _differ(before: list[Tensor], after: list[Tensor]) -> bool:
+    return any(not torch.equal(a, b) for a, b in zip(before, after, strict=False))  # before: none without a body
+
+
+def _others_may_draw() -> bool:
+    """Checks whether there are threads that may draw random numbers: others than that which watches progress bars."""
+    return any(
+        thread is not threading.current_thread() and not type(thread).__module__.startswith("tqdm")
+        for thread in threading.enumerate()
+    )
 
 
 def compiler_is_loaded() -> bool:

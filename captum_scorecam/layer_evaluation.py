@@ -15,6 +15,7 @@ from torch.nn import Module
 
 from captum_scorecam import _captum
 from captum_scorecam._captum import ForwardFunction, Tensors
+from captum_scorecam._kept_buffers import plain_tensor
 from captum_scorecam._messages import warn_caller
 from captum_scorecam._threads import CallingThread, hooks
 
@@ -156,6 +157,12 @@ class _Recorder:
         kept, returned, index = value, value, None
         if _are_tensors(value):
             tensors = as_tuple(value)
+            if any(plain_tensor(x) is not x for x in tensors):
+                raise ValueError(
+                    "Expected `layer` to run outside of `torch.func.vmap` and other transforms, but "
+                    f"{_describe(self.layer)} runs in one. Return its activation from the transformed function and "
+                    "pass it to an `ActivationTap`."
+                )
             index = tensors[0].device.index
             kept = tuple(_in_graph(x) for x in tensors) if self.with_graph else tuple(x.clone() for x in tensors)
             returned = _like(value, [x.clone() for x in kept]) if self.with_graph else value

@@ -5,21 +5,18 @@ from __future__ import annotations
 import importlib
 import threading
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
 from torch import Generator, Tensor
-from torch.jit import ScriptModule
 from torch.nn import Module
-from torch.nn.modules.batchnorm import _BatchNorm
-from torch.nn.modules.instancenorm import _InstanceNorm
 from torch.nn.modules.module import register_module_forward_pre_hook
-from torch.nn.parameter import is_lazy
 
+from captum_scorecam._kept_buffers import KeptBuffer, held_modules, plain_tensor, uses_batch_statistics
 from captum_scorecam._messages import check_generator, warn_caller
 from captum_scorecam._random_draws import RandomDraws, compiler_is_loaded, draws_undone
 from captum_scorecam._threads import CallingThread, SharedContext, hooks
@@ -44,7 +41,8 @@ class ModelState:
         self._forward_func, self._inputs = forward_func, inputs
         self._thread = CallingThread()
         self._batch_norms: list[str] = []
-        self._kept: dict[Module, dict[str, _Kept]] = {}
+        self._modules: set[Module] = set()
+        self._kept: dict[tuple[Module, str, int], KeptBuffer] = {}
         self._draws = RandomDraws(inputs)
         self._has_lock = False
 
@@ -56,91 +54,96 @@ class ModelState:
         Args:
             run (callable): Runs the forward pass.
             is_reproducible (callable): Takes the result of `run` and whether it changed buffers. Checks, for a model in
-                training mode, whether another forward pass gives the same. If it returns None, the scores are taken to
-                vary if a buffer of more than one number was changed.
+                training mode or one that updates running statistics, whether another forward pass gives the same. If it
+                returns None, the scores are taken to vary if a buffer of more than one number was changed.
 
         Returns:
             The result of `run`.
         """
-        self._keep_all()
-        with hooks(*self._registrations()), compiled_code_run_eagerly(), self._draws:
+        held = held_modules(self._forward_func)
+        self._keep(held, bound=True)
+        with hooks(*self._registrations(held)), compiled_code_run_eagerly(), self._draws:
             result = run()
-        training = any(module.training for module in self._kept)
+        updates = any(kept.changed_silently for kept in self._kept.values())
         reproducible: bool | None = True
-        if training and not self._draws.any:
-            changed = max(_largest_changed(module, buffers) for module, buffers in self._kept.items())
-            with draws_undone(self._inputs):
+        if (self._training or updates) and not self._draws.any:
+            changed = max((kept.size_of_change for kept in self._kept.values()), default=0)
+            with draws_undone(self._inputs) as draws:
                 reproducible = is_reproducible(result, changed > 0)
+            self._draws.any = draws.any
             if reproducible is None:
                 reproducible = changed < 2  # a single number counts forward passes
-        self._warn(training, varies=not reproducible)
+        self._warn(varies=not reproducible)
         return result
 
     def restore(self) -> None:
         """Restores the saved buffers and the random state."""
         try:
-            training = any(module.training for module in self._kept)
-            for module, buffers in self._kept.items():
-                _restore(module, buffers, training)
+            for kept in self._kept.values():
+                kept.restore(self._training)
+            if self._draws.look_again() and (self._draws.any or self._training):
+                self._warn_of_draws()
             self._draws.undo()
         finally:
             if self._has_lock:
                 self._has_lock = False
                 TRAINING_MODE_LOCK.release()
 
-    def _keep_all(self) -> None:
-        """Saves the buffers of all modules of a model."""
-        if isinstance(self._forward_func, Module):
-            for module in sorted(self._forward_func.modules(), key=lambda module: not module.training):
-                self._keep(module)
+    @property
+    def _training(self) -> bool:
+        return any(module.training for module in self._modules)
 
-    def _registrations(self) -> list[Callable[[], Any]]:
-        # Hooks of single modules leave the other models of the process alone, but a function hides its modules.
+    def _registrations(self, held: Iterable[Module]) -> list[Callable[[], Any]]:
+        # Hooks of single modules leave the other models of the process alone, but a function may hide modules.
         if not isinstance(self._forward_func, Module):
             return [lambda: register_module_forward_pre_hook(self._note)]
-        registered = (
-            m.register_forward_pre_hook
-            for m in self._forward_func.modules()
-            if _uses_batch_statistics(m) and not isinstance(m, ScriptModule)
-        )
+        registered = (m.register_forward_pre_hook for m in held if uses_batch_statistics(m))
         return [partial(register, self._note) for register in registered]
 
     def _note(self, module: Module, _args: Any) -> None:
         if not self._thread.makes_call_of(module):
             return
-        if _uses_batch_statistics(module):
+        if uses_batch_statistics(module):
             self._batch_norms.append(type(module).__name__)
         if not isinstance(self._forward_func, Module):
-            self._keep(module)
+            self._keep(module.modules(), bound=False)  # no hook sees those in TorchScript and exported programs
 
-    def _keep(self, module: Module) -> None:
-        if module in self._kept:
-            return
-        if module.training and not self._has_lock and not getattr(module, "_is_replica", False):
-            self._has_lock = TRAINING_MODE_LOCK.acquire()
-        self._kept[module] = {
-            name: _Kept(buffer, None, None) if is_lazy(buffer) else _Kept(buffer, buffer.clone(), _version(buffer))
-            for name, buffer in module._buffers.items()
-            if buffer is not None
-        }
+    def _keep(self, modules: Iterable[Module], bound: bool) -> None:
+        """Saves the buffers of modules."""
+        for module in sorted(modules, key=lambda module: not module.training):
+            if module.training and not self._has_lock and not getattr(module, "_is_replica", False):
+                self._has_lock = TRAINING_MODE_LOCK.acquire()
+            self._modules.add(module)
+            for name, buffer in module._buffers.items():
+                if buffer is not None:
+                    buffer = plain_tensor(buffer)
+                    key = (module, name, id(buffer))
+                    if key not in self._kept:
+                        self._kept[key] = KeptBuffer(module, name, buffer, bound)
 
-    def _warn(self, training: bool, varies: bool) -> None:
-        if self._draws.any and training:
-            warn_caller(
-                "The model draws random numbers in training mode: scores are random. "
-                "Call `model.eval()` for a reproducible map."
-            )
-        elif varies:
+    def _warn(self, varies: bool) -> None:
+        if self._draws.any:
+            self._warn_of_draws()
+        elif varies and self._training:
             warn_caller(
                 "The model is in training mode: scores depend on the batch or are random. "
                 "Call `model.eval()` for a reproducible map."
             )
-        elif self._draws.any:
-            warn_caller("The model draws random numbers: scores are random.")
+        elif varies:
+            warn_caller("The model updates running statistics in evaluation mode: scores depend on the batch.")
         elif self._batch_norms:
             warn_caller(
                 f"The model has a {self._batch_norms[0]} without running statistics: scores depend on the batch."
             )
+
+    def _warn_of_draws(self) -> None:
+        if self._training:
+            warn_caller(
+                "The model draws random numbers in training mode: scores are random. "
+                "Call `model.eval()` for a reproducible map."
+            )
+        else:
+            warn_caller("The model draws random numbers: scores are random.")
 
 
 @contextmanager
@@ -196,49 +199,3 @@ def compiled_code_run_eagerly() -> AbstractContextManager[object]:
         with warnings.catch_warnings():  # SymPy, which the compiler loads, adds a warning filter.
             importlib.import_module("torch._dynamo")
     return _EAGER
-
-
-def _uses_batch_statistics(module: Module) -> bool:
-    return isinstance(module, _BatchNorm) and module.running_mean is None
-
-
-class _Kept(NamedTuple):
-    """A buffer, a copy of its content (None if a lazy module has yet to make it), and how often it was written to."""
-
-    buffer: Tensor
-    content: Tensor | None
-    version: int | None
-
-
-def _version(buffer: Tensor) -> int | None:
-    return None if buffer.is_inference() else buffer._version
-
-
-def _restore(module: Module, buffers: dict[str, _Kept], training: bool) -> None:
-    for name, (buffer, content, version) in buffers.items():
-        if content is None:
-            continue
-        # BatchNorm updates its statistics without a new version. In eval mode, what was not written to is left alone,
-        # since a graph of the user's may need it, and so is a cache that was replaced by one of another size.
-        if training or version is None or version != _version(buffer):
-            with torch.inference_mode() if buffer.is_inference() else nullcontext():
-                buffer.copy_(content)
-        if training:
-            module._buffers[name] = buffer
-    if any(content is None for _, content, _ in buffers.values()):  # a lazy module made these buffers in this call
-        getattr(module, "reset_running_stats", lambda: None)()
-
-
-def _largest_changed(module: Module, buffers: dict[str, _Kept]) -> int:
-    """Returns the size of the largest buffer that a forward pass changed, 0 if it changed none.
-
-    In training mode, InstanceNorm changes its own without using them.
-    """
-    if isinstance(module, _InstanceNorm):
-        return 0
-    changed = (
-        buffer.numel()
-        for name, (buffer, content, _) in buffers.items()
-        if content is None or not torch.equal(buffer, content) or module._buffers[name] is not buffer
-    )
-    return max(changed, default=0)

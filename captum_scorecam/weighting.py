@@ -85,8 +85,18 @@ def weighted_maps(activations: Tensor, weights: Tensor, summed: bool = True) -> 
 
     Returns:
         Tensor: N×T×spatial, or N×T×K×spatial if not summed, in the dtype of `activations`.
+
+    Raises:
+        ValueError: If a value is beyond the range of that dtype, as sums of many channels in float16 may be.
     """
     equation = "nk...,nkt->nt..." if summed else "nk...,nkt->ntk..."
     # Autocast would run this matrix product in half precision.
     with torch.autocast(weights.device.type, enabled=False):
-        return torch.einsum(equation, activations.to(weights.dtype), weights).to(activations.dtype)
+        maps = torch.einsum(equation, activations.to(weights.dtype), weights)
+    largest = torch.finfo(activations.dtype).max
+    if largest < torch.finfo(maps.dtype).max and (maps.abs() > largest).any():
+        raise ValueError(
+            f"Expected maps within the range of the layer's {activations.dtype}, but values reach "
+            f"{float(maps.abs().amax()):.3g}. Use channel_weighting='softmax', or run the model in bfloat16 or float32."
+        )
+    return maps.to(activations.dtype)

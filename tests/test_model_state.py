@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
+import copy
+import functools
+import random
 import subprocess
 import sys
+from collections.abc import Callable
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
-from captum_scorecam import RISE
-from tests.support.small_net import Net, images
+from captum_scorecam import RISE, LayerGradCamPlusPlus, MeaningfulPerturbation, ScoreCAM
+from captum_scorecam.layers import find_layer
+from tests.support.small_net import Net, images, nothing_changes
 
 SCRIPT = """
 import sys
@@ -106,3 +114,150 @@ def test_a_graph_of_the_users_is_left_as_it_is() -> None:
     RISE(net, n_masks=9).attribute(x, 1)
     scores.backward()
     assert net.conv.weight.grad is not None
+
+
+METHODS: dict[str, Callable[[Any, nn.Module], Any]] = {
+    "Score-CAM": ScoreCAM,
+    "RISE": lambda model, _: RISE(model, n_masks=9),
+    "Grad-CAM++": LayerGradCamPlusPlus,
+    "Mask": lambda model, _: MeaningfulPerturbation(model, n_iterations=2),
+}
+IN_TRAINING = "ignore:The model is in training mode"
+
+
+@pytest.mark.filterwarnings(IN_TRAINING)
+@pytest.mark.parametrize("method", METHODS)
+def test_a_pending_backward_pass_in_training_mode_still_runs(method: str) -> None:
+    net, x = Net().train(), images().requires_grad_()
+    expected = torch.autograd.grad(copy.deepcopy(net)(x).sum(), x)
+    loss = net(x).sum()
+    METHODS[method](net, net.relu).attribute(x.detach(), 1)
+    assert torch.equal(torch.autograd.grad(loss, x)[0], expected[0])
+
+
+class Adaptive(nn.BatchNorm2d):
+    """Normalises by the batch in evaluation mode, too, as in test-time adaptation."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.batch_norm(x, self.running_mean, self.running_var, self.weight, self.bias, True, 0.1, self.eps)
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("form", ["module", "function"])
+def test_statistics_updated_in_evaluation_mode_are_restored_with_a_warning(method: str, form: str) -> None:
+    net = Net()
+    net.norm = Adaptive(6).double().eval()
+    holder = SimpleNamespace(net=net)
+    forward = net if form == "module" else lambda x: holder.net(x)
+    with nothing_changes(net), pytest.warns(UserWarning, match="updates running statistics in evaluation mode"):
+        METHODS[method](forward, net.relu).attribute(images(), 1)
+
+
+@pytest.mark.parametrize("layer", ["auto", "relu"])
+def test_looking_for_a_layer_restores_statistics(layer: str) -> None:
+    net = Net()
+    net.norm = Adaptive(6).double().eval()
+    with nothing_changes(net):
+        find_layer(net, images(), layer)
+
+
+@pytest.mark.filterwarnings(IN_TRAINING)
+@pytest.mark.parametrize("hidden", [False, True])
+def test_functional_call_leaves_both_sets_of_buffers(hidden: bool) -> None:
+    net = Net().train()
+    other = {name: torch.ones_like(value) for name, value in net.named_buffers()}
+    holder = SimpleNamespace(net=net)
+    forwards: list[Callable[[Tensor], Any]] = [
+        lambda x: torch.func.functional_call(net, other, (x,)),
+        lambda x: torch.func.functional_call(holder.net, other, (x,)),
+    ]
+    kept = copy.deepcopy(other)
+    with nothing_changes(net):
+        ScoreCAM(forwards[hidden], net.relu).attribute(images(), 1)
+    torch.testing.assert_close(other, kept, rtol=0, atol=0)
+
+
+@pytest.mark.filterwarnings(IN_TRAINING)
+def test_buffers_of_models_in_vmap_are_restored() -> None:
+    nets = [Net().train() for _ in range(3)]
+    parameters, buffers = torch.func.stack_module_state(nets)
+    kept = copy.deepcopy(buffers)
+
+    def one(parameters: Any, buffers: Any, x: Tensor) -> Any:
+        return torch.func.functional_call(nets[0], (parameters, buffers), (x,))
+
+    def ensemble(x: Tensor) -> Tensor:
+        scores: Tensor = torch.vmap(one, in_dims=(0, 0, None))(parameters, buffers, x).mean(0)
+        return scores
+
+    RISE(ensemble, n_masks=9).attribute(images(), 1)
+    torch.testing.assert_close(buffers, kept, rtol=0, atol=0)
+    with pytest.raises(ValueError, match=r"Expected `layer` to run outside of `torch\.func\.vmap` and"):
+        ScoreCAM(ensemble, nets[0].relu).attribute(images(), 1)
+
+
+class Hiding(nn.Module):
+    """Calls a network that is none of its submodules."""
+
+    def __init__(self, net: nn.Module) -> None:
+        super().__init__()
+        self.hidden = [net]
+
+    def forward(self, x: Tensor) -> Any:
+        return self.hidden[0](x)
+
+
+def exported(net: nn.Module, x: Tensor) -> nn.Module:
+    return torch.export.export(net, (x,)).module()
+
+
+# A network → a function that hides it.
+HIDING: dict[str, Callable[[nn.Module], Callable[[Tensor], Any]]] = {
+    "no submodule": lambda net: Hiding(net).train(net.training),
+    "bound method": lambda net: net.forward,
+    "lambda": lambda net: lambda x: net.forward(x),
+    "partial": lambda net: functools.partial(net.forward),
+}
+
+
+@pytest.mark.filterwarnings(IN_TRAINING)
+@pytest.mark.parametrize("form", HIDING)
+@pytest.mark.parametrize("training", [True, False])
+def test_buffers_of_hidden_modules_are_restored(form: str, training: bool) -> None:
+    model = Counting().train(training)
+    with nothing_changes(model):
+        RISE(HIDING[form](model), n_masks=9).attribute(images(1), 1, perturbations_per_eval=1)
+
+
+@pytest.mark.filterwarnings(IN_TRAINING, "ignore:`torch.jit:DeprecationWarning", "ignore::FutureWarning")
+@pytest.mark.parametrize("export", [lambda net, _: torch.jit.script(net), exported], ids=["scripted", "exported"])
+def test_buffers_of_programs_that_run_no_modules_are_restored(export: Any) -> None:
+    x = images()
+    program = export(nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Flatten()).double().train(), x)
+    kept = {name: value.clone() for name, value in program.named_buffers()}
+    holder = SimpleNamespace(program=program)
+    RISE(lambda x: holder.program(x), n_masks=9).attribute(x, 1, perturbations_per_eval=1)
+    assert len(kept) == 3
+    torch.testing.assert_close(dict(program.named_buffers()), kept, rtol=0, atol=0)
+
+
+class DroppingAtRandom(nn.Module):
+    """Drops out only in some forward passes, the first not among them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.net = Net(channels=24)
+        self.random = random.Random(0)
+
+    def forward(self, x: Tensor) -> Any:
+        drops = self.training and self.random.random() < 0.5
+        return self.net(F.dropout(x, 0.1) if drops else x)
+
+
+def test_random_numbers_drawn_after_the_first_forward_are_noticed() -> None:
+    model = DroppingAtRandom()
+    model.net.norm.eval()
+    state = torch.get_rng_state()
+    with pytest.warns(UserWarning, match="The model draws random numbers in training mode"):
+        ScoreCAM(model, model.net.relu).attribute(images(), 1)
+    assert torch.equal(torch.get_rng_state(), state)

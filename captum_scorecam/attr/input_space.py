@@ -65,8 +65,8 @@ class InputSpaceAttribution(Attribution):
             *args, **kwargs: Further arguments of the wrapped ``attribute``.
 
         Returns:
-            Tensor or tuple of Tensor: One attribution per input, with its shape and dtype, contiguous; a tuple if
-                `inputs` is a tuple.
+            Tensor or tuple of Tensor: One attribution per input, with its shape and dtype (of an integer input, the
+                map's), contiguous; a tuple if `inputs` is a tuple.
 
         Raises:
             ValueError: If the wrapped attribution returns several maps, or its map and an input differ in spatial rank.
@@ -84,7 +84,7 @@ class InputSpaceAttribution(Attribution):
                 f"but got shape {tuple(maps.shape)}."
             )
         mode = self.interpolate_mode or INTERPOLATION_MODES[maps.dim() - 2]
-        summed = maps.to(inputs.dtype).sum(1, keepdim=True)
+        summed = maps.to(inputs.dtype if inputs.is_floating_point() else maps.dtype).sum(1, keepdim=True)
         resized: Tensor = LayerAttribution.interpolate(summed, tuple(inputs.shape[2:]), mode)
         return resized.expand_as(inputs).contiguous()
 

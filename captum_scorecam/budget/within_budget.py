@@ -231,7 +231,7 @@ class _Example:
     def add(self, rows: Tensor, scores: Tensor) -> None:
         """Adds the scores of masks that were run, and predicts those of all others."""
         new = rows - self.rows[0]
-        self.run[new], self.scores[new], self._errors = True, scores, None
+        self.run[new], self.scores[new], self._errors = True, scores.to(self.scores.dtype), None
         self.deviations.zero_()
         if self.run.all():
             return

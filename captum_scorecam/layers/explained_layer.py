@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from captum_scorecam import _captum
 from captum_scorecam._captum import Tensors
+from captum_scorecam._kept_buffers import unchanged_buffers
 from captum_scorecam.layers.activations import INPUT, Activation
 from captum_scorecam.layers.automatic import AutomaticChoice
 from captum_scorecam.layers.evaluation_copy import in_evaluation_mode
@@ -89,7 +90,7 @@ def find_layer(
     if layer != "auto":
         check_name(model, layer)
     tensors, arguments = _captum.format_inputs(inputs), _captum.format_forward_args(additional_forward_args)
-    with in_evaluation_mode(model) as evaluated:
+    with in_evaluation_mode(model) as evaluated, unchanged_buffers(evaluated):
         probe = Probe(evaluated, tensors, arguments, score)
         with probe.running():
             name, layout = AutomaticChoice(probe).choose() if layer == "auto" else (layer, _layout_of(probe, layer))

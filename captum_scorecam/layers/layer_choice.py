@@ -81,9 +81,17 @@ class FoundLayers:
         if score is not self._score:
             self._found, self._score = {}, score
         found, key = self._found, (layer, *kind_of_inputs(inputs))
-        if key not in found:
+        if key not in found or not _is_part(found[key], model):
             found[key] = find_layer(model, inputs, layer, additional_forward_args, score=score)
         return found[key]
+
+
+def _is_part(layer: ExplainedLayer, model: Module) -> bool:
+    """Checks whether a model still has the layer under its name."""
+    return any(
+        name == layer.name.removesuffix(INPUT) and module is layer.module
+        for name, module in model.named_modules(remove_duplicate=False)
+    )
 
 
 def _unwrapped(forward_func: Any) -> Any:

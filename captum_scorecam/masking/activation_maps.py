@@ -111,6 +111,10 @@ def _check_map(activation: Tensor, inputs: Tensors) -> None:
     if not isinstance(activation, Tensor) or not activation.is_floating_point():
         found = activation.dtype if isinstance(activation, Tensor) else type(activation).__name__
         raise TypeError(f"Expected the layer to return floating-point tensors, but got {found}.")
+    is_dense = activation.layout == torch.strided
+    if not is_dense or activation.dtype.itemsize < 2:
+        got = activation.dtype if is_dense else activation.layout
+        raise TypeError(f"Expected the layer to return dense tensors of at least 16 bits per value, but got {got}.")
     if len(shape) not in (3, 4, 5):
         raise ValueError(
             "Expected the layer to return maps of shape N×K×spatial (1 to 3 spatial dimensions), "
@@ -121,6 +125,10 @@ def _check_map(activation: Tensor, inputs: Tensors) -> None:
         raise ValueError(
             f"Expected maps with {ranks[0]} spatial dimensions, as the inputs have, but got shape {shape}; "
             "use `activation_transform` to convert activations to maps (see `vit_activation_maps`)."
+        )
+    if 0 in shape[1:]:
+        raise ValueError(
+            f"Expected the layer to return maps with at least one channel and cell, but got shape {shape}."
         )
     if shape[0] != len(inputs[0]):
         raise ValueError(f"Expected activations of {len(inputs[0])} examples, but got shape {shape}.")

@@ -6,6 +6,7 @@ from collections.abc import Hashable, Iterator
 from contextlib import contextmanager
 from threading import Lock
 from time import perf_counter
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -41,6 +42,12 @@ class ChunkSize:
         self._least = least
         self._lock = Lock()
         self._largest = sizes[0]
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in vars(self).items() if name != "_lock"}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state, _lock=Lock())
 
     @property
     def rows(self) -> int:

@@ -133,7 +133,7 @@ def run_chunk(
             return chunk, forward(chunk, masks.examples[rows])
     except Exception as error:
         if not is_out_of_memory(error):
-            _advise(error, len(rows), len(forward.inputs[0]))
+            _advise(error, len(rows), forward)
             raise
         chunk_size.halve(len(rows), error)
     torch.cuda.empty_cache()
@@ -156,14 +156,21 @@ def is_out_of_memory(error: Exception) -> bool:
     )
 
 
-def _advise(error: Exception, n_rows: int, n_examples: int) -> None:
+def _advise(error: Exception, n_rows: int, forward: MaskedForward) -> None:
     """Adds to a model's error, from Python 3.11 on, that it may not take as many rows as were passed."""
-    if n_rows != n_examples:
-        add_note(
-            error,
-            f"The forward pass of {n_rows} masked inputs failed, that of the {n_examples} inputs did not. If the model "
-            "has a fixed batch size, pass perturbations_per_eval=1.",
+    n_examples = len(forward.inputs[0])
+    if n_rows == n_examples:
+        return
+    advice = (
+        f"The forward pass of {n_rows} masked inputs failed, that of the {n_examples} inputs did not. If the model "
+        "has a fixed batch size, pass perturbations_per_eval=1."
+    )
+    if any(isinstance(x, Tensor) and x.dim() and len(x) == n_examples for x in forward.additional_forward_args):
+        advice += (
+            f" An additional argument with {n_examples} {'row' if n_examples == 1 else 'rows'} gets one for each "
+            "masked input; bind one that belongs to no example to `forward_func` with functools.partial."
         )
+    add_note(error, advice)
 
 
 def _check_finite(scores: Tensor, masks: Masks) -> None:

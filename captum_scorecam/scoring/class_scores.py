@@ -110,12 +110,15 @@ def row_scores(score: ScoreFunction, output: Any, n_rows: int) -> Tensor:
     """Returns the scores of a forward pass with `n_rows` rows.
 
     Raises:
-        TypeError: If the score is not a tensor.
+        TypeError: If the score is not a dense tensor of real numbers.
         ValueError: If the output does not have one row per input row.
     """
     scores = score(output)
-    if not isinstance(scores, Tensor):
-        raise TypeError(f"Expected `score` to return a tensor, but got {type_of(scores)}.")
+    if not isinstance(scores, Tensor) or scores.is_complex() or scores.layout != torch.strided:
+        got = (
+            (scores.dtype if scores.is_complex() else scores.layout) if isinstance(scores, Tensor) else type_of(scores)
+        )
+        raise TypeError(f"Expected `score` to return a dense tensor of real numbers, but got {got}.")
     if scores.dim() == 0 or len(scores) != n_rows:
         raise ValueError(
             "Expected an output with one row per input row, "

@@ -49,7 +49,8 @@ def region_scores(output: Tensor, regions: Tensor) -> Tensor:
     empty = int((total <= 0).sum())
     if empty:
         raise ValueError(f"Expected `regions` with at least one pixel each, but {empty} of {len(regions)} are empty.")
-    return torch.sum(output.to(dtype) * weights, spatial) / total
+    # Outside of a region, an infinite value times 0 would be NaN.
+    return torch.sum((output.to(dtype) * weights).masked_fill(weights == 0, 0), spatial) / total
 
 
 def _check(name: str, value: object, shape: str) -> None:

@@ -54,7 +54,7 @@ def scores_within_tolerance(
         summed = maps.new_zeros(scores.shape[1], maps.shape[1])
         for chunk, _, chunk_scores in scored_chunks(forward, MaskRows(masks, rows), chunk_size, progress):
             done = int(chunk[-1]) + 1
-            scores[rows[chunk]] = chunk_scores
+            scores[rows[chunk]] = chunk_scores.to(scores.dtype)
             # Autocast would run this matrix product in half precision.
             with torch.autocast(maps.device.type, enabled=False):
                 summed += chunk_scores.T.to(maps.dtype) @ maps[rows[chunk]]

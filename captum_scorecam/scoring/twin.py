@@ -13,6 +13,7 @@ from torch.distributed import ProcessGroup
 from captum_scorecam import _captum
 from captum_scorecam._captum import ForwardFunction, Tensors
 from captum_scorecam._messages import add_note, type_of
+from captum_scorecam.masking.baselines import blend
 from captum_scorecam.model_state import ModelState
 from captum_scorecam.scoring.chunk_size import is_compiled, kind_of_inputs
 from captum_scorecam.scoring.chunks import is_out_of_memory
@@ -31,18 +32,19 @@ from captum_scorecam.scoring.repeated_forward import (
 
 TF32_TOLERANCE = EPSILONS_OF_ROUNDING * 2**-10  # engines on GPUs may use TF32 where PyTorch does not
 SCORES_OF_CALLABLES = 4  # times the tolerance of outputs, whose rounding an exponential enlarges
-BATCH = 3  # rows
+BATCH = 4  # rows: an input, the same half masked, a baseline, noise
 
 
 class Twins:
     """Puts a twin, a function that gives the model's output, in the model's place once it has shown that it does.
 
     Both run on the unmasked inputs in every call, which shows a twin of other weights. What follows from a twin's
-    structure, such as rows in another order, shows in a batch of another size, once for each kind of inputs.
+    structure, such as rows in another order, shows in a batch of another size, once for each kind of inputs and
+    baselines.
     """
 
     def __init__(self) -> None:
-        self._compared: dict[Hashable, ForwardFunction] = {}
+        self._compared: dict[Hashable, tuple[ForwardFunction, Tensors]] = {}
 
     def faster(
         self,
@@ -80,9 +82,10 @@ class Twins:
     def _compare(self, forward: MaskedForward, other: MaskedForward, output: Any, fixed_rows: bool) -> None:
         _compare_unmasked(forward, other, output)
         kind = (fixed_rows, len(forward.inputs[0]), *kind_of_inputs(forward.inputs))
-        if self._compared.get(kind) is not other.forward_func:
+        twin, baselines = self._compared.get(kind, (None, ()))
+        if twin is not other.forward_func or not all(map(torch.equal, baselines, forward.baselines)):
             _compare_batch(forward, other, fixed_rows)
-            self._compared[kind] = other.forward_func
+            self._compared[kind] = other.forward_func, forward.baselines
 
 
 def through(forward: MaskedForward, twin: ForwardFunction) -> MaskedForward:
@@ -115,11 +118,17 @@ def _compare_unmasked(forward: MaskedForward, other: MaskedForward, expected: An
 
 
 def _compare_batch(forward: MaskedForward, other: MaskedForward, fixed_rows: bool) -> None:
-    """Compares the outputs for an example and noise. The model runs batches of the inputs' size, which it takes."""
+    """Compares outputs for an example, the same half masked, its baseline and noise.
+
+    The model runs batches of the inputs' size, which it takes.
+    """
     n_examples, scores = len(forward.inputs[0]), forward.class_scores.all_of_rows
-    n_rows = max(2, n_examples) if fixed_rows else BATCH + (n_examples == BATCH)
-    others = noise(forward.inputs, n_rows - 1)
-    inputs = tuple(torch.cat([x[:1], drawn]) for x, drawn in zip(forward.inputs, others, strict=True))
+    n_rows = -(-BATCH // n_examples) * n_examples if fixed_rows else BATCH + (n_examples == BATCH)
+    others = noise(forward.inputs, n_rows - 3)
+    inputs = tuple(
+        torch.cat([_from_input_to_baseline(x[:1], baseline[:1] if baseline.dim() else baseline), drawn])
+        for x, baseline, drawn in zip(forward.inputs, forward.baselines, others, strict=True)
+    )
     rows = torch.arange(n_rows, device=forward.device)
     padded = torch.arange(-(-n_rows // n_examples) * n_examples, device=forward.device) % n_rows
 
@@ -137,7 +146,12 @@ def _compare_batch(forward: MaskedForward, other: MaskedForward, fixed_rows: boo
             f"Expected `masked_forward_func` to take batches of any size, but it took {n_examples} and failed for "
             f"{n_rows}. If its batch size is fixed, pass perturbations_per_eval=1."
         ) from error
-    _check_same(forward, expected, actual, f"a batch of {n_rows} (an input and noise)")
+    _check_same(forward, expected, actual, f"a batch of {n_rows} (an input, masked by halves and wholly, and noise)")
+
+
+def _from_input_to_baseline(x: Tensor, baseline: Tensor) -> Tensor:
+    masks = torch.tensor([1.0, 0.5, 0.0], device=x.device).view(-1, *[1] * (x.dim() - 1))
+    return blend(x.expand(3, *x.shape[1:]), masks, baseline)
 
 
 def _check_shape(expected: Tensor, actual: Tensor) -> None:

@@ -140,6 +140,27 @@ def test_activations_that_are_not_finite_raise(value: float, place: tuple[int, .
     assert net.forwards == 1
 
 
+@pytest.mark.parametrize(
+    ("transform", "error", "message"),
+    [
+        (lambda z: z[:, :0], ValueError, "maps with at least one channel and cell, but got shape (2, 0, 4, 5)"),
+        (lambda z: z[..., :0], ValueError, "maps with at least one channel and cell, but got shape (2, 5, 4, 0)"),
+        (Tensor.to_sparse, TypeError, "dense tensors of at least 16 bits per value, but got torch.sparse_coo"),
+        (
+            lambda z: z.to(torch.float8_e4m3fn),
+            TypeError,
+            "dense tensors of at least 16 bits per value, but got torch.float8_e4m3fn",
+        ),
+    ],
+    ids=["no channel", "no cell", "sparse", "float8"],
+)
+def test_activations_that_hold_no_maps_raise(transform: Any, error: type[Exception], message: str) -> None:
+    net = Net()
+    with pytest.raises(error, match=re.escape(f"Expected the layer to return {message}.")):
+        ScoreCAM(net, net.maps, activation_transform=transform).attribute(images(), 0)
+    assert net.forwards == 1
+
+
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
 @pytest.mark.parametrize("channel_weighting", ["softmax", "increase", "score"])
 def test_scores_that_are_not_finite_raise(value: float, channel_weighting: ChannelWeighting) -> None:

@@ -109,3 +109,14 @@ def test_map_with_another_rank_than_the_input_raises() -> None:
     message = r"map with the spatial dimensions of the input \(2, 3, 12, 10\), but got shape \(2, 1, 5\)"
     with pytest.raises(ValueError, match=message):
         InputSpaceAttribution(Vector(net, net[2])).attribute(images(), target=0)
+
+
+def test_a_map_of_integer_inputs_keeps_its_dtype() -> None:
+    net, x = sequential_net(), (images() * 50 + 120).clamp(0, 255).byte()
+
+    def of_bytes(x: Tensor) -> Any:
+        return net(x.double() / 255)
+
+    actual = InputSpaceAttribution(LayerGradCam(of_bytes, net[2])).attribute(x, target=0)
+    expected = InputSpaceAttribution(LayerGradCam(net, net[2])).attribute(x.double() / 255, target=0)
+    torch.testing.assert_close(actual, expected)

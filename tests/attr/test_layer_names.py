@@ -78,6 +78,18 @@ def test_a_layer_assigned_later_is_explained() -> None:
     assert_close(score_cam.attribute(x, 2), ScoreCAM(net, net.conv).attribute(x, 2))
 
 
+@pytest.mark.parametrize("layer", ["auto", "relu"])
+def test_a_module_or_a_model_in_anothers_place_is_found_anew(layer: str) -> None:
+    net, x = Net(), images()
+    score_cam = ScoreCAM(net, layer)
+    score_cam.attribute(x, 2)
+    net.register_module("relu", nn.ReLU6())
+    assert_close(score_cam.attribute(x, 2), ScoreCAM(net, net.relu).attribute(x, 2))
+    other = Net(channels=9)
+    score_cam.forward_func = other
+    assert_close(score_cam.attribute(x, 2), ScoreCAM(other, other.relu).attribute(x, 2))
+
+
 def test_captums_tools_take_an_attribution_of_a_named_layer() -> None:
     net, x = Net(), images()
     torch.testing.assert_close(

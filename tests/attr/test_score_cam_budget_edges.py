@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import re
 from collections.abc import Callable
 from typing import Any
@@ -300,6 +301,25 @@ def test_fewer_forwards_than_tensors_raise_before_any_masked_forward() -> None:
     with pytest.raises(ValueError, match="to be at least 2, one for each tensor that the layer returns, but got 1"):
         ScoreCAM(net, net.maps, max_forwards=1).attribute(x, 2, torch.arange(2))
     assert net.masked_rows(x) == [0, 0]
+
+
+TOLERANCE = {"tolerance": 0.2, "score": "probability", "channel_weighting": "score"}
+
+
+@pytest.mark.parametrize("options", [*BUDGETS, TOLERANCE], ids=str)
+def test_outputs_of_another_precision_than_inputs(options: dict[str, Any]) -> None:
+    double, x = Net(channels=24), images()
+    single = copy.deepcopy(double).float()
+    outputs_in_single = ScoreCAM(lambda x: double(x).float(), double.relu, **options).attribute(x, 2)
+    assert_close(outputs_in_single, ScoreCAM(double, double.relu, **options).attribute(x, 2), 1e-6)
+
+    def outputs_in_double(x: Tensor) -> Any:
+        return single(x).double()
+
+    expected = ScoreCAM(single, single.relu, **options).attribute(x.float(), 2)
+    assert_close(ScoreCAM(outputs_in_double, single.relu, **options).attribute(x.float(), 2), expected, 1e-6)
+    through_twin = ScoreCAM(single, single.relu, masked_forward_func=outputs_in_double, **options)
+    assert_close(through_twin.attribute(x.float(), 2), expected, 1e-6)
 
 
 def test_masks_that_share_channels_are_summed() -> None:

@@ -62,11 +62,11 @@ def test_the_model_runs_the_inputs_and_the_twin_what_is_masked(weighting: Any) -
     score_cam = ScoreCAM(net, net.relu, channel_weighting=weighting, masked_forward_func=twin)
     masked = [1, 4, 2] if weighting == "increase" else [4, 2]  # baselines first
     score_cam.attribute(x, 2, perturbations_per_eval=4)
-    assert net.forwards == 1 + 3  # the inputs; in the first call, three single rows to compare
-    assert twin.rows == [1, 3, *masked]
+    assert net.forwards == 1 + 4  # the inputs; in the first call, four single rows to compare
+    assert twin.rows == [1, 4, *masked]
     score_cam.attribute(x, 2, perturbations_per_eval=4)
-    assert net.forwards == 1 + 3 + 1
-    assert twin.rows == [1, 3, *masked, 1, *masked]
+    assert net.forwards == 1 + 4 + 1
+    assert twin.rows == [1, 4, *masked, 1, *masked]
 
 
 def test_rise_through_a_twin_runs_the_model_on_the_inputs_only() -> None:
@@ -74,7 +74,7 @@ def test_rise_through_a_twin_runs_the_model_on_the_inputs_only() -> None:
     twin = Recorder(copy.deepcopy(net))
     rise = RISE(net, n_masks=9, masked_forward_func=twin)
     rise.attribute(x, 2, perturbations_per_eval=5)
-    assert (net.forwards, twin.rows) == (4, [1, 3, 5, 4])
+    assert (net.forwards, twin.rows) == (5, [1, 4, 5, 4])
 
 
 class TwoInputs(nn.Module):
@@ -151,7 +151,7 @@ def test_a_twin_of_a_fixed_batch_size_runs_with_one_perturbation_per_eval(batch:
 
     score_cam = ScoreCAM(net, net.relu, masked_forward_func=twin)
     assert_close(score_cam.attribute(x, 2, perturbations_per_eval=1), naive_score_cam(net, net.relu, x, 2))
-    message = f"to take batches of any size, but it took {batch} and failed for 3. If its batch size is fixed, pass"
+    message = f"to take batches of any size, but it took {batch} and failed for 4. If its batch size is fixed, pass"
     with pytest.raises(ValueError, match=message):
         score_cam.attribute(x, 2)
 
@@ -256,7 +256,7 @@ def test_ranks_share_the_rows_of_a_twin_and_fail_together(tmp_path: Path) -> Non
     first, second = results_of_ranks(maps_of_rank, tmp_path)
     for rank in (first, second):
         assert_close(rank["maps"], naive_score_cam(net, net.relu, x, 2))
-        assert rank["rows"] == 2 + 3 + 6  # of 12
+        assert rank["rows"] == 2 + 4 + 6  # of 12
     assert "Expected all 2 ranks to score their masked inputs, but 1 failed." in first["error"]
     assert "for the unmasked inputs they differ by" in second["error"]
 
@@ -270,6 +270,6 @@ def test_a_twin_and_the_model_have_chunk_sizes_and_memory_formats_of_their_own()
     assert_close(score_cam.attribute(x, 2), expected)
     first = SIZES["cpu"][0]
     assert [rows for rows in model.rows if rows == first][:5] == [first] * 5
-    assert twin.rows[:7] == [1, 3, *[first] * 5]  # tuned anew
+    assert twin.rows[:7] == [1, 4, *[first] * 5]  # tuned anew
     assert not any(args[0].is_contiguous() for args in model.seen if len(args[0]) > 3)
     assert all(args[0].is_contiguous() for args in twin.seen)

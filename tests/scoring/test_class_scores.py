@@ -179,7 +179,7 @@ def test_an_output_that_contains_itself_has_no_tensors() -> None:
 
 
 def test_a_score_that_returns_an_array_is_pointed_out() -> None:
-    with pytest.raises(TypeError, match=r"`score` to return a tensor, but got ndarray; use torch\.from_numpy\."):
+    with pytest.raises(TypeError, match=r"`score` to return a dense tensor of real numbers, but got ndarray; use"):
         ClassScores(lambda output: output.numpy(), [0], 4, CPU).select_examples(OUTPUT)
 
 
@@ -276,6 +276,16 @@ def test_an_output_of_another_number_of_rows_is_an_error(output: Tensor) -> None
         scores_of(0).select_examples(output)
     with pytest.raises(ValueError, match=re.escape(f"{expected} 4 input rows")):
         scores_of(0).select_rows(output, EXAMPLES)
+
+
+@pytest.mark.parametrize(
+    ("convert", "got"), [(Tensor.to_sparse, "torch.sparse_coo"), (torch.complex64, "torch.complex64")]
+)
+def test_scores_that_are_no_dense_real_numbers_are_an_error(convert: Any, got: str) -> None:
+    read = convert if callable(convert) else lambda output: output.to(convert)
+    message = re.escape(f"Expected `score` to return a dense tensor of real numbers, but got {got}.")
+    with pytest.raises(TypeError, match=message):
+        ClassScores(read, [0], 2, OUTPUT.device).select_examples(OUTPUT[:2])
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf])

@@ -78,3 +78,8 @@ def test_an_empty_region_raises() -> None:
     regions[0] = 1
     with pytest.raises(ValueError, match="`regions` with at least one pixel each, but 1 of 2 are empty"):
         region_scores(OUTPUT, regions)
+
+
+def test_infinite_values_outside_of_a_region_do_not_count() -> None:
+    output = torch.tensor([[[[-torch.inf, 2.0, torch.nan]]]])
+    assert region_scores(output, torch.tensor([[[[False, True, False]]]])).tolist() == [[2.0]]

@@ -19,7 +19,7 @@ GIVES = "Expected `masked_forward_func` to give what `forward_func` gives, but f
 RETURNS = "Expected `masked_forward_func` to return "
 UNMASKED = GIVES + "the unmasked inputs they differ by "
 TAKES = "Expected `masked_forward_func` to take batches of any size, but it "
-BATCH = GIVES + "a batch of 3 (an input and noise) they differ by "
+BATCH = GIVES + "a batch of 4 (an input, masked by halves and wholly, and noise) they differ by "
 
 Twin = Callable[[Tensor], Any]
 
@@ -56,10 +56,10 @@ WRONG: dict[str, tuple[Twin, str, str]] = {
     "rows shifted": (lambda x: scores(x).roll(1, 0), BATCH, UNMASKED),
     "constant": (lambda x: scores(x)[:1].repeat(len(x), 1), BATCH, UNMASKED),
     "statistics of the batch": (lambda x: scores(x) + x.mean() - x.mean((1, 2, 3))[:, None], BATCH, UNMASKED),
-    "fixed batch": (one_row_at_a_time, TAKES + "took 1 and failed for 3.", "shape"),
+    "fixed batch": (one_row_at_a_time, TAKES + "took 1 and failed for 4.", "shape"),
     "rows dropped": (
         lambda x: scores(x)[:1],
-        TAKES + "took 1 and failed for 3.",
+        TAKES + "took 1 and failed for 4.",
         RETURNS + "shape (2, 7) on cpu, as `forward_func` does, but got (1, 7) on cpu.",
     ),
     "classes": same(lambda x: scores(x)[:, :5], RETURNS + "shape ({n}, 7) on cpu, as `forward_func` does, but got"),
@@ -93,7 +93,7 @@ def test_a_wrong_twin_is_refused_before_any_masked_forward(attribution: Any, nam
     error = RuntimeError if name == "fixed batch" and batch == 2 else (ValueError, TypeError)
     with pytest.raises(error, match=re.escape(messages[batch - 1].format(n=batch))):
         explained.attribute(images(batch), 2)
-    assert rows <= batch + 3
+    assert rows <= batch + 4
 
 
 def test_the_message_says_how_far_the_outputs_lie_apart() -> None:
@@ -122,6 +122,30 @@ def test_another_twin_of_the_same_attribution_is_compared_anew() -> None:
     score_cam.masked_forward_func = lambda x: scores(x).flip(0)
     with pytest.raises(ValueError, match=re.escape(BATCH)):
         score_cam.attribute(x, 2)
+
+
+# A twin that clips its inputs → inputs and a baseline of which only the masked inputs are clipped.
+CLIPPED: dict[str, tuple[Twin, float, float]] = {
+    "below the inputs": (lambda x: scores(x.clamp(min=0.2)), 1.0, 0.0),
+    "far baseline": (lambda x: scores(x.clamp(min=-0.5)), 0.0, -3.0),
+}
+
+
+@pytest.mark.parametrize("name", CLIPPED)
+def test_a_twin_that_differs_only_for_the_baseline_is_refused(name: str) -> None:
+    twin, least, baseline = CLIPPED[name]
+    net, x = Net(), images().sigmoid() + least
+    score_cam = ScoreCAM(net, net.relu, masked_forward_func=twin)
+    with pytest.raises(ValueError, match=re.escape(BATCH)):
+        score_cam.attribute(x, 2, baselines=baseline)
+
+
+def test_a_twin_is_compared_again_for_another_baseline() -> None:
+    net, x = Net(), images(1).sigmoid()
+    score_cam = ScoreCAM(net, net.relu, masked_forward_func=lambda x: scores(x.clamp(min=0)))
+    score_cam.attribute(x, 2)
+    with pytest.raises(ValueError, match=re.escape(BATCH)):
+        score_cam.attribute(x, 2, baselines=-2.0)
 
 
 @pytest.mark.parametrize("weights", ["model", "twin"])

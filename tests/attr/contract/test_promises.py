@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import pickle
 from dataclasses import replace
 from typing import Any
 
@@ -11,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from tests.support.attributions import OURS, Method, each
+from tests.support.attributions import OURS, Method, each, flat, seeded
 from tests.support.small_net import Net, images, nothing_changes, texts_of
 
 
@@ -181,6 +182,40 @@ def test_model_that_overwrites_its_input_gets_copies(method: Method, rank: int) 
     with nothing_changes(net, x):
         actual = method.explain(net, net.conv, x, 2)
     method.assert_close(actual, method.expected(careful, careful.conv, x, 2))
+
+
+class OverwritingArguments(nn.Module):
+    """Adds arguments, in a dictionary and alone, to its scores, and changes them in place; or the same on copies."""
+
+    def __init__(self, in_place: bool) -> None:
+        super().__init__()
+        self.net, self.in_place = Net(), in_place
+        self.relu = self.net.relu
+
+    def forward(self, x: Tensor, shift: Tensor, other: dict[str, Tensor]) -> Any:
+        scale = other["scale"]
+        shift, scale = (shift.add_(1), scale.mul_(2)) if self.in_place else (shift + 1, scale * 2)
+        return self.net(x * scale) * shift
+
+
+@each(OURS)
+@pytest.mark.parametrize("batch", [1, 2])
+def test_model_that_overwrites_additional_arguments_gets_copies(method: Method, batch: int) -> None:
+    net, careful, x = OverwritingArguments(in_place=True), OverwritingArguments(in_place=False), images(batch)
+    shift, scale = torch.rand(batch, 1, dtype=x.dtype, generator=seeded()) + 1, torch.tensor([0.5], dtype=x.dtype)
+    arguments = (shift, {"scale": scale})
+    with nothing_changes(net, x, shift, scale):
+        actual = method.explain(net, net.relu, x, 2, additional_forward_args=arguments)
+    method.assert_close(actual, method.explain(careful, careful.relu, x, 2, additional_forward_args=arguments))
+
+
+@each(OURS)
+def test_an_attribution_is_copied_and_pickled_after_a_call(method: Method) -> None:
+    net, x = Net(), images()
+    attribution = method.made(net, net.relu)
+    expected = flat(getattr(attribution, method.entry)(x, **method.arguments(2)))
+    for other in (copy.deepcopy(attribution), pickle.loads(pickle.dumps(attribution))):
+        method.assert_close(flat(getattr(other, method.entry)(x, **method.arguments(2))), expected)
 
 
 @each(OURS)

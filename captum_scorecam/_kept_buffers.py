@@ -1,0 +1,131 @@
+"""The buffers of a user's modules: which may change in a forward pass, what they held, and their restoration."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch._C import _functorch
+from torch.jit import ScriptModule
+from torch.nn import Module
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.modules.instancenorm import _InstanceNorm
+from torch.nn.parameter import is_lazy
+
+
+class KeptBuffer:
+    """A buffer and a copy of what it held.
+
+    Args:
+        module (Module): The module that has it.
+        name (str): Its name in the module.
+        buffer (Tensor): The buffer.
+        bound (bool): Whether it is the module's own. False for a buffer seen in a forward pass, in which
+            ``torch.func.functional_call`` may have put another in its place.
+    """
+
+    def __init__(self, module: Module, name: str, buffer: Tensor, bound: bool) -> None:
+        self._module, self._name, self._buffer, self._bound = module, name, buffer, bound
+        self._content = None if is_lazy(buffer) else buffer.clone()  # a lazy module has yet to make it
+        self._version = None if is_lazy(buffer) else _version(buffer)
+
+    @property
+    def changed_silently(self) -> bool:
+        """Whether it was changed without a new version, which is how BatchNorm updates its running statistics."""
+        return (
+            self._content is not None
+            and not isinstance(self._module, _InstanceNorm)  # updates its own, in training mode, without using them
+            and self._version == _version(self._buffer)
+            and self._differs
+        )
+
+    @property
+    def size_of_change(self) -> int:
+        """The number of elements of a buffer that a forward pass changed or replaced; 0 if it did not."""
+        if isinstance(self._module, _InstanceNorm):
+            return 0
+        return self._buffer.numel() if self._content is None or self._replaced or self._differs else 0
+
+    def restore(self, training: bool) -> None:
+        """Restores the content of a buffer that was changed.
+
+        Args:
+            training (bool): Whether the module gets the buffer back if it has replaced it. In evaluation mode, a cache
+                that was replaced by one of another size stays.
+        """
+        if self._content is None:
+            getattr(self._module, "reset_running_stats", lambda: None)()
+            return
+        if self._differs and self._buffer.shape == self._content.shape:
+            with torch.inference_mode() if self._buffer.is_inference() else nullcontext():
+                # A graph of the user's that has the buffer needs this content, and tells by its version if it has it.
+                self._buffer.data.copy_(self._content)
+        if training and self._bound:
+            self._module._buffers[self._name] = self._buffer
+
+    @property
+    def _replaced(self) -> bool:
+        buffers = self._module._buffers
+        return self._bound and (self._name not in buffers or buffers[self._name] is not self._buffer)
+
+    @property
+    def _differs(self) -> bool:
+        assert self._content is not None
+        if self._buffer.layout != torch.strided:
+            return self._version is None or self._version != _version(self._buffer)
+        return not torch.equal(self._buffer, self._content)
+
+
+@contextmanager
+def unchanged_buffers(model: Module) -> Iterator[None]:
+    """Restores what the buffers of a model in evaluation mode held before the body."""
+    kept = [
+        KeptBuffer(module, name, buffer, bound=True)
+        for module in model.modules()
+        for name, buffer in module._buffers.items()
+        if buffer is not None
+    ]
+    try:
+        yield
+    finally:
+        for buffer in kept:
+            buffer.restore(training=False)
+
+
+def held_modules(forward_func: Callable[..., Any]) -> list[Module]:
+    """Returns the modules that a function is, is bound to or refers to, and those in them, submodules or not."""
+    function = forward_func.func if isinstance(forward_func, functools.partial) else forward_func
+    waiting: list[Any] = [function, getattr(function, "__self__", None)]
+    if inspect.isfunction(function):
+        variables = inspect.getclosurevars(function)
+        waiting += [*variables.nonlocals.values(), *variables.globals.values()]
+    found: dict[Module, None] = {}
+    while waiting:
+        value = waiting.pop()
+        if isinstance(value, (list, tuple)):
+            waiting += [each for each in value if isinstance(each, Module)]
+        elif isinstance(value, Module) and value not in found:
+            found[value] = None
+            waiting += [*value.children(), *vars(value).values()]
+    return list(found)
+
+
+def plain_tensor(tensor: Tensor) -> Tensor:
+    """Returns the tensor of all models inside ``torch.func.vmap``, which wraps it; other tensors unchanged."""
+    while _functorch.is_functorch_wrapped_tensor(tensor):
+        tensor = _functorch.get_unwrapped(tensor)
+    return tensor
+
+
+def uses_batch_statistics(module: Module) -> bool:
+    """Checks whether a module is a BatchNorm without running statistics; False in TorchScript, which takes no hooks."""
+    return isinstance(module, _BatchNorm) and not isinstance(module, ScriptModule) and module.running_mean is None
+
+
+def _version(buffer: Tensor) -> int | None:
+    return None if buffer.is_inference() else buffer._version
