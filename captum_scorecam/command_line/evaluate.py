@@ -37,6 +37,7 @@ from captum_scorecam.command_line.plugins import import_plugins
 from captum_scorecam.command_line.progress import shown_progress
 from captum_scorecam.command_line.summary_table import print_summary
 from captum_scorecam.datasets import DATA_FORMATS, DataFormat, open_data, read_label_table
+from captum_scorecam.datasets.formats import lists_folder
 from captum_scorecam.engines.by_name import check_engine
 from captum_scorecam.evaluation import METRICS, MethodOptions, plan_evaluation, run_evaluation
 from captum_scorecam.evaluation.method_choice import check_budget, chosen_methods
@@ -155,6 +156,7 @@ def evaluate(
     with plain_messages(context, _IF_PLAN_STOPPED if dry_run else _IF_STOPPED):
         first_rank, gpu = is_first_rank(), local_rank()  # like the next lines, checked before the model is loaded
         check_folder(output)
+        _check_outside(output, data, data_format)
         import_plugins(plugin or [])
         methods = chosen_methods(method)
         chosen_metrics(metric)
@@ -204,3 +206,12 @@ def evaluate(
         typer.echo(f"Run: {output}")
     if summary.errors:
         raise typer.Exit(1)
+
+
+def _check_outside(output: Path, data: Path, data_format: DataFormat) -> None:
+    """Raises ValueError if the run's pictures would become images of the data set."""
+    if output.resolve().is_relative_to(data.resolve()) and lists_folder(data, data_format):
+        raise ValueError(
+            f"Expected `output` to be outside of the folder of images, but {str(output)!r} is in {str(data)!r}: its "
+            "pictures would be evaluated, too."
+        )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import re
 import reprlib
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -72,7 +73,7 @@ def read_rows(path: Path, required: Sequence[str]) -> list[Row]:
 
 def _lines(path: Path) -> Iterator[tuple[str, list[str]]]:
     file = io.StringIO(read_text(path, "a CSV file"), newline="")
-    separator = max(",;\t", key=file.readline().count)
+    separator = max(",;\t", key=re.sub('"[^"]*"', "", file.readline()).count)
     file.seek(0)
     reader = csv.reader(file, delimiter=separator, strict=True)
     try:

@@ -72,16 +72,26 @@ def open_data(path: Path, data_format: DataFormat = "auto") -> ImageDataset:
     return files
 
 
+def lists_folder(path: Path, data_format: DataFormat = "auto") -> bool:
+    """Checks whether the data set is every image in a folder, so that none of another kind may be there."""
+    chosen = _format_by_files(path) if data_format == "auto" else data_format
+    return path.is_dir() and chosen in (None, "folder", "flat")
+
+
 def _format_of(path: Path) -> DataFormat:
     if path.is_file():
         return _format_of_file(path)
+    return _format_by_files(path) or _format_of_folder(path)
+
+
+def _format_by_files(path: Path) -> DataFormat | None:
     if (path / "meta.bin").is_file():
         return "imagenet"
     if voc_root(path) is not None:
         return "voc"
     if coco_annotations(path) is not None:
         return "coco"
-    return "csv" if (path / _LIST).is_file() else _format_of_folder(path)
+    return "csv" if (path / _LIST).is_file() else None
 
 
 def _format_of_file(path: Path) -> DataFormat:

@@ -86,6 +86,17 @@ class ImageFiles:
         """Returns a file's label."""
         return self.files[index].label
 
+    def boxes_text(self, index: int) -> str:
+        """Returns the boxes and segmentations of a file as text, to tell whether they have changed."""
+        return repr([(box[:4], box.segmentation) for box in self.files[index].boxes])
+
+    def file_size(self, index: int) -> int | None:
+        """Returns the number of bytes of a file, None if there is no such file."""
+        try:
+            return os.stat(self.files[index].path).st_size
+        except (OSError, ValueError):
+            return None
+
     def __getitem__(self, index: int) -> Sample:
         """Reads an image file.
 

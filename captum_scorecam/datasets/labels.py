@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import reprlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -10,6 +11,7 @@ from captum_scorecam.datasets.csv_rows import read_rows
 from captum_scorecam.datasets.sample import Label
 
 _NO_TABLE: Mapping[str, int] = {}
+_WNID = re.compile(r"n\d{8}")
 
 
 def resolve_label(
@@ -57,10 +59,13 @@ def label_table(classes: Sequence[str] | None, class_names: Sequence[str] | None
         n_classes (int): The model's number of classes.
 
     Returns:
-        dict of str to int: The position of each class, if there are `n_classes` classes and `resolve_label` can
-        resolve none of their names, as with ImageNet's 1000 wnids; otherwise empty.
+        dict of str to int: The position of each class, if there are `n_classes` classes, `resolve_label` can resolve
+        none of their names, and the model has no names or the classes are wnids, whose order is ImageNet's; otherwise
+        empty, since other names in alphabetical order need not be the model's classes.
     """
     if classes is None or len(classes) != n_classes:
+        return {}
+    if class_names is not None and not all(map(_WNID.fullmatch, classes)):
         return {}
     if any(_is_known(name, class_names, n_classes) for name in classes):
         return {}

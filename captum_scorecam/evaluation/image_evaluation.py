@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 from torch import Tensor
 
+from captum_scorecam._messages import type_of
 from captum_scorecam.evaluation.forward_rows import forward_rows
 from captum_scorecam.evaluation.loading import Loaded, Preprocessed
 from captum_scorecam.evaluation.method_choice import scores_to_share
@@ -266,7 +267,12 @@ def _kind_of_region(image: Preprocessed) -> RegionKind | None:
 
 def _checked(result: MetricResult, name: str, score: NamedScore | None) -> MetricResult:
     """Checks the numbers and the curve; converts tensors and NumPy numbers of custom metrics to floats for JSON."""
-    value = None if result.value is None else float(result.value)
+    if not isinstance(result, MetricResult):
+        raise TypeError(f"Expected {name} to return a MetricResult, but got {type_of(result)}.")
+    try:
+        value = None if result.value is None else float(result.value)
+    except (TypeError, ValueError) as error:
+        raise TypeError(f"Expected the value of {name} to be a number, but got {result.value!r:.80}.") from error
     curve = None if result.curve is None else Curve(result.curve.x, [float(y) for y in result.curve.y])
     if not all(math.isfinite(number) for number in (value or 0.0, *(curve.y if curve else ()))):
         raise ValueError(f"Expected finite numbers from {name}, but got NaN or Inf.")

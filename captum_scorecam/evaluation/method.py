@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, TypeAlias
@@ -74,3 +75,8 @@ def check_names_of_options(options: Iterable[str], known: Iterable[str]) -> None
         if name not in names:
             listed = f"one of {', '.join(names)}" if names else "absent, since the method takes none"
             raise ValueError(f"Expected the option to be {listed}, but got {name!r}.{closest_matches(name, names)}")
+
+
+def is_flag(parameter: inspect.Parameter | None) -> bool:
+    """Checks whether a parameter of another library's function is True or False by default."""
+    return parameter is not None and isinstance(parameter.default, bool)

@@ -20,6 +20,7 @@ from captum_scorecam import (
     RunStatistics,
     ScoreCAM,
 )
+from captum_scorecam._messages import type_of
 from captum_scorecam.budget.within_budget import replayed_within_budget
 from captum_scorecam.evaluation.method import ChosenMethod, Maps, Method, Options, check_names_of_options
 from captum_scorecam.evaluation.registry import register
@@ -57,14 +58,28 @@ def run_method(method: str | ChosenMethod, request: ExplanationRequest) -> tuple
         tuple: The maps T×H×W, upsampled to the inputs' size, float32, on the CPU, and the `MethodRun`.
 
     Raises:
-        ValueError: If the layer returns several tensors.
+        TypeError: If the method returns something other than maps and a `MethodRun`.
+        ValueError: If the layer returns several tensors, or the maps have another shape.
     """
     start = time.perf_counter()
-    maps, run = (METHODS[method] if isinstance(method, str) else method).explain(request)
-    if not isinstance(maps, Tensor):
+    name = method if isinstance(method, str) else method.name
+    found = (METHODS[method] if isinstance(method, str) else method).explain(request)
+    if not isinstance(found, tuple) or len(found) != 2 or not isinstance(found[1], MethodRun):
+        raise TypeError(f"Expected {name} to return maps and a MethodRun, but got {type_of(found)}.")
+    maps, run = found
+    if isinstance(maps, tuple):
         raise ValueError(f"Expected {request.layer.name} to return one tensor, but it returns {len(maps)}.")
+    n_targets, inputs = len(request.targets), request.inputs
+    if not isinstance(maps, Tensor) or maps.dim() != inputs.dim() or tuple(maps.shape[:2]) not in _of(n_targets):
+        got = tuple(maps.shape) if isinstance(maps, Tensor) else type_of(maps)
+        raise ValueError(f"Expected {name} to return maps 1×{n_targets}×h×w or {n_targets}×1×h×w, but got {got}.")
     errors = None if run.errors is None else _upsampled(run.errors, request)
     return _upsampled(maps, request), replace(run, errors=errors, seconds=time.perf_counter() - start)
+
+
+def _of(n_targets: int) -> tuple[tuple[int, int], ...]:
+    """The first dimensions of the maps of all targets."""
+    return (1, n_targets), (n_targets, 1)
 
 
 def _upsampled(maps: Tensor, request: ExplanationRequest) -> Tensor:

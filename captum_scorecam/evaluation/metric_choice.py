@@ -46,6 +46,10 @@ def _chosen(text: str) -> Metric:
     kind, _, class_name = base.partition(":")
     if kind != QUANTUS:
         known = {known: metric for known, metric in METRICS.items() if metric.text is None}
+        if base in known and text != base:
+            raise ValueError(
+                f"Expected {base} without options or a name of its own, as metrics of Quantus take, but got {text!r}."
+            )
         check_names({**known, f"{QUANTUS}:CLASS": None}, [text], "metrics")
         return METRICS[text]
     name = class_name if name is None else name

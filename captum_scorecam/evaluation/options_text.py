@@ -17,7 +17,7 @@ def name_and_text(text: str) -> tuple[str | None, str]:
 
 
 def base_and_options(text: str, *packages: str) -> tuple[str, dict[str, Any]]:
-    """Reads ``BASE[:OPTION=VALUE,…]`` as Python reads keywords, and bare words as text.
+    """Reads ``BASE[:OPTION=VALUE,…]`` as Python reads keywords, true, false and none in any case, other words as text.
 
     Args:
         text (str): The text.
@@ -53,7 +53,11 @@ def _options(base: str, options: str) -> dict[str, Any]:
             raise wrong
         try:
             value = keyword.value
-            found[keyword.arg] = value.id if isinstance(value, ast.Name) else ast.literal_eval(value)
+            found[keyword.arg] = _word(value.id) if isinstance(value, ast.Name) else ast.literal_eval(value)
         except ValueError as error:
             raise wrong from error
     return found
+
+
+def _word(word: str) -> Any:
+    return {"true": True, "false": False, "none": None}.get(word.lower(), word)

@@ -125,6 +125,18 @@ class Plan:
 
         return resolved
 
+    def digest_of_files(self) -> str | None:
+        """Returns a digest of the sizes of the image files, None if they are unknown."""
+        size = getattr(self.dataset, "file_size", None)
+        return None if size is None else digest_of_lines(f"{index} {size(index)}" for index in self.indices)
+
+    def _line(self, index: int) -> str:
+        """What the results of an image depend on, besides its file."""
+        line = f"{index} {self._class_or_label(index)} {self.dataset.name(index)}"
+        boxes = getattr(self.dataset, "boxes_text", None)
+        needed = any("boxes" in metric.needs for metric in self.chosen_metrics("image"))
+        return line if boxes is None or not needed else f"{line} {boxes(index)}"
+
     def _class_or_label(self, index: int) -> str | int | None:
         label = self.dataset.label(index)
         try:
@@ -152,7 +164,6 @@ class Plan:
             threads (int): PyTorch's number of CPU threads.
         """
         assert self.options.perturbations_per_eval is not None  # chosen before a run starts
-        lines = (f"{index} {self._class_or_label(index)} {self.dataset.name(index)}" for index in self.indices)
         return RunSettings(
             data=self.provenance.get("data"),
             data_format=self.provenance.get("data_format"),
@@ -168,7 +179,7 @@ class Plan:
             threads=threads,
             classes=self.n_classes,
             images=len(self.indices),
-            images_digest=digest_of_lines(lines),
+            images_digest=digest_of_lines(map(self._line, self.indices)),
             images_available=len(self.dataset),
             methods=tuple(self.methods),
             method_options={name: each.text for name, each in self.methods.items() if each.text != name},

@@ -198,7 +198,7 @@ def _make_folders(folder: Path) -> None:
 
 
 def _start_or_resume(plan: Plan, folder: Path, settings: RunSettings) -> None:
-    versions = find_versions(plan.device, plan.engine)
+    versions = find_versions(plan.device, plan.engine) | {"image_file_sizes": plan.digest_of_files()}
     if (folder / CONFIGURATION).exists():
         configuration = read_configuration(folder)
         check_same_settings(configuration.settings, settings)

@@ -115,6 +115,10 @@ def test_unreadable_images_end_with_status_1_and_the_rest_is_done(folder: Path) 
             ["data", "--output", "data"],
             "`--output` to be new, empty or the folder of a run, but 'data' contains 'blue'",
         ),
+        (
+            ["data", "--output", "data/run"],
+            "Expected `--output` to be outside of the folder of images, but 'data/",
+        ),
         (["data", "--output", "data/red/000.png/run"], "Expected `--output` to be a folder, but "),
         (["data", "--output", "data/red/000.png"], "data/red/000.png' is a file"),
         (["data", "--method", "scorecam"], "but got 'scorecam'. Closest matches: score_cam."),
@@ -368,3 +372,43 @@ def test_help_names_every_option() -> None:
         "seed perturbations-per-eval max-forwards error gallery workers threads device retry-errors dry-run"
     )
     assert [option for option in options.split() if f"--{option}" not in text] == []
+
+
+def test_a_run_may_be_beside_listed_images(folder: Path) -> None:
+    (folder / "data" / "labels.csv").write_text("file,label\nred/000.png,red\n")
+    assert evaluate("data", "--output", "data/run", *QUICK).exit_code == 0
+    assert evaluate("data", "--output", "data/run", *QUICK).exit_code == 0
+
+
+def test_class_folders_of_other_names_are_not_taken_by_their_order(folder: Path) -> None:
+    for before, after in zip(["red", "green", "blue", "white"], ["Rot", "Gruen", "Blau", "Weiss"], strict=True):
+        (folder / "data" / before).rename(folder / "data" / after)
+    refused = evaluate("data", "--output", "run", *QUICK, "--target", "label")
+    assert refused.exit_code == 2
+    assert "Expected labels that name classes of the model, but none does. The first: Blau/" in refused.output
+    result = evaluate("data", "--output", "run", *QUICK)
+    assert "8 of 8 images have no label that is a class of the model" in result.output
+    assert {record.label for record in read_records(folder / "run")} == {None}
+
+
+def test_boxes_that_change_are_refused_and_images_that_change_are_warned_of(folder: Path) -> None:
+    def write_boxes(right: int) -> None:
+        rows = [f"{name}/00{index}.png,{name},0,0,{right},10" for index, name in enumerate(["red", "green"])]
+        (folder / "boxes.csv").write_text("\n".join(["file,label,xmin,ymin,xmax,ymax", *rows]))
+        for path in (folder / "data").rglob("*.png"):
+            shutil.copy(path, folder / path.relative_to(folder / "data").parent.name / path.name)
+
+    for name in ("red", "green", "blue", "white"):
+        (folder / name).mkdir()
+    run = ("boxes.csv", "--output", "run", *TINY, "--method", "grad_cam", "--metric", "relevance_mass")
+    write_boxes(10)
+    assert evaluate(*run).exit_code == 0
+    write_boxes(20)
+    result = evaluate(*run)
+    assert result.exit_code == 2
+    assert "different settings: `images_digest`: " in result.output
+    write_boxes(10)
+    Image.new("RGB", (40, 30), "navy").save(folder / "red" / "000.png")
+    result = evaluate(*run)
+    assert result.exit_code == 0
+    assert re.search(r"other versions, so numbers may differ: image_file_sizes: ", result.stderr)

@@ -70,3 +70,8 @@ def test_a_whole_number_has_digits_only(text: str, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=message):
         row.whole_number("class_index")
     assert other.whole_number("class_index") == 281
+
+
+def test_separators_inside_of_quotes_do_not_count(tmp_path: Path) -> None:
+    (row,) = rows_of(tmp_path, '"file","label, of it; a; b; c"\n"a.png","cat"\n')
+    assert row.fields == {"file": "a.png", "label, of it; a; b; c": "cat"}

@@ -68,10 +68,15 @@ def test_positions_are_indices_of_as_many_unknown_labels_as_classes() -> None:
     assert label_table(folders, NAMES, 7) == {name: index for index, name in enumerate(folders)}
 
 
+def test_positions_are_indices_for_a_model_without_names() -> None:
+    assert label_table(["Dogs", "cats"], None, 2) == {"Dogs": 0, "cats": 1}
+
+
 @pytest.mark.parametrize(
     "folders",
     [
         None,
+        ["Barsch", "Elster", "Hund", "Katze", "Kranich", "Strauss", "Wolf"],  # whose order is not that of the names
         [f"n{index:08}" for index in range(6)],
         [*(f"n{index:08}" for index in range(6)), "tench"],
         [*(f"n{index:08}" for index in range(6)), "3"],

@@ -234,3 +234,45 @@ def test_a_metric_may_return_tensors_and_numpy_numbers(classifier: Classifier, t
     evaluate(classifier, Pictures(1), tmp_path, **(QUICK | {"metrics": ["own"]}))
     record = read_records(tmp_path)[0]
     assert (record.values, record.curves) == ({"own": 0.5}, {"own": Curve(["a", "b"], [0.25, 1.0])})
+
+
+METRIC_RESULTS = {
+    "a number": (3.0, "Expected own to return a MetricResult, but got float."),
+    "a text": (MetricResult("a"), "Expected the value of own to be a number, but got 'a'."),  # type: ignore[arg-type]
+}
+
+
+@pytest.mark.parametrize("name", METRIC_RESULTS)
+def test_a_metric_that_returns_something_else_is_named(name: str, classifier: Classifier, tmp_path: Path) -> None:
+    result, message = METRIC_RESULTS[name]
+    register_metric(Metric("own", "Own", True, lambda _: result))  # type: ignore[arg-type, return-value]
+    evaluate(classifier, Pictures(1), tmp_path, **(QUICK | {"metrics": ["own"], "methods": ["grad_cam"]}))
+    (record,) = read_records(tmp_path)
+    assert record.error == Failure("TypeError", message, "metric")
+
+
+METHOD_RESULTS: dict[str, tuple[Any, str]] = {
+    "no run": (lambda r: r.inputs[:, :1], "TypeError: Expected own to return maps and a MethodRun, but got Tensor."),
+    "three": (
+        lambda r: (r.inputs[:, :1], None, run_method("grad_cam", r)[1]),
+        "TypeError: Expected own to return maps and a MethodRun, but got tuple.",
+    ),
+    "flat map": (
+        lambda r: (r.inputs[0, 0], run_method("grad_cam", r)[1]),
+        "ValueError: Expected own to return maps 1×1×h×w or 1×1×h×w, but got (21, 21).",
+    ),
+    "all channels": (
+        lambda r: (r.inputs, run_method("grad_cam", r)[1]),
+        "ValueError: Expected own to return maps 1×1×h×w or 1×1×h×w, but got (1, 3, 21, 21).",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", METHOD_RESULTS)
+def test_a_method_that_returns_something_else_is_named(name: str, classifier: Classifier, tmp_path: Path) -> None:
+    explain, message = METHOD_RESULTS[name]
+    register_method("own", Method(explain))
+    evaluate(classifier, Pictures(1), tmp_path, **(QUICK | {"methods": ["own"]}))
+    (record,) = read_records(tmp_path)
+    assert record.error is not None
+    assert f"{record.error.type}: {record.error.message}" == message

@@ -48,6 +48,8 @@ def request_of(classifier: Classifier, **options: Any) -> ExplanationRequest:
         ),
         ("rise:grid_size=(3, 5),keep_probability=.25", "rise", "rise", {"grid_size": (3, 5), "keep_probability": 0.25}),
         ("captum:Saliency", "Saliency", "captum:Saliency", {}),
+        ("captum:Saliency:abs=false", "Saliency", "captum:Saliency", {"abs": False}),
+        ("score_cam:max_forwards=none", "score_cam", "score_cam", {"max_forwards": None}),
         (
             "o=captum:Occlusion:sliding_window_shapes=(3,4,4),strides=2,baselines=-1.5",
             "o",
@@ -76,6 +78,7 @@ def test_methods_are_kept_once_in_their_order() -> None:
         ("captum:NoiseTunnel", "but got NoiseTunnel: it wraps another attribution; `register_captum` takes"),
         ("captum:Occlusion", "captum:Occlusion: Expected the option `sliding_window_shapes`, which has no default"),
         ("captum:Saliency:abz=False", "captum:Saliency: Expected the option to be one of abs, sign, but got 'abz'"),
+        ("captum:Saliency:abs=maybe", "captum:Saliency: Expected `abs` to be True or False, but got 'maybe'"),
         ("captum:Saliency:sign=plus", "captum:Saliency: Expected `sign` to be 'positive', .* but got 'plus'"),
         ("captum:Lime:patches=0", "captum:Lime: Expected `patches` to be at least 1"),
         ("captum:Saliency:target=3", "to be one of abs, sign, but got 'target'"),

@@ -13,7 +13,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from captum_scorecam._messages import closest_matches
+from captum_scorecam._messages import check_flags, closest_matches
+from captum_scorecam.evaluation.method import is_flag
 from captum_scorecam.evaluation.metrics.metric import Metric, MetricInput, MetricResult, Need
 from captum_scorecam.evaluation.random_state import seeded
 
@@ -57,6 +58,7 @@ def quantus_metric(name: str, class_name: str, options: Mapping[str, Any], text:
 
     Raises:
         ValueError: If there is no such class or option, or Quantus refuses a value.
+        TypeError: If an option that is True or False by default is neither.
         ModuleNotFoundError: If Quantus is not installed.
     """
     classes = quantus_classes()
@@ -65,13 +67,15 @@ def quantus_metric(name: str, class_name: str, options: Mapping[str, Any], text:
             f"Expected each of `metrics` that begins with {QUANTUS}: to name a metric of Quantus, but got "
             f"{class_name!r}.{closest_matches(class_name, classes)}"
         )
-    known = sorted({*inspect.signature(classes[class_name]).parameters} - _SET)
+    parameters = inspect.signature(classes[class_name]).parameters
+    known = sorted({*parameters} - _SET)
     for option in options:
         if option not in known:
             raise ValueError(
                 f"Expected the option of {class_name} to be one of {', '.join(known)}, but got {option!r}."
                 f"{closest_matches(option, known)}"
             )
+    check_flags(**{option: value for option, value in options.items() if is_flag(parameters[option])})
     compute = _QuantusMetric(classes[class_name], dict(options))
     try:
         made = compute.made()

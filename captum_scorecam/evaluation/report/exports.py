@@ -25,9 +25,9 @@ from captum_scorecam.evaluation.presentation import (
 from captum_scorecam.evaluation.record_files import iterate_records, read_records, read_times
 from captum_scorecam.evaluation.records import Record, RunSettings
 from captum_scorecam.evaluation.report.curves import draw_curves
-from captum_scorecam.evaluation.settings import read_configuration
+from captum_scorecam.evaluation.settings import CONFIGURATION, read_configuration
 from captum_scorecam.evaluation.statistics import FEWEST_TESTED
-from captum_scorecam.evaluation.summary import leading_methods, summarize, text_cell
+from captum_scorecam.evaluation.summary import Summary, leading_methods, summarize, text_cell
 
 Format: TypeAlias = Literal["latex", "markdown", "csv", "parquet", "svg", "pdf"]
 
@@ -46,11 +46,14 @@ _LATEX = str.maketrans(
         "~": r"\textasciitilde{}",
         "^": r"\textasciicircum{}",
         "−": "$-$",
+        "<": r"\textless{}",
+        ">": r"\textgreater{}",
+        "|": r"\textbar{}",
         "–": "--",
         **{character: f"\\{character}" for character in "&%$#_{}"},
     }
 )
-_MARKDOWN = str.maketrans({character: f"\\{character}" for character in "\\`*_{}[]<>|#"})
+_MARKDOWN = str.maketrans({character: f"\\{character}" for character in "\\`*_{}[]<>|#$&~"})
 _COLUMNS: Final = {
     "image": str,
     "index": int,
@@ -87,13 +90,16 @@ def export_run(run: Path | str, file_format: Format, output: Path | str | None =
         Path: The file.
 
     Raises:
-        ValueError: If the format is unknown, there is no run, it has no records yet, or no curves.
+        ValueError: If the format is unknown, there is no run, it has no records yet, or no curves, or `output` is the
+            summary of a run.
         ModuleNotFoundError: For ``parquet`` without pyarrow.
         OSError: If the file can't be written; an existing file is unchanged.
     """
     check_choice("file_format", file_format, Format)
     run = Path(run)
     output = run / DEFAULT_FILES[file_format] if output is None else Path(output)
+    if output.name == "summary.csv" and (output.parent / CONFIGURATION).exists():
+        raise ValueError(f"Expected `output` to be another file than the summary of a run, but got {str(output)!r}.")
     settings = read_configuration(run).settings
     add_known_metrics(settings.metric_options.values())
     records = read_records(run, curves=False)
@@ -153,12 +159,29 @@ def _table(records: Sequence[Record], settings: RunSettings, file_format: Litera
         metrics=[(metric_title(metric), higher_is_better(metric)) for metric in settings.metrics],
         rows=rows,
         has_leading=any(leading.values()),
+        notes=_notes_on_n(summary, settings),
         fewest_tested=FEWEST_TESTED,
     )
 
 
+def _notes_on_n(summary: Summary, settings: RunSettings) -> list[str]:
+    """Says which means are over fewer images than the run has."""
+    images, notes = summary.overall.images, []
+    if images < settings.images:
+        notes.append(f"Not finished: {images} of {settings.images} images.")
+    if summary.errors:
+        notes.append(f"Failures, which are left out: {len(summary.errors)}.")
+    for metric in summary.metrics:
+        numbers = sorted({of_method[metric].n for of_method in summary.overall.means.values()})
+        if numbers != [images]:
+            notes.append(f"{metric_title(metric)}: n {'–'.join(map(str, dict.fromkeys((numbers[0], numbers[-1]))))}.")
+    return notes
+
+
 def _values(records: Sequence[Record], settings: RunSettings, run: Path) -> Iterator[dict[str, Any]]:
-    seconds = {(times.index, times.method): times.attribution for times in read_times(run)}
+    # A method that failed took no time; after a retry by another rank, it may come last.
+    known = (times for times in read_times(run) if times.attribution is not None)
+    seconds = {(times.index, times.method): times.attribution for times in known}
     metrics = _metric_columns(settings)
     for record in records:
         error = None if record.error is None else f"{record.error.type}: {record.error.message}"

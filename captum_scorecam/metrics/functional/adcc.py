@@ -133,7 +133,7 @@ def _coherency_update(attributions: Tensor, masked_attributions: Tensor) -> Tens
 
 
 def _l1_complexity_update(attributions: Tensor) -> Tensor:
-    return min_max_normalize(checked_maps(attributions).unsqueeze(1)).flatten(1).double().mean(1)
+    return min_max_normalize(checked_maps(attributions).double().unsqueeze(1)).flatten(1).mean(1)
 
 
 def _adcc_update(drops: Tensor, coherencies: Tensor, complexities: Tensor) -> Tensor:

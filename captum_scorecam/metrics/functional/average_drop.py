@@ -196,7 +196,7 @@ def _checked_scores(original: Tensor, masked: Tensor) -> tuple[Tensor, Tensor]:
         )
     for name, values in scores.items():
         check_finite(name, values)
-    return original.detach().double(), masked.detach().double()
+    return original.detach().double().flatten(), masked.detach().double().flatten()
 
 
 def _masks(values: Tensor, keep_fraction: float | None, mask: MaskKind) -> Tensor:

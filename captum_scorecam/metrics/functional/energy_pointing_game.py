@@ -75,7 +75,7 @@ def pointing_game(
 
 
 def _energy_pointing_game_update(attributions: Tensor, regions: Tensor | Sequence[Tensor]) -> Tensor:
-    maps = checked_maps(attributions).relu()
+    maps = checked_maps(attributions).double().relu()
     inside = (maps * region_masks(regions, maps)).flatten(1).sum(1)
     total = maps.flatten(1).sum(1)
     return inside / torch.where(total > 0, total, 1.0)

@@ -95,5 +95,5 @@ def _iou_update(attributions: Tensor, regions: Tensor | Sequence[Tensor], thresh
     check_fraction("threshold", threshold)
     maps = checked_maps(attributions)
     masks = region_masks(regions, maps).flatten(1)
-    found = min_max_normalize(maps.unsqueeze(1)).flatten(1) > threshold
+    found = min_max_normalize(maps.double().unsqueeze(1)).flatten(1) > threshold
     return (found & masks).sum(1).double() / (found | masks).sum(1)

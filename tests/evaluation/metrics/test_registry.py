@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import pytest
@@ -57,3 +58,12 @@ def test_registering_a_metric_twice_changes_nothing() -> None:
     register_metric(metric)
     assert tuple(chosen_metrics(["answer"])) == ("answer",)
     assert METRICS["answer"] is metric
+
+
+@pytest.mark.parametrize("text", ["average_drop:keep=1", "d=average_drop", "average_drop:"])
+def test_own_metrics_take_no_options_and_no_other_name(text: str) -> None:
+    message = (
+        f"Expected average_drop without options or a name of its own, as metrics of Quantus take, but got '{text}'."
+    )
+    with pytest.raises(ValueError, match=re.escape(message)):
+        chosen_metrics([text])

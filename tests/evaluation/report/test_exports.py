@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import csv
+import json
 import re
+import shutil
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
@@ -14,8 +16,11 @@ import numpy as np
 import pyarrow.parquet
 import pytest
 
+from captum_scorecam import evaluation
 from captum_scorecam.evaluation import (
+    ExplanationRequest,
     Failure,
+    Method,
     Metric,
     MetricResult,
     Record,
@@ -23,10 +28,12 @@ from captum_scorecam.evaluation import (
     export_run,
     read_records,
     read_settings,
+    register_method,
     register_metric,
 )
 from captum_scorecam.evaluation.mean_curves import MeanCurve
 from captum_scorecam.evaluation.report.curves import draw_curves, make_charts
+from captum_scorecam.evaluation.report.exports import _table
 from captum_scorecam.evaluation.summary import leading_methods
 from captum_scorecam.models import Classifier
 from tests.support.command_line import invoke
@@ -103,14 +110,12 @@ def balanced(latex: str) -> bool:
 
 
 def test_text_of_the_run_is_escaped(run: Path) -> None:
-    from captum_scorecam.evaluation.report.exports import _table
-
     settings = replace(read_settings(run), model="a_b & {c} 100% \\x | *d*\n%", layer="features.0")
     records = read_records(run, curves=False)
     latex, markdown = _table(records, settings, "latex"), _table(records, settings, "markdown")
-    assert r"a\_b \& \{c\} 100\% \textbackslash{}x | *d* \%, layer \texttt{features.0}" in latex
+    assert r"a\_b \& \{c\} 100\% \textbackslash{}x \textbar{} *d* \%, layer \texttt{features.0}" in latex
     assert balanced(latex)
-    assert r"a\_b & \{c\} 100% \\x \| \*d\* %, layer `features.0`" in markdown
+    assert r"a\_b \& \{c\} 100% \\x \| \*d\* %, layer `features.0`" in markdown
 
 
 def test_the_markdown_table_has_a_row_for_each_method(run: Path) -> None:
@@ -213,3 +218,48 @@ def test_the_command_refuses_other_suffixes_and_a_reference(run: Path, tmp_path:
     assert (result.exit_code, "Expected `--output` to end in .tex" in result.stderr) == (2, True)
     result = invoke("report", str(run), "--format", "csv", "--reference", "grad_cam")
     assert (result.exit_code, "Expected no `--reference` with this format" in result.stderr) == (2, True)
+
+
+def test_tables_say_which_means_are_of_fewer_images(run: Path, classifier: Classifier, tmp_path: Path) -> None:
+    def failing(request: ExplanationRequest) -> Any:
+        if float(request.inputs.sum()) > threshold:
+            raise RuntimeError("too bright")
+        return evaluation.METHODS["grad_cam"].explain(request)
+
+    sums = sorted(float(classifier.inputs(Pictures(12)[index].image).sum()) for index in range(12))
+    threshold = sums[8]
+    register_method("failing", Method(failing))
+    folder = tmp_path / "run"
+    metrics = ["average_drop", "sparseness"]
+    evaluate(classifier, Pictures(12), folder, methods=["failing", "grad_cam"], metrics=metrics, options=OPTIONS)
+    notes = ["Failures, which are left out: 3.", "Average drop, %: n 9–12.", "Sparseness: n 9–12."]
+    assert export_run(folder, "markdown").read_text().splitlines()[-3:] == notes
+    latex = export_run(folder, "latex").read_text()
+    assert r"Average drop, \%: n 9--12." in latex
+    assert balanced(latex)
+    assert "n 12" not in export_run(run, "markdown").read_text()
+    settings = replace(read_settings(run), images=20)
+    assert "Not finished: 12 of 20 images." in _table(read_records(run, curves=False), settings, "markdown")
+
+
+def test_a_title_that_begins_with_a_bracket_is_no_option_of_the_line_before(run: Path) -> None:
+    register_method("bracket", Method(evaluation.METHODS["grad_cam"].explain, title="[a] < b"))
+    settings = replace(read_settings(run), methods=("bracket",))
+    records = [replace(record, method="bracket") for record in read_records(run) if record.method == "grad_cam"]
+    assert r"{}[a] \textless{} b &" in _table(records, settings, "latex")
+
+
+def test_the_seconds_are_of_the_attempt_that_succeeded(run: Path, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(run, tmp_path / "run"))
+    of_first = (folder / "times" / "rank-000.jsonl").read_text().splitlines()[0]
+    failed = {**json.loads(of_first), "attribution": None, "metrics": {}}
+    (folder / "times" / "rank-001.jsonl").write_text(f"{json.dumps(failed)}\n")
+    with export_run(folder, "csv").open(encoding="utf-8") as file:
+        assert all(float(row["seconds"]) > 0 for row in csv.DictReader(file))
+
+
+def test_an_export_does_not_replace_the_summary(run: Path) -> None:
+    before = (run / "summary.csv").read_bytes()
+    with pytest.raises(ValueError, match="Expected `output` to be another file than the summary of a run, but got"):
+        export_run(run, "csv", run / "summary.csv")
+    assert (run / "summary.csv").read_bytes() == before

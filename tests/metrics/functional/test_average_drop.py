@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from captum_scorecam.metrics import AverageDrop, AverageIncrease
 from captum_scorecam.metrics.functional import (
     MaskedInputScores,
     average_drop,
@@ -330,3 +331,14 @@ def test_a_compiled_model_returns_the_same_scores() -> None:
     compiled = masked_input_scores(torch.compile(model, backend="eager"), x, ramp(2), 0)
     torch.testing.assert_close(compiled.masked, eager.masked)
     torch.testing.assert_close(compiled.original, eager.original)
+
+
+@pytest.mark.parametrize(("metric", "of_class"), [(average_drop, AverageDrop), (average_increase, AverageIncrease)])
+@pytest.mark.parametrize("shape", [(4, 1), (2, 2), (1, 4)])
+def test_scores_of_any_shape_are_one_per_example(metric: Any, of_class: Any, shape: tuple[int, ...]) -> None:
+    before, after = torch.tensor([0.8, 0.5, 0.5, 0.25]), torch.tensor([0.2, 0.6, 0.25, 0.25])
+    expected, collected = metric(before, after), of_class()
+    assert torch.equal(metric(before.view(shape), after.view(shape)), expected)
+    collected.update(before.view(shape), after.view(shape))
+    collected.update(before[0], after[0])
+    torch.testing.assert_close(collected.compute(), (4 * expected + metric(before[:1], after[:1])) / 5)

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from captum_scorecam.metrics.functional import energy_pointing_game, iou, relevance_mass, relevance_rank
+from captum_scorecam.metrics.functional import energy_pointing_game, iou, l1_complexity, relevance_mass, relevance_rank
 
 METRICS = [relevance_mass, relevance_rank, iou]
 REGION = torch.zeros(1, 4, 5, dtype=torch.bool)
@@ -69,3 +69,11 @@ def test_relevance_mass_is_the_energy_in_the_region() -> None:
 def test_a_threshold_is_a_share(threshold: float) -> None:
     with pytest.raises(ValueError, match=r"Expected `threshold` in \(0, 1\), but got"):
         iou(REGION.float().unsqueeze(1), REGION, threshold=threshold)
+
+
+def test_values_near_the_largest_number_do_not_overflow() -> None:
+    maps = torch.tensor([[[[3e38, -3e38], [3e38, 0.0]]]])
+    region = torch.tensor([[[True, False], [False, False]]])
+    assert relevance_mass(maps, region).item() == 0.5
+    assert iou(maps, region, threshold=0.6).item() == 0.5
+    assert l1_complexity(maps).item() == pytest.approx(0.625)
