@@ -5,7 +5,8 @@ from __future__ import annotations
 import functools
 import inspect
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
+from types import FunctionType
 from typing import Any
 
 import torch
@@ -102,8 +103,7 @@ def held_modules(forward_func: Callable[..., Any]) -> list[Module]:
     function = forward_func.func if isinstance(forward_func, functools.partial) else forward_func
     waiting: list[Any] = [function, getattr(function, "__self__", None)]
     if inspect.isfunction(function):
-        variables = inspect.getclosurevars(function)
-        waiting += [*variables.nonlocals.values(), *variables.globals.values()]
+        waiting += _variables(function)
     found: dict[Module, None] = {}
     while waiting:
         value = waiting.pop()
@@ -113,6 +113,15 @@ def held_modules(forward_func: Callable[..., Any]) -> list[Module]:
             found[value] = None
             waiting += [*value.children(), *vars(value).values()]
     return list(found)
+
+
+def _variables(function: FunctionType) -> Iterator[Any]:
+    """The values of the variables of a function that are not its own."""
+    for cell in function.__closure__ or ():
+        with suppress(ValueError):  # of a variable without a value yet
+            yield cell.cell_contents
+    names = set(function.__code__.co_names)
+    yield from (value for name, value in function.__globals__.items() if name in names)
 
 
 def plain_tensor(tensor: Tensor) -> Tensor:

@@ -229,6 +229,19 @@ def test_buffers_of_hidden_modules_are_restored(form: str, training: bool) -> No
         RISE(HIDING[form](model), n_masks=9).attribute(images(1), 1, perturbations_per_eval=1)
 
 
+@pytest.mark.filterwarnings(IN_TRAINING)
+def test_a_function_may_refer_to_a_variable_without_a_value() -> None:
+    model = Counting().train()
+
+    def forward(x: Tensor) -> Any:
+        return model.forward(x) if len(x) else other(x)
+
+    with nothing_changes(model):
+        RISE(forward, n_masks=9).attribute(images(1), 1, perturbations_per_eval=1)
+    if len(images()) == 0:
+        other = model
+
+
 @pytest.mark.filterwarnings(IN_TRAINING, "ignore:`torch.jit:DeprecationWarning", "ignore::FutureWarning")
 @pytest.mark.parametrize("export", [lambda net, _: torch.jit.script(net), exported], ids=["scripted", "exported"])
 def test_buffers_of_programs_that_run_no_modules_are_restored(export: Any) -> None:

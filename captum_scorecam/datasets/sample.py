@@ -77,7 +77,7 @@ class ImageDataset(Protocol):
     def classes(self) -> Sequence[str] | None:
         """All labels, ordered by class index, or None if the data set defines no order.
 
-        `label_table` uses them if the model's classes have other names or none.
+        `label_table` uses them if the model has no class names, or they are ImageNet's wnids.
         """
         ...
 
