@@ -18,6 +18,7 @@ from captum._utils.common import (
 from captum._utils.progress import progress
 from captum._utils.typing import BaselineType, TargetType
 from torch import Tensor
+from torch.nn import Parameter
 from torch.utils._pytree import tree_leaves, tree_map_only
 
 from captum_scorecam._messages import check_dense, type_of
@@ -27,6 +28,8 @@ __all__ = [
     "ForwardFunction",
     "TargetType",
     "Tensors",
+    "are_written",
+    "copies_of_tensors",
     "format_forward_args",
     "format_inputs",
     "format_output",
@@ -68,23 +71,47 @@ def format_output(outputs: Tensors) -> Tensor | Tensors:
     return outputs if len(outputs) > 1 else outputs[0]
 
 
-def run_forward(forward_func: ForwardFunction, inputs: Tensors, additional_forward_args: tuple[Any, ...]) -> Any:
-    """Calls `forward_func` with the inputs followed by copies of the additional arguments, which it may modify.
+def run_forward(
+    forward_func: ForwardFunction, inputs: Tensors, additional_forward_args: tuple[Any, ...], copy: bool = True
+) -> Any:
+    """Calls `forward_func` with the inputs followed by the additional arguments.
+
+    Args:
+        forward_func (callable): The model, or any function of its inputs.
+        inputs (tuple of Tensor): The inputs, which it may modify in place.
+        additional_forward_args (tuple): Arguments after the inputs.
+        copy (bool): Whether it gets copies of these, as `copies_of_tensors` makes them. Default: True.
 
     Raises:
         TypeError: If it takes its arguments by keyword only.
     """
+    arguments = copies_of_tensors(additional_forward_args) if copy else additional_forward_args
     try:
-        return _run_forward(forward_func, inputs, None, tuple(map(_copy_of_tensors, additional_forward_args)))
+        return _run_forward(forward_func, inputs, None, arguments)
     except TypeError as error:
         _check_positional(forward_func, error)
         raise
 
 
-def _copy_of_tensors(argument: Any) -> Any:
-    """Returns an argument with copies of the tensors in it, in lists and dictionaries, too; others as they are."""
-    holds_tensors = any(isinstance(each, Tensor) for each in tree_leaves(argument))
-    return tree_map_only(Tensor, Tensor.clone, argument) if holds_tensors else argument
+def copies_of_tensors(arguments: tuple[Any, ...]) -> tuple[Any, ...]:
+    """Returns arguments with copies of the tensors in them, in lists and dictionaries too; others as they are."""
+    return tuple(
+        tree_map_only(Tensor, _copy, argument)
+        if any(isinstance(x, Tensor) for x in tree_leaves(argument))
+        else argument
+        for argument in arguments
+    )
+
+
+def are_written(copies: tuple[Any, ...]) -> bool:
+    """Checks whether a tensor made by `copies_of_tensors` was modified in place; True if that is unknown."""
+    tensors = [x for x in tree_leaves(copies) if isinstance(x, Tensor)]
+    return any(x.is_inference() or x._version > 0 for x in tensors)
+
+
+def _copy(tensor: Tensor) -> Tensor:
+    copied = tensor.detach().clone()
+    return Parameter(copied, tensor.requires_grad) if isinstance(tensor, Parameter) else copied
 
 
 def _check_positional(forward_func: Any, error: TypeError) -> None:

@@ -18,6 +18,8 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.instancenorm import _InstanceNorm
 from torch.nn.parameter import is_lazy
 
+_MOST_LISTED = 1000  # of the elements of a list
+
 
 class KeptBuffer:
     """A buffer and a copy of what it held.
@@ -38,12 +40,8 @@ class KeptBuffer:
     @property
     def changed_silently(self) -> bool:
         """Whether it was changed without a new version, which is how BatchNorm updates its running statistics."""
-        return (
-            self._content is not None
-            and not isinstance(self._module, _InstanceNorm)  # updates its own, in training mode, without using them
-            and self._version == _version(self._buffer)
-            and self._differs
-        )
+        # InstanceNorm updates its own, in training mode, without using them.
+        return not isinstance(self._module, _InstanceNorm) and not self._written and self._differs
 
     @property
     def size_of_change(self) -> int:
@@ -60,7 +58,8 @@ class KeptBuffer:
                 that was replaced by one of another size stays.
         """
         if self._content is None:
-            getattr(self._module, "reset_running_stats", lambda: None)()
+            if not is_lazy(self._buffer):
+                getattr(self._module, "reset_running_stats", lambda: None)()
             return
         if self._differs and self._buffer.shape == self._content.shape:
             with torch.inference_mode() if self._buffer.is_inference() else nullcontext():
@@ -75,11 +74,21 @@ class KeptBuffer:
         return self._bound and (self._name not in buffers or buffers[self._name] is not self._buffer)
 
     @property
+    def _written(self) -> bool:
+        """Whether it has another version, or none that tells."""
+        return self._version is None or self._version != _version(self._buffer)
+
+    @property
     def _differs(self) -> bool:
-        assert self._content is not None
-        if self._buffer.layout != torch.strided:
-            return self._version is None or self._version != _version(self._buffer)
-        return not torch.equal(self._buffer, self._content)
+        if self._content is None or not (self._written or self._name.startswith("running_")):
+            return False
+        if self._buffer.layout != torch.strided or self._buffer.shape != self._content.shape:
+            return True
+        try:
+            same = (self._buffer == self._content) | (self._buffer.isnan() & self._content.isnan())
+        except (RuntimeError, NotImplementedError):  # of a dtype that can't be compared
+            return True
+        return not bool(same.all())
 
 
 @contextmanager
@@ -99,20 +108,27 @@ def unchanged_buffers(model: Module) -> Iterator[None]:
 
 
 def held_modules(forward_func: Callable[..., Any]) -> list[Module]:
-    """Returns the modules that a function is, is bound to or refers to, and those in them, submodules or not."""
+    """Returns the modules that a function is, is a method of, or calls the ``forward`` of, which no hook sees.
+
+    Those in them count, too, submodules or not. Others are seen when they run.
+    """
     function = forward_func.func if isinstance(forward_func, functools.partial) else forward_func
     waiting: list[Any] = [function, getattr(function, "__self__", None)]
-    if inspect.isfunction(function):
+    if inspect.isfunction(function) and "forward" in function.__code__.co_names:
         waiting += _variables(function)
     found: dict[Module, None] = {}
     while waiting:
         value = waiting.pop()
-        if isinstance(value, (list, tuple)):
-            waiting += [each for each in value if isinstance(each, Module)]
-        elif isinstance(value, Module) and value not in found:
+        if type(value) in (list, tuple):
+            waiting += [each for each in value[:_MOST_LISTED] if _is_module(each)]
+        elif _is_module(value) and value not in found:
             found[value] = None
             waiting += [*value.children(), *vars(value).values()]
     return list(found)
+
+
+def _is_module(value: object) -> bool:
+    return issubclass(type(value), Module)  # `isinstance` would ask a weak proxy for what it refers to
 
 
 def _variables(function: FunctionType) -> Iterator[Any]:
@@ -124,8 +140,17 @@ def _variables(function: FunctionType) -> Iterator[Any]:
     yield from (value for name, value in function.__globals__.items() if name in names)
 
 
+def is_mapped(tensor: Tensor) -> bool:
+    """Checks whether a tensor is one of several inside ``torch.func.vmap``."""
+    while _functorch.is_functorch_wrapped_tensor(tensor):
+        if _functorch.is_batchedtensor(tensor):
+            return True
+        tensor = _functorch.get_unwrapped(tensor)
+    return False
+
+
 def plain_tensor(tensor: Tensor) -> Tensor:
-    """Returns the tensor of all models inside ``torch.func.vmap``, which wraps it; other tensors unchanged."""
+    """Returns the tensor that transforms of ``torch.func`` have wrapped; other tensors unchanged."""
     while _functorch.is_functorch_wrapped_tensor(tensor):
         tensor = _functorch.get_unwrapped(tensor)
     return tensor

@@ -15,7 +15,7 @@ from torch.nn import Module
 
 from captum_scorecam import _captum
 from captum_scorecam._captum import ForwardFunction, Tensors
-from captum_scorecam._kept_buffers import plain_tensor
+from captum_scorecam._kept_buffers import is_mapped
 from captum_scorecam._messages import warn_caller
 from captum_scorecam._threads import CallingThread, hooks
 
@@ -69,7 +69,8 @@ def evaluate_layer(
     """Runs one forward pass and records the layer's output (or input) and the output of `forward_func`.
 
     If the layer runs more than once, its last call is used and a warning is issued. Calls in other threads are not
-    seen. The recorded tensors are copies or, `with_graph`, part of the graph, for :meth:`LayerEvaluation.gradients`.
+    seen. Inputs and arguments should be copies, since the model may modify them. The recorded tensors are copies or,
+    `with_graph`, part of the graph, for :meth:`LayerEvaluation.gradients`.
 
     Raises:
         TypeError: If the layer's output (or input) is not a tensor or a tuple of tensors.
@@ -77,7 +78,7 @@ def evaluate_layer(
     """
 
     def run() -> Any:
-        return _captum.run_forward(forward_func, inputs, additional_forward_args)
+        return _captum.run_forward(forward_func, inputs, additional_forward_args, copy=False)
 
     recorder = _Recorder(layer, attribute_to_layer_input, with_graph)
     with recorder.recording():
@@ -157,11 +158,11 @@ class _Recorder:
         kept, returned, index = value, value, None
         if _are_tensors(value):
             tensors = as_tuple(value)
-            if any(plain_tensor(x) is not x for x in tensors):
+            if any(map(is_mapped, tensors)):
                 raise ValueError(
-                    "Expected `layer` to run outside of `torch.func.vmap` and other transforms, but "
-                    f"{_describe(self.layer)} runs in one. Return its activation from the transformed function and "
-                    "pass it to an `ActivationTap`."
+                    "Expected `layer` to run outside of `torch.func.vmap`, but "
+                    f"{_describe(self.layer)} runs in it. Return its activation from the mapped function and pass it "
+                    "to an `ActivationTap`."
                 )
             index = tensors[0].device.index
             kept = tuple(_in_graph(x) for x in tensors) if self.with_graph else tuple(x.clone() for x in tensors)

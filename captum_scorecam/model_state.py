@@ -13,6 +13,8 @@ from typing import Any, TypeVar
 import torch
 import torch.distributed as dist
 from torch import Generator, Tensor
+from torch.fx import GraphModule
+from torch.jit import ScriptModule
 from torch.nn import Module
 from torch.nn.modules.module import register_module_forward_pre_hook
 
@@ -35,10 +37,15 @@ class ModelState:
     Args:
         forward_func (callable): The model, or any function of its inputs.
         inputs (tuple of Tensor): Their devices are those whose random state is restored.
+        draws_only_in_forwards (bool): Whether only forward passes of the call may draw from PyTorch's generators, so
+            that numbers drawn after the first pass are the model's, too. Default: False.
     """
 
-    def __init__(self, forward_func: Callable[..., Any], inputs: tuple[Tensor, ...]) -> None:
+    def __init__(
+        self, forward_func: Callable[..., Any], inputs: tuple[Tensor, ...], draws_only_in_forwards: bool = False
+    ) -> None:
         self._forward_func, self._inputs = forward_func, inputs
+        self._draws_only_in_forwards = draws_only_in_forwards
         self._thread = CallingThread()
         self._batch_norms: list[str] = []
         self._modules: set[Module] = set()
@@ -79,9 +86,9 @@ class ModelState:
     def restore(self) -> None:
         """Restores the saved buffers and the random state."""
         try:
-            for kept in self._kept.values():
+            for kept in reversed(self._kept.values()):  # the first of several views has the first content
                 kept.restore(self._training)
-            if self._draws.look_again() and (self._draws.any or self._training):
+            if self._draws_only_in_forwards and self._draws.look_again() and (self._draws.any or self._training):
                 self._warn_of_draws()
             self._draws.undo()
         finally:
@@ -106,7 +113,8 @@ class ModelState:
         if uses_batch_statistics(module):
             self._batch_norms.append(type(module).__name__)
         if not isinstance(self._forward_func, Module):
-            self._keep(module.modules(), bound=False)  # no hook sees those in TorchScript and exported programs
+            # No hook sees the modules in TorchScript and exported programs.
+            self._keep(module.modules() if isinstance(module, (ScriptModule, GraphModule)) else [module], bound=False)
 
     def _keep(self, modules: Iterable[Module], bound: bool) -> None:
         """Saves the buffers of modules."""
@@ -147,9 +155,11 @@ class ModelState:
 
 
 @contextmanager
-def unchanged_model_state(forward_func: Callable[..., Any], inputs: tuple[Tensor, ...]) -> Iterator[ModelState]:
+def unchanged_model_state(
+    forward_func: Callable[..., Any], inputs: tuple[Tensor, ...], draws_only_in_forwards: bool = False
+) -> Iterator[ModelState]:
     """Disables gradients in its body, then restores what the first forward pass saved (see `ModelState`)."""
-    state = ModelState(forward_func, inputs)
+    state = ModelState(forward_func, inputs, draws_only_in_forwards)
     with torch.no_grad():
         try:
             yield state

@@ -75,13 +75,14 @@ def score_spans(scores: Tensor, masked: Tensor) -> Tensor:
     return scores.masked_fill(unmasked, -torch.inf).amax(1) - scores.masked_fill(unmasked, torch.inf).amin(1)
 
 
-def weighted_maps(activations: Tensor, weights: Tensor, summed: bool = True) -> Tensor:
-    """Computes the weighted sum of the channels for each target: L = Σ_k α_k A_k, before the ReLU.
+def weighted_maps(activations: Tensor, weights: Tensor, summed: bool = True, relu: bool = False) -> Tensor:
+    """Computes the weighted sum of the channels for each target: L = Σ_k α_k A_k.
 
     Args:
         activations (Tensor): A, N×K×spatial.
         weights (Tensor): α, N×K×T.
         summed (bool): Whether to sum over the channels. Default: True.
+        relu (bool): Whether to keep only positive values. Default: False.
 
     Returns:
         Tensor: N×T×spatial, or N×T×K×spatial if not summed, in the dtype of `activations`.
@@ -93,10 +94,12 @@ def weighted_maps(activations: Tensor, weights: Tensor, summed: bool = True) -> 
     # Autocast would run this matrix product in half precision.
     with torch.autocast(weights.device.type, enabled=False):
         maps = torch.einsum(equation, activations.to(weights.dtype), weights)
+    maps = maps.relu() if relu else maps
     largest = torch.finfo(activations.dtype).max
     if largest < torch.finfo(maps.dtype).max and (maps.abs() > largest).any():
         raise ValueError(
             f"Expected maps within the range of the layer's {activations.dtype}, but values reach "
-            f"{float(maps.abs().amax()):.3g}. Use channel_weighting='softmax', or run the model in bfloat16 or float32."
+            f"{float(maps.abs().amax()):.3g}. Run the model in bfloat16 or float32, or use Score-CAM with "
+            "channel_weighting='softmax'."
         )
     return maps.to(activations.dtype)

@@ -7,6 +7,7 @@ import functools
 import random
 import subprocess
 import sys
+import weakref
 from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
@@ -16,8 +17,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from captum_scorecam import RISE, LayerGradCamPlusPlus, MeaningfulPerturbation, ScoreCAM
+from captum_scorecam import RISE, InputSpaceAttribution, LayerGradCamPlusPlus, MeaningfulPerturbation, ScoreCAM
 from captum_scorecam.layers import find_layer
+from captum_scorecam.metrics.functional import infidelity
 from tests.support.small_net import Net, images, nothing_changes
 
 SCRIPT = """
@@ -192,7 +194,7 @@ def test_buffers_of_models_in_vmap_are_restored() -> None:
 
     RISE(ensemble, n_masks=9).attribute(images(), 1)
     torch.testing.assert_close(buffers, kept, rtol=0, atol=0)
-    with pytest.raises(ValueError, match=r"Expected `layer` to run outside of `torch\.func\.vmap` and"):
+    with pytest.raises(ValueError, match=r"Expected `layer` to run outside of `torch\.func\.vmap`, but"):
         ScoreCAM(ensemble, nets[0].relu).attribute(images(), 1)
 
 
@@ -274,3 +276,60 @@ def test_random_numbers_drawn_after_the_first_forward_are_noticed() -> None:
     with pytest.warns(UserWarning, match="The model draws random numbers in training mode"):
         ScoreCAM(model, model.net.relu).attribute(images(), 1)
     assert torch.equal(torch.get_rng_state(), state)
+
+
+@pytest.mark.filterwarnings(IN_TRAINING)
+@pytest.mark.parametrize("alias", [lambda buffer: buffer.detach(), lambda buffer: buffer[...]])
+def test_views_made_anew_of_a_buffer_are_restored(alias: Callable[[Tensor], Tensor]) -> None:
+    net = Net().train()
+
+    def forward(x: Tensor) -> Any:
+        for _ in range(2):
+            views = {name: alias(buffer) for name, buffer in net.named_buffers()}
+            output = torch.func.functional_call(net, views, (x,))
+        return output
+
+    with nothing_changes(net):
+        RISE(forward, n_masks=9).attribute(images(), 1)
+
+
+def test_a_model_that_a_function_only_refers_to_is_left_to_others() -> None:
+    other, net = Net().train(), Net()
+    holder = SimpleNamespace(net=net, other=other)
+
+    def forward(x: Tensor) -> Any:
+        other.norm.get_buffer("running_mean").add_(1)  # as a thread that trains it would
+        return holder.net(x)
+
+    RISE(forward, n_masks=9).attribute(images(), 1)
+    assert float(other.norm.get_buffer("running_mean").min()) >= 3
+
+
+def test_buffers_that_can_not_be_compared_are_no_obstacle() -> None:
+    net = Net()
+    net.register_buffer("elsewhere", torch.zeros(3, device="meta"))
+    net.register_buffer("running_nan", torch.full((3,), torch.nan))
+    net.__dict__["parent"] = weakref.proxy(Hiding(net))
+    assert RISE(net, n_masks=9).attribute(images(), 1).isfinite().all()
+    assert find_layer(net, images(), "relu").module is net.relu
+
+
+def test_a_layer_in_another_transform_than_vmap_is_explained() -> None:
+    net, x = Net(), images()
+
+    def forward(x: Tensor) -> Any:
+        return torch.func.vjp(net, x)[0]
+
+    torch.testing.assert_close(ScoreCAM(forward, net.relu).attribute(x, 1), ScoreCAM(net, net.relu).attribute(x, 1))
+
+
+def test_random_numbers_of_a_users_perturbation_differ_from_call_to_call() -> None:
+    net, x = Net(), images()
+    maps = InputSpaceAttribution(ScoreCAM(net, net.relu))
+
+    def perturbed(inputs: Tensor) -> tuple[Tensor, Tensor]:
+        noise = 0.1 * torch.randn_like(inputs)
+        return noise, inputs - noise
+
+    found = [infidelity(maps, x, target=1, perturb_func=perturbed) for _ in range(2)]
+    assert not torch.equal(*found)

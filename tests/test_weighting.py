@@ -64,7 +64,8 @@ def test_weighted_maps_are_summed_in_float32_and_have_the_activations_dtype() ->
 def test_maps_beyond_the_range_of_their_dtype_are_refused() -> None:
     activations, weights = torch.full((1, 3, 4), 3e4, dtype=torch.float16), torch.ones(1, 3, 1)
     assert weighted_maps(activations, weights / 3).dtype == torch.float16
-    message = r"Expected maps within the range of the layer's torch.float16, but values reach 9e\+04. Use channel_weigh"
+    message = r"Expected maps within the range of the layer's torch.float16, but values reach 9e\+04. Run the model in"
+    assert not weighted_maps(activations, -weights, relu=True).any()
     for sign in (1, -1):
         with pytest.raises(ValueError, match=message):
             weighted_maps(activations, sign * weights)

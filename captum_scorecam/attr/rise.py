@@ -219,8 +219,8 @@ class RISE(PerturbationAttribution):
         grids = own_generator(generator)
         masks = draw_grids(forward.inputs, self.n_masks, self.grid_size, self.keep_probability, grids)
         with (
-            unchanged_model_state(self.forward_func, forward.inputs) as state,
-            unchanged_model_state(of_masked, forward.inputs) as state_of_twin,
+            unchanged_model_state(self.forward_func, forward.inputs, draws_only_in_forwards=True) as state,
+            unchanged_model_state(of_masked, forward.inputs, draws_only_in_forwards=True) as state_of_twin,
         ):
             output = state.first_forward(
                 forward.unmasked_output,

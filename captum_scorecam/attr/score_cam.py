@@ -377,8 +377,8 @@ class ScoreCAM(LayerAttribution, PerturbationAttribution):
         run = RunStatistics()
         found = []
         with (
-            unchanged_model_state(self.forward_func, forward.inputs) as state,
-            unchanged_model_state(of_masked, forward.inputs) as state_of_twin,
+            unchanged_model_state(self.forward_func, forward.inputs, draws_only_in_forwards=True) as state,
+            unchanged_model_state(of_masked, forward.inputs, draws_only_in_forwards=True) as state_of_twin,
         ):
             activations, output = state.first_forward(
                 lambda: self._evaluated(forward, layer, of_input),
@@ -446,14 +446,9 @@ class ScoreCAM(LayerAttribution, PerturbationAttribution):
 
     def _evaluated(self, forward: MaskedForward, layer: ExplainedLayer, of_input: bool) -> tuple[Tensors, Any]:
         """Runs the unmasked forward pass; returns the layer's maps and the output, checked against the targets."""
-        evaluation = evaluate_layer(
-            self.forward_func,
-            layer.module,
-            tuple(x.clone() for x in forward.inputs),
-            forward.additional_forward_args,
-            self.device_ids,
-            of_input,
-        )
+        inputs = tuple(x.clone() for x in forward.inputs)
+        with forward.copied_arguments() as arguments:
+            evaluation = evaluate_layer(self.forward_func, layer.module, inputs, arguments, self.device_ids, of_input)
         maps = checked_activation_maps(evaluation.activations, forward.inputs, layer.activation_transform)
         forward.class_scores.select_examples(evaluation.output)
         return maps, evaluation.output

@@ -134,8 +134,7 @@ class ChannelScores:
             Tensor: N×T×spatial, or N×T×K×spatial if not summed, in the activations' dtype.
         """
         check_flags(relu_attributions=relu_attributions, attr_dim_summation=attr_dim_summation)
-        maps = weighted_maps(self.activations, self.weights(channel_weighting), attr_dim_summation)
-        return maps.relu() if relu_attributions else maps
+        return weighted_maps(self.activations, self.weights(channel_weighting), attr_dim_summation, relu_attributions)
 
     def standard_errors(self, channel_weighting: ChannelWeighting = "softmax") -> Tensor:
         """Computes the standard error of each value of the maps; 0 where they are exact.

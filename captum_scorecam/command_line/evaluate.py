@@ -210,7 +210,9 @@ def evaluate(
 
 def _check_outside(output: Path, data: Path, data_format: DataFormat) -> None:
     """Raises ValueError if the run's pictures would become images of the data set."""
-    if output.resolve().is_relative_to(data.resolve()) and lists_folder(data, data_format):
+    inside = output.resolve().is_relative_to(data.resolve())
+    hidden = inside and any(part.startswith(".") for part in output.resolve().relative_to(data.resolve()).parts)
+    if inside and not hidden and lists_folder(data, data_format):
         raise ValueError(
             f"Expected `output` to be outside of the folder of images, but {str(output)!r} is in {str(data)!r}: its "
             "pictures would be evaluated, too."

@@ -156,7 +156,9 @@ class CaptumMethod:
         named = {name for name in parameters if name not in _SET}
         check_names_of_options(options, named | {"sign"} | ({"patches"} if "feature_mask" in parameters else set()))
         check_choice("sign", options.get("sign", "positive"), Sign)
-        check_flags(**{name: value for name, value in options.items() if is_flag(parameters.get(name))})
+        check_flags(
+            **{name: value for name, value in options.items() if is_flag(parameters.get(name)) and value not in (0, 1)}
+        )
         if "patches" in options:
             check_whole_number("patches", options["patches"], 1)
         for name in sorted(named - {"baselines"} - options.keys()):

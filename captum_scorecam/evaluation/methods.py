@@ -64,22 +64,21 @@ def run_method(method: str | ChosenMethod, request: ExplanationRequest) -> tuple
     start = time.perf_counter()
     name = method if isinstance(method, str) else method.name
     found = (METHODS[method] if isinstance(method, str) else method).explain(request)
-    if not isinstance(found, tuple) or len(found) != 2 or not isinstance(found[1], MethodRun):
+    if not isinstance(found, (tuple, list)) or len(found) != 2 or not isinstance(found[1], MethodRun):
         raise TypeError(f"Expected {name} to return maps and a MethodRun, but got {type_of(found)}.")
     maps, run = found
     if isinstance(maps, tuple):
         raise ValueError(f"Expected {request.layer.name} to return one tensor, but it returns {len(maps)}.")
     n_targets, inputs = len(request.targets), request.inputs
-    if not isinstance(maps, Tensor) or maps.dim() != inputs.dim() or tuple(maps.shape[:2]) not in _of(n_targets):
+    if (
+        not isinstance(maps, Tensor)
+        or maps.dim() != inputs.dim()
+        or tuple(maps.shape[:2]) not in ((1, n_targets), (n_targets, 1))
+    ):
         got = tuple(maps.shape) if isinstance(maps, Tensor) else type_of(maps)
         raise ValueError(f"Expected {name} to return maps 1×{n_targets}×h×w or {n_targets}×1×h×w, but got {got}.")
     errors = None if run.errors is None else _upsampled(run.errors, request)
     return _upsampled(maps, request), replace(run, errors=errors, seconds=time.perf_counter() - start)
-
-
-def _of(n_targets: int) -> tuple[tuple[int, int], ...]:
-    """The first dimensions of the maps of all targets."""
-    return (1, n_targets), (n_targets, 1)
 
 
 def _upsampled(maps: Tensor, request: ExplanationRequest) -> Tensor:

@@ -134,7 +134,7 @@ class Plan:
         """What the results of an image depend on, besides its file."""
         line = f"{index} {self._class_or_label(index)} {self.dataset.name(index)}"
         boxes = getattr(self.dataset, "boxes_text", None)
-        needed = any("boxes" in metric.needs for metric in self.chosen_metrics("image"))
+        needed = any("boxes" in metric.needs for metric in self.metrics.values())
         return line if boxes is None or not needed else f"{line} {boxes(index)}"
 
     def _class_or_label(self, index: int) -> str | int | None:

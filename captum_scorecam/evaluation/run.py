@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 from filelock import FileLock, Timeout
 
-from captum_scorecam._messages import check_whole_number
+from captum_scorecam._messages import check_whole_number, warn_caller
 from captum_scorecam.evaluation.image_evaluation import Outcome, evaluate_image
 from captum_scorecam.evaluation.loading import LoadedImages, load_images
 from captum_scorecam.evaluation.pictures import GALLERY, write_pictures
@@ -42,6 +42,7 @@ from captum_scorecam.evaluation.settings import (
 from captum_scorecam.evaluation.summary import Summary, summarize, write_summary
 from captum_scorecam.evaluation.typed_json import to_json
 
+_FILE_SIZES = "image_file_sizes"
 _KEPT = "Finished records are kept; run the evaluation again to resume."
 _NO_CONFIGURATION = "Put it back, and run the evaluation again to resume; without it, the records can't be read."
 LOCK_SECONDS = 10  # the workers of a killed DataLoader hold the lock until they notice
@@ -198,11 +199,14 @@ def _make_folders(folder: Path) -> None:
 
 
 def _start_or_resume(plan: Plan, folder: Path, settings: RunSettings) -> None:
-    versions = find_versions(plan.device, plan.engine) | {"image_file_sizes": plan.digest_of_files()}
+    versions = find_versions(plan.device, plan.engine) | {_FILE_SIZES: plan.digest_of_files()}
     if (folder / CONFIGURATION).exists():
         configuration = read_configuration(folder)
         check_same_settings(configuration.settings, settings)
-        warn_of_other_versions(configuration.versions, versions)
+        before = dict(configuration.versions)
+        if before.setdefault(_FILE_SIZES, versions[_FILE_SIZES]) != versions[_FILE_SIZES]:
+            warn_caller("Image files have other sizes than when the run in this folder was started.")
+        warn_of_other_versions(before | {_FILE_SIZES: versions[_FILE_SIZES]}, versions)
     else:
         write_configuration(folder, settings, versions)
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import reprlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -33,6 +34,8 @@ class MaskedForward:
         class_scores (ClassScores): Computes f^c from the output of `forward_func`.
         memory_orders (tuple): For each input, the order of dimensions in memory in which masked ones are passed.
         keeps_format (bool): Whether no other order is tried for speed. Default: False.
+        writes_arguments (bool): Whether `forward_func` may modify the additional arguments, so that each forward pass
+            gets copies. Default: True, until one has shown that it does not.
     """
 
     forward_func: ForwardFunction
@@ -42,6 +45,7 @@ class MaskedForward:
     class_scores: ClassScores
     memory_orders: tuple[MemoryOrder, ...]
     keeps_format: bool = False
+    writes_arguments: bool = True
 
     @classmethod
     def from_call(
@@ -117,9 +121,17 @@ class MaskedForward:
             AssertionError, IndexError, RuntimeError: Captum's errors for a target that is missing or out of range.
         """
         inputs = tuple(x.clone() for x in self.inputs)
-        output = _captum.run_forward(self.forward_func, inputs, self.additional_forward_args)
+        with self.copied_arguments() as arguments:
+            output = _captum.run_forward(self.forward_func, inputs, arguments, copy=False)
         self.class_scores.select_examples(output)
         return output
+
+    @contextmanager
+    def copied_arguments(self) -> Iterator[tuple[Any, ...]]:
+        """Yields copies of the additional arguments for one forward pass, and notes whether it has modified them."""
+        copies = _captum.copies_of_tensors(self.additional_forward_args)
+        yield copies
+        self.writes_arguments = _captum.are_written(copies)
 
     def is_reproducible(
         self, output: Any, changed: bool, n_masks: int, perturbations_per_eval: int | None
@@ -145,7 +157,8 @@ class MaskedForward:
     def run(self, inputs: Tensors, examples: Tensor) -> Any:
         """Runs `forward_func` with one row of the inputs, and of the additional arguments, for each example."""
         arranged = tuple(in_memory_order(x, order) for x, order in zip(inputs, self.memory_orders, strict=True))
-        return forward_of_rows(self.forward_func, self.additional_forward_args, len(self.inputs[0]), arranged, examples)
+        arguments, n_examples = self.additional_forward_args, len(self.inputs[0])
+        return forward_of_rows(self.forward_func, arguments, n_examples, arranged, examples, self.writes_arguments)
 
     def _rows(self, value: Any, examples: Tensor) -> Any:
         return rows_of(value, examples, len(self.inputs[0]))
@@ -165,10 +178,16 @@ def rows_of(value: Any, examples: Tensor, n_examples: int) -> Any:
 
 
 def forward_of_rows(
-    forward_func: ForwardFunction, arguments: tuple[Any, ...], n_examples: int, inputs: Tensors, examples: Tensor
+    forward_func: ForwardFunction,
+    arguments: tuple[Any, ...],
+    n_examples: int,
+    inputs: Tensors,
+    examples: Tensor,
+    copy: bool = True,
 ) -> Any:
-    """Runs `forward_func` with rows of the inputs, and the rows of the additional arguments for the same examples."""
-    return _captum.run_forward(forward_func, inputs, tuple(rows_of(value, examples, n_examples) for value in arguments))
+    """Runs `forward_func` with rows of the inputs, and (copies of) the arguments' rows for the same examples."""
+    rows = tuple(rows_of(value, examples, n_examples) for value in arguments)
+    return _captum.run_forward(forward_func, inputs, rows, copy)
 
 
 def checked_inputs(inputs: Tensor | Tensors) -> Tensors:

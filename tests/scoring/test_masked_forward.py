@@ -100,3 +100,20 @@ def test_sizes_are_those_of_each_input() -> None:
     assert forward.sizes == ((4, 5), (6,))
     masks = ChannelMasks.from_activations(torch.rand(2, 3, 2, 2), forward.sizes[:1])
     assert masks[torch.tensor([0])][0].shape[2:] == (4, 5)
+
+
+@pytest.mark.parametrize("writes", [False, True])
+def test_an_argument_of_one_row_is_not_copied_for_each_masked_input_unless_it_is_written_to(writes: bool) -> None:
+    strides: list[int] = []
+
+    def model(x: Tensor, shift: Tensor) -> Tensor:
+        strides.append(shift.stride(0) if len(shift) > 1 else 0)
+        return total(x) + (shift.add_(1) if writes else shift + 1)[:, 0]
+
+    shift = torch.zeros(1, 5)
+    forward = forward_of(model, torch.tensor([[[4.0, 8.0]]]), None, additional_forward_args=(shift,))
+    assert forward.unmasked_output().tolist() == [13]
+    for _ in range(2):
+        assert forward((torch.ones(3, 1, 2),), torch.zeros(3, dtype=torch.long)).tolist() == [[13], [13], [13]]
+    assert strides[1:] == ([5, 5] if writes else [0, 0])
+    assert not shift.any()

@@ -19,7 +19,7 @@ GIVES = "Expected `masked_forward_func` to give what `forward_func` gives, but f
 RETURNS = "Expected `masked_forward_func` to return "
 UNMASKED = GIVES + "the unmasked inputs they differ by "
 TAKES = "Expected `masked_forward_func` to take batches of any size, but it "
-BATCH = GIVES + "a batch of 4 (an input, masked by halves and wholly, and noise) they differ by "
+BATCH = GIVES + "a batch of 4 (an input, the input half masked and fully masked, and noise) they differ by "
 
 Twin = Callable[[Tensor], Any]
 

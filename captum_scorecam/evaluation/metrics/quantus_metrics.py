@@ -75,7 +75,9 @@ def quantus_metric(name: str, class_name: str, options: Mapping[str, Any], text:
                 f"Expected the option of {class_name} to be one of {', '.join(known)}, but got {option!r}."
                 f"{closest_matches(option, known)}"
             )
-    check_flags(**{option: value for option, value in options.items() if is_flag(parameters[option])})
+    check_flags(
+        **{option: value for option, value in options.items() if is_flag(parameters[option]) and value not in (0, 1)}
+    )
     compute = _QuantusMetric(classes[class_name], dict(options))
     try:
         made = compute.made()

@@ -111,7 +111,7 @@ def test_numbers_are_those_of_quantus(given: MetricInput) -> None:
         ),
         ("quantus:Sparseness:disable_warnings=False", "the option of Sparseness to be one of"),
         ("deletion=quantus:Sparseness", "Expected a new name for quantus:Sparseness, but 'deletion' is the name of an"),
-        ("deletion:steps=3", "to be one of average_drop, .* but got 'deletion:steps=3'"),
+        ("deletion:steps=3", "Expected deletion without options or a name of its own, .* but got 'deletion:steps=3'"),
         ("quantus:Sparseness:x", "Expected options of the form NAME=VALUE,NAME=VALUE after quantus:Sparseness:, but"),
     ],
 )
