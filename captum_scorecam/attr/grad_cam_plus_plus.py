@@ -180,7 +180,7 @@ class LayerGradCamPlusPlus(LayerAttribution, GradientAttribution):
                     self.forward_func,
                     layer.module,
                     tuple(differentiable(x) for x in inputs),
-                    tuple(differentiable(argument) for argument in arguments),
+                    _captum.copies_of_tensors(arguments),
                     self.device_ids,
                     of_input,
                     with_graph=True,

@@ -10,6 +10,7 @@ from captum.attr import PerturbationAttribution
 from captum.log import log_usage
 from torch import Generator, Tensor
 
+from captum_scorecam import _captum
 from captum_scorecam._captum import BaselineType, ForwardFunction, TargetType, Tensors
 from captum_scorecam._messages import (
     MOST,
@@ -178,10 +179,8 @@ def _grid_size(grid_size: int | Sequence[int], sizes: tuple[tuple[int, ...], ...
 
 def _differentiable(forward: MaskedForward) -> MaskedForward:
     inputs = tuple(x.contiguous() for x in forward.inputs)
-    inputs, baselines, arguments = (
-        tuple(differentiable(value) for value in values)
-        for values in (inputs, forward.baselines, forward.additional_forward_args)
-    )
+    inputs, baselines = (tuple(differentiable(x) for x in values) for values in (inputs, forward.baselines))
+    arguments = _captum.copies_of_tensors(forward.additional_forward_args)
     return replace(forward, inputs=inputs, baselines=baselines, additional_forward_args=arguments)
 
 
