@@ -114,10 +114,10 @@ def row_scores(score: ScoreFunction, output: Any, n_rows: int) -> Tensor:
         ValueError: If the output does not have one row per input row.
     """
     scores = score(output)
-    if not isinstance(scores, Tensor) or scores.is_complex() or scores.layout != torch.strided:
-        got = (
-            (scores.dtype if scores.is_complex() else scores.layout) if isinstance(scores, Tensor) else type_of(scores)
-        )
+    if not isinstance(scores, Tensor):
+        raise TypeError(f"Expected `score` to return a dense tensor of real numbers, but got {type_of(scores)}.")
+    if scores.is_complex() or scores.layout != torch.strided:
+        got = scores.dtype if scores.is_complex() else scores.layout
         raise TypeError(f"Expected `score` to return a dense tensor of real numbers, but got {got}.")
     if scores.dim() == 0 or len(scores) != n_rows:
         raise ValueError(

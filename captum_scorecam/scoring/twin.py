@@ -105,7 +105,8 @@ def _compare_unmasked(forward: MaskedForward, other: MaskedForward, expected: An
     n_rows, scores = len(forward.inputs[0]), forward.class_scores.all_of_rows
     inputs = tuple(x.clone(memory_format=torch.contiguous_format) for x in forward.inputs)
     try:
-        actual = _captum.run_forward(other.forward_func, inputs, other.additional_forward_args)
+        with other.copied_arguments() as arguments:  # which the twin may modify though the model does not
+            actual = _captum.run_forward(other.forward_func, inputs, arguments, copy=False)
     except Exception as error:
         add_note(error, "`masked_forward_func` failed for the unmasked inputs, `forward_func` did not.")
         raise

@@ -273,3 +273,22 @@ def test_a_twin_and_the_model_have_chunk_sizes_and_memory_formats_of_their_own()
     assert twin.rows[:7] == [1, 4, *[first] * 5]  # tuned anew
     assert not any(args[0].is_contiguous() for args in model.seen if len(args[0]) > 3)
     assert all(args[0].is_contiguous() for args in twin.seen)
+
+
+def test_a_twin_that_overwrites_arguments_gets_copies_though_the_model_does_not() -> None:
+    net, x, shift = Net(), images(), torch.rand(2, 1, dtype=torch.float64)
+
+    def model(x: Tensor, shift: Tensor, scale: Tensor) -> Any:
+        return net(x * scale) + shift * 2
+
+    def twin(x: Tensor, shift: Tensor, scale: Tensor) -> Any:
+        output = model(x, shift, scale)
+        shift.zero_()
+        scale.zero_()
+        return output
+
+    arguments = (shift, torch.tensor(0.5, dtype=torch.float64))
+    expected = ScoreCAM(model, net.relu).attribute(x, 2, arguments)
+    actual = ScoreCAM(model, net.relu, masked_forward_func=twin).attribute(x, 2, arguments)
+    torch.testing.assert_close(actual, expected)
+    assert arguments[1] == 0.5
