@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, nullcontext, suppress
 from types import FunctionType
 from typing import Any
@@ -94,17 +94,20 @@ class KeptBuffer:
 @contextmanager
 def unchanged_buffers(model: Module) -> Iterator[None]:
     """Restores what the buffers of a model in evaluation mode held before the body."""
-    kept = [
-        KeptBuffer(module, name, buffer, bound=True)
-        for module in model.modules()
-        for name, buffer in module._buffers.items()
-        if buffer is not None
-    ]
+    kept = [KeptBuffer(module, name, buffer, bound=True) for module, name, buffer in own_buffers(model.modules())]
     try:
         yield
     finally:
         for buffer in kept:
             buffer.restore(training=False)
+
+
+def own_buffers(modules: Iterable[Module]) -> Iterator[tuple[Module, str, Tensor]]:
+    """The buffers of modules, without those of their submodules, each with its module and its name there."""
+    for module in modules:
+        for name, buffer in module._buffers.items():
+            if buffer is not None:
+                yield module, name, buffer
 
 
 def held_modules(forward_func: Callable[..., Any]) -> list[Module]:

@@ -18,7 +18,7 @@ from torch.jit import ScriptModule
 from torch.nn import Module
 from torch.nn.modules.module import register_module_forward_pre_hook
 
-from captum_scorecam._kept_buffers import KeptBuffer, held_modules, plain_tensor, uses_batch_statistics
+from captum_scorecam._kept_buffers import KeptBuffer, held_modules, own_buffers, plain_tensor, uses_batch_statistics
 from captum_scorecam._messages import check_generator, warn_caller
 from captum_scorecam._random_draws import RandomDraws, compiler_is_loaded, draws_undone
 from captum_scorecam._threads import CallingThread, SharedContext, hooks
@@ -122,12 +122,11 @@ class ModelState:
             if module.training and not self._has_lock and not getattr(module, "_is_replica", False):
                 self._has_lock = TRAINING_MODE_LOCK.acquire()
             self._modules.add(module)
-            for name, buffer in module._buffers.items():
-                if buffer is not None:
-                    buffer = plain_tensor(buffer)
-                    key = (module, name, id(buffer))
-                    if key not in self._kept:
-                        self._kept[key] = KeptBuffer(module, name, buffer, bound)
+            for _, name, buffer in own_buffers([module]):
+                buffer = plain_tensor(buffer)
+                key = (module, name, id(buffer))
+                if key not in self._kept:
+                    self._kept[key] = KeptBuffer(module, name, buffer, bound)
 
     def _warn(self, varies: bool) -> None:
         if self._draws.any:

@@ -366,7 +366,12 @@ print(finished.stdout)
 # ``tolerance``                         within the bound     the weighting of the released code
 # ``torch.autocast``                    close                hardware with half precision
 # ``max_channels``                      an approximation     exploring; check the number of channels
+# ``max_forwards``, ``error``           predicted, ± error   a few per cent of the passes
+# ``masked_forward_func``               the same, rounding   ONNX Runtime or OpenVINO on a CPU
+# ``freed_memory_kept()``               the same             eager forwards on a CPU under Linux
 # ====================================  ===================  ============================================
 #
-# Most of them can be combined; ``tolerance`` and ``process_group`` cannot. Before a large run, check approximations
+# The last three are not timed here: :doc:`in_a_second` shows ``max_forwards`` and ``error``,
+# :doc:`/guide/speed_and_memory` the other two. Options can be combined, but ``tolerance`` excludes ``process_group``,
+# ``max_forwards`` and ``error``. Before a large run, check approximations
 # against the full map of a few inputs, as this tutorial did.

@@ -132,7 +132,7 @@ for n, target in enumerate(predicted.tolist()):
 
 # %%
 # Agreement between two methods, one of which uses gradients and the other none, is better evidence than either map
-# alone. Where they disagree, the name of a method does not make it right:
+# alone. Where they disagree, neither is right because of its name:
 # :ref:`sphx_glr_tutorials_which_explanation_to_trust.py` turns to metrics.
 #
 # Several classes of one image
@@ -222,8 +222,8 @@ assert similarity > 0.95, "the map of 64 channels should be close to the map of 
 # Captum's NoiseTunnel
 # --------------------
 #
-# Some of Captum's tools expect attributions with the shape of the *input*: :class:`~captum.attr.NoiseTunnel`,
-# :func:`~captum.metrics.infidelity`, :func:`~captum.metrics.sensitivity_max`.
+# :class:`~captum.attr.NoiseTunnel` takes any attribution, but Captum's :func:`~captum.metrics.infidelity` and
+# :func:`~captum.metrics.sensitivity_max` expect one with the shape of the *input*.
 # :class:`~captum_scorecam.InputSpaceAttribution` wraps any layer attribution, including ``LayerGradCam``, and returns
 # that shape. Here the map of the astronaut's helmet is averaged over three noisy copies of the photograph. NoiseTunnel
 # draws from PyTorch's global generator, so we seed it inside a block that restores its state.

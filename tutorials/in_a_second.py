@@ -18,12 +18,13 @@ from skimage import data
 from torch import Tensor
 
 from captum_scorecam import ScoreCAM
-from captum_scorecam.models import load_classifier
+from captum_scorecam.models import load_classifier, seen_pixels
 
 classifier = load_classifier("efficientnet_lite0")
 model = classifier.model
 photograph = Image.fromarray(data.coffee())
 inputs = classifier.inputs(photograph)
+seen = seen_pixels(inputs, classifier.preprocess)  # cropped and resized, as the model sees it
 target = int(classifier.predict(inputs).scores.argmax())
 print((classifier.class_names or [])[target])
 
@@ -50,7 +51,7 @@ print(f"{exact.last_run.rows} forward passes, {seconds:.1f} s")
 # A number of forward passes
 # --------------------------
 #
-# With ``max_forwards`` that many masks are run. They are chosen so that they say most of the map, and a Gaussian
+# With ``max_forwards`` that many masks are run. They are chosen so that they determine most of the map, and a Gaussian
 # process predicts the scores of the others. ``attribute_with_error`` returns the map and the standard error of each
 # cell.
 
@@ -72,7 +73,7 @@ figure, axes = plt.subplots(1, 4, figsize=(11, 3), layout="constrained")
 panels = {"exact": exact_map, "57 forwards": quick_map, "difference": difference, "standard error": errors}
 for ax, (title, values) in zip(axes, panels.items(), strict=True):
     most = exact_map.max() if title in ("exact", "57 forwards") else 2 * errors.max()
-    ax.imshow(photograph.resize((224, 224)), extent=(0, 7, 7, 0))
+    ax.imshow(seen, extent=(0, 7, 7, 0))
     ax.imshow(values[0, 0], cmap="inferno", vmin=0, vmax=float(most), extent=(0, 7, 7, 0), alpha=0.75)
     ax.set_title(title)
     ax.set_axis_off()
@@ -106,7 +107,7 @@ print(f"softmax and increase: correlation {correlation(scores.maps()[0], increas
 # its weight.
 
 figure = plt.figure(figsize=(11, 2.6), layout="compressed")
-scores.plot(photograph.resize((224, 224)), figure=figure)
+scores.plot(seen, figure=figure)
 plt.show()
 
 # %%

@@ -6,7 +6,7 @@ Ask five methods where a model looked, and you get five maps. There is no ground
 knows what the model "really" looked at. There are metrics instead, and each turns one property of a good explanation
 into a number.
 
-This tutorial explains three photographs with five methods and evaluates the maps with six metrics. A sixth map, which
+This tutorial explains three photographs with five methods and evaluates the maps with seven metrics. A sixth map, which
 knows nothing about the model, serves as a control: it shows how far each metric itself can be trusted.
 """
 

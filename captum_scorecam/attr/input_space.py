@@ -19,8 +19,8 @@ InterpolationMode: TypeAlias = Literal["nearest", "nearest-exact", "area", "line
 class InputSpaceAttribution(Attribution):
     """Resizes a layer attribution's map to the shape of the inputs.
 
-    Captum's ``infidelity``, ``sensitivity_max`` and ``NoiseTunnel``, as well as Quantus, expect attributions with the
-    shape of the inputs, and a tuple for a tuple. A layer map N×1×h×w is resized to the input's spatial size and
+    Captum's ``infidelity`` and ``sensitivity_max``, as well as Quantus, expect attributions with the shape of the
+    inputs, and a tuple for a tuple. A layer map N×1×h×w is resized to the input's spatial size and
     repeated over its channels. Any layer attribution that returns one map can be wrapped, such as Captum's
     ``LayerGradCam``.
 
