@@ -371,7 +371,7 @@ print(finished.stdout)
 # ``freed_memory_kept()``               the same             eager forwards on a CPU under Linux
 # ====================================  ===================  ============================================
 #
-# The last three are not timed here: :doc:`in_a_second` shows ``max_forwards`` and ``error``,
+# The last three are not timed here: :ref:`sphx_glr_tutorials_in_a_second.py` shows ``max_forwards`` and ``error``,
 # :doc:`/guide/speed_and_memory` the other two. Options can be combined, but ``tolerance`` excludes ``process_group``,
 # ``max_forwards`` and ``error``. Before a large run, check approximations
 # against the full map of a few inputs, as this tutorial did.

@@ -11,18 +11,25 @@ from captum_scorecam.evaluation import Plan, measure_forwards
 from captum_scorecam.evaluation.planned_records import left_to_do
 from captum_scorecam.evaluation.presentation import method_title
 from captum_scorecam.evaluation.rows_per_forward import rows_of_run
+from captum_scorecam.evaluation.run import check_resumable
 
 _WIDTH = 120  # if the output is not a terminal
 
 
-def print_plan(plan: Plan, folder: Path) -> None:
+def print_plan(plan: Plan, folder: Path, threads: int | None = None, retry_errors: bool = False) -> None:
     """Prints the data set, the model, the progress so far, and the forward passes of each method and metric.
 
     Args:
         plan (Plan): The evaluation.
         folder (Path): The run's folder, which need not exist.
+        threads (int, optional): PyTorch's number of CPU threads. Default: None, as for `run_evaluation`.
+        retry_errors (bool): Whether images and methods that failed before count as left to do. Default: False.
+
+    Raises:
+        ValueError: If the folder contains a run with different settings.
     """
-    todo = left_to_do(plan, folder)
+    check_resumable(plan, folder, threads)
+    todo = left_to_do(plan, folder, retry_errors=retry_errors)
     console = stdout_console(_WIDTH)
     for line in _lines(plan, folder, sum(map(len, todo.values()))):
         console.print(Text(line))

@@ -128,7 +128,7 @@ def evaluate(
     threads: Annotated[
         int | None,
         typer.Option(
-            help="Number of PyTorch CPU threads, which affects rounding. Default: PyTorch's.",
+            help="Number of PyTorch CPU threads, which affects rounding. Default: PyTorch's, or a resumed run's.",
             callback=in_range(1, 1024),  # a million crashes the process
             metavar="N",
             show_default=False,
@@ -194,7 +194,7 @@ def evaluate(
             ),
         )
         if dry_run:
-            print_plan(plan, output)
+            print_plan(plan, output, threads, retry_errors)
             return
         with shown_progress(first_rank) as on_image:
             summary = run_evaluation(

@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from captum_scorecam.command_line.explanation import PREDICTED, ImageExplanation, display_name, explain_image
+from captum_scorecam.command_line.explanation import PREDICTED, ImageExplanation, explain_image
 from captum_scorecam.command_line.explanation_table import print_explanations
 from captum_scorecam.command_line.messages import plain_messages
 from captum_scorecam.command_line.options import (
@@ -34,6 +34,7 @@ from captum_scorecam.command_line.options import (
 )
 from captum_scorecam.command_line.panels import draw_explanations, write_png
 from captum_scorecam.command_line.saved_maps import Explained, check_maps_folder, write_maps
+from captum_scorecam.command_line.tables import printable
 from captum_scorecam.datasets import read_image
 from captum_scorecam.engines.by_name import EngineName, check_engine, twin_by_name
 from captum_scorecam.evaluation import MethodOptions, layer_to_explain
@@ -120,7 +121,7 @@ def explain(
             options=options,
             twin=twin_by_name(engine, classifier.model, inputs[0]),
         )
-        names = map(display_name, images)
+        names = (printable(image.name) for image in images)
         explanations = [explain_one(inputs_of_image, name) for inputs_of_image, name in zip(inputs, names, strict=True)]
         if save_maps is not None:
             explained = Explained(classifier.name, Path(weights).name, explained_layer.name, methods, options)

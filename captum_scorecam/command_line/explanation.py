@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Final, Literal, NamedTuple, TypeAlias
 
 from torch import Tensor, nn
@@ -150,8 +149,3 @@ def _roles(scores: Tensor, class_names: Sequence[str] | None, target: str, compa
     if chosen != predicted:
         return {chosen: "chosen", predicted: PREDICTED} if compare else {chosen: "chosen"}
     return {predicted: PREDICTED, ranking[1]: "runner-up"} if compare else {predicted: PREDICTED}
-
-
-def display_name(path: Path) -> str:
-    """Returns a file's name with unprintable characters replaced by question marks."""
-    return "".join(character if character.isprintable() else "?" for character in path.name)

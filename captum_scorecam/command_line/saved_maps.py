@@ -73,7 +73,9 @@ def check_maps_folder(folder: Path) -> None:
 def write_maps(
     folder: Path, images: Sequence[Path], explanations: Sequence[ImageExplanation], explained: Explained
 ) -> None:
-    """Writes each map, and the manifest last; it replaces maps that it wrote before.
+    """Writes each map and a manifest; it replaces maps that it wrote before.
+
+    The manifest is written first, with the names of the files to replace, so that an interrupted call can be repeated.
 
     Args:
         folder (Path): The folder, checked by `check_maps_folder`; created if it is missing.
@@ -85,15 +87,12 @@ def write_maps(
         OSError: If a file can't be written.
     """
     folder.mkdir(exist_ok=True)
-    for name in _written(folder):
-        (folder / name).unlink(missing_ok=True)
-    entries = []
+    entries, files = [], {}
     for number, (image, explanation) in enumerate(zip(images, explanations, strict=True)):
         prefix = f"{number:03d}_{re.sub(r'[^A-Za-z0-9-]+', '_', image.stem)[:_LONGEST_STEM]}"
         for shown in explanation.classes:
             for entry, arrays in _maps_of(shown, prefix, explained):
-                for name, values in arrays.items():
-                    write_durably(folder / name, _npy(values))
+                files |= arrays
                 entries.append({"image": str(image), **entry})
     manifest = {
         "written_by": _WRITER,
@@ -103,6 +102,16 @@ def write_maps(
         "options": {name: getattr(explained.options, name) for name in _OPTIONS},
         "maps": entries,
     }
+    replaced = sorted(_written(folder) - {MANIFEST, *files})
+    _write_manifest(folder, manifest | {"replaced": replaced})
+    for name, values in files.items():
+        write_durably(folder / name, _npy(values))
+    for name in replaced:
+        (folder / name).unlink(missing_ok=True)
+    _write_manifest(folder, manifest)
+
+
+def _write_manifest(folder: Path, manifest: Mapping[str, Any]) -> None:
     write_durably(folder / MANIFEST, (json.dumps(manifest, indent=2) + "\n").encode())
 
 
@@ -145,6 +154,7 @@ def _written(folder: Path) -> set[str]:
         if manifest["written_by"] != _WRITER:
             return set()
         files = {entry[key] for entry in manifest["maps"] for key in ("file", "error_file") if key in entry}
+        files |= {*manifest.get("replaced", ())}  # only where it was interrupted
     except (OSError, ValueError, KeyError, TypeError):
         return set()
     return {MANIFEST} | {name for name in files if isinstance(name, str) and Path(name).name == name}

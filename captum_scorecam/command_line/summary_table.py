@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from rich.table import Table
 from rich.text import Text
 
-from captum_scorecam.command_line.tables import plain_table, stdout_console
+from captum_scorecam.command_line.tables import plain_table, printable, stdout_console
 from captum_scorecam.evaluation import Difference, Record, Summary
 from captum_scorecam.evaluation.presentation import (
     best_methods,
@@ -71,11 +71,7 @@ def _failures(summary: Summary) -> Iterator[str]:
 def _failure(record: Record) -> str:
     failed = record.image if record.method is None else f"{record.image}, {method_title(record.method)}"
     reason = "" if record.error is None else record.error.message or record.error.type
-    return _printable(f"{failed}: {reason}")
-
-
-def _printable(text: str) -> str:
-    return "".join(character if character.isprintable() else "?" for character in text)
+    return printable(f"{failed}: {reason}")
 
 
 def _table(summary: Summary, rows: Estimates | Differences, *, signed: bool = False) -> Table:

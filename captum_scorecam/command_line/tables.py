@@ -17,6 +17,11 @@ def stdout_console(width: int) -> Console:
     return Console(width=None if sys.stdout.isatty() else width, highlight=False)
 
 
+def printable(text: str) -> str:
+    """Returns text with unprintable characters replaced by question marks."""
+    return "".join(character if character.isprintable() else "?" for character in text)
+
+
 def plain_table() -> PlainTable:
     """Returns a table without borders, with a line below the column names.
 

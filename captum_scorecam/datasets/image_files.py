@@ -88,7 +88,7 @@ class ImageFiles:
 
     def boxes_text(self, index: int) -> str:
         """Returns the boxes and segmentations of a file as text, to tell whether they have changed."""
-        return repr([(box[:4], box.segmentation) for box in self.files[index].boxes])
+        return repr([(box[:4], box.segmentation and box.segmentation.text) for box in self.files[index].boxes])
 
     def file_size(self, index: int) -> int | None:
         """Returns the number of bytes of a file, None if there is no such file."""

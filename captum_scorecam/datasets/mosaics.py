@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from random import Random
-from typing import TypeVar
+from typing import TypeAlias, TypeVar
 
 from PIL import Image, ImageOps
 
@@ -13,6 +13,7 @@ from captum_scorecam._messages import check_at_least
 from captum_scorecam.datasets.sample import ImageDataset, Label, Sample
 
 _Value = TypeVar("_Value")
+_Group: TypeAlias = tuple[bool, Label]
 
 
 class Mosaics:
@@ -27,27 +28,38 @@ class Mosaics:
         data (ImageDataset): Images with at least four distinct labels.
         seed (int): The random seed. Default: 0.
         tile_size (int): Width and height of a tile in pixels. Default: 224.
+        classes (mapping of label to int, optional): The model's class of each label: labels of the same class do not
+            meet in a mosaic. Default: None, each label is a class of its own.
 
     Raises:
-        ValueError: If there are fewer than four labels, or `tile_size` is below 1.
+        ValueError: If there are fewer than four labels of different classes, or `tile_size` is below 1.
     """
 
     has_labels = True
     has_boxes = True
 
-    def __init__(self, data: ImageDataset, seed: int = 0, tile_size: int = 224) -> None:
+    def __init__(
+        self,
+        data: ImageDataset,
+        seed: int = 0,
+        tile_size: int = 224,
+        classes: Mapping[Label, int] | None = None,
+    ) -> None:
         check_at_least("tile_size", tile_size, 1)
         self.data = data
         self.classes = data.classes
         self.seed = seed
         self.tile_size = tile_size
-        self._members: dict[Label, list[int]] = defaultdict(list)
+        self._class_of = {} if classes is None else classes
+        self._members: dict[_Group, list[int]] = defaultdict(list)
         for index in range(len(data)):
             label = data.label(index)
             if label is not None:
-                self._members[label].append(index)
+                self._members[self._group(label)].append(index)
         if len(self._members) < 4:
-            raise ValueError(f"Expected images with at least four labels for mosaics, but got {len(self._members)}.")
+            raise ValueError(
+                f"Expected images with labels of at least four classes for mosaics, but got {len(self._members)}."
+            )
 
     def __len__(self) -> int:
         return len(self.data)
@@ -80,10 +92,14 @@ class Mosaics:
         region.paste(255, (*corner, corner[0] + self.tile_size, corner[1] + self.tile_size))
         return Sample(sample.name, image, sample.label, region)
 
+    def _group(self, label: Label) -> _Group:
+        """What images that must not meet have in common: the class, or the label if its class is unknown."""
+        return (label in self._class_of, self._class_of.get(label, label))
+
     def _others(self, label: Label, generator: Random) -> list[Image.Image]:
         """Reads one image for each of three other labels."""
         found: list[Image.Image] = []
-        for other in _shuffled([other for other in self._members if other != label], generator):
+        for other in _shuffled([other for other in self._members if other != self._group(label)], generator):
             image = self._first_readable(_shuffled(self._members[other], generator))
             if image is not None:
                 found.append(image)

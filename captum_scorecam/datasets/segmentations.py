@@ -31,6 +31,11 @@ class Polygons(NamedTuple):
         """The greatest coordinate."""
         return max(float(outline.max()) for outline in self.outlines)
 
+    @property
+    def text(self) -> str:
+        """All coordinates, to tell whether they have changed."""
+        return repr([outline.tolist() for outline in self.outlines])
+
     def pixels(self, size: tuple[int, int], name: str) -> Pixels:
         """Returns the pixels inside.
 
@@ -65,6 +70,11 @@ class Runs(NamedTuple):
     lengths: str | Sequence[int]
     size: tuple[int, int]
     place: str
+
+    @property
+    def text(self) -> str:
+        """All lengths, to tell whether they have changed."""
+        return repr((self.lengths, self.size))
 
     def pixels(self, size: tuple[int, int], name: str) -> Pixels:
         """Returns the pixels on the object, as `Polygons.pixels` does.

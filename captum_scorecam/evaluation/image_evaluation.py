@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from torch import Tensor
 
@@ -174,7 +174,7 @@ def explain(plan: Plan, subject: Subject, method: str, on: On) -> tuple[MetricIn
         [view.target],
         subject.prediction.score,
         plan.options,
-        unbounded=not subject.prediction.has_probabilities,
+        unbounded=plan.unbounded,
         masked_forward_func=plan.twin,
         shared=subject.shared.get(on),
     )
@@ -265,6 +265,10 @@ def _kind_of_region(image: Preprocessed) -> RegionKind | None:
     return None if image.region is None else "boxes"
 
 
+def _plain_numbers(values: Iterable[Any]) -> list[Any]:
+    return [value if isinstance(value, str) else float(value) for value in values]
+
+
 def _checked(result: MetricResult, name: str, score: NamedScore | None) -> MetricResult:
     """Checks the numbers and the curve; converts tensors and NumPy numbers of custom metrics to floats for JSON."""
     if not isinstance(result, MetricResult):
@@ -273,7 +277,7 @@ def _checked(result: MetricResult, name: str, score: NamedScore | None) -> Metri
         value = None if result.value is None else float(result.value)
     except (TypeError, ValueError) as error:
         raise TypeError(f"Expected the value of {name} to be a number, but got {result.value!r:.80}.") from error
-    curve = None if result.curve is None else Curve(result.curve.x, [float(y) for y in result.curve.y])
+    curve = None if result.curve is None else Curve(_plain_numbers(result.curve.x), _plain_numbers(result.curve.y))
     if not all(math.isfinite(number) for number in (value or 0.0, *(curve.y if curve else ()))):
         raise ValueError(f"Expected finite numbers from {name}, but got NaN or Inf.")
     if problem := problem_of_result(name, value, curve, score):

@@ -20,7 +20,7 @@ from captum_scorecam import (
     RunStatistics,
     ScoreCAM,
 )
-from captum_scorecam._messages import type_of
+from captum_scorecam._messages import check_whole_number, type_of
 from captum_scorecam.budget.within_budget import replayed_within_budget
 from captum_scorecam.evaluation.method import ChosenMethod, Maps, Method, Options, check_names_of_options
 from captum_scorecam.evaluation.registry import register
@@ -58,8 +58,8 @@ def run_method(method: str | ChosenMethod, request: ExplanationRequest) -> tuple
         tuple: The maps T×H×W, upsampled to the inputs' size, float32, on the CPU, and the `MethodRun`.
 
     Raises:
-        TypeError: If the method returns something other than maps and a `MethodRun`.
-        ValueError: If the layer returns several tensors, or the maps have another shape.
+        TypeError: If the method returns something other than maps and a `MethodRun` with a whole number of forwards.
+        ValueError: If the layer returns several tensors, the maps have another shape, or `forwards` is negative.
     """
     start = time.perf_counter()
     name = method if isinstance(method, str) else method.name
@@ -77,8 +77,10 @@ def run_method(method: str | ChosenMethod, request: ExplanationRequest) -> tuple
     ):
         got = tuple(maps.shape) if isinstance(maps, Tensor) else type_of(maps)
         raise ValueError(f"Expected {name} to return maps 1×{n_targets}×h×w or {n_targets}×1×h×w, but got {got}.")
+    forwards = check_whole_number("forwards", run.forwards, 0)
     errors = None if run.errors is None else _upsampled(run.errors, request)
-    return _upsampled(maps, request), replace(run, errors=errors, seconds=time.perf_counter() - start)
+    seconds = time.perf_counter() - start
+    return _upsampled(maps, request), replace(run, forwards=forwards, errors=errors, seconds=seconds)
 
 
 def _upsampled(maps: Tensor, request: ExplanationRequest) -> Tensor:

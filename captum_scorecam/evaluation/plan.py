@@ -17,7 +17,7 @@ from captum_scorecam.evaluation.method import ChosenMethod
 from captum_scorecam.evaluation.metrics.metric import Metric, On
 from captum_scorecam.evaluation.records import RunSettings, Target
 from captum_scorecam.evaluation.request import MethodOptions
-from captum_scorecam.evaluation.settings import digest_of_lines, digest_of_weights
+from captum_scorecam.evaluation.settings import digest_of_lines, digest_of_weights, inputs_text
 from captum_scorecam.evaluation.sources import digests_of_sources
 from captum_scorecam.models import Classifier, ExplainedLayer
 
@@ -65,6 +65,8 @@ class Plan:
         gallery (int): Number of images, from the first on, whose pictures and maps are saved.
         provenance (Provenance): The source of data and weights.
         engine (str): What runs masked inputs. Default: "eager".
+        unbounded (bool): Whether the score ``output`` may leave [0, 1], as that of an image on which the plan was tried
+            does, so that Score-CAM weights channels by its softmax. Default: False.
         twin (nn.Module, optional): The engine's twin of the model, which a run makes. Default: None.
     """
 
@@ -83,6 +85,7 @@ class Plan:
     gallery: int
     provenance: Provenance = field(default_factory=Provenance)
     engine: EngineName = "eager"
+    unbounded: bool = False
     twin: nn.Module | None = None
 
     @property
@@ -128,7 +131,12 @@ class Plan:
     def digest_of_files(self) -> str | None:
         """Returns a digest of the sizes of the image files, None if they are unknown."""
         size = getattr(self.dataset, "file_size", None)
-        return None if size is None else digest_of_lines(f"{index} {size(index)}" for index in self.indices)
+        return None if size is None else digest_of_lines(f"{index} {size(index)}" for index in self._read)
+
+    @property
+    def _read(self) -> Sequence[int]:
+        """Positions of the images that are read: any of the data set can be a tile of a mosaic."""
+        return range(len(self.dataset)) if self.chosen_metrics("mosaic") else self.indices
 
     def _line(self, index: int) -> str:
         """What the results of an image depend on, besides its file."""
@@ -138,7 +146,10 @@ class Plan:
         return line if boxes is None or not needed else f"{line} {boxes(index)}"
 
     def _class_or_label(self, index: int) -> str | int | None:
-        label = self.dataset.label(index)
+        try:
+            label = self.dataset.label(index)
+        except (ValueError, OSError):  # which becomes a record
+            return None
         try:
             return self.class_of(label)
         except ValueError:
@@ -175,11 +186,12 @@ class Plan:
             weights_digest=digest_of_weights(self.classifier.model),
             layer=self.layer.name,
             dtype=str(self.example.dtype).removeprefix("torch."),
+            inputs=inputs_text(self.example),
             device=self.device.type,
             threads=threads,
             classes=self.n_classes,
             images=len(self.indices),
-            images_digest=digest_of_lines(map(self._line, self.indices)),
+            images_digest=digest_of_lines(map(self._line, self._read)),
             images_available=len(self.dataset),
             methods=tuple(self.methods),
             method_options={name: each.text for name, each in self.methods.items() if each.text != name},
@@ -194,6 +206,7 @@ class Plan:
             error=None if self.options.error is None else float(self.options.error),
             seed=self.options.seed,
             engine=self.engine,
+            unbounded=self.unbounded,
         )
 
     def _digests_of_sources(self) -> dict[str, str]:

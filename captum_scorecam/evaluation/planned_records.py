@@ -14,9 +14,10 @@ from captum_scorecam.evaluation.settings import CONFIGURATION
 Todo: TypeAlias = dict[int, tuple[str, ...]]
 
 
-def left_to_do(plan: Plan, folder: Path) -> Todo:
+def left_to_do(plan: Plan, folder: Path, *, retry_errors: bool = False) -> Todo:
     """Returns the methods still to run on each unfinished image of a plan; all methods if the folder has no run."""
-    return _missing(plan, iterate_records(folder, curves=False) if (folder / CONFIGURATION).exists() else ())
+    records = iterate_records(folder, curves=False) if (folder / CONFIGURATION).exists() else ()
+    return _missing(plan, (record for record in records if not retry_errors or record.error is None))
 
 
 def _missing(plan: Plan, records: Iterable[Record]) -> Todo:

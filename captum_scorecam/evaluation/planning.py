@@ -12,14 +12,13 @@ import torch
 from PIL import Image
 
 from captum_scorecam._messages import check_choice, check_whole_number, warn_caller
-from captum_scorecam.datasets import ImageDataset, Mosaics, label_table
+from captum_scorecam.datasets import ImageDataset, Label, Mosaics, label_table
 from captum_scorecam.engines.by_name import EngineName, check_engine
-from captum_scorecam.evaluation.image_evaluation import StageError, classify, problem_of_score
+from captum_scorecam.evaluation.image_evaluation import StageError, Subject, classify, problem_of_score
 from captum_scorecam.evaluation.loading import LoadedImages, load_images
 from captum_scorecam.evaluation.method_choice import check_budget, check_methods_run, chosen_methods, layer_to_explain
 from captum_scorecam.evaluation.methods import DEFAULT_METHODS
 from captum_scorecam.evaluation.metric_choice import check_metrics_run, chosen_metrics
-from captum_scorecam.evaluation.metrics.metric import ANY_NUMBER
 from captum_scorecam.evaluation.metrics.registry import DEFAULT_METRICS
 from captum_scorecam.evaluation.plan import DEFAULT_GALLERY, NO_PROVENANCE, Plan, Provenance
 from captum_scorecam.evaluation.records import LARGEST, SEEDS, Target
@@ -106,8 +105,13 @@ def plan_evaluation(
     check_methods_run(chosen, classifier.model, plan.layer, example, n_classes)
     request = ExplanationRequest(classifier.model, plan.layer, example, [0], prediction.score, options)
     check_metrics_run(of_maps.values(), request)
-    _check_scores(plan)
-    return replace(plan, mosaics=Mosaics(dataset, options.seed)) if plan.chosen_metrics("mosaic") else plan
+    tried = _tried(plan) if classifier.score == "output" else []
+    _check_scores(plan, tried)
+    return replace(
+        plan,
+        unbounded=not all(subject.prediction.has_probabilities for subject in tried),
+        mosaics=Mosaics(dataset, options.seed, classes=_classes(plan)) if plan.chosen_metrics("mosaic") else None,
+    )
 
 
 def _check_numbers(images: int | None, options: MethodOptions, gallery: int) -> None:
@@ -152,18 +156,33 @@ def _check(plan: Plan) -> None:
         _check_labels(plan)
 
 
-def _check_scores(plan: Plan) -> None:
-    """Checks, on a few images, that the metrics are defined for outputs that are explained as they are."""
-    if plan.classifier.score != "output" or all(metric.scores == ANY_NUMBER for metric in plan.chosen_metrics()):
-        return
+def _tried(plan: Plan) -> list[Subject]:
+    """Classifies a few images."""
     indices = plan.indices[:: -(-len(plan.indices) // _TRIED)]
     images = LoadedImages(plan.dataset, indices, None, plan.classifier.preprocess)
-    problems = []
+    found = []
     for loaded in load_images(images):
         with suppress(StageError):  # recorded when the image is evaluated
-            problems.append(problem_of_score(plan, classify(plan, loaded)))
+            found.append(classify(plan, loaded))
+    return found
+
+
+def _check_scores(plan: Plan, tried: Sequence[Subject]) -> None:
+    """Checks that the metrics are defined for outputs that are explained as they are."""
+    problems = [problem_of_score(plan, subject) for subject in tried]
     if problems and all(problems):
         raise ValueError(problems[0])
+
+
+def _classes(plan: Plan) -> dict[Label, int]:
+    """Returns the classes of labels."""
+    found = {}
+    for index in range(len(plan.dataset)):
+        with suppress(ValueError, OSError):
+            label = plan.dataset.label(index)
+            if label is not None:
+                found[label] = plan.class_of(label)
+    return found
 
 
 def _check_labels(plan: Plan) -> None:

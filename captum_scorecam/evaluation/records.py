@@ -149,7 +149,7 @@ class RunSettings:
         threads (int): PyTorch's number of CPU threads, which affects rounding.
         classes (int): The model's number of classes.
         images (int): Number of images to evaluate.
-        images_digest (str): Digest of the images' positions, labels and names.
+        images_digest (str): Digest of the images' positions, labels and names, and of boxes if a metric needs them.
         images_available (int): Number of images in the data set.
         methods (tuple of str): Names of the methods, in the order in which they run.
         metrics (tuple of str): Names of the metrics, in the order in which they run.
@@ -173,6 +173,10 @@ class RunSettings:
             None if it does not.
         engine (str): What runs masked inputs: ``eager`` PyTorch, ``compile``, ``onnxruntime`` or ``openvino``; affects
             rounding.
+        inputs (str, optional): What the preprocessing makes of a synthetic image: its shape, and the mean and the
+            standard deviation of each channel. Default: None, unknown.
+        unbounded (bool): Whether outputs that are explained as they are may leave [0, 1], so that Score-CAM weights
+            channels by their softmax instead of the outputs themselves. Default: False.
         command (str, optional): The command that started the run, for information; None if there was none.
     """
 
@@ -204,6 +208,8 @@ class RunSettings:
     max_forwards: Positive | None = None
     error: Fraction | None = None
     engine: EngineName = "eager"
+    inputs: str | None = None
+    unbounded: bool = False
     command: str | None = None
 
 

@@ -192,6 +192,23 @@ def check_folder(folder: Path) -> None:
             )
 
 
+def check_resumable(plan: Plan, folder: Path, threads: int | None = None) -> None:
+    """Checks, without writing to it, that a folder has no run, or one that this plan resumes.
+
+    Args:
+        plan (Plan): The evaluation.
+        folder (Path): The folder, which need not exist.
+        threads (int, optional): PyTorch's number of CPU threads. Default: None, that of the run.
+
+    Raises:
+        ValueError: If the folder contains a run with different settings, or a damaged configuration.
+    """
+    rows = rows_of_run(plan, folder)
+    if rows is not None and (folder / CONFIGURATION).exists():
+        threads = _threads_of(folder) if threads is None else threads
+        check_same_settings(read_settings(folder), plan.with_rows(rows).settings(threads))
+
+
 def _make_folders(folder: Path) -> None:
     check_folder(folder)
     for name in (RECORDS, TIMES, GALLERY):

@@ -6,13 +6,13 @@ import hashlib
 import json
 import platform
 import subprocess
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 import captum_scorecam
 from captum_scorecam._messages import warn_caller
@@ -180,13 +180,37 @@ def _git_revision() -> str | None:
 
 
 def digest_of_weights(model: nn.Module) -> str:
-    """Returns the first 16 hex digits of the SHA-256 of all parameters and buffers."""
-    tensors = sorted(model.state_dict().items())
-    return _digest(
-        part
-        for name, tensor in tensors
-        for part in (name.encode(), tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
+    """Returns the first 16 hex digits of the SHA-256 of all parameters, buffers and extra state."""
+    state = sorted(model.state_dict().items())
+    return _digest(part for name, value in state for part in (name.encode(), *_parts(value)))
+
+
+def _parts(value: object) -> Iterator[bytes | memoryview]:
+    """The bytes of a value of a state dict: a tensor, the packed weights of a quantised layer, or extra state."""
+    if isinstance(value, Tensor):
+        plain = value.dequantize() if value.is_quantized else value
+        yield plain.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data
+    elif isinstance(value, Mapping):
+        for key, each in value.items():
+            yield repr(key).encode()
+            yield from _parts(each)
+    elif isinstance(value, (tuple, list)):
+        for each in value:
+            yield from _parts(each)
+    elif value is None or isinstance(value, (str, bytes, bool, int, float, torch.dtype)):
+        yield repr(value).encode()
+    else:
+        yield type(value).__qualname__.encode()  # other objects have no text that is the same in each process
+
+
+def inputs_text(example: Tensor) -> str:
+    """Describes a preprocessed image 1×C×H×W, by which to tell whether the preprocessing has changed."""
+    channels = example[0].double().cpu().flatten(1)
+    means, deviations = (
+        " ".join(f"{value + 0:.2f}" for value in of_channels.tolist())
+        for of_channels in (channels.mean(1), channels.std(1, correction=0))
     )
+    return f"{tuple(example.shape[1:])}, mean {means}, deviation {deviations}"
 
 
 def digest_of_lines(lines: Iterable[str]) -> str:

@@ -22,6 +22,7 @@ from captum_scorecam.evaluation.records import Record, RunSettings
 from captum_scorecam.evaluation.statistics import (
     FEWEST_TESTED,
     LEVEL,
+    MOST_PERMUTED,
     PERMUTATIONS,
     RESAMPLES,
     SEED,
@@ -175,13 +176,19 @@ def _leading(
     if higher is None or not values:
         return set()
     best = methods.index((max if higher else min)(values, key=values.__getitem__))
-    worse = set()
-    for number, method in enumerate(methods):
-        difference = pairs.get((min(best, number), max(best, number), metric))
-        p = None if difference is None else difference.corrected_p_value
-        if p is not None and p <= 1 - LEVEL:
-            worse.add(method)
+    worse = {
+        method
+        for number, method in enumerate(methods)
+        if number != best
+        and _is_lower(pairs[min(best, number), max(best, number), metric]) == (higher == (number < best))
+    }
     return {*values} - worse if worse else set()
+
+
+def _is_lower(difference: Difference) -> bool | None:
+    """Whether the first of two methods is significantly lower than the second, not higher; None if it is neither."""
+    p, mean = difference.corrected_p_value, difference.mean
+    return None if p is None or mean is None or p > 1 - LEVEL else mean < 0
 
 
 def _of_method(records: Sequence[Record], method: str) -> list[Record]:
@@ -291,7 +298,8 @@ def _plain(summary: Summary) -> dict[str, Any]:
         "reference": summary.reference,
         "interval": {"level": LEVEL, "bootstrap_resamples": RESAMPLES, "seed": SEED},
         "test": {
-            "permutations": PERMUTATIONS,
+            "fewest_permutations": PERMUTATIONS,
+            "most_permuted": MOST_PERMUTED,
             "seed": SEED,
             "fewest_pairs": FEWEST_TESTED,
             "correction": "holm",

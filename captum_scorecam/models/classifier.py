@@ -45,7 +45,9 @@ class Prediction:
     @property
     def has_probabilities(self) -> bool:
         """Whether all `probabilities` are in [0, 1], and not by chance."""
-        return not (self.score == "output" and self.unbounded) and _all_in_unit_range(self.probabilities)
+        if self.score == "output" and self.unbounded:
+            return False
+        return are_probabilities(self.scores) or _all_in_unit_range(self.probabilities)
 
 
 @dataclass(frozen=True)

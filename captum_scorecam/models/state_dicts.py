@@ -26,6 +26,7 @@ CHECKPOINT_KEYS = (
 )
 USUAL_PREFIXES = {"model", "net", "module", "_orig_mod"}
 _NOT_TENSORS = ("_extra_state", "_packed_params")
+_AUXILIARY = ("aux1.", "aux2.", "AuxLogits.", "aux_classifier.")  # torchvision's heads, for training
 _OF_AVERAGED_MODEL = "n_averaged"  # a counter of torch.optim.swa_utils.AveragedModel
 
 
@@ -161,7 +162,7 @@ def load_state_dict(model: nn.Module, state: StateDict, model_name: str) -> None
 
     The names in the file may have a prefix, as wrappers such as DataParallel, ``torch.compile`` and Lightning add it:
     any prefix under which the file has all tensors of the model and no others. Tensors without the prefix are ignored
-    with a warning. Either side may lack the auxiliary heads, which only run in training.
+    with a warning. Either side may lack torchvision's auxiliary heads, which only matter in training.
 
     Raises:
         ValueError: If a tensor is missing, unexpected, or of a different shape, or several prefixes fit; or if one is
@@ -252,7 +253,7 @@ def _mismatches(own: StateDict, inside: StateDict) -> list[str]:
 
 
 def _may_differ(name: str) -> bool:
-    return name.lower().startswith("aux") or name.endswith("num_batches_tracked")  # not used in evaluation mode
+    return name.startswith(_AUXILIARY) or name.endswith("num_batches_tracked")  # not used in evaluation mode
 
 
 def _fits(own: object, value: object) -> bool:

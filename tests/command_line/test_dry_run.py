@@ -54,3 +54,23 @@ def test_finished_records_are_counted(folder: Path) -> None:
     assert "Done in run: 5 of 8 records\n" in result.stdout
     assert "Masked images per forward: 5\n" in result.stdout  # as in the run
     assert "Forwards left: about 15, " in result.stdout  # 3 · (1 + 1 + 3)
+
+
+def test_a_run_with_other_settings_is_not_resumed(folder: Path) -> None:
+    assert invoke("evaluate", "data", "--output", "run", *QUICK).exit_code == 0
+    before = {path: path.read_bytes() for path in (folder / "run").rglob("*") if path.is_file()}
+    result = invoke("evaluate", "data", "--output", "run", *QUICK, "--target", "label", "--dry-run")
+    assert result.exit_code == 2
+    assert 'started with different settings: `--target`: "predicted" -> "label"' in result.output
+    assert {path: path.read_bytes() for path in (folder / "run").rglob("*") if path.is_file()} == before
+
+
+def test_failures_to_retry_are_left_to_do(folder: Path) -> None:
+    damaged = next((folder / "data").rglob("*.png"))
+    intact = damaged.read_bytes()
+    damaged.write_bytes(b"no image")
+    assert invoke("evaluate", "data", "--output", "run", *QUICK).exit_code == 1
+    damaged.write_bytes(intact)
+    for option, done in ((), 8), (("--retry-errors",), 7):
+        result = invoke("evaluate", "data", "--output", "run", *QUICK, "--dry-run", *option)
+        assert f"Done in run: {done} of 8 records\n" in result.stdout

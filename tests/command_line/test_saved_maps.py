@@ -12,8 +12,9 @@ import pytest
 from matplotlib.figure import Figure
 
 from captum_scorecam import __version__
-from captum_scorecam.command_line import explain
+from captum_scorecam.command_line import explain, saved_maps
 from captum_scorecam.command_line.explanation import ImageExplanation, explain_image
+from captum_scorecam.evaluation.durable_files import write_durably
 from tests.support import colour_classifier
 from tests.support.command_line import COLOURS, invoke, options_of
 
@@ -147,3 +148,24 @@ def test_a_folder_that_cannot_be_is_an_error(folder_name: str, message: str) -> 
     result = invoke("explain", "colours.png", *COLOURS, "--save-maps", folder_name)
     assert result.exit_code == 2
     assert message in result.output
+
+
+def test_an_interrupted_call_can_be_repeated(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = {entry["file"] for entry in saved(folder, *options_of("rise"), "--n-masks", "20")["maps"]}
+    written: list[str] = []
+
+    def write_two(path: Path, content: bytes) -> None:
+        if len(written) == 2:
+            raise KeyboardInterrupt
+        written.append(path.name)
+        write_durably(path, content)
+
+    with monkeypatch.context() as interrupted:
+        interrupted.setattr(saved_maps, "write_durably", write_two)
+        assert (
+            invoke("explain", "colours.png", *COLOURS, "--save-maps", "maps", *options_of("grad_cam")).exit_code == 130
+        )
+    assert before < {*os.listdir("maps")}
+    after = {entry["file"] for entry in saved(folder, *options_of("grad_cam"))["maps"]}
+    assert set(os.listdir("maps")) == {*after, "manifest.json"}
+    assert "replaced" not in json.loads((folder / "maps" / "manifest.json").read_text())

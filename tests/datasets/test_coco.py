@@ -7,10 +7,12 @@ import re
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from PIL import Image
 
 from captum_scorecam.datasets import ImageDataset, open_data
+from captum_scorecam.datasets.image_files import ImageFiles
 from captum_scorecam.datasets.segmentations import Runs
 from tests.support.images import white
 
@@ -274,3 +276,20 @@ def test_a_segmentation_between_the_centres_of_pixels_has_no_pixel(tmp_path: Pat
 def test_invalid_segmentations_raise(segmentation: object, message: str, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=message.replace("FILE", r"'.*instances_val2017\.json'")):
         segmented(tmp_path, segmentation)
+
+
+def test_the_text_of_boxes_has_every_corner_and_no_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    angles = np.linspace(0, 2 * np.pi, 800, endpoint=False)
+    circle = np.stack([3 + 2 * np.cos(angles), 2 + np.sin(angles)], 1)
+    found = segmented(tmp_path, [circle.ravel().tolist()])
+    circle[400] += 0.01
+    moved = segmented(tmp_path, [circle.ravel().tolist()])
+    assert isinstance(found, ImageFiles)
+    assert isinstance(moved, ImageFiles)
+    assert found.boxes_text(0) != moved.boxes_text(0)
+    monkeypatch.chdir(tmp_path.parent)
+    elsewhere = segmented(Path(tmp_path.name), [circle.ravel().tolist()])
+    assert isinstance(elsewhere, ImageFiles)
+    assert elsewhere.boxes_text(0) == moved.boxes_text(0)
+    runs = [segmented(tmp_path, {**RLE, "counts": counts}) for counts in ([24], [23, 1])]
+    assert runs[0].boxes_text(0) != runs[1].boxes_text(0)  # type: ignore[attr-defined]

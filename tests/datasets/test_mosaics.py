@@ -135,7 +135,7 @@ def test_a_label_without_readable_images_is_skipped() -> None:
 
 
 def test_images_that_do_not_make_a_mosaic_raise() -> None:
-    with pytest.raises(ValueError, match="Expected images with at least four labels for mosaics, but got 3"):
+    with pytest.raises(ValueError, match="Expected images with labels of at least four classes for mosaics, but got 3"):
         Mosaics(Painted([0, 1, 2, 1, None]))
     data = Mosaics(Painted([0, 1, 2, 3, None], unreadable=(0, 1)))
     with pytest.raises(ValueError, match="image 0 is damaged"):
@@ -175,3 +175,14 @@ def test_the_region_is_a_quarter_of_the_preprocessed_mosaic() -> None:
     expected = torch.zeros(8, 8, dtype=torch.bool)
     expected[top : top + 4, left : left + 4] = True
     assert torch.equal(seen, expected)
+
+
+def test_labels_of_one_class_do_not_meet() -> None:
+    labels = [0, 1, 2, 3, 4, 5]
+    data = Mosaics(Painted(labels * 20), tile_size=4, classes={0: 7, 1: 7, 2: 7, 3: 8, 4: 9})
+    for index in range(120):
+        shown = {label for label, _ in tiles(data[index])}
+        assert len(shown & {0, 1, 2}) == 1
+        assert len(shown) == 4
+    with pytest.raises(ValueError, match="labels of at least four classes for mosaics, but got 3"):
+        Mosaics(Painted(labels[:5]), classes={0: 7, 1: 7, 2: 7, 3: 8, 4: 9})

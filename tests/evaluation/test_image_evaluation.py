@@ -231,9 +231,11 @@ def test_a_metric_may_return_tensors_and_numpy_numbers(classifier: Classifier, t
     as_tensor: Any = torch.tensor(0.5)
     as_array: Any = np.array([0.25, 1.0], dtype=np.float32)
     register_metric(Metric("own", "Own", True, lambda _: MetricResult(as_tensor, Curve(["a", "b"], as_array))))
-    evaluate(classifier, Pictures(1), tmp_path, **(QUICK | {"metrics": ["own"]}))
+    register_metric(Metric("x_too", "X", True, lambda _: MetricResult(as_tensor, Curve(as_array, as_array))))
+    evaluate(classifier, Pictures(1), tmp_path, **(QUICK | {"metrics": ["own", "x_too"]}))
     record = read_records(tmp_path)[0]
-    assert (record.values, record.curves) == ({"own": 0.5}, {"own": Curve(["a", "b"], [0.25, 1.0])})
+    assert record.values == {"own": 0.5, "x_too": 0.5}
+    assert record.curves == {"own": Curve(["a", "b"], [0.25, 1.0]), "x_too": Curve([0.25, 1.0], [0.25, 1.0])}
 
 
 METRIC_RESULTS = {

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -261,3 +262,15 @@ def test_a_method_that_does_not_fit_is_not_registered(name: str, message: str) -
 
 def test_methods_have_one_title() -> None:
     assert [method.title for method in METHODS.values()] == ["Grad-CAM", "Grad-CAM++", "Score-CAM", "RISE", "Mask"]
+
+
+@pytest.mark.parametrize(("forwards", "error"), [(1.5, TypeError), (-1, ValueError), (None, TypeError)])
+def test_forwards_that_could_not_be_read_back_are_refused(forwards: Any, error: type[Exception]) -> None:
+    register_method("own", Method(lambda request: (request.inputs[:, :2], MethodRun(forwards))))
+    with pytest.raises(error, match="Expected `forwards` to be"):
+        run_method("own", request_of_colours())
+
+
+def test_forwards_may_be_a_number_of_numpys() -> None:
+    register_method("own", Method(lambda request: (request.inputs[:, :2], MethodRun(np.int64(3)))))
+    assert type(run_method("own", request_of_colours())[1].forwards) is int

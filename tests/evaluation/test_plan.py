@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from PIL import Image
 from torch import Tensor, nn
 
 from captum_scorecam.datasets import Mosaics
@@ -24,7 +26,8 @@ from captum_scorecam.evaluation import (
 )
 from captum_scorecam.evaluation.settings import write_configuration
 from captum_scorecam.models import Classifier
-from tests.support.tiny_classifier import Pictures
+from tests.support import tiny_classifier
+from tests.support.tiny_classifier import Pictures, picture
 
 QUICK: dict[str, Any] = {"methods": ["grad_cam", "score_cam"], "metrics": ["average_drop"]}
 
@@ -76,6 +79,7 @@ def test_the_settings_are_those_of_the_arguments(classifier: Classifier) -> None
         weights_digest=found.weights_digest,
         layer="features",
         dtype="float32",
+        inputs=found.inputs,
         device="cpu",
         threads=2,
         classes=4,
@@ -252,3 +256,81 @@ def test_labels_that_are_no_classes_are_warned_of_at_the_callers_line(classifier
     ) as found:
         plan_evaluation(classifier, Pictures(2, ["red", "violet"]), **QUICK)
     assert [warning.filename for warning in found] == [__file__]
+
+
+def test_another_preprocessing_is_another_setting(classifier: Classifier) -> None:
+    size = replace(classifier, preprocess=partial(tiny_classifier.preprocess, side=24))
+    scale = replace(classifier, preprocess=lambda image: tiny_classifier.preprocess(image) / 2)
+    found = [settings_of(plan_evaluation(each, Pictures(1), **QUICK)).inputs for each in (classifier, size, scale)]
+    assert found[0] == "(3, 21, 21), mean 0.10 0.10 0.10, deviation 0.29 0.29 0.29"
+    assert len({*found}) == 3
+
+
+def test_mosaics_depend_on_images_that_are_not_drawn(classifier: Classifier) -> None:
+    options: dict[str, Any] = {"metrics": ["mosaic_pointing_game"], "images": 2, "labels": {}}
+    before = plan_evaluation(classifier, Pictures(8), **options)
+    undrawn = next(index for index in range(8) if index not in before.indices)
+    labels = [tiny_classifier.NAMES[(index + (index == undrawn)) % 4] for index in range(8)]
+    after = plan_evaluation(classifier, Pictures(8, labels), **options)
+    assert settings_of(before).images_digest != settings_of(after).images_digest
+    without = [plan_evaluation(classifier, data, **QUICK, images=2) for data in (before.dataset, after.dataset)]
+    assert settings_of(without[0]).images_digest == settings_of(without[1]).images_digest
+
+
+def test_labels_of_one_class_do_not_meet_in_a_mosaic(classifier: Classifier) -> None:
+    labels = {"red": 0, "crimson": 0, "green": 1, "blue": 2, "white": 3}
+    data = Pictures(10, [*labels, *labels])
+    plan = plan_evaluation(classifier, data, metrics=["mosaic_pointing_game"], labels=labels)
+    alone = replace(plan, mosaics=Mosaics(data, 0, classes=labels)).mosaics
+    assert plan.mosaics is not None
+    assert alone is not None
+    assert [plan.mosaics[index].image.tobytes() for index in range(10)] == [
+        alone[index].image.tobytes() for index in range(10)
+    ]
+    with pytest.raises(ValueError, match="labels of at least four classes for mosaics, but got 3"):
+        plan_evaluation(
+            classifier, data, metrics=["mosaic_pointing_game"], labels={**labels, "blue": 0}, target="label"
+        )
+
+
+class Unreadable(Pictures):
+    """Pictures whose label is in the file, of which one is damaged."""
+
+    def label(self, index: int) -> str | int | None:
+        if index == 1:
+            raise OSError("damaged")
+        return super().label(index)
+
+
+@pytest.mark.filterwarnings("ignore:1 of 3 images have no label")
+def test_the_digest_does_not_need_a_label_that_cannot_be_read(classifier: Classifier) -> None:
+    found = settings_of(plan_evaluation(classifier, Unreadable(3), **QUICK))
+    assert found.images_digest != settings_of(plan_evaluation(classifier, Pictures(3), **QUICK)).images_digest
+
+
+class OutputsFromFiles(nn.Module):
+    """Returns the brightness of the image, and 0.5."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.features = nn.Conv2d(3, 4, 3)
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        return (
+            torch.stack([inputs.mean((1, 2, 3)), torch.full((len(inputs),), 0.5)], 1) + 0 * self.features(inputs).sum()
+        )
+
+
+@pytest.mark.parametrize(("brightest", "unbounded"), [(1.0, False), (1.5, True)])
+def test_the_weighting_of_outputs_is_chosen_for_all_images(brightest: float, unbounded: bool) -> None:
+    """And not for each image by its own outputs."""
+    last = picture(3)[0].tobytes()
+
+    def preprocess(image: Image.Image) -> Tensor:
+        return torch.full((3, 8, 8), brightest if image.tobytes() == last else 0.25)
+
+    classifier = Classifier("own", OutputsFromFiles().eval(), preprocess, score="output")
+    plan = plan_evaluation(
+        classifier, Pictures(4, [0, 1, 0, 1]), methods=["score_cam"], metrics=["sparseness"], layer="features"
+    )
+    assert plan.unbounded is settings_of(plan).unbounded is unbounded

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from dataclasses import asdict, replace
 from importlib import metadata
 from pathlib import Path
+from typing import Any, cast
 
 import pytest
 import torch
@@ -99,6 +100,37 @@ def test_the_digest_of_weights_changes_with_any_parameter_or_buffer() -> None:
     assert digest_of_weights(nn.BatchNorm1d(3)) == before
     model.get_buffer("running_mean")[2] = 1e-6
     assert digest_of_weights(model) != before
+
+
+class WithExtraState(nn.Linear):
+    """A layer with something else than tensors in its state dict."""
+
+    extra: object = None
+
+    def get_extra_state(self) -> object:
+        return self.extra
+
+    def set_extra_state(self, state: object) -> None:
+        self.extra = state
+
+
+def test_the_digest_of_weights_sees_what_is_not_a_tensor() -> None:
+    model = WithExtraState(2, 2)
+    found = []
+    for model.extra in (None, {"version": 3}, {"version": 4}, {"scale": torch.ones(2)}, {"scale": torch.zeros(2)}):
+        found.append(digest_of_weights(model))
+    assert len({*found}) == 5
+    model.extra = {"scale": torch.ones(2)}
+    assert digest_of_weights(model) == found[3]
+
+
+@pytest.mark.filterwarnings("ignore:torch.*deprecated")
+def test_the_digest_of_weights_sees_those_of_a_quantised_layer() -> None:
+    model, quantise = nn.Sequential(nn.Linear(3, 2)), cast(Any, torch.ao.quantization.quantize_dynamic)
+    before = digest_of_weights(quantise(model, {nn.Linear}))
+    assert digest_of_weights(quantise(model, {nn.Linear})) == before
+    nn.init.ones_(model.get_parameter("0.weight"))
+    assert digest_of_weights(quantise(model, {nn.Linear})) != before
 
 
 def test_the_digest_of_lines_tells_where_they_end() -> None:

@@ -12,7 +12,7 @@ import pytest
 
 from captum_scorecam.evaluation import Cost, Record, RunSettings, summarize
 from captum_scorecam.evaluation.statistics import Difference, Estimate
-from captum_scorecam.evaluation.summary import write_summary
+from captum_scorecam.evaluation.summary import leading_methods, write_summary
 from tests.support.evaluation_run import CLASSES, METHODS, METRICS, make_records
 from tests.support.run_records import SETTINGS, failure, record
 
@@ -128,7 +128,8 @@ def test_the_files_hold_the_same_numbers_and_no_times(tmp_path: Path) -> None:
     names = ("effect_size", "p_value", "corrected_p_value")
     assert [float(row[key]) for key in names] == [difference[key] for key in names]
     assert plain["test"] == {
-        "permutations": 9999,
+        "fewest_permutations": 9999,
+        "most_permuted": 50,
         "seed": 0,
         "fewest_pairs": 10,
         "correction": "holm",
@@ -195,3 +196,15 @@ def test_a_class_that_a_spreadsheet_would_run_becomes_text(beginning: str, tmp_p
     assert rows[0]["difference"] == "-0.25"  # numbers stay numbers
     classes = json.loads((tmp_path / "summary.json").read_text(encoding="utf-8"))["classes"]
     assert [*classes] == [f"{names[0]} (0)", "a = b\r-1 (1)", "\udcff (2)"]
+
+
+def test_a_method_that_is_better_on_the_images_of_both_is_not_found_worse() -> None:
+    """Grad-CAM has the better mean only because it failed on the images that are hard."""
+    easy = [(0.6 + 0.01 * number, 0.7 + 0.011 * number) for number in range(20)]
+    hard = [result(index, "score_cam", 0.1) for index in range(20, 60)]
+    records = [*pairs(*easy), *hard]
+    assert summarize(records, SETTINGS).overall.differences["grad_cam"]["insertion"].mean == pytest.approx(-0.1095)
+    means = summarize(records, SETTINGS).overall.means
+    assert means["grad_cam"]["insertion"].mean > means["score_cam"]["insertion"].mean
+    assert leading_methods(records, SETTINGS)["insertion"] == set()
+    assert leading_methods(pairs(*easy), SETTINGS)["insertion"] == {"score_cam"}

@@ -275,3 +275,26 @@ def test_state_dicts_are_found_at_any_depth(tmp_path: Path) -> None:
     listed = "a dict with a state dict under 'teacher' in 'best' in 'weights' and 'last' in 'weights'. Save only the"
     with pytest.raises(ValueError, match=re.escape(f"{str(path)!r} contains {listed}")):
         read_state_dict(path)
+
+
+class WithBranch(nn.Module):
+    """A model whose auxiliary branch is no head for training."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__()
+        self.head = nn.Linear(2, 3)
+        self.add_module(name, nn.Linear(2, 2))
+
+
+@pytest.mark.parametrize("name", ["auxiliary_branch", "aux", "aux3"])
+def test_a_branch_with_another_name_than_torchvisions_heads_must_be_there(name: str) -> None:
+    state = {key: value for key, value in WithBranch(name).state_dict().items() if key.startswith("head")}
+    with pytest.raises(ValueError, match=f"tensors are missing, .*: {name}"):
+        load_state_dict(WithBranch(name), state, "own")
+
+
+@pytest.mark.parametrize("name", ["aux1", "AuxLogits", "aux_classifier"])
+def test_torchvisions_heads_for_training_may_be_missing(name: str) -> None:
+    model = WithBranch(name)
+    load_state_dict(model, {"head.weight": torch.ones(3, 2), "head.bias": torch.ones(3)}, "own")
+    assert bool((model.head.weight == 1).all())

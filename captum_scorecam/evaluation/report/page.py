@@ -32,7 +32,7 @@ from captum_scorecam.evaluation.report.gallery import (
 )
 from captum_scorecam.evaluation.report.tables import class_tables, differences_table, means_table
 from captum_scorecam.evaluation.settings import compared_settings, read_configuration
-from captum_scorecam.evaluation.statistics import FEWEST_TESTED, RESAMPLES
+from captum_scorecam.evaluation.statistics import FEWEST_RESAMPLED, FEWEST_TESTED, MOST_RESAMPLED, RESAMPLES
 from captum_scorecam.evaluation.summary import Summary, summarize
 
 MOST_ERRORS = 200
@@ -125,6 +125,7 @@ def _results_context(summary: Summary) -> dict[str, Any]:
         "method_titles": [method_title(method) for method in summary.methods],
         "reference": method_title(summary.reference),
         "resamples": RESAMPLES,
+        "resampled": FEWEST_RESAMPLED <= summary.overall.images <= MOST_RESAMPLED,
         "fewest_tested": FEWEST_TESTED,
         "tests": summary.tests,
         "means": means_table(summary, summary.overall),

@@ -31,6 +31,8 @@ from captum_scorecam.scoring.class_scores import Score
 
 MaskKind: TypeAlias = Literal["soft", "binary"]
 
+_ROUNDING = 1e-6
+
 
 class MaskedInputScores(NamedTuple):
     """The class scores before and after masking, as taken by average drop, increase and gain.
@@ -159,9 +161,10 @@ def average_gain(original_scores: Tensor, masked_scores: Tensor, *, reduction: R
 def _average_drop_update(original_scores: Tensor, masked_scores: Tensor, relative: bool = True) -> Tensor:
     check_flags(relative=relative)
     original, masked = _checked_scores(original_scores, masked_scores)
-    drop = (original - masked).clamp(min=0)
     if not relative:
-        return 100 * drop
+        return 100 * (original - masked).clamp(min=0)
+    original, masked = _without_rounding(original, lowest=0), _without_rounding(masked, lowest=0)
+    drop = (original - masked).clamp(min=0)
     undefined = (original < 0) | ((original == 0) & (masked < 0))
     if undefined.any():
         raise ValueError(
@@ -178,11 +181,19 @@ def _average_increase_update(original_scores: Tensor, masked_scores: Tensor) -> 
 
 
 def _average_gain_update(original_scores: Tensor, masked_scores: Tensor) -> Tensor:
-    original, masked = _checked_scores(original_scores, masked_scores)
+    original, masked = (
+        _without_rounding(scores, lowest=0, highest=1) for scores in _checked_scores(original_scores, masked_scores)
+    )
     lowest, highest = float(torch.min(original, masked).amin()), float(torch.max(original, masked).amax())
     if lowest < 0 or highest > 1:
         raise ValueError(f"Expected probabilities in [0, 1] for a gain, but got scores from {lowest} to {highest}.")
     return 100 * (masked - original).clamp(min=0) / torch.where(original < 1, 1 - original, 1.0)
+
+
+def _without_rounding(scores: Tensor, lowest: float, highest: float = math.inf) -> Tensor:
+    """Returns scores with those that leave a range by a rounding error put at its end."""
+    bounded = scores.clamp(lowest, highest)
+    return torch.where((scores - bounded).abs() < _ROUNDING, bounded, scores)
 
 
 def _checked_scores(original: Tensor, masked: Tensor) -> tuple[Tensor, Tensor]:

@@ -342,3 +342,16 @@ def test_scores_of_any_shape_are_one_per_example(metric: Any, of_class: Any, sha
     collected.update(before.view(shape), after.view(shape))
     collected.update(before[0], after[0])
     torch.testing.assert_close(collected.compute(), (4 * expected + metric(before[:1], after[:1])) / 5)
+
+
+def test_a_rounding_error_below_zero_or_above_one_is_none() -> None:
+    tiny = 1e-7
+    before, after = (
+        torch.tensor([-tiny, 0.5, 1e-9], dtype=torch.double),
+        torch.tensor([0.1, -tiny, 0], dtype=torch.double),
+    )
+    assert average_drop(before, after, reduction="none").tolist() == [0, 100, 100]
+    before, after = torch.tensor([1 + tiny, 0.5], dtype=torch.double), torch.tensor([0.5, 1 + tiny], dtype=torch.double)
+    assert average_gain(before, after, reduction="none").tolist() == [0, 100]
+    with pytest.raises(ValueError, match="Expected non-negative scores"):
+        average_drop(torch.tensor([-1e-3]), torch.tensor([0.1]))
