@@ -156,7 +156,7 @@ def test_a_run_is_not_resumed_with_edited_code(
     run(provenance=Provenance(plugins=["other_of_test"], command="another command"))
     before = contents(tmp_path / "run", without=())
     (tmp_path / f"{edited}.py").write_text(new)
-    message = rf'started with different settings: (`inputs`: .*; )?source of {edited}: "\w{{16}}" -> "\w{{16}}"\. Choose another'
+    message = rf'different settings: (`inputs`: .*; )?source of {edited}: "\w{{16}}" -> "\w{{16}}"\. Choose another'
     with pytest.raises(ValueError, match=message):
         run(provenance=plugins)
     assert contents(tmp_path / "run", without=()) == before
