@@ -87,7 +87,8 @@ def write_maps(
         OSError: If a file can't be written.
     """
     folder.mkdir(exist_ok=True)
-    entries, files = [], {}
+    entries: list[dict[str, Any]] = []
+    files: dict[str, Tensor] = {}
     for number, (image, explanation) in enumerate(zip(images, explanations, strict=True)):
         prefix = f"{number:03d}_{re.sub(r'[^A-Za-z0-9-]+', '_', image.stem)[:_LONGEST_STEM]}"
         for shown in explanation.classes:

@@ -178,7 +178,7 @@ def test_the_region_is_a_quarter_of_the_preprocessed_mosaic() -> None:
 
 
 def test_labels_of_one_class_do_not_meet() -> None:
-    labels = [0, 1, 2, 3, 4, 5]
+    labels: list[int | None] = [0, 1, 2, 3, 4, 5]
     data = Mosaics(Painted(labels * 20), tile_size=4, classes={0: 7, 1: 7, 2: 7, 3: 8, 4: 9})
     for index in range(120):
         shown = {label for label, _ in tiles(data[index])}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -272,5 +272,5 @@ def test_forwards_that_could_not_be_read_back_are_refused(forwards: Any, error: 
 
 
 def test_forwards_may_be_a_number_of_numpys() -> None:
-    register_method("own", Method(lambda request: (request.inputs[:, :2], MethodRun(np.int64(3)))))
+    register_method("own", Method(lambda request: (request.inputs[:, :2], MethodRun(cast(int, np.int64(3))))))
     assert type(run_method("own", request_of_colours())[1].forwards) is int

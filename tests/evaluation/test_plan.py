@@ -279,9 +279,10 @@ def test_mosaics_depend_on_images_that_are_not_drawn(classifier: Classifier) -> 
 
 def test_labels_of_one_class_do_not_meet_in_a_mosaic(classifier: Classifier) -> None:
     labels = {"red": 0, "crimson": 0, "green": 1, "blue": 2, "white": 3}
+    classes: dict[str | int, int] = {**labels}
     data = Pictures(10, [*labels, *labels])
     plan = plan_evaluation(classifier, data, metrics=["mosaic_pointing_game"], labels=labels)
-    alone = replace(plan, mosaics=Mosaics(data, 0, classes=labels)).mosaics
+    alone = replace(plan, mosaics=Mosaics(data, 0, classes=classes)).mosaics
     assert plan.mosaics is not None
     assert alone is not None
     assert [plan.mosaics[index].image.tobytes() for index in range(10)] == [
