@@ -279,7 +279,7 @@ def test_mosaics_depend_on_images_that_are_not_drawn(classifier: Classifier) -> 
 
 def test_labels_of_one_class_do_not_meet_in_a_mosaic(classifier: Classifier) -> None:
     labels = {"red": 0, "crimson": 0, "green": 1, "blue": 2, "white": 3}
-    classes: dict[str | int, int] = {**labels}
+    classes: dict[str | int, int] = dict(labels.items())
     data = Pictures(10, [*labels, *labels])
     plan = plan_evaluation(classifier, data, metrics=["mosaic_pointing_game"], labels=labels)
     alone = replace(plan, mosaics=Mosaics(data, 0, classes=classes)).mosaics
@@ -317,9 +317,8 @@ class OutputsFromFiles(nn.Module):
         self.features = nn.Conv2d(3, 4, 3)
 
     def forward(self, inputs: Tensor) -> Tensor:
-        return (
-            torch.stack([inputs.mean((1, 2, 3)), torch.full((len(inputs),), 0.5)], 1) + 0 * self.features(inputs).sum()
-        )
+        unused: Tensor = 0 * self.features(inputs).sum()
+        return torch.stack([inputs.mean((1, 2, 3)), torch.full((len(inputs),), 0.5)], 1) + unused
 
 
 @pytest.mark.parametrize(("scale", "unbounded"), [(1.0, False), (10.0, True)])
