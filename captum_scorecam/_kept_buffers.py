@@ -138,7 +138,7 @@ def _inside(value: Any, levels: int = _MOST_LEVELS) -> Iterator[Module]:
 def _parts(value: Any) -> Iterable[Any]:
     kind = type(value)
     if kind in (list, tuple):
-        return value[:_MOST_LISTED]
+        return list(value[:_MOST_LISTED])
     if kind is dict:
         return islice(value.values(), _MOST_LISTED)
     if kind is functools.partial:

@@ -66,7 +66,8 @@ def test_half_precision(dtype: torch.dtype, tolerance: float) -> None:
 @pytest.mark.skipif(not hasattr(torch.backends.cudnn, "conv"), reason="needs PyTorch 2.9")
 @pytest.mark.parametrize(("precision", "used"), [("ieee", "0"), ("tf32", "1")])
 def test_onnx_runtime_uses_tf32_where_pytorch_does(precision: str, used: str) -> None:
-    torch.backends.cudnn.conv.fp32_precision = precision
+    cudnn: Any = torch.backends.cudnn
+    cudnn.conv.fp32_precision = precision
     stream: Any = SimpleNamespace(cuda_stream=0)
     (_, options), _ = _providers(GPU, stream)
     assert options["use_tf32"] == used

@@ -164,8 +164,8 @@ def test_arguments_with_nan_that_are_only_read_are_not_copied(inference: bool) -
 @pytest.mark.parametrize("as_function", [True, False])
 def test_torchscript_without_a_signature_is_called(as_function: bool) -> None:
     net = Net().requires_grad_(False)
-    without = torch.jit.trace((lambda x: net(x)) if as_function else net, images(1))
-    without = without if as_function else without.forward
+    trace: Any = torch.jit.trace
+    without = trace(lambda x: net(x), images(1)) if as_function else trace(net, images(1)).forward
     expected = RISE(net, n_masks=9).attribute(images(), 1)
     torch.testing.assert_close(RISE(without, n_masks=9).attribute(images(), 1), expected)
     torch.testing.assert_close(RISE(net, n_masks=9, masked_forward_func=without).attribute(images(), 1), expected)
