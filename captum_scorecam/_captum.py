@@ -87,10 +87,18 @@ def run_forward(
     """
     arguments = copies_of_tensors(additional_forward_args) if copy else additional_forward_args
     try:
-        return _run_forward(forward_func, inputs, None, arguments)
+        return _call(forward_func, inputs, arguments)
     except TypeError as error:
         _check_positional(forward_func, error)
         raise
+
+
+def _call(forward_func: ForwardFunction, inputs: Tensors, arguments: tuple[Any, ...]) -> Any:
+    try:
+        inspect.signature(forward_func)
+    except ValueError:  # Captum asks for it, but TorchScript and functions written in C have none
+        return forward_func(*inputs, *arguments)
+    return _run_forward(forward_func, inputs, None, arguments)
 
 
 def copies_of_tensors(arguments: tuple[Any, ...]) -> tuple[Any, ...]:
@@ -103,10 +111,19 @@ def copies_of_tensors(arguments: tuple[Any, ...]) -> tuple[Any, ...]:
     )
 
 
-def are_written(copies: tuple[Any, ...]) -> bool:
-    """Checks whether a tensor made by `copies_of_tensors` was modified in place; True if that is unknown."""
-    tensors = [x for x in tree_leaves(copies) if isinstance(x, Tensor)]
-    return any(x.is_inference() or x._version > 0 for x in tensors)
+def are_written(copies: tuple[Any, ...], arguments: tuple[Any, ...]) -> bool:
+    """Checks whether copies that `copies_of_tensors` made differ from the arguments; True if that is unknown."""
+    pairs = zip(tree_leaves(copies), tree_leaves(arguments), strict=True)
+    try:
+        return not all(_same(copied, x) for copied, x in pairs if isinstance(x, Tensor))
+    except (RuntimeError, NotImplementedError, ValueError):  # of a layout or dtype, or other leaves after a change
+        return True
+
+
+def _same(copied: Tensor, x: Tensor) -> bool:
+    if copied.shape != x.shape or copied.dtype != x.dtype:
+        return False
+    return bool(((copied == x) | (copied.isnan() & x.isnan())).all())
 
 
 def _copy(tensor: Tensor) -> Tensor:
@@ -115,7 +132,10 @@ def _copy(tensor: Tensor) -> Tensor:
 
 
 def _check_positional(forward_func: Any, error: TypeError) -> None:
-    parameters = inspect.signature(getattr(forward_func, "forward", forward_func)).parameters.values()
+    try:
+        parameters = inspect.signature(getattr(forward_func, "forward", forward_func)).parameters.values()
+    except ValueError:  # TorchScript and functions written in C have none
+        return
     if parameters and all(
         parameter.kind in (parameter.KEYWORD_ONLY, parameter.VAR_KEYWORD) for parameter in parameters
     ):

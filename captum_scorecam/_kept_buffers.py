@@ -5,9 +5,11 @@ from __future__ import annotations
 import functools
 import inspect
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager, nullcontext, suppress
-from types import FunctionType
+from contextlib import nullcontext, suppress
+from itertools import islice
+from types import FunctionType, MethodType, ModuleType
 from typing import Any
+from weakref import ProxyTypes
 
 import torch
 from torch import Tensor
@@ -19,6 +21,7 @@ from torch.nn.modules.instancenorm import _InstanceNorm
 from torch.nn.parameter import is_lazy
 
 _MOST_LISTED = 1000  # of the elements of a list
+_MOST_LEVELS = 2  # of containers and objects in an attribute
 
 
 class KeptBuffer:
@@ -33,15 +36,19 @@ class KeptBuffer:
     """
 
     def __init__(self, module: Module, name: str, buffer: Tensor, bound: bool) -> None:
-        self._module, self._name, self._buffer, self._bound = module, name, buffer, bound
+        self._module, self._name, self._buffer, self.bound = module, name, buffer, bound
         self._content = None if is_lazy(buffer) else buffer.clone()  # a lazy module has yet to make it
-        self._version = None if is_lazy(buffer) else _version(buffer)
+        self._version = None if is_lazy(buffer) or buffer.is_inference() else buffer._version
+        self._data = buffer.data  # the storage, since `buffer.data = ...` gives the buffer another one
 
     @property
-    def changed_silently(self) -> bool:
-        """Whether it was changed without a new version, which is how BatchNorm updates its running statistics."""
-        # InstanceNorm updates its own, in training mode, without using them.
-        return not isinstance(self._module, _InstanceNorm) and not self._written and self._differs
+    def may_be_statistics(self) -> bool:
+        """Whether it was changed as running statistics are: more than one number, or named so, of the same shape."""
+        if isinstance(self._module, _InstanceNorm):  # updates its own, in training mode, without using them
+            return False
+        named = self._buffer.numel() > 1 or self._name.startswith("running_")
+        current = self._module._buffers.get(self._name) if self.bound else self._buffer
+        return named and self._is_alike(current) and (current is not self._buffer or self._differs)
 
     @property
     def size_of_change(self) -> int:
@@ -51,11 +58,11 @@ class KeptBuffer:
         return self._buffer.numel() if self._content is None or self._replaced or self._differs else 0
 
     def restore(self, training: bool) -> None:
-        """Restores the content of a buffer that was changed.
+        """Restores the content of a buffer that was changed, and the buffer itself if the module has replaced it.
 
         Args:
-            training (bool): Whether the module gets the buffer back if it has replaced it. In evaluation mode, a cache
-                that was replaced by one of another size stays.
+            training (bool): Whether the module gets the buffer back in any case. In evaluation mode, a cache that was
+                replaced by one of another size or dtype stays.
         """
         if self._content is None:
             if not is_lazy(self._buffer):
@@ -63,43 +70,33 @@ class KeptBuffer:
             return
         if self._differs and self._buffer.shape == self._content.shape:
             with torch.inference_mode() if self._buffer.is_inference() else nullcontext():
+                self._buffer.data = self._data
                 # A graph of the user's that has the buffer needs this content, and tells by its version if it has it.
                 self._buffer.data.copy_(self._content)
-        if training and self._bound:
+        if self.bound and (training or self._is_alike(self._module._buffers.get(self._name))):
             self._module._buffers[self._name] = self._buffer
+
+    def _is_alike(self, other: Tensor | None) -> bool:
+        content = self._content
+        return (
+            content is not None and other is not None and (other.shape, other.dtype) == (content.shape, content.dtype)
+        )
 
     @property
     def _replaced(self) -> bool:
-        buffers = self._module._buffers
-        return self._bound and (self._name not in buffers or buffers[self._name] is not self._buffer)
-
-    @property
-    def _written(self) -> bool:
-        """Whether it has another version, or none that tells."""
-        return self._version is None or self._version != _version(self._buffer)
+        return self.bound and self._module._buffers.get(self._name) is not self._buffer
 
     @property
     def _differs(self) -> bool:
-        if self._content is None or not (self._written or self._name.startswith("running_")):
+        if self._content is None:
             return False
-        if self._buffer.layout != torch.strided or self._buffer.shape != self._content.shape:
+        if self._buffer.shape != self._content.shape:
             return True
         try:
             same = (self._buffer == self._content) | (self._buffer.isnan() & self._content.isnan())
-        except (RuntimeError, NotImplementedError):  # of a dtype that can't be compared
-            return True
-        return not bool(same.all())
-
-
-@contextmanager
-def unchanged_buffers(model: Module) -> Iterator[None]:
-    """Restores what the buffers of a model in evaluation mode held before the body."""
-    kept = [KeptBuffer(module, name, buffer, bound=True) for module, name, buffer in own_buffers(model.modules())]
-    try:
-        yield
-    finally:
-        for buffer in kept:
-            buffer.restore(training=False)
+            return not bool(same.all())
+        except (RuntimeError, NotImplementedError):  # of a dtype or layout that can't be compared, or a meta tensor
+            return self._version is None or self._buffer._version != self._version
 
 
 def own_buffers(modules: Iterable[Module]) -> Iterator[tuple[Module, str, Tensor]]:
@@ -113,21 +110,44 @@ def own_buffers(modules: Iterable[Module]) -> Iterator[tuple[Module, str, Tensor
 def held_modules(forward_func: Callable[..., Any]) -> list[Module]:
     """Returns the modules that a function is, is a method of, or calls the ``forward`` of, which no hook sees.
 
-    Those in them count, too, submodules or not. Others are seen when they run.
+    Those in them and in their attributes count, too, submodules or not. Others are seen when a function runs them.
     """
     function = forward_func.func if isinstance(forward_func, functools.partial) else forward_func
-    waiting: list[Any] = [function, getattr(function, "__self__", None)]
+    roots: list[Any] = [function, getattr(function, "__self__", None)]
     if inspect.isfunction(function) and "forward" in function.__code__.co_names:
-        waiting += _variables(function)
+        roots += _variables(function)
+    waiting = [module for root in roots if _is_module(root) or type(root) in (list, tuple) for module in _inside(root)]
     found: dict[Module, None] = {}
     while waiting:
-        value = waiting.pop()
-        if type(value) in (list, tuple):
-            waiting += [each for each in value[:_MOST_LISTED] if _is_module(each)]
-        elif _is_module(value) and value not in found:
-            found[value] = None
-            waiting += [*value.children(), *vars(value).values()]
+        module = waiting.pop()
+        if module not in found:
+            found[module] = None
+            waiting += [*module.children(), *(each for value in vars(module).values() for each in _inside(value))]
     return list(found)
+
+
+def _inside(value: Any, levels: int = _MOST_LEVELS) -> Iterator[Module]:
+    """The modules that a value is or has in it, some levels deep."""
+    if _is_module(value):
+        yield value
+    elif levels > 0:
+        for part in _parts(value):
+            yield from _inside(part, levels - 1)
+
+
+def _parts(value: Any) -> Iterable[Any]:
+    kind = type(value)
+    if kind in (list, tuple):
+        return list(value[:_MOST_LISTED])
+    if kind is dict:
+        return islice(value.values(), _MOST_LISTED)
+    if kind is functools.partial:
+        return (value.func, *value.args, *value.keywords.values())
+    if kind is MethodType:
+        return (value.__self__,)
+    if issubclass(kind, (type, ModuleType, Tensor, *ProxyTypes)):
+        return ()
+    return list(getattr(value, "__dict__", {}).values())
 
 
 def _is_module(value: object) -> bool:
@@ -162,7 +182,3 @@ def plain_tensor(tensor: Tensor) -> Tensor:
 def uses_batch_statistics(module: Module) -> bool:
     """Checks whether a module is a BatchNorm without running statistics; False in TorchScript, which takes no hooks."""
     return isinstance(module, _BatchNorm) and not isinstance(module, ScriptModule) and module.running_mean is None
-
-
-def _version(buffer: Tensor) -> int | None:
-    return None if buffer.is_inference() else buffer._version

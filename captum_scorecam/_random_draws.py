@@ -21,7 +21,7 @@ class RandomDraws:
     PyTorch has one random state for all threads. If this thread drew none, it is left to the others.
 
     Args:
-        inputs (sequence of Tensor): Their devices are those whose random state is watched, besides the CPU.
+        inputs (sequence of Tensor): Their CUDA devices are those whose random state is watched, besides the CPU.
 
     Attributes:
         any (bool): Whether this thread drew random numbers.

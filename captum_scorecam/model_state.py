@@ -16,7 +16,7 @@ from torch import Generator, Tensor
 from torch.fx import GraphModule
 from torch.jit import ScriptModule
 from torch.nn import Module
-from torch.nn.modules.module import register_module_forward_pre_hook
+from torch.nn.modules.module import register_module_forward_hook, register_module_forward_pre_hook
 
 from captum_scorecam._kept_buffers import KeptBuffer, held_modules, own_buffers, plain_tensor, uses_batch_statistics
 from captum_scorecam._messages import check_generator, warn_caller
@@ -36,7 +36,7 @@ class ModelState:
 
     Args:
         forward_func (callable): The model, or any function of its inputs.
-        inputs (tuple of Tensor): Their devices are those whose random state is restored.
+        inputs (tuple of Tensor): Their CUDA devices are those whose random state is restored, besides the CPU.
         draws_only_in_forwards (bool): Whether only forward passes of the call may draw from PyTorch's generators, so
             that numbers drawn after the first pass are the model's, too. Default: False.
     """
@@ -50,6 +50,8 @@ class ModelState:
         self._batch_norms: list[str] = []
         self._modules: set[Module] = set()
         self._kept: dict[tuple[Module, str, int], KeptBuffer] = {}
+        self._called_with: dict[Module, dict[str, Tensor | None]] = {}
+        self._replaced: dict[tuple[Module, str], tuple[KeptBuffer, Tensor | None]] = {}
         self._draws = RandomDraws(inputs)
         self._has_lock = False
 
@@ -67,11 +69,9 @@ class ModelState:
         Returns:
             The result of `run`.
         """
-        held = held_modules(self._forward_func)
-        self._keep(held, bound=True)
-        with hooks(*self._registrations(held)), compiled_code_run_eagerly(), self._draws:
+        with compiled_code_run_eagerly(), self.changes_noted(), self._draws:
             result = run()
-        updates = any(kept.changed_silently for kept in self._kept.values())
+        updates = any(kept.may_be_statistics for kept in self._kept.values())
         reproducible: bool | None = True
         if (self._training or updates) and not self._draws.any:
             changed = max((kept.size_of_change for kept in self._kept.values()), default=0)
@@ -79,18 +79,30 @@ class ModelState:
                 reproducible = is_reproducible(result, changed > 0)
             self._draws.any = draws.any
             if reproducible is None:
-                reproducible = changed < 2  # a single number counts forward passes
+                reproducible = changed < 2 or not self._training  # a single number counts forward passes
         self._warn(varies=not reproducible)
         return result
+
+    @contextmanager
+    def changes_noted(self) -> Iterator[None]:
+        """Saves the buffers of the modules that run in its body, and of those that the forward function holds."""
+        held = held_modules(self._forward_func)
+        self._keep(held, bound=True)
+        with hooks(*self._registrations(held)):
+            yield
+        for (module, name), (kept, buffer) in self._replaced.items():
+            # After `torch.func.functional_call`, the module has its own buffer back.
+            kept.bound = kept.bound or module._buffers.get(name) is buffer
 
     def restore(self) -> None:
         """Restores the saved buffers and the random state."""
         try:
             for kept in reversed(self._kept.values()):  # the first of several views has the first content
                 kept.restore(self._training)
-            if self._draws_only_in_forwards and self._draws.look_again() and (self._draws.any or self._training):
-                self._warn_of_draws()
+            late = self._draws_only_in_forwards and self._draws.look_again()
             self._draws.undo()
+            if late and (self._draws.any or self._training):
+                self._warn_of_draws()
         finally:
             if self._has_lock:
                 self._has_lock = False
@@ -103,7 +115,8 @@ class ModelState:
     def _registrations(self, held: Iterable[Module]) -> list[Callable[[], Any]]:
         # Hooks of single modules leave the other models of the process alone, but a function may hide modules.
         if not isinstance(self._forward_func, Module):
-            return [lambda: register_module_forward_pre_hook(self._note)]
+            before, after = register_module_forward_pre_hook, register_module_forward_hook
+            return [lambda: before(self._note), lambda: after(self._note_replaced)]
         registered = (m.register_forward_pre_hook for m in held if uses_batch_statistics(m))
         return [partial(register, self._note) for register in registered]
 
@@ -115,6 +128,15 @@ class ModelState:
         if not isinstance(self._forward_func, Module):
             # No hook sees the modules in TorchScript and exported programs.
             self._keep(module.modules() if isinstance(module, (ScriptModule, GraphModule)) else [module], bound=False)
+            self._called_with[module] = dict(module._buffers)
+
+    def _note_replaced(self, module: Module, _args: Any, _output: Any) -> None:
+        for name, before in self._called_with.pop(module, {}).items():
+            after = module._buffers.get(name)
+            if before is not None and after is not before:
+                earlier = self._replaced.get((module, name))
+                first = self._kept[module, name, id(plain_tensor(before))]
+                self._replaced[module, name] = (earlier[0] if earlier and earlier[1] is before else first), after
 
     def _keep(self, modules: Iterable[Module], bound: bool) -> None:
         """Saves the buffers of modules."""
@@ -164,6 +186,17 @@ def unchanged_model_state(
             yield state
         finally:
             state.restore()
+
+
+@contextmanager
+def unchanged_buffers(model: Module) -> Iterator[None]:
+    """Restores the buffers of the modules that a model holds or runs in the body."""
+    state = ModelState(model, ())
+    try:
+        with state.changes_noted():
+            yield
+    finally:
+        state.restore()
 
 
 @contextmanager

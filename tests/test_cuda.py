@@ -203,3 +203,10 @@ def test_the_commands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         assert result.exit_code == 0, result.output
     assert (tmp_path / "a.png").is_file()
     assert len((tmp_path / "run" / "summary.json").read_text()) > 2
+
+
+def test_scores_and_layer_on_other_devices_than_the_inputs() -> None:
+    net, inputs = Net(gain=8).cuda(), images().cuda()
+    expected = ScoreCAM(net, net.relu).attribute(inputs, [1, 2])
+    assert_close(ScoreCAM(lambda x: net(x).cpu(), net.relu).attribute(inputs, [1, 2]), expected)
+    assert_close(ScoreCAM(lambda x: net(x.cuda()), net.relu).attribute(inputs.cpu(), [1, 2]), expected.cpu())

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from captum_scorecam import RISE, InputSpaceAttribution, LayerGradCamPlusPlus, MeaningfulPerturbation, ScoreCAM
 from captum_scorecam.layers import find_layer
 from captum_scorecam.metrics.functional import infidelity
-from tests.support.small_net import Net, images, nothing_changes
+from tests.support.small_net import Net, images, nothing_changes, warnings_are_errors
 
 SCRIPT = """
 import sys
@@ -97,7 +97,7 @@ def test_a_count_is_restored_in_inference_mode() -> None:
 
 def test_a_count_is_restored_after_an_error() -> None:
     model = Counting().eval()
-    model.net.fails_at = 2
+    model.net.fails_at = 3  # after the unmasked inputs, and their repetition since a buffer changed
     with pytest.raises(RuntimeError, match="no more"):
         RISE(model, n_masks=9).attribute(images(), 1)
     assert model.get_buffer("count").tolist() == [0, 0]
@@ -209,6 +209,33 @@ class Hiding(nn.Module):
         return self.hidden[0](x)
 
 
+class HidingAnywhere(nn.Module):
+    """Calls a network in training mode that it hides in an attribute, in evaluation mode."""
+
+    def __init__(self, hidden: Any, read: Callable[[Any], Callable[[Tensor], Any]]) -> None:
+        super().__init__()
+        self.hidden, self.read = hidden, read
+
+    def forward(self, x: Tensor) -> Any:
+        return self.read(self.hidden)(x)
+
+
+HIDDEN: dict[str, Callable[[nn.Module], nn.Module]] = {
+    "dict": lambda net: HidingAnywhere({"a": net}, lambda nets: nets["a"]),
+    "object": lambda net: HidingAnywhere(SimpleNamespace(net=net), lambda holder: holder.net),
+    "partial": lambda net: HidingAnywhere(functools.partial(net), lambda call: call),
+}
+
+
+@pytest.mark.filterwarnings("ignore:The model is in training mode")
+@pytest.mark.parametrize("form", HIDDEN)
+def test_buffers_of_modules_in_attributes_of_any_kind_are_restored(form: str) -> None:
+    net = Net().train()
+    model = HIDDEN[form](net).eval()
+    with nothing_changes(net):
+        ScoreCAM(model, net.relu).attribute(images(), 1)
+
+
 def exported(net: nn.Module, x: Tensor) -> nn.Module:
     return torch.export.export(net, (x,)).module()
 
@@ -278,6 +305,15 @@ def test_random_numbers_drawn_after_the_first_forward_are_noticed() -> None:
     assert torch.equal(torch.get_rng_state(), state)
 
 
+def test_the_random_state_is_restored_if_the_warning_is_an_error() -> None:
+    model = DroppingAtRandom()
+    model.net.norm.eval()
+    state = torch.get_rng_state()
+    with warnings_are_errors(), pytest.raises(UserWarning, match="draws random numbers"):
+        ScoreCAM(model, model.net.relu).attribute(images(), 1)
+    assert torch.equal(torch.get_rng_state(), state)
+
+
 @pytest.mark.filterwarnings(IN_TRAINING)
 @pytest.mark.parametrize("alias", [lambda buffer: buffer.detach(), lambda buffer: buffer[...]])
 def test_views_made_anew_of_a_buffer_are_restored(alias: Callable[[Tensor], Tensor]) -> None:
@@ -321,6 +357,76 @@ def test_a_layer_in_another_transform_than_vmap_is_explained() -> None:
         return torch.func.vjp(net, x)[0]
 
     torch.testing.assert_close(ScoreCAM(forward, net.relu).attribute(x, 1), ScoreCAM(net, net.relu).attribute(x, 1))
+
+
+class MovingMean(nn.Module):
+    """Subtracts a running mean, which it updates in every forward pass in a way of its own, and calls a network."""
+
+    mean: Tensor
+
+    def __init__(self, update: Callable[[Any, Tensor], None], centres: bool = False) -> None:
+        super().__init__()
+        self.net, self.update, self.centres = Net(), update, centres
+        self.register_buffer("mean", torch.zeros(3, dtype=torch.float64))
+
+    def forward(self, x: Tensor) -> Any:
+        self.update(self, x.detach().mean((0, 2, 3)))
+        return self.net(x - self.mean.view(3, 1, 1) if self.centres else x)
+
+
+def write_data(model: MovingMean, mean: Tensor) -> None:
+    model.mean.data.mul_(0.9).add_(mean)
+
+
+def assign_data(model: MovingMean, mean: Tensor) -> None:
+    model.mean.data = 0.9 * model.mean + mean
+
+
+def replace_buffer(model: MovingMean, mean: Tensor) -> None:
+    model.mean = 0.9 * model.mean + mean
+
+
+def write(model: MovingMean, mean: Tensor) -> None:
+    model.mean.lerp_(mean, 0.5)
+
+
+UPDATES = [write_data, assign_data, replace_buffer, write]
+
+
+@pytest.mark.filterwarnings(IN_TRAINING)
+@pytest.mark.parametrize("update", UPDATES)
+@pytest.mark.parametrize("as_function", [True, False])
+@pytest.mark.parametrize("training", [True, False])
+def test_buffers_are_restored_however_they_are_updated(update: Any, as_function: bool, training: bool) -> None:
+    model = MovingMean(update).train(training)
+    holder = SimpleNamespace(model=model)
+    with nothing_changes(model):
+        RISE((lambda x: holder.model(x)) if as_function else model, n_masks=9).attribute(images(), 1)
+
+
+@pytest.mark.parametrize("update", UPDATES)
+def test_looking_for_a_layer_restores_buffers_however_they_are_updated(update: Any) -> None:
+    model = MovingMean(update).eval()
+    with nothing_changes(model):
+        find_layer(model, images(), "net.relu")
+
+
+@pytest.mark.filterwarnings(IN_TRAINING)
+def test_functional_call_leaves_both_sets_of_buffers_that_the_module_replaces() -> None:
+    model = MovingMean(replace_buffer).train()
+    other = {"mean": torch.ones(3, dtype=torch.float64)}
+    holder = SimpleNamespace(model=model)
+    with nothing_changes(model):
+        RISE(lambda x: torch.func.functional_call(holder.model, dict(other), (x,)), n_masks=9).attribute(images(), 1)
+    assert other["mean"].tolist() == [1, 1, 1]
+
+
+@pytest.mark.parametrize("update", UPDATES)
+@pytest.mark.parametrize("method", METHODS)
+def test_any_update_of_statistics_in_evaluation_mode_warns(update: Any, method: str) -> None:
+    model = MovingMean(update, centres=True).eval()
+    with nothing_changes(model), pytest.warns(UserWarning, match="updates running statistics in evaluation mode"):
+        METHODS[method](model, model.net.relu).attribute(images(), 1)
 
 
 def test_random_numbers_of_a_users_perturbation_differ_from_call_to_call() -> None:

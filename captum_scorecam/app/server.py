@@ -41,6 +41,7 @@ def served(models: Models, host: str = "127.0.0.1", port: int | None = None) -> 
         ModuleNotFoundError, OSError: If the first model can't be loaded.
     """
     _check_free(host, port)
+    models.closing.clear()  # of an earlier page
     with (
         TemporaryDirectory(prefix="captum-scorecam-") as uploads,
         _environment(GRADIO_TEMP_DIR=uploads, **_SETTINGS),

@@ -187,7 +187,8 @@ class LayerGradCamPlusPlus(LayerAttribution, GradientAttribution):
                 )
             maps = checked_activation_maps(evaluation.activations, inputs, layer.activation_transform)
             gradients = evaluation.gradients(scores.select_examples(evaluation.output)[:, 0], grad_kwargs)
-        return maps, checked_activation_maps(gradients, inputs, layer.activation_transform), evaluation.output
+        slopes = checked_activation_maps(gradients, inputs, layer.activation_transform, are_gradients=True)
+        return maps, slopes, evaluation.output
 
 
 @contextmanager

@@ -451,7 +451,7 @@ class ScoreCAM(LayerAttribution, PerturbationAttribution):
             evaluation = evaluate_layer(self.forward_func, layer.module, inputs, arguments, self.device_ids, of_input)
         maps = checked_activation_maps(evaluation.activations, forward.inputs, layer.activation_transform)
         forward.class_scores.select_examples(evaluation.output)
-        return maps, evaluation.output
+        return tuple(x.to(forward.device) for x in maps), evaluation.output
 
 
 def _check_options(

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from captum_scorecam._captum import Tensors
 from captum_scorecam.engines.export import OUTPUT, ExportedModel, export, import_packages, input_name
+from captum_scorecam.scoring.float32_precision import EPSILONS, convolution_epsilon
 
 CUDA = "CUDAExecutionProvider"
 BFLOAT16 = 16  # ONNX's number of the type, which NumPy does not have
@@ -115,7 +116,7 @@ def _providers(device: torch.device, stream: torch.cuda.Stream | None) -> Sequen
     options = {
         "device_id": str(device.index or 0),
         "user_compute_stream": str(stream.cuda_stream),
-        "use_tf32": str(int(torch.backends.cudnn.allow_tf32)),
+        "use_tf32": str(int(convolution_epsilon(torch.device("cuda")) == EPSILONS["tf32"])),
     }
     return [(CUDA, options), "CPUExecutionProvider"]
 

@@ -10,7 +10,6 @@ from torch import Tensor, nn
 
 from captum_scorecam import _captum
 from captum_scorecam._captum import Tensors
-from captum_scorecam._kept_buffers import unchanged_buffers
 from captum_scorecam.layers.activations import INPUT, Activation
 from captum_scorecam.layers.automatic import AutomaticChoice
 from captum_scorecam.layers.evaluation_copy import in_evaluation_mode
@@ -18,6 +17,7 @@ from captum_scorecam.layers.extent import misfit
 from captum_scorecam.layers.layout import ActivationTransform, Layout
 from captum_scorecam.layers.probe import Probe
 from captum_scorecam.layers.trunk import Trunk
+from captum_scorecam.model_state import unchanged_buffers
 from captum_scorecam.scoring.class_scores import Score
 
 _MAPS = {1: "N×K×t", 2: "N×K×h×w", 3: "N×K×d×h×w"}

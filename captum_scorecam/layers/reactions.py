@@ -35,11 +35,6 @@ class Reactions:
     size: tuple[int, ...]
     batch_axis: int = 0
 
-    @property
-    def are_zero(self) -> bool:
-        """Whether the activation does not change at all."""
-        return not any(changes.any() for changes in self.changes)
-
     def layout(self) -> Layout | None:
         """Finds the layout in which positions react most to their own part of the image; None if uncertain.
 

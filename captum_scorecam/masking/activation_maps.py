@@ -75,7 +75,10 @@ def check_activation_transform(transform: object) -> None:
 
 
 def checked_activation_maps(
-    activations: Tensors, inputs: Tensors, transform: Callable[[Tensor], Tensor] | None = None
+    activations: Tensors,
+    inputs: Tensors,
+    transform: Callable[[Tensor], Tensor] | None = None,
+    are_gradients: bool = False,
 ) -> Tensors:
     """Transforms a layer's activations and checks that the results are finite maps that match the inputs.
 
@@ -85,6 +88,8 @@ def checked_activation_maps(
         activations (tuple of Tensor): The layer's activation, one or more tensors.
         inputs (tuple of Tensor): N examples, each N×C×spatial.
         transform (callable, optional): Converts an activation to maps.
+        are_gradients (bool): Whether they are the gradients of activations, which the message then says. Default:
+            False.
 
     Returns:
         tuple of Tensor: Each N×K×spatial, with the spatial rank of the inputs.
@@ -98,6 +103,7 @@ def checked_activation_maps(
     maps = values if transform is None else tuple(transform(activation) for activation in values)
     for activation in maps:
         _check_map(activation, inputs)
+        _check_finite(activation, are_gradients)
     return maps
 
 
@@ -132,5 +138,15 @@ def _check_map(activation: Tensor, inputs: Tensors) -> None:
         )
     if shape[0] != len(inputs[0]):
         raise ValueError(f"Expected activations of {len(inputs[0])} examples, but got shape {shape}.")
-    if not activation.isfinite().all():
-        raise ValueError(f"Expected finite activations, but got NaN or Inf in the layer's activation of shape {shape}.")
+
+
+def _check_finite(activation: Tensor, is_gradient: bool) -> None:
+    if activation.isfinite().all():
+        return
+    shape = tuple(activation.shape)
+    if is_gradient:
+        raise ValueError(
+            "Expected finite gradients, but got NaN or Inf in the gradient of the layer's activation, "
+            f"of shape {shape}."
+        )
+    raise ValueError(f"Expected finite activations, but got NaN or Inf in the layer's activation of shape {shape}.")

@@ -113,7 +113,8 @@ def _equal_rows(rows: Tensor, examples: Tensor) -> tuple[Tensor, Tensor]:
     """
     generator = torch.Generator("cpu").manual_seed(0)
     vector = torch.rand(rows.shape[1], generator=generator, dtype=rows.dtype, device="cpu")
-    order = (rows @ vector.to(rows.device)).argsort(stable=True)
+    with torch.autocast(rows.device.type, enabled=False):  # which would round the product
+        order = (rows @ vector.to(rows.device)).argsort(stable=True)
     order = order[examples[order].argsort(stable=True)]
     differ = rows[order].diff(dim=0).abs().amax(1) > EQUAL_TO_ROUNDING * torch.finfo(rows.dtype).eps
     starts = torch.ones_like(examples, dtype=torch.bool)

@@ -134,7 +134,7 @@ class ClassScores:
         score (callable): f, a function of the model's output.
         targets (sequence): T targets, each in any form that Captum accepts.
         n_examples (int): N, the number of examples.
-        device (torch.device): The device of the model's output.
+        device (torch.device): The device of the inputs, which scores are moved to.
 
     Raises:
         TypeError: If a target is of another type, or a class index is not a whole number.
@@ -147,7 +147,7 @@ class ClassScores:
         formatted = [_captum.format_target(target) for target in targets]
         for target in formatted:
             _captum.validate_target(n_examples, target)
-        self._score = score
+        self._score, self._device = score, device
         self._targets = [_on_device(target, device) for target in formatted]
         self._positions = [_positions(target, device) for target in self._targets]
         self._n_examples = n_examples
@@ -173,11 +173,11 @@ class ClassScores:
 
     def all_of_rows(self, output: Any, n_rows: int) -> Tensor:
         """Returns the scores of all classes in a forward pass of `n_rows` rows."""
-        return row_scores(self._score, output, n_rows)
+        return row_scores(self._score, output, n_rows).to(self._device)
 
     def select_rows(self, output: Any, examples: Tensor) -> Tensor:
         """Returns the scores R×T of a forward pass in which row r is a masked copy of example ``examples[r]``."""
-        scores = row_scores(self._score, output, len(examples))
+        scores = self.all_of_rows(output, len(examples))
         rows = torch.arange(len(examples), device=scores.device)
         columns = [
             # Captum's selection of one target per example would synchronise with the device.
@@ -203,7 +203,8 @@ def _side_by_side(columns: Sequence[Tensor], scores: Tensor) -> Tensor:
 
 def _on_device(target: TargetType, device: torch.device) -> TargetType:
     if isinstance(target, Tensor):
-        return target.to(device) if target.numel() > 1 else int(target.item())
+        with torch.inference_mode(False):  # autograd does not save tensors made in it
+            return target.to(device).clone() if target.numel() > 1 else int(target.item())
     return target
 
 

@@ -131,7 +131,7 @@ class MaskedForward:
         """Yields copies of the additional arguments for one forward pass, and notes whether it has modified them."""
         copies = _captum.copies_of_tensors(self.additional_forward_args)
         yield copies
-        self.writes_arguments = _captum.are_written(copies)
+        self.writes_arguments = _captum.are_written(copies, self.additional_forward_args)
 
     def is_reproducible(
         self, output: Any, changed: bool, n_masks: int, perturbations_per_eval: int | None

@@ -153,7 +153,7 @@ def _compare_batch(forward: MaskedForward, other: MaskedForward, fixed_rows: boo
             f"{n_rows}. If its batch size is fixed, pass perturbations_per_eval=1."
         ) from error
     # Where the model gives no finite output for a baseline, a twin need not do the same.
-    blended = (rows == 1) | (rows == 2)
+    blended = ((rows == 1) | (rows == 2)).to(expected.device)
     kept = ~blended | flat_rows(expected).isfinite().all(1)
     what = f"a batch of {n_rows} (an input, the input half masked and fully masked, and noise)"
     _check_same(forward, expected[kept], actual[kept], what)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 import torch
 
-from captum_scorecam.app import Models, loaded_models
+from captum_scorecam.app import Models, loaded_models, served, server
 from captum_scorecam.app.loaded_models import LoadedModel
 from captum_scorecam.models import Classifier
 from tests.support.tiny_classifier import TinyClassifier, preprocess
@@ -71,3 +73,14 @@ def test_without_engines_the_model_runs_itself(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr(loaded_models, "check_engine", missing)
     prepared = LoadedModel(Classifier("tiny", TinyClassifier().eval(), preprocess)).prepared(torch.rand(1, 3, 21, 21))
     assert (prepared.engine, prepared.twin) == ("eager", None)
+
+
+def test_models_can_be_served_again(load: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    page = Mock(launch=Mock(return_value=(SimpleNamespace(iterators={}), "address", None)))
+    monkeypatch.setattr(server, "build_page", lambda _models: page)
+    models = Models(load, {"a": {}})
+    for _ in range(2):
+        with served(models) as address:
+            assert address == "address"
+            assert not models.closing.is_set()
+        assert models.closing.is_set()

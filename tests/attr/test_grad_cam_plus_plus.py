@@ -244,5 +244,15 @@ def test_infinite_gradient_raises() -> None:
             return (super().forward(x) * 0).sqrt()
 
     net = Root()
-    with pytest.raises(ValueError, match="Expected finite activations, but got NaN or Inf"):
+    with pytest.raises(ValueError, match="Expected finite gradients, but got NaN or Inf in the gradient of"):
         LayerGradCamPlusPlus(net, net.relu).attribute(images(), 2)
+
+
+def test_targets_may_be_made_in_inference_mode() -> None:
+    net, x = Net(), images()
+    with torch.inference_mode():
+        target = torch.tensor([2, 3])
+    assert_close(
+        LayerGradCamPlusPlus(net, net.relu).attribute(x, target),
+        LayerGradCamPlusPlus(net, net.relu).attribute(x, [2, 3]),
+    )

@@ -16,7 +16,7 @@ from tests.support.attributions import flat
 from tests.support.combinations import combinations
 from tests.support.counting_net import CountingNet, noise
 from tests.support.score_cam import last_run
-from tests.support.small_net import assert_close
+from tests.support.small_net import Net, assert_close, images
 from tests.support.two_ranks import results_of_ranks
 
 METHODS: dict[str, dict[str, Any]] = {
@@ -300,3 +300,18 @@ def test_most_cells_are_within_two_errors_which_are_not_vague(method: str, share
     assert float(within.mean()) >= 0.9
     assert float(within.min()) >= 0.6
     assert float(ratio.median()) >= 0.2
+
+
+@pytest.mark.parametrize("weighting", ["softmax", "increase"])
+def test_predictions_have_full_precision_under_autocast(weighting: Any) -> None:
+    net, x = Net(channels=24).float(), images(dtype=torch.float32)
+
+    def forward(x: Tensor) -> Any:
+        with torch.autocast("cpu", enabled=False):
+            return net(x)
+
+    attribution = ScoreCAM(forward, net.relu, channel_weighting=weighting, max_forwards=12)
+    expected = attribution.attribute_with_error(x, 1)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        actual = attribution.attribute_with_error(x, 1)
+    torch.testing.assert_close(actual, expected, rtol=1e-6, atol=0)

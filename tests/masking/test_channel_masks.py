@@ -79,3 +79,10 @@ def test_baseline_masks_are_zero() -> None:
     first, second = masks[torch.tensor([0, 1])]
     assert torch.equal(first, torch.zeros(2, 1, 3, 4))
     assert torch.equal(second, torch.zeros(2, 1, 1, 2))
+
+
+def test_equal_channels_share_a_mask_under_autocast() -> None:
+    maps = torch.rand(1, 200, 7, 7, generator=torch.Generator().manual_seed(0))
+    activation = torch.cat([maps, 3 * maps + 0.7], dim=1)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert len(ChannelMasks.from_activations(activation, ((7, 7),))) == 200

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 from captum_scorecam.scoring.class_scores import (
     ClassScores,
@@ -301,3 +302,13 @@ def test_zeros_have_the_scores_dtype() -> None:
     for dtype, expected in [(torch.bfloat16, torch.float32), (torch.float64, torch.float64)]:
         zeros = scores_of(0, 1).zeros(3, torch.empty(2, 3, 4, dtype=dtype))
         assert (zeros.shape, zeros.dtype, float(zeros.abs().sum())) == ((3, 2), expected, 0.0)
+
+
+@pytest.mark.parametrize("target", [1, [1, 2]])
+def test_scores_on_another_device_than_the_inputs_are_moved_to_it(target: Any) -> None:
+    with FakeTensorMode():
+        inputs = torch.device("cuda:0")
+        scores = ClassScores(output_score, [target], 2, inputs)
+        examples = torch.empty(4, dtype=torch.long, device=inputs)
+        selected = scores.select_rows(torch.empty(4, 3, device="cpu"), examples)
+    assert (selected.shape, selected.device) == ((4, 1), inputs)

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
 
+from captum_scorecam.engines.onnx_runtime import _providers
 from captum_scorecam.scoring.float32_precision import convolution_epsilon, float32_epsilon
 from captum_scorecam.scoring.repeated_forward import LEAST_TOLERANCE, rounding_tolerance
 
@@ -58,3 +61,13 @@ def test_half_precision(dtype: torch.dtype, tolerance: float) -> None:
     assert rounding_tolerance(x.to(dtype), x) == tolerance
     with torch.autocast("cpu", dtype):
         assert rounding_tolerance(x, x) == tolerance
+
+
+@pytest.mark.skipif(not hasattr(torch.backends.cudnn, "conv"), reason="needs PyTorch 2.9")
+@pytest.mark.parametrize(("precision", "used"), [("ieee", "0"), ("tf32", "1")])
+def test_onnx_runtime_uses_tf32_where_pytorch_does(precision: str, used: str) -> None:
+    cudnn: Any = torch.backends.cudnn
+    cudnn.conv.fp32_precision = precision
+    stream: Any = SimpleNamespace(cuda_stream=0)
+    (_, options), _ = _providers(GPU, stream)
+    assert options["use_tf32"] == used

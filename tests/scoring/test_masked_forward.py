@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
 
+from captum_scorecam import RISE
 from captum_scorecam.masking.channel_masks import ChannelMasks
 from captum_scorecam.scoring.chunk_size import ChunkSize
 from captum_scorecam.scoring.chunks import score_baselines, score_masked_inputs
 from captum_scorecam.scoring.masked_forward import MaskedForward
 from tests.support.masked_forward import forward_of, random_masks
+from tests.support.small_net import Net, images
 
 
 def total(x: Tensor, *others: Tensor) -> Tensor:
@@ -117,3 +120,58 @@ def test_an_argument_of_one_row_is_not_copied_for_each_masked_input_unless_it_is
         assert forward((torch.ones(3, 1, 2),), torch.zeros(3, dtype=torch.long)).tolist() == [[13], [13], [13]]
     assert strides[1:] == ([5, 5] if writes else [0, 0])
     assert not shift.any()
+
+
+def scale_data(shift: Tensor) -> None:
+    shift.data.add_(1)
+
+
+def scale_array(shift: Tensor) -> None:
+    shift.detach().numpy()[:] += 1
+
+
+def assign_data(shift: Tensor) -> None:
+    shift.data = shift.data + 1
+
+
+@pytest.mark.parametrize("write", [scale_data, scale_array, assign_data])
+@pytest.mark.parametrize("inference", [False, True])
+def test_arguments_are_copied_however_they_are_written_to(write: Callable[[Tensor], None], inference: bool) -> None:
+    def model(x: Tensor, shift: Tensor) -> Tensor:
+        write(shift)
+        return total(x) + shift[:, 0].nan_to_num()
+
+    with torch.inference_mode(inference):
+        shift = torch.tensor([[0.0, torch.nan]])
+        forward = forward_of(model, torch.tensor([[[4.0, 8.0]]]), None, additional_forward_args=(shift,))
+        assert forward.unmasked_output().tolist() == [13]
+        assert forward.writes_arguments
+        for _ in range(2):
+            assert forward((torch.ones(3, 1, 2),), torch.zeros(3, dtype=torch.long)).tolist() == [[13], [13], [13]]
+    assert float(shift[0, 0]) == 0
+
+
+@pytest.mark.parametrize("inference", [False, True])
+def test_arguments_with_nan_that_are_only_read_are_not_copied(inference: bool) -> None:
+    with torch.inference_mode(inference):
+        arguments = (torch.tensor([[torch.nan]]), torch.tensor([1]), "text")
+        forward = forward_of(lambda x, *_: total(x), torch.ones(1, 1, 2), None, additional_forward_args=arguments)
+        forward.unmasked_output()
+    assert not forward.writes_arguments
+
+
+@pytest.mark.filterwarnings("ignore:`torch.jit:DeprecationWarning", "ignore:`torch.jit:FutureWarning")
+@pytest.mark.parametrize("as_function", [True, False])
+def test_torchscript_without_a_signature_is_called(as_function: bool) -> None:
+    net = Net().requires_grad_(False)
+    trace: Any = torch.jit.trace
+    without = trace(lambda x: net(x), images(1)) if as_function else trace(net, images(1)).forward
+    expected = RISE(net, n_masks=9).attribute(images(), 1)
+    torch.testing.assert_close(RISE(without, n_masks=9).attribute(images(), 1), expected)
+    torch.testing.assert_close(RISE(net, n_masks=9, masked_forward_func=without).attribute(images(), 1), expected)
+
+
+def test_a_function_written_in_c_is_called_and_its_type_error_is_raised() -> None:
+    assert forward_of(torch.relu, torch.ones(2, 1, 1), (0, 0)).unmasked_output().tolist() == [[[1]], [[1]]]
+    with pytest.raises(TypeError, match="relu"):
+        forward_of(torch.relu, torch.ones(2, 1, 1), None, additional_forward_args="text").unmasked_output()

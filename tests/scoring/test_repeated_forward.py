@@ -170,3 +170,17 @@ def test_a_lack_of_memory_for_another_row_is_no_reason_to_warn() -> None:
 def test_other_rows_differ_from_those_of_an_image_of_one_colour(value: float) -> None:
     (message,) = messages_of(CALLS["Mask"], Batched().train(), torch.full((2, 3, 8, 8), value))
     assert message.startswith(TRAINING)
+
+
+def test_the_range_of_inputs_is_computed_on_the_cpu() -> None:
+    class WithoutDoubles(torch.Tensor):
+        """Stands for a tensor on a device without float64: copies on the CPU are plain tensors."""
+
+        def double(self, *_args: Any, **_options: Any) -> Any:
+            raise TypeError("no float64")
+
+        def cpu(self, *_args: Any, **_options: Any) -> Any:
+            return self.as_subclass(Tensor).clone()
+
+    x = torch.rand(2, 3, 4, 4)
+    assert torch.equal(noise((x.as_subclass(WithoutDoubles),), 2)[0], noise((x,), 2)[0])
