@@ -27,9 +27,11 @@ def tiny_vit() -> nn.Module:
 
 @pytest.fixture(scope="module")
 def tiny_swin() -> nn.Module:
-    model: nn.Module = SwinTransformer(
-        patch_size=[4, 4], embed_dim=8, depths=[1, 1], num_heads=[2, 2], window_size=[4, 4], num_classes=3
-    )
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model: nn.Module = SwinTransformer(
+            patch_size=[4, 4], embed_dim=8, depths=[1, 1], num_heads=[2, 2], window_size=[4, 4], num_classes=3
+        )
     return model.eval()
 
 
