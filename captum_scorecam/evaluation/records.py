@@ -208,8 +208,8 @@ class RunSettings:
     max_forwards: Positive | None = None
     error: Fraction | None = None
     engine: EngineName = "eager"
-    inputs: str | None = None
-    unbounded: bool = False
+    inputs: str | None = field(default=None, metadata=MAY_BE_MISSING)
+    unbounded: bool = field(default=False, metadata=MAY_BE_MISSING)
     command: str | None = None
 
 

@@ -7,6 +7,7 @@ import json
 import platform
 import subprocess
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import replace
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -109,6 +110,8 @@ def check_same_settings(before: RunSettings, now: RunSettings) -> None:
     Raises:
         ValueError: If the settings differ. The message lists the differences.
     """
+    if before.inputs is None:  # of an earlier version, which did not record them
+        before = replace(before, inputs=now.inputs)
     changes = _changes(*map(_by_parameter, (before, now)))
     if changes:
         raise ValueError(

@@ -75,6 +75,18 @@ def test_settings_that_differ_are_listed() -> None:
         check_same_settings(SETTINGS, replace(SETTINGS, layer="head", weights="none"))
 
 
+def test_inputs_that_a_run_has_not_recorded_are_not_compared(tmp_path: Path) -> None:
+    now = replace(SETTINGS, inputs="(3, 8, 8), mean 0.00, deviation 1.00")
+    write_configuration(tmp_path, SETTINGS, {})
+    path = tmp_path / "configuration.json"
+    content = json.loads(path.read_text())
+    del content["settings"]["inputs"], content["settings"]["unbounded"]
+    path.write_text(json.dumps(content))
+    check_same_settings(read_settings(tmp_path), now)
+    with pytest.raises(ValueError, match="different settings: `inputs`: "):
+        check_same_settings(now, replace(now, inputs="(3, 9, 9), mean 0.00, deviation 1.00"))
+
+
 def test_a_budget_is_a_setting() -> None:
     with pytest.raises(ValueError, match=r"settings: `error`: null -> 0\.1; `max_forwards`: 57 -> null\."):
         check_same_settings(replace(SETTINGS, max_forwards=57), replace(SETTINGS, error=0.1))
