@@ -112,7 +112,13 @@ def copies_of_tensors(arguments: tuple[Any, ...]) -> tuple[Any, ...]:
 
 
 def are_written(copies: tuple[Any, ...], arguments: tuple[Any, ...]) -> bool:
-    """Checks whether copies that `copies_of_tensors` made differ from the arguments; True if that is unknown."""
+    """Checks whether copies that `copies_of_tensors` made were written to, or differ from the arguments.
+
+    True if that is unknown. A write that changes nothing in one pass may change something in the next one.
+    """
+    tensors = [x for x in tree_leaves(copies) if isinstance(x, Tensor)]
+    if any(x.is_inference() or x._version > 0 for x in tensors):
+        return True
     pairs = zip(tree_leaves(copies), tree_leaves(arguments), strict=True)
     try:
         return not all(_same(copied, x) for copied, x in pairs if isinstance(x, Tensor))

@@ -6,7 +6,6 @@ import functools
 import inspect
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import nullcontext, suppress
-from itertools import islice
 from types import FunctionType, MethodType, ModuleType
 from typing import Any
 from weakref import ProxyTypes
@@ -40,6 +39,7 @@ class KeptBuffer:
         self._content = None if is_lazy(buffer) else buffer.clone()  # a lazy module has yet to make it
         self._version = None if is_lazy(buffer) or buffer.is_inference() else buffer._version
         self._data = buffer.data  # the storage, since `buffer.data = ...` gives the buffer another one
+        self._described = _plain_attributes(module)
 
     @property
     def may_be_statistics(self) -> bool:
@@ -47,7 +47,7 @@ class KeptBuffer:
         if isinstance(self._module, _InstanceNorm):  # updates its own, in training mode, without using them
             return False
         named = self._buffer.numel() > 1 or self._name.startswith("running_")
-        current = self._module._buffers.get(self._name) if self.bound else self._buffer
+        current = current_buffer(self._module, self._name) if self.bound else self._buffer
         return named and self._is_alike(current) and (current is not self._buffer or self._differs)
 
     @property
@@ -57,12 +57,11 @@ class KeptBuffer:
             return 0
         return self._buffer.numel() if self._content is None or self._replaced or self._differs else 0
 
-    def restore(self, training: bool) -> None:
+    def restore(self) -> None:
         """Restores the content of a buffer that was changed, and the buffer itself if the module has replaced it.
 
-        Args:
-            training (bool): Whether the module gets the buffer back in any case. In evaluation mode, a cache that was
-                replaced by one of another size or dtype stays.
+        In evaluation mode, a cache stays: a buffer of another size or dtype, or one that attributes describe which have
+        changed, too.
         """
         if self._content is None:
             if not is_lazy(self._buffer):
@@ -73,8 +72,14 @@ class KeptBuffer:
                 self._buffer.data = self._data
                 # A graph of the user's that has the buffer needs this content, and tells by its version if it has it.
                 self._buffer.data.copy_(self._content)
-        if self.bound and (training or self._is_alike(self._module._buffers.get(self._name))):
+        if self.bound and (self._module.training or not self._is_cache):
             self._module._buffers[self._name] = self._buffer
+
+    @property
+    def _is_cache(self) -> bool:
+        """Whether the module has replaced it by one that does not fit what its attributes said before."""
+        current = current_buffer(self._module, self._name)
+        return not self._is_alike(current) or _plain_attributes(self._module) != self._described
 
     def _is_alike(self, other: Tensor | None) -> bool:
         content = self._content
@@ -84,7 +89,7 @@ class KeptBuffer:
 
     @property
     def _replaced(self) -> bool:
-        return self.bound and self._module._buffers.get(self._name) is not self._buffer
+        return self.bound and current_buffer(self._module, self._name) is not self._buffer
 
     @property
     def _differs(self) -> bool:
@@ -97,6 +102,17 @@ class KeptBuffer:
             return not bool(same.all())
         except (RuntimeError, NotImplementedError):  # of a dtype or layout that can't be compared, or a meta tensor
             return self._version is None or self._buffer._version != self._version
+
+
+def current_buffer(module: Module, name: str) -> Tensor | None:
+    """Returns a module's buffer, None if it has none of that name."""
+    return dict(module._buffers.items()).get(name)  # TorchScript's have no `get`
+
+
+def _plain_attributes(module: Module) -> dict[str, Any]:
+    """The attributes that may describe a cache, such as its size."""
+    kinds = (int, float, str, tuple, torch.Size, torch.dtype, torch.device)
+    return {name: value for name, value in list(vars(module).items()) if type(value) in kinds}
 
 
 def own_buffers(modules: Iterable[Module]) -> Iterator[tuple[Module, str, Tensor]]:
@@ -122,7 +138,8 @@ def held_modules(forward_func: Callable[..., Any]) -> list[Module]:
         module = waiting.pop()
         if module not in found:
             found[module] = None
-            waiting += [*module.children(), *(each for value in vars(module).values() for each in _inside(value))]
+            values = list(vars(module).values())  # other threads may add some
+            waiting += [*module.children(), *(each for value in values for each in _inside(value))]
     return list(found)
 
 
@@ -140,14 +157,17 @@ def _parts(value: Any) -> Iterable[Any]:
     if kind in (list, tuple):
         return list(value[:_MOST_LISTED])
     if kind is dict:
-        return islice(value.values(), _MOST_LISTED)
+        return list(value.values())[:_MOST_LISTED]
     if kind is functools.partial:
         return (value.func, *value.args, *value.keywords.values())
     if kind is MethodType:
         return (value.__self__,)
     if issubclass(kind, (type, ModuleType, Tensor, *ProxyTypes)):
         return ()
-    return list(getattr(value, "__dict__", {}).values())
+    try:
+        return list(vars(value).values())
+    except Exception:  # it has none, or is an object of the user's, which may raise anything
+        return ()
 
 
 def _is_module(value: object) -> bool:

@@ -16,9 +16,17 @@ from torch import Generator, Tensor
 from torch.fx import GraphModule
 from torch.jit import ScriptModule
 from torch.nn import Module
+from torch.nn.modules.dropout import _DropoutNd
 from torch.nn.modules.module import register_module_forward_hook, register_module_forward_pre_hook
 
-from captum_scorecam._kept_buffers import KeptBuffer, held_modules, own_buffers, plain_tensor, uses_batch_statistics
+from captum_scorecam._kept_buffers import (
+    KeptBuffer,
+    current_buffer,
+    held_modules,
+    own_buffers,
+    plain_tensor,
+    uses_batch_statistics,
+)
 from captum_scorecam._messages import check_generator, warn_caller
 from captum_scorecam._random_draws import RandomDraws, compiler_is_loaded, draws_undone
 from captum_scorecam._threads import CallingThread, SharedContext, hooks
@@ -54,6 +62,7 @@ class ModelState:
         self._replaced: dict[tuple[Module, str], tuple[KeptBuffer, Tensor | None]] = {}
         self._draws = RandomDraws(inputs)
         self._has_lock = False
+        self._submodules = set(forward_func.modules()) if isinstance(forward_func, Module) else set()
 
     def first_forward(self, run: Callable[[], T], is_reproducible: Callable[[T, bool], bool | None]) -> T:
         """Runs the first forward pass of a call, the unmasked one; compiled code runs eagerly in it.
@@ -92,13 +101,13 @@ class ModelState:
             yield
         for (module, name), (kept, buffer) in self._replaced.items():
             # After `torch.func.functional_call`, the module has its own buffer back.
-            kept.bound = kept.bound or module._buffers.get(name) is buffer
+            kept.bound = kept.bound or current_buffer(module, name) is buffer
 
     def restore(self) -> None:
         """Restores the saved buffers and the random state."""
         try:
             for kept in reversed(self._kept.values()):  # the first of several views has the first content
-                kept.restore(self._training)
+                kept.restore()
             late = self._draws_only_in_forwards and self._draws.look_again()
             self._draws.undo()
             if late and (self._draws.any or self._training):
@@ -110,7 +119,15 @@ class ModelState:
 
     @property
     def _training(self) -> bool:
-        return any(module.training for module in self._modules)
+        return any(map(self._trains, self._modules))
+
+    def _trains(self, module: Module) -> bool:
+        """Whether a module's training mode matters. That of a loss in an attribute does not."""
+        if not module.training or not isinstance(self._forward_func, Module):
+            return module.training
+        held = [*module._parameters.values(), *module._buffers.values()]
+        may_run = any(tensor is not None for tensor in held) or isinstance(module, _DropoutNd)
+        return may_run or module in self._submodules
 
     def _registrations(self, held: Iterable[Module]) -> list[Callable[[], Any]]:
         # Hooks of single modules leave the other models of the process alone, but a function may hide modules.
@@ -132,7 +149,7 @@ class ModelState:
 
     def _note_replaced(self, module: Module, _args: Any, _output: Any) -> None:
         for name, before in self._called_with.pop(module, {}).items():
-            after = module._buffers.get(name)
+            after = current_buffer(module, name)
             if before is not None and after is not before:
                 earlier = self._replaced.get((module, name))
                 first = self._kept[module, name, id(plain_tensor(before))]
@@ -141,7 +158,7 @@ class ModelState:
     def _keep(self, modules: Iterable[Module], bound: bool) -> None:
         """Saves the buffers of modules."""
         for module in sorted(modules, key=lambda module: not module.training):
-            if module.training and not self._has_lock and not getattr(module, "_is_replica", False):
+            if self._trains(module) and not self._has_lock and not getattr(module, "_is_replica", False):
                 self._has_lock = TRAINING_MODE_LOCK.acquire()
             self._modules.add(module)
             for _, name, buffer in own_buffers([module]):

@@ -236,6 +236,81 @@ def test_buffers_of_modules_in_attributes_of_any_kind_are_restored(form: str) ->
         ScoreCAM(model, net.relu).attribute(images(), 1)
 
 
+@pytest.mark.filterwarnings("ignore:`torch.jit:DeprecationWarning", "ignore:`torch.jit:FutureWarning")
+@pytest.mark.parametrize("form", ["scripted", "traced", "inside", "in an attribute"])
+def test_buffers_of_torchscript_are_restored(form: str) -> None:
+    net = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU()).double().eval()
+    head = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 3)).double().eval()
+    jit: Any = torch.jit
+    compiled = jit.trace(net, images(1)) if form == "traced" else jit.script(net)
+    model = nn.Sequential(compiled if form == "inside" else net, head).eval()
+    if form == "in an attribute":
+        model.parts = {"first": compiled}  # type: ignore[assignment]
+    expected = RISE(nn.Sequential(net, head), n_masks=9).attribute(images(1), 1)
+    function = jit.script(model) if form == "scripted" else jit.trace(model, images(1)) if form == "traced" else model
+    with nothing_changes(net):
+        torch.testing.assert_close(RISE(function, n_masks=9).attribute(images(1), 1), expected)
+    if form == "inside":
+        assert ScoreCAM(model, head[0]).attribute(images(1), 1, attribute_to_layer_input=True).shape[:2] == (1, 1)
+        find_layer(model, images(1), "1.0:input")
+
+
+class Cached(nn.Module):
+    """Makes a cache for larger images, which an attribute describes, and has a loss in training mode."""
+
+    def __init__(self, same_size: bool) -> None:
+        super().__init__()
+        self.net, self.same_size, self.largest = Net().eval(), same_size, 8
+        self.helpers = {"loss": nn.CrossEntropyLoss()}
+        self.register_buffer("scale", torch.ones(1 if same_size else 8).double(), persistent=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        width = x.shape[-1]
+        if width > self.largest:
+            self.scale = torch.full((1 if self.same_size else width,), width / 8).double()
+            self.largest = width
+        return self.net(x * self.scale[-1])  # type: ignore[no-any-return]
+
+
+@pytest.mark.parametrize("same_size", [True, False])
+def test_a_cache_and_the_attribute_that_describes_it_stay_together(same_size: bool) -> None:
+    model, fresh = Cached(same_size).eval(), Cached(same_size).eval()
+    fresh.load_state_dict(model.state_dict())
+    with warnings_are_errors():
+        ScoreCAM(model, model.net.relu).attribute(images(), 1)
+    assert torch.equal(model(images()), fresh(images()))
+
+
+def test_a_loss_in_an_attribute_does_not_make_a_model_train() -> None:
+    net = Net().eval()
+    net.helpers = {"loss": nn.CrossEntropyLoss()}  # type: ignore[assignment]
+    with pytest.warns(UserWarning, match=r"^The model draws random numbers: scores are random\.$"):
+        RISE(Drawing(net).eval(), n_masks=9).attribute(images(), 1)
+
+
+class Drawing(nn.Module):
+    def __init__(self, net: nn.Module) -> None:
+        super().__init__()
+        self.net = net
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.net(x) + torch.rand(1)  # type: ignore[no-any-return]
+
+
+class Raising:
+    """An object whose attributes can't be read, as those of a proxy without an object."""
+
+    @property
+    def __dict__(self) -> Any:  # type: ignore[override]
+        raise RuntimeError("no object")
+
+
+def test_attributes_that_raise_are_left_alone() -> None:
+    net = Net().eval()
+    net.helpers = [Raising()]  # type: ignore[assignment]
+    RISE(net, n_masks=9).attribute(images(), 1)
+
+
 def exported(net: nn.Module, x: Tensor) -> nn.Module:
     return torch.export.export(net, (x,)).module()
 

@@ -107,9 +107,10 @@ def plan_evaluation(
     check_metrics_run(of_maps.values(), request)
     tried = _tried(plan) if classifier.score == "output" else []
     _check_scores(plan, tried)
+    predictions = [subject.prediction for subject in tried] or [prediction]
     return replace(
         plan,
-        unbounded=not all(subject.prediction.has_probabilities for subject in tried),
+        unbounded=not all(each.has_probabilities for each in predictions),
         mosaics=Mosaics(dataset, options.seed, classes=_classes(plan)) if plan.chosen_metrics("mosaic") else None,
     )
 

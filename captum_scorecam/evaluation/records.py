@@ -175,8 +175,8 @@ class RunSettings:
             rounding.
         inputs (str, optional): What the preprocessing makes of a synthetic image: its shape, and the mean and the
             standard deviation of each channel. Default: None, unknown.
-        unbounded (bool): Whether outputs that are explained as they are may leave [0, 1], so that Score-CAM weights
-            channels by their softmax instead of the outputs themselves. Default: False.
+        unbounded (bool, optional): Whether outputs that are explained as they are may leave [0, 1], so that Score-CAM
+            weights channels by their softmax instead of the outputs themselves. Default: None, unknown.
         command (str, optional): The command that started the run, for information; None if there was none.
     """
 
@@ -209,7 +209,7 @@ class RunSettings:
     error: Fraction | None = None
     engine: EngineName = "eager"
     inputs: str | None = field(default=None, metadata=MAY_BE_MISSING)
-    unbounded: bool = field(default=False, metadata=MAY_BE_MISSING)
+    unbounded: bool | None = field(default=None, metadata=MAY_BE_MISSING)
     command: str | None = None
 
 

@@ -110,8 +110,8 @@ def check_same_settings(before: RunSettings, now: RunSettings) -> None:
     Raises:
         ValueError: If the settings differ. The message lists the differences.
     """
-    if before.inputs is None:  # of an earlier version, which did not record them
-        before = replace(before, inputs=now.inputs)
+    if before.inputs is None:  # of an earlier version, which recorded neither
+        before = replace(before, inputs=now.inputs, unbounded=now.unbounded)
     changes = _changes(*map(_by_parameter, (before, now)))
     if changes:
         raise ValueError(
@@ -210,7 +210,7 @@ def inputs_text(example: Tensor) -> str:
     """Describes a preprocessed image 1×C×H×W, by which to tell whether the preprocessing has changed."""
     channels = example[0].double().cpu().flatten(1)
     means, deviations = (
-        " ".join(f"{value + 0:.2f}" for value in of_channels.tolist())
+        " ".join(f"{round(value, 2) + 0:.2f}" for value in of_channels.tolist())
         for of_channels in (channels.mean(1), channels.std(1, correction=0))
     )
     return f"{tuple(example.shape[1:])}, mean {means}, deviation {deviations}"

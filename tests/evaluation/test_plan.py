@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from captum_scorecam.datasets import Mosaics
+from captum_scorecam.datasets import Mosaics, Sample
 from captum_scorecam.evaluation import (
     MethodOptions,
     Metric,
@@ -80,6 +80,7 @@ def test_the_settings_are_those_of_the_arguments(classifier: Classifier) -> None
         layer="features",
         dtype="float32",
         inputs=found.inputs,
+        unbounded=False,
         device="cpu",
         threads=2,
         classes=4,
@@ -335,3 +336,15 @@ def test_the_weighting_of_outputs_is_chosen_for_all_images(scale: float, unbound
         classifier, Pictures(4, [0, 1, 0, 1]), methods=["score_cam"], metrics=["sparseness"], layer="features"
     )
     assert plan.unbounded is settings_of(plan).unbounded is unbounded
+
+
+class Damaged(Pictures):
+    """Pictures that can't be read."""
+
+    def __getitem__(self, index: int) -> Sample:
+        raise OSError(f"{index} is damaged")
+
+
+def test_without_readable_images_the_weighting_is_that_of_the_synthetic_one(classifier: Classifier) -> None:
+    plan = plan_evaluation(replace(classifier, score="output"), Damaged(4), **(QUICK | {"metrics": ["sparseness"]}))
+    assert plan.unbounded

@@ -20,6 +20,7 @@ from captum_scorecam.evaluation.settings import (
     digest_of_lines,
     digest_of_weights,
     find_versions,
+    inputs_text,
     read_configuration,
     write_configuration,
 )
@@ -75,6 +76,10 @@ def test_settings_that_differ_are_listed() -> None:
         check_same_settings(SETTINGS, replace(SETTINGS, layer="head", weights="none"))
 
 
+def test_inputs_have_no_negative_zero() -> None:
+    assert inputs_text(torch.full((1, 1, 2, 2), -1e-9)) == "(1, 2, 2), mean 0.00, deviation 0.00"
+
+
 def test_inputs_that_a_run_has_not_recorded_are_not_compared(tmp_path: Path) -> None:
     now = replace(SETTINGS, inputs="(3, 8, 8), mean 0.00, deviation 1.00")
     write_configuration(tmp_path, SETTINGS, {})
@@ -82,7 +87,7 @@ def test_inputs_that_a_run_has_not_recorded_are_not_compared(tmp_path: Path) -> 
     content = json.loads(path.read_text())
     del content["settings"]["inputs"], content["settings"]["unbounded"]
     path.write_text(json.dumps(content))
-    check_same_settings(read_settings(tmp_path), now)
+    check_same_settings(read_settings(tmp_path), replace(now, unbounded=True))
     with pytest.raises(ValueError, match="different settings: `inputs`: "):
         check_same_settings(now, replace(now, inputs="(3, 9, 9), mean 0.00, deviation 1.00"))
 

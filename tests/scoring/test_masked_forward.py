@@ -151,13 +151,20 @@ def test_arguments_are_copied_however_they_are_written_to(write: Callable[[Tenso
     assert float(shift[0, 0]) == 0
 
 
-@pytest.mark.parametrize("inference", [False, True])
-def test_arguments_with_nan_that_are_only_read_are_not_copied(inference: bool) -> None:
-    with torch.inference_mode(inference):
-        arguments = (torch.tensor([[torch.nan]]), torch.tensor([1]), "text")
-        forward = forward_of(lambda x, *_: total(x), torch.ones(1, 1, 2), None, additional_forward_args=arguments)
-        forward.unmasked_output()
+def test_arguments_with_nan_that_are_only_read_are_not_copied() -> None:
+    arguments = (torch.tensor([[torch.nan]]), torch.tensor([1]), "text")
+    forward = forward_of(lambda x, *_: total(x), torch.ones(1, 1, 2), None, additional_forward_args=arguments)
+    forward.unmasked_output()
     assert not forward.writes_arguments
+
+
+def test_arguments_are_copied_for_a_write_that_changes_nothing_at_first() -> None:
+    def model(x: Tensor, limit: Tensor) -> Tensor:
+        return total(x) + limit.clamp_(0, 1)[:, 0]
+
+    forward = forward_of(model, torch.tensor([[[4.0, 8.0]]]), None, additional_forward_args=(torch.ones(1, 1),))
+    assert forward.unmasked_output().tolist() == [13]
+    assert forward((torch.ones(3, 1, 2),), torch.zeros(3, dtype=torch.long)).tolist() == [[13], [13], [13]]
 
 
 @pytest.mark.filterwarnings("ignore:`torch.jit:DeprecationWarning", "ignore:`torch.jit:FutureWarning")
