@@ -115,14 +115,6 @@ def _plain_attributes(module: Module) -> dict[str, Any]:
     return {name: value for name, value in list(vars(module).items()) if type(value) in kinds}
 
 
-def own_buffers(modules: Iterable[Module]) -> Iterator[tuple[Module, str, Tensor]]:
-    """The buffers of modules, without those of their submodules, each with its module and its name there."""
-    for module in modules:
-        for name, buffer in module._buffers.items():
-            if buffer is not None:
-                yield module, name, buffer
-
-
 def held_modules(forward_func: Callable[..., Any]) -> list[Module]:
     """Returns the modules that a function is, is a method of, or calls the ``forward`` of, which no hook sees.
 

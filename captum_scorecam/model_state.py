@@ -23,7 +23,6 @@ from captum_scorecam._kept_buffers import (
     KeptBuffer,
     current_buffer,
     held_modules,
-    own_buffers,
     plain_tensor,
     uses_batch_statistics,
 )
@@ -161,11 +160,12 @@ class ModelState:
             if self._trains(module) and not self._has_lock and not getattr(module, "_is_replica", False):
                 self._has_lock = TRAINING_MODE_LOCK.acquire()
             self._modules.add(module)
-            for _, name, buffer in own_buffers([module]):
-                buffer = plain_tensor(buffer)
-                key = (module, name, id(buffer))
-                if key not in self._kept:
-                    self._kept[key] = KeptBuffer(module, name, buffer, bound)
+            for name, buffer in module._buffers.items():
+                if buffer is not None:
+                    buffer = plain_tensor(buffer)
+                    key = (module, name, id(buffer))
+                    if key not in self._kept:
+                        self._kept[key] = KeptBuffer(module, name, buffer, bound)
 
     def _warn(self, varies: bool) -> None:
         if self._draws.any:
