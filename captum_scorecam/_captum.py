@@ -21,6 +21,7 @@ from torch import Tensor
 from torch.nn import Parameter
 from torch.utils._pytree import tree_leaves, tree_map_only
 
+from captum_scorecam._kept_buffers import same_values
 from captum_scorecam._messages import check_dense, type_of
 
 __all__ = [
@@ -121,15 +122,9 @@ def are_written(copies: tuple[Any, ...], arguments: tuple[Any, ...]) -> bool:
         return True
     pairs = zip(tree_leaves(copies), tree_leaves(arguments), strict=True)
     try:
-        return not all(_same(copied, x) for copied, x in pairs if isinstance(x, Tensor))
+        return not all(same_values(copied, x) for copied, x in pairs if isinstance(x, Tensor))
     except (RuntimeError, NotImplementedError, ValueError):  # of a layout or dtype, or other leaves after a change
         return True
-
-
-def _same(copied: Tensor, x: Tensor) -> bool:
-    if copied.shape != x.shape or copied.dtype != x.dtype:
-        return False
-    return bool(((copied == x) | (copied.isnan() & x.isnan())).all())
 
 
 def _copy(tensor: Tensor) -> Tensor:

@@ -95,13 +95,21 @@ class KeptBuffer:
     def _differs(self) -> bool:
         if self._content is None:
             return False
-        if self._buffer.shape != self._content.shape:
-            return True
         try:
-            same = (self._buffer == self._content) | (self._buffer.isnan() & self._content.isnan())
-            return not bool(same.all())
+            return not same_values(self._buffer, self._content)
         except (RuntimeError, NotImplementedError):  # of a dtype or layout that can't be compared, or a meta tensor
             return self._version is None or self._buffer._version != self._version
+
+
+def same_values(first: Tensor, second: Tensor) -> bool:
+    """Checks whether tensors have the same shape, dtype and values, of which NaN equals NaN.
+
+    Raises:
+        RuntimeError, NotImplementedError: If tensors of their layout, dtype or device can't be compared.
+    """
+    if first.shape != second.shape or first.dtype != second.dtype:
+        return False
+    return bool(((first == second) | (first.isnan() & second.isnan())).all())
 
 
 def current_buffer(module: Module, name: str) -> Tensor | None:
