@@ -1,14 +1,11 @@
-"""The buffers of a user's modules: which may change in a forward pass, what they held, and their restoration."""
+"""The buffers of a user's modules: what they held before a forward pass, which have changed, and their restoration."""
 
 from __future__ import annotations
 
-import functools
-import inspect
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import nullcontext, suppress
-from types import FunctionType, MethodType, ModuleType
+from collections import defaultdict
+from collections.abc import Iterable
+from contextlib import nullcontext
 from typing import Any
-from weakref import ProxyTypes
 
 import torch
 from torch import Tensor
@@ -19,8 +16,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.instancenorm import _InstanceNorm
 from torch.nn.parameter import is_lazy
 
-_MOST_LISTED = 1000  # of the elements of a list
-_MOST_LEVELS = 2  # of containers and objects in an attribute
+_FEW_ELEMENTS = 2**16  # of buffers that are compared together
 
 
 class KeptBuffer:
@@ -43,19 +39,16 @@ class KeptBuffer:
 
     @property
     def may_be_statistics(self) -> bool:
-        """Whether it was changed as running statistics are: more than one number, or named so, of the same shape."""
+        """Whether one that changed can be running statistics: of the same shape, and named so or more than a number."""
         if isinstance(self._module, _InstanceNorm):  # updates its own, in training mode, without using them
             return False
         named = self._buffer.numel() > 1 or self._name.startswith("running_")
-        current = current_buffer(self._module, self._name) if self.bound else self._buffer
-        return named and self._is_alike(current) and (current is not self._buffer or self._differs)
+        return named and self._is_alike(current_buffer(self._module, self._name) if self.bound else self._buffer)
 
     @property
     def size_of_change(self) -> int:
-        """The number of elements of a buffer that a forward pass changed or replaced; 0 if it did not."""
-        if isinstance(self._module, _InstanceNorm):
-            return 0
-        return self._buffer.numel() if self._content is None or self._replaced or self._differs else 0
+        """The number of elements of a changed one."""
+        return 0 if isinstance(self._module, _InstanceNorm) else self._buffer.numel()
 
     def restore(self) -> None:
         """Restores the content of a buffer that was changed, and the buffer itself if the module has replaced it.
@@ -67,7 +60,7 @@ class KeptBuffer:
             if not is_lazy(self._buffer):
                 getattr(self._module, "reset_running_stats", lambda: None)()
             return
-        if self._differs and self._buffer.shape == self._content.shape:
+        if self.differs and self._buffer.shape == self._content.shape:
             with torch.inference_mode() if self._buffer.is_inference() else nullcontext():
                 self._buffer.data = self._data
                 # A graph of the user's that has the buffer needs this content, and tells by its version if it has it.
@@ -88,17 +81,54 @@ class KeptBuffer:
         )
 
     @property
-    def _replaced(self) -> bool:
+    def group(self) -> object:
+        """Equal for buffers that can be compared together."""
+        buffer = self._buffer
+        plain = type(buffer) is Tensor and buffer.layout is torch.strided and buffer.device.type != "meta"
+        if plain and self._is_alike(buffer) and not buffer.is_quantized and buffer.numel() <= _FEW_ELEMENTS:
+            return buffer.dtype, buffer.device
+        return self
+
+    def flat(self) -> tuple[Tensor, Tensor]:
+        """Returns the elements and those that it held."""
+        assert self._content is not None
+        return self._buffer.flatten(), self._content.flatten()
+
+    @property
+    def replaced(self) -> bool:
+        """Whether the module has another one in its place."""
         return self.bound and current_buffer(self._module, self._name) is not self._buffer
 
     @property
-    def _differs(self) -> bool:
+    def differs(self) -> bool:
+        """Whether its content is not what it was, which a lazy module's is not once it has one."""
         if self._content is None:
-            return False
+            return not is_lazy(self._buffer)
         try:
             return not same_values(self._buffer, self._content)
         except (RuntimeError, NotImplementedError):  # of a dtype or layout that can't be compared, or a meta tensor
             return self._version is None or self._buffer._version != self._version
+
+
+def changed_buffers(kept: Iterable[KeptBuffer]) -> list[KeptBuffer]:
+    """Returns those that were written to or replaced, in the same order.
+
+    Small ones are compared together: one by one, those of a large model would cost a GPU hundreds of synchronisations.
+    """
+    kept = list(kept)
+    groups: dict[object, list[KeptBuffer]] = defaultdict(list)
+    for each in kept:
+        groups[each.group].append(each)
+    written = {each for group in groups.values() if not _all_same(group) for each in group if each.differs}
+    return [each for each in kept if each in written or each.replaced]
+
+
+def _all_same(group: list[KeptBuffer]) -> bool:
+    """Whether several buffers hold what they held; False for a single one, which is compared alone."""
+    if len(group) == 1:
+        return False
+    now, before = zip(*(each.flat() for each in group), strict=True)
+    return same_values(torch.cat(now), torch.cat(before))
 
 
 def same_values(first: Tensor, second: Tensor) -> bool:
@@ -121,66 +151,6 @@ def _plain_attributes(module: Module) -> dict[str, Any]:
     """The attributes that may describe a cache, such as its size."""
     kinds = (int, float, str, tuple, torch.Size, torch.dtype, torch.device)
     return {name: value for name, value in list(vars(module).items()) if type(value) in kinds}
-
-
-def held_modules(forward_func: Callable[..., Any]) -> list[Module]:
-    """Returns the modules that a function is, is a method of, or calls the ``forward`` of, which no hook sees.
-
-    Those in them and in their attributes count, too, submodules or not. Others are seen when a function runs them.
-    """
-    function = forward_func.func if isinstance(forward_func, functools.partial) else forward_func
-    roots: list[Any] = [function, getattr(function, "__self__", None)]
-    if inspect.isfunction(function) and "forward" in function.__code__.co_names:
-        roots += _variables(function)
-    waiting = [module for root in roots if _is_module(root) or type(root) in (list, tuple) for module in _inside(root)]
-    found: dict[Module, None] = {}
-    while waiting:
-        module = waiting.pop()
-        if module not in found:
-            found[module] = None
-            values = list(vars(module).values())  # other threads may add some
-            waiting += [*module.children(), *(each for value in values for each in _inside(value))]
-    return list(found)
-
-
-def _inside(value: Any, levels: int = _MOST_LEVELS) -> Iterator[Module]:
-    """The modules that a value is or has in it, some levels deep."""
-    if _is_module(value):
-        yield value
-    elif levels > 0:
-        for part in _parts(value):
-            yield from _inside(part, levels - 1)
-
-
-def _parts(value: Any) -> Iterable[Any]:
-    kind = type(value)
-    if kind in (list, tuple):
-        return list(value[:_MOST_LISTED])
-    if kind is dict:
-        return list(value.values())[:_MOST_LISTED]
-    if kind is functools.partial:
-        return (value.func, *value.args, *value.keywords.values())
-    if kind is MethodType:
-        return (value.__self__,)
-    if issubclass(kind, (type, ModuleType, Tensor, *ProxyTypes)):
-        return ()
-    try:
-        return list(vars(value).values())
-    except Exception:  # it has none, or is an object of the user's, which may raise anything
-        return ()
-
-
-def _is_module(value: object) -> bool:
-    return issubclass(type(value), Module)  # `isinstance` would ask a weak proxy for what it refers to
-
-
-def _variables(function: FunctionType) -> Iterator[Any]:
-    """The values of the variables of a function that are not its own."""
-    for cell in function.__closure__ or ():
-        with suppress(ValueError):  # of a variable without a value yet
-            yield cell.cell_contents
-    names = set(function.__code__.co_names)
-    yield from (value for name, value in function.__globals__.items() if name in names)
 
 
 def is_mapped(tensor: Tensor) -> bool:

@@ -19,10 +19,11 @@ from torch.nn import Module
 from torch.nn.modules.dropout import _DropoutNd
 from torch.nn.modules.module import register_module_forward_hook, register_module_forward_pre_hook
 
+from captum_scorecam._held_modules import held_modules
 from captum_scorecam._kept_buffers import (
     KeptBuffer,
+    changed_buffers,
     current_buffer,
-    held_modules,
     plain_tensor,
     uses_batch_statistics,
 )
@@ -79,10 +80,10 @@ class ModelState:
         """
         with compiled_code_run_eagerly(), self.changes_noted(), self._draws:
             result = run()
-        updates = any(kept.may_be_statistics for kept in self._kept.values())
+        buffers = changed_buffers(self._kept.values())
         reproducible: bool | None = True
-        if (self._training or updates) and not self._draws.any:
-            changed = max((kept.size_of_change for kept in self._kept.values()), default=0)
+        if (self._training or any(kept.may_be_statistics for kept in buffers)) and not self._draws.any:
+            changed = max((kept.size_of_change for kept in buffers), default=0)
             with draws_undone(self._inputs) as draws:
                 reproducible = is_reproducible(result, changed > 0)
             self._draws.any = draws.any
@@ -105,7 +106,9 @@ class ModelState:
     def restore(self) -> None:
         """Restores the saved buffers and the random state."""
         try:
-            for kept in reversed(self._kept.values()):  # the first of several views has the first content
+            for kept in reversed(
+                changed_buffers(self._kept.values())
+            ):  # the first of several views has the first content
                 kept.restore()
             late = self._draws_only_in_forwards and self._draws.look_again()
             self._draws.undo()

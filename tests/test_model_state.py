@@ -16,10 +16,12 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from captum_scorecam import RISE, InputSpaceAttribution, LayerGradCamPlusPlus, MeaningfulPerturbation, ScoreCAM
 from captum_scorecam.layers import find_layer
 from captum_scorecam.metrics.functional import infidelity
+from captum_scorecam.model_state import unchanged_model_state
 from tests.support.small_net import Net, images, nothing_changes, warnings_are_errors
 
 SCRIPT = """
@@ -423,6 +425,23 @@ def test_buffers_that_can_not_be_compared_are_no_obstacle() -> None:
     net.__dict__["parent"] = weakref.proxy(Hiding(net))
     assert RISE(net, n_masks=9).attribute(images(), 1).isfinite().all()
     assert find_layer(net, images(), "relu").module is net.relu
+
+
+class ReadingNumbers(TorchDispatchMode):  # type: ignore[no-untyped-call]  # type: ignore[no-untyped-call]
+    """Counts the numbers that Python reads from tensors. On a GPU, each waits for all work before it."""
+
+    count = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.count += func is torch.ops.aten._local_scalar_dense.default
+        return func(*args, **(kwargs or {}))
+
+
+def test_buffers_are_compared_together() -> None:
+    norms = nn.Sequential(*(nn.BatchNorm2d(3) for _ in range(20))).eval()
+    with ReadingNumbers() as reading, unchanged_model_state(norms, ()) as state:
+        state.first_forward(lambda: norms(images().float()), lambda _, __: True)
+    assert 0 < reading.count <= 4  # for the statistics and the counts, after the forward pass and at the end
 
 
 def test_a_layer_in_another_transform_than_vmap_is_explained() -> None:

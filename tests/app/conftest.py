@@ -39,6 +39,9 @@ def running_command(folder: Path) -> Iterator[Serving]:
         port = free.getsockname()[1]
     environment = {**os.environ, "TMPDIR": str(folder), "OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1"}
     command = [sys.executable, "-m", "captum_scorecam", "app", "--model", TINY, "--port", str(port)]
+    signal.signal(
+        signal.SIGINT, signal.default_int_handler
+    )  # the command would inherit that a background job ignores it
     with subprocess.Popen(command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         lines = [process.stdout.readline(), process.stdout.readline()]

@@ -1,0 +1,77 @@
+"""The modules that a user's function holds."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
+from types import FunctionType, MethodType, ModuleType
+from typing import Any
+from weakref import ProxyTypes
+
+from torch import Tensor
+from torch.nn import Module
+
+_MOST_LISTED = 1000  # of the elements of a list
+_MOST_LEVELS = 2  # of containers and objects in an attribute
+
+
+def held_modules(forward_func: Callable[..., Any]) -> list[Module]:
+    """Returns the modules that a function is, is a method of, or calls the ``forward`` of, which no hook sees.
+
+    Those in them and in their attributes count, too, submodules or not. Others are seen when a function runs them.
+    """
+    function = forward_func.func if isinstance(forward_func, functools.partial) else forward_func
+    roots: list[Any] = [function, getattr(function, "__self__", None)]
+    if inspect.isfunction(function) and "forward" in function.__code__.co_names:
+        roots += _variables(function)
+    waiting = [module for root in roots if _is_module(root) or type(root) in (list, tuple) for module in _inside(root)]
+    found: dict[Module, None] = {}
+    while waiting:
+        module = waiting.pop()
+        if module not in found:
+            found[module] = None
+            values = list(vars(module).values())  # other threads may add some
+            waiting += [*module.children(), *(each for value in values for each in _inside(value))]
+    return list(found)
+
+
+def _inside(value: Any, levels: int = _MOST_LEVELS) -> Iterator[Module]:
+    """The modules that a value is or has in it, some levels deep."""
+    if _is_module(value):
+        yield value
+    elif levels > 0:
+        for part in _parts(value):
+            yield from _inside(part, levels - 1)
+
+
+def _parts(value: Any) -> Iterable[Any]:
+    kind = type(value)
+    if kind in (list, tuple):
+        return list(value[:_MOST_LISTED])
+    if kind is dict:
+        return list(value.values())[:_MOST_LISTED]
+    if kind is functools.partial:
+        return (value.func, *value.args, *value.keywords.values())
+    if kind is MethodType:
+        return (value.__self__,)
+    if issubclass(kind, (type, ModuleType, Tensor, *ProxyTypes)):
+        return ()
+    try:
+        return list(vars(value).values())
+    except Exception:  # it has none, or is an object of the user's, which may raise anything
+        return ()
+
+
+def _is_module(value: object) -> bool:
+    return issubclass(type(value), Module)  # `isinstance` would ask a weak proxy for what it refers to
+
+
+def _variables(function: FunctionType) -> Iterator[Any]:
+    """The values of the variables of a function that are not its own."""
+    for cell in function.__closure__ or ():
+        with suppress(ValueError):  # of a variable without a value yet
+            yield cell.cell_contents
+    names = set(function.__code__.co_names)
+    yield from (value for name, value in function.__globals__.items() if name in names)
