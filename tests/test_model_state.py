@@ -427,10 +427,12 @@ def test_buffers_that_can_not_be_compared_are_no_obstacle() -> None:
     assert find_layer(net, images(), "relu").module is net.relu
 
 
-class ReadingNumbers(TorchDispatchMode):  # type: ignore[no-untyped-call]  # type: ignore[no-untyped-call]
+class ReadingNumbers(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Counts the numbers that Python reads from tensors. On a GPU, each waits for all work before it."""
 
-    count = 0
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.count = 0
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         self.count += func is torch.ops.aten._local_scalar_dense.default
