@@ -6,7 +6,7 @@ import math
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
 from torch import Tensor
@@ -14,9 +14,9 @@ from torch import Tensor
 from captum_scorecam._messages import type_of
 from captum_scorecam.evaluation.forward_rows import forward_rows
 from captum_scorecam.evaluation.loading import Loaded, Preprocessed
-from captum_scorecam.evaluation.method_choice import scores_to_share
+from captum_scorecam.evaluation.method_choice import explains_more_classes_for_free, scores_to_share
 from captum_scorecam.evaluation.methods import run_method
-from captum_scorecam.evaluation.metrics.metric import MetricInput, MetricResult, On
+from captum_scorecam.evaluation.metrics.metric import MetricInput, MetricResult, On, other_class
 from captum_scorecam.evaluation.plan import Plan
 from captum_scorecam.evaluation.record_checks import MAP, problem_of_result
 from captum_scorecam.evaluation.records import Curve, Failure, Record, RegionKind, Stage, Times
@@ -63,10 +63,15 @@ def _stage(name: Stage) -> Iterator[None]:
 
 
 class View(NamedTuple):
-    """An input of the model and the class to explain in it."""
+    """An input of the model, and the classes to explain in it: the target, and another one that a metric needs."""
 
     image: Preprocessed
-    target: int
+    classes: list[int]
+
+    @property
+    def target(self) -> int:
+        """The class that the metrics are about."""
+        return self.classes[0]
 
 
 @dataclass(frozen=True)
@@ -128,11 +133,14 @@ def classify(plan: Plan, loaded: Loaded) -> Subject:
         if not prediction.scores.isfinite().all():
             raise ValueError("Expected finite scores, but the model returned NaN or Inf for this image.")
     target = label if plan.target == "label" and label is not None else int(prediction.scores.argmax())
-    views: dict[On, View] = {"image": View(loaded.image, target)}
+    classes = [target]
+    if any(metric.of_other_class for metric in plan.chosen_metrics("image")):
+        classes.append(other_class(inputs, target, plan.n_classes, plan.options.seed))
+    views: dict[On, View] = {"image": View(loaded.image, classes)}
     if loaded.mosaic is not None and label is not None:
-        views["mosaic"] = View(loaded.mosaic, label)
+        views["mosaic"] = View(loaded.mosaic, [label])
     scores = scores_to_share(plan.methods, plan.options)
-    shared = {on: SharedScores(scores, plan.n_classes) for on in views} if scores else {}
+    shared = {on: SharedScores(scores, view.classes, plan.n_classes) for on, view in views.items()} if scores else {}
     return Subject(views, pixels, prediction, label, shared)
 
 
@@ -166,7 +174,7 @@ def explain(plan: Plan, subject: Subject, method: str, on: On) -> tuple[MetricIn
     Raises:
         ValueError: If the map is not finite.
     """
-    view = subject.views[on]
+    view, chosen = subject.views[on], plan.methods[method]
     request = ExplanationRequest(
         plan.classifier.model,
         plan.layer,
@@ -178,17 +186,19 @@ def explain(plan: Plan, subject: Subject, method: str, on: On) -> tuple[MetricIn
         masked_forward_func=plan.twin,
         shared=subject.shared.get(on),
     )
-    maps, run = run_method(plan.methods[method], request)
+    together = explains_more_classes_for_free(chosen, plan.options)
+    maps, run = run_method(chosen, replace(request, targets=view.classes) if together else request)
     if not maps.isfinite().all():
         raise ValueError("Expected a finite map, but got NaN or Inf.")
     found = MetricInput(
-        plan.methods[method],
+        chosen,
         request,
-        maps.unsqueeze(1),
+        maps[:1].unsqueeze(1),
         view.image.region,
         plan.n_classes,
         view.image.mask,
         view.image.boxes,
+        maps[1:].unsqueeze(1) if len(maps) > 1 else None,
     )
     return found, run
 

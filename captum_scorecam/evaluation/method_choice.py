@@ -101,11 +101,24 @@ def scores_to_share(methods: Methods, options: MethodOptions) -> tuple[NamedScor
         methods (mapping): The methods by name.
         options (MethodOptions): The options of all methods.
     """
-    given = [each.options for each in methods.values() if each.base == SCORE_CAM and may_share(each.options)]
-    budgets = [{"max_forwards": options.max_forwards, "error": options.error, **each} for each in given]
-    if len(given) < 2 or all(each["max_forwards"] or each["error"] for each in budgets):
+    sharing = [each for each in methods.values() if each.base == SCORE_CAM and may_share(each.options)]
+    if len(sharing) < 2 or not any(_runs_all_masks(each, options) for each in sharing):
         return ()
-    return tuple(dict.fromkeys(each.get("score", "output") for each in given))
+    return tuple(dict.fromkeys(each.options.get("score", "output") for each in sharing))
+
+
+def explains_more_classes_for_free(method: ChosenMethod, options: MethodOptions) -> bool:
+    """Whether the forward passes for the map of one class give those of others, too.
+
+    A budget chooses masks for all classes that are explained, so that other classes would change the first one's map.
+    """
+    return method.base == "rise" or (method.base == SCORE_CAM and _runs_all_masks(method, options))
+
+
+def _runs_all_masks(method: ChosenMethod, options: MethodOptions) -> bool:
+    """Whether Score-CAM runs each mask with these options."""
+    given = {"max_forwards": options.max_forwards, "error": options.error, **method.options}
+    return not any(given.get(name) for name in ("max_forwards", "error", "tolerance"))
 
 
 def layer_to_explain(

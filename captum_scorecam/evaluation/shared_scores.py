@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -22,16 +23,18 @@ class SharedScores:
 
     Args:
         scores (sequence of str): The scores that methods ask for; all are read from the same forward passes.
+        targets (sequence of int): The classes that they ask for.
         n_classes (int): The model's number of classes.
 
     Attributes:
         chunk_rows (tuple of int): The rows of each forward pass; empty before the first request.
     """
 
-    def __init__(self, scores: Sequence[NamedScore], n_classes: int) -> None:
+    def __init__(self, scores: Sequence[NamedScore], targets: Sequence[int], n_classes: int) -> None:
         self.chunk_rows: tuple[int, ...] = ()
-        self._scores, self._n_classes = scores, n_classes
-        self._found: dict[NamedScore, ChannelScores] = {}
+        self._n_classes = n_classes
+        self._columns = list(itertools.product(scores, targets))
+        self._found: ChannelScores | None = None
 
     def of(self, request: ExplanationRequest, score: NamedScore) -> ChannelScores:
         """Returns the scores of the request's targets.
@@ -39,15 +42,15 @@ class SharedScores:
         Raises:
             ValueError: If the layer returns several tensors.
         """
-        if not self._found:
+        if self._found is None:
             with forward_rows(request.model, request.masked_forward_func) as rows:
                 self._found = self._run(request)
             self.chunk_rows = tuple(rows)
-        return self._found[score]
+        return _of_columns(self._found, [self._columns.index((score, target)) for target in request.targets])
 
-    def _run(self, request: ExplanationRequest) -> dict[NamedScore, ChannelScores]:
-        layer, n_targets = request.layer, len(request.targets)
-        together = self._scores[0] if len(self._scores) == 1 else _side_by_side(self._scores)
+    def _run(self, request: ExplanationRequest) -> ChannelScores:
+        layer, scores = request.layer, list(dict.fromkeys(score for score, _ in self._columns))
+        together = scores[0] if len(scores) == 1 else _side_by_side(scores)
         score_cam = ScoreCAM(
             request.model,
             layer.module,
@@ -58,15 +61,14 @@ class SharedScores:
         )
         found = score_cam.channel_scores(
             request.inputs,
-            [target + place * self._n_classes for place in range(len(self._scores)) for target in request.targets],
+            [target + scores.index(score) * self._n_classes for score, target in self._columns],
             attribute_to_layer_input=layer.of_input,
             perturbations_per_eval=request.options.perturbations_per_eval,
             show_progress=request.options.show_progress,
         )
         if isinstance(found, tuple):
             raise ValueError(f"Expected {layer.name} to return one tensor, but it returns {len(found)}.")
-        columns = [slice(place * n_targets, (place + 1) * n_targets) for place in range(len(self._scores))]
-        return {score: _of_columns(found, each) for score, each in zip(self._scores, columns, strict=True)}
+        return found
 
 
 def _side_by_side(scores: Sequence[NamedScore]) -> Callable[[Any], Tensor]:
@@ -74,7 +76,7 @@ def _side_by_side(scores: Sequence[NamedScore]) -> Callable[[Any], Tensor]:
     return lambda output: torch.cat([function(output) for function in functions], dim=1)
 
 
-def _of_columns(scores: ChannelScores, columns: slice) -> ChannelScores:
+def _of_columns(scores: ChannelScores, columns: list[int]) -> ChannelScores:
     of_baselines = scores.baseline_scores
     return replace(
         scores,

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import pytest
 from torch import Tensor, nn
+from torch.testing import assert_close
 
 from captum_scorecam.datasets import Sample
 from captum_scorecam.evaluation import (
@@ -19,7 +21,10 @@ from captum_scorecam.evaluation import (
     measure_forwards,
     plan_evaluation,
     register_method,
+    run_method,
 )
+from captum_scorecam.evaluation.image_evaluation import classify, explain
+from captum_scorecam.evaluation.loading import LoadedImages, load_images
 from captum_scorecam.models import Classifier
 from tests.support.tiny_classifier import NAMES, Pictures, TinyClassifier, preprocess
 
@@ -41,7 +46,7 @@ OF_METRICS = {  # of RISE, whose maps take 31 forwards
     "deletion": 102,
     "morf": 102,
     "lerf": 102,
-    "srg": 203,
+    "srg": 0,  # has the curves of morf and lerf
     "road": 19,
     "sparseness": 0,
     "complexity": 0,
@@ -54,7 +59,7 @@ OF_METRICS = {  # of RISE, whose maps take 31 forwards
     "mosaic_pointing_game": 31,
     "coherency": 31,
     "adcc": 0,  # shares those of average_drop and coherency
-    "random_logit": 31,
+    "random_logit": 0,  # RISE explains both classes at once
     "infidelity": 13,  # one, ten noisy images, and the image beside each of two chunks
     "sensitivity_max": 1 + 11 * 31,
     "sanity_check": 2 * 31,
@@ -111,6 +116,25 @@ def test_the_forwards_of_metrics_are_the_rows_that_the_model_counts(model: Count
     model.rows = 0
     assert measure_forwards(planned) == {"rise": {"map": 31} | OF_METRICS}
     assert model.rows == 1 + 31 + sum(OF_METRICS.values())
+
+
+def test_another_class_is_explained_by_the_same_forward_passes_where_they_give_it(model: CountedModel) -> None:
+    budget = "small=score_cam:max_forwards=3"
+    for methods, expected in (
+        (["rise", "score_cam", "grad_cam", budget], {"rise": 0, "score_cam": 0, "grad_cam": 1, "small": 0}),
+        ([budget], {"small": 4}),  # a budget for both classes would change the first one's map
+    ):
+        planned = plan(model, methods=methods, metrics=["random_logit"])
+        found = measure_forwards(planned)
+        assert {method: rows["random_logit"] for method, rows in found.items()} == expected
+        for method in planned.methods:
+            (loaded,) = load_images(LoadedImages(planned.dataset, planned.indices[:1], None, preprocess))
+            explained, _ = explain(planned, classify(planned, loaded), method, "image")
+            alone, _ = run_method(planned.methods[method], replace(explained.request, shared=None))
+            assert_close(explained.maps[0], alone)
+            similarity = METRICS["random_logit"].compute
+            ran_again = replace(explained, request=replace(explained.request, shared=None), other_map=None)
+            assert similarity(explained).value == pytest.approx(similarity(ran_again).value, rel=1e-3)
 
 
 def test_the_first_image_that_can_be_classified_is_measured(model: CountedModel) -> None:

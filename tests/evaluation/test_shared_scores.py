@@ -42,7 +42,7 @@ def test_maps_are_the_same_as_alone(classifier: Classifier) -> None:
     alone = request_of(classifier)
     scores = scores_to_share(chosen_methods(FOUR), alone.options)
     assert scores == ("output", "probability")
-    shared = replace(alone, shared=SharedScores(scores, 4))
+    shared = replace(alone, shared=SharedScores(scores, alone.targets, 4))
     for name, method in chosen_methods(FOUR).items():
         (maps, run), (expected, expected_run) = run_method(method, shared), run_method(method, alone)
         assert torch.equal(maps, expected) or name == "small"

@@ -15,7 +15,7 @@ from captum_scorecam.evaluation.metrics.metric import (
     as_floats,
 )
 from captum_scorecam.evaluation.records import Curve
-from captum_scorecam.metrics.functional import PerturbationCurve, deletion, insertion, lerf, morf, road, srg
+from captum_scorecam.metrics.functional import PerturbationCurve, deletion, insertion, lerf, morf, road
 
 Curves = TypeVar("Curves")
 
@@ -27,17 +27,25 @@ _GAIN = ("Share of pixels removed", "LeRF − MoRF")
 _IMPUTED = ("Share of pixels imputed", "(LeRF − MoRF) / 2")
 
 
-def _area_under(function: Callable[..., PerturbationCurve]) -> Callable[[MetricInput], MetricResult]:
+def _area_under(find: Callable[[MetricInput], PerturbationCurve]) -> Callable[[MetricInput], MetricResult]:
     def compute(metric_input: MetricInput) -> MetricResult:
-        curve = _computed(function, metric_input, step=1 / STEPS)
+        curve = metric_input.once(find)
         return MetricResult(float(curve.auc), Curve(as_floats(curve.fractions), as_floats(curve.scores)))
 
     return compute
 
 
+def _curve(function: Callable[..., PerturbationCurve]) -> Callable[[MetricInput], PerturbationCurve]:
+    return lambda metric_input: _computed(function, metric_input, step=1 / STEPS)
+
+
+_INSERTION, _DELETION, _MORF, _LERF = map(_curve, (insertion, deletion, morf, lerf))
+
+
 def _srg(metric_input: MetricInput) -> MetricResult:
-    gain = _computed(srg, metric_input, step=1 / STEPS)
-    return MetricResult(float(gain.srg), Curve(as_floats(gain.fractions), as_floats(gain.lerf - gain.morf)))
+    lost, gained = metric_input.once(_MORF), metric_input.once(_LERF)
+    gain = Curve(as_floats(lost.fractions), as_floats(gained.scores - lost.scores))
+    return MetricResult(float(gained.auc - lost.auc), gain)
 
 
 def _road(metric_input: MetricInput) -> MetricResult:
@@ -59,10 +67,12 @@ def _computed(function: Callable[..., Curves], metric_input: MetricInput, **opti
 
 
 METRICS_OF_CURVES = (
-    Metric("insertion", "Insertion, AUC", True, _area_under(insertion), range=FRACTION, in_chunks=True, axes=_INSERTED),
-    Metric("deletion", "Deletion, AUC", False, _area_under(deletion), range=FRACTION, in_chunks=True, axes=_DELETED),
-    Metric("morf", "MoRF, AUC", False, _area_under(morf), range=FRACTION, in_chunks=True, axes=_REMOVED),
-    Metric("lerf", "LeRF, AUC", True, _area_under(lerf), range=FRACTION, in_chunks=True, axes=_REMOVED),
+    Metric(
+        "insertion", "Insertion, AUC", True, _area_under(_INSERTION), range=FRACTION, in_chunks=True, axes=_INSERTED
+    ),
+    Metric("deletion", "Deletion, AUC", False, _area_under(_DELETION), range=FRACTION, in_chunks=True, axes=_DELETED),
+    Metric("morf", "MoRF, AUC", False, _area_under(_MORF), range=FRACTION, in_chunks=True, axes=_REMOVED),
+    Metric("lerf", "LeRF, AUC", True, _area_under(_LERF), range=FRACTION, in_chunks=True, axes=_REMOVED),
     Metric("srg", "SRG", True, _srg, range=CORRELATION, in_chunks=True, axes=_GAIN),
     Metric("road", "ROAD", True, _road, range=HALF, in_chunks=True, axes=_IMPUTED),
 )

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
+import zlib
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Literal, TypeAlias
+from typing import Any, Literal, TypeAlias, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -16,11 +17,12 @@ from captum_scorecam.evaluation.method import ChosenMethod
 from captum_scorecam.evaluation.methods import run_method
 from captum_scorecam.evaluation.records import Curve
 from captum_scorecam.evaluation.request import ExplanationRequest
-from captum_scorecam.metrics.functional import MaskedInputScores, explanation_map, masked_input_scores
+from captum_scorecam.metrics.functional import MaskedInputScores, explanation_map, masked_input_scores, other_classes
 
 On: TypeAlias = Literal["image", "mosaic"]
 Need: TypeAlias = Literal["label", "boxes", "classes"]
 Range: TypeAlias = tuple[float, float]
+T = TypeVar("T")
 
 ANY_NUMBER: Range = (-math.inf, math.inf)
 AT_LEAST_0: Range = (0, math.inf)
@@ -45,6 +47,8 @@ class MetricInput:
             None, unknown.
         boxes (Tensor, optional): The object's boxes, M×4, left, top, right, bottom in pixels of the inputs. Default:
             None, a single one around the region.
+        other_map (Tensor, optional): The map of `other_class`, 1×1×H×W, if the same forward passes gave it. Default:
+            None.
     """
 
     method: str | ChosenMethod
@@ -54,6 +58,15 @@ class MetricInput:
     n_classes: int | None = None
     mask: Tensor | None = None
     boxes: Tensor | None = None
+    other_map: Tensor | None = None
+    _found: dict[Callable[[MetricInput], Any], Any] = field(default_factory=dict, init=False, repr=False, compare=False)
+
+    def once(self, compute: Callable[[MetricInput], T]) -> T:
+        """Returns what a function finds for this input, computed once for all metrics that ask for it."""
+        if compute not in self._found:
+            self._found[compute] = compute(self)
+        found: T = self._found[compute]
+        return found
 
     @property
     def object_pixels(self) -> Tensor | None:
@@ -90,6 +103,10 @@ class MetricInput:
     def map_of_masked(self) -> Tensor:
         """The method's map of the image masked with the map, 1×1×H×W; shared by several metrics."""
         return self.explain_again(explanation_map(self.request.inputs, self.maps))
+
+    def map_of(self, target: int) -> Tensor:
+        """Returns the method's map of another class of the image, 1×1×H×W."""
+        return run_method(self.method, replace(self.request, targets=[target]))[0].unsqueeze(1)
 
     def explain_again(self, inputs: Tensor, target: int | None = None, model: nn.Module | None = None) -> Tensor:
         """Runs the method on another image, for another class, or after the model has changed.
@@ -153,6 +170,7 @@ class Metric:
             that `compute` returns a curve without a value. Default: False.
         in_chunks (bool): Whether it runs so many masked inputs, besides those of the method, that their number per
             forward pass is worth tuning. Default: False.
+        of_other_class (bool): Whether it uses `MetricInput.other_map`. Default: False.
         text (str, optional): How it was chosen, if it has options. Default: None, by its name.
         axes (tuple of str): What the x and y of its curves are, for charts. Default: no labels.
     """
@@ -167,8 +185,16 @@ class Metric:
     scores: Range = ANY_NUMBER
     best_of_curve: bool = False
     in_chunks: bool = False
+    of_other_class: bool = False
     text: str | None = None
     axes: tuple[str, str] = ("", "")
+
+
+def other_class(inputs: Tensor, target: int, n_classes: int, seed: int) -> int:
+    """Draws another class than the explained one, always the same for an image and a seed."""
+    image = zlib.crc32(inputs.detach().cpu().float().numpy().tobytes())
+    draws = torch.Generator("cpu").manual_seed(seed ^ image)
+    return int(other_classes(torch.tensor([target]), n_classes, draws))
 
 
 def boxes_of_masks(masks: Tensor) -> Tensor:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import zlib
 from dataclasses import replace
 from typing import Any
 
@@ -18,6 +17,7 @@ from captum_scorecam.evaluation.metrics.metric import (
     MetricInput,
     MetricResult,
     as_floats,
+    other_class,
 )
 from captum_scorecam.evaluation.records import Curve
 from captum_scorecam.masking.scaling import varies
@@ -28,7 +28,6 @@ from captum_scorecam.metrics.functional import (
     coherency,
     infidelity,
     l1_complexity,
-    other_classes,
     random_logit,
     sensitivity_max,
 )
@@ -108,12 +107,11 @@ def _adcc(metric_input: MetricInput) -> MetricResult:
 def _random_logit(metric_input: MetricInput) -> MetricResult:
     if metric_input.n_classes is None or metric_input.n_classes < 2:
         return MetricResult(None)
-    # Each image has another class of its own, the same for all methods.
-    image = zlib.crc32(metric_input.request.inputs.detach().cpu().float().numpy().tobytes())
-    draws = torch.Generator("cpu").manual_seed(metric_input.request.options.seed ^ image)
-    (other,) = other_classes(torch.tensor([metric_input.target]), metric_input.n_classes, draws).tolist()
-    maps = metric_input.explain_again(metric_input.request.inputs, other)
-    return MetricResult(float(random_logit(metric_input.maps, maps)))
+    request, other_map = metric_input.request, metric_input.other_map
+    if other_map is None:
+        seed = request.options.seed
+        other_map = metric_input.map_of(other_class(request.inputs, metric_input.target, metric_input.n_classes, seed))
+    return MetricResult(float(random_logit(metric_input.maps, other_map)))
 
 
 def _children_with_parameters(model: nn.Module) -> list[str] | None:
@@ -132,6 +130,7 @@ METRICS_OF_METHODS = (
         _random_logit,
         needs=frozenset({"classes"}),
         range=CORRELATION,
+        of_other_class=True,
     ),
     Metric("infidelity", "Infidelity", False, _infidelity, range=AT_LEAST_0),
     Metric("sensitivity_max", "Sensitivity", False, _sensitivity_max, range=AT_LEAST_0),

@@ -153,13 +153,13 @@ def test_the_random_logit_test_is_the_similarity_to_one_of_the_other_classes(sco
 
 
 def test_another_class_is_drawn_for_each_image(score_cam: MetricInput, monkeypatch: pytest.MonkeyPatch) -> None:
-    drawn: list[int | None] = []
+    drawn: list[int] = []
 
-    def recorded(given: MetricInput, _inputs: Tensor, target: int | None = None) -> Tensor:
+    def recorded(given: MetricInput, target: int) -> Tensor:
         drawn.append(target)
         return given.maps
 
-    monkeypatch.setattr(MetricInput, "explain_again", recorded)
+    monkeypatch.setattr(MetricInput, "map_of", recorded)
     for shift in range(12):
         request = replace(score_cam.request, inputs=score_cam.request.inputs + shift)
         METRICS["random_logit"].compute(replace(score_cam, request=request))
