@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -90,10 +91,10 @@ class ImageFiles:
         """Returns the boxes and segmentations of a file as text, to tell whether they have changed."""
         return repr([(box[:4], box.segmentation and box.segmentation.text) for box in self.files[index].boxes])
 
-    def file_size(self, index: int) -> int | None:
-        """Returns the number of bytes of a file, None if there is no such file."""
+    def file_digest(self, index: int) -> str | None:
+        """Returns the SHA-256 of a file's content, None if it can't be read."""
         try:
-            return os.stat(self.files[index].path).st_size
+            return hashlib.sha256(Path(self.files[index].path).read_bytes()).hexdigest()
         except (OSError, ValueError):
             return None
 

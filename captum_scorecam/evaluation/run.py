@@ -42,7 +42,7 @@ from captum_scorecam.evaluation.settings import (
 from captum_scorecam.evaluation.summary import Summary, summarize, write_summary
 from captum_scorecam.evaluation.typed_json import to_json
 
-_FILE_SIZES = "image_file_sizes"
+_FILES = "image_files_digest"
 _KEPT = "Finished records are kept; run the evaluation again to resume."
 _NO_CONFIGURATION = "Put it back, and run the evaluation again to resume; without it, the records can't be read."
 LOCK_SECONDS = 10  # the workers of a killed DataLoader hold the lock until they notice
@@ -216,14 +216,15 @@ def _make_folders(folder: Path) -> None:
 
 
 def _start_or_resume(plan: Plan, folder: Path, settings: RunSettings) -> None:
-    versions = find_versions(plan.device, plan.engine) | {_FILE_SIZES: plan.digest_of_files()}
+    versions = find_versions(plan.device, plan.engine) | {_FILES: plan.digest_of_files()}
     if (folder / CONFIGURATION).exists():
         configuration = read_configuration(folder)
         check_same_settings(configuration.settings, settings)
-        before = dict(configuration.versions)
-        if before.setdefault(_FILE_SIZES, versions[_FILE_SIZES]) != versions[_FILE_SIZES]:
-            warn_caller("Image files have other sizes than when the run in this folder was started.")
-        warn_of_other_versions(before | {_FILE_SIZES: versions[_FILE_SIZES]}, versions)
+        before = {_FILES: versions[_FILES], **configuration.versions}
+        before.pop("image_file_sizes", None)  # of an earlier version, which did not read the files
+        if before[_FILES] != versions[_FILES]:
+            warn_caller("Image files have changed since the run in this folder was started.")
+        warn_of_other_versions(before | {_FILES: versions[_FILES]}, versions)
     else:
         write_configuration(folder, settings, versions)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import platform
 import subprocess
 from collections.abc import Iterable, Iterator, Mapping
@@ -161,9 +162,16 @@ def find_versions(device: torch.device, engine: EngineName = "eager") -> dict[st
         **{package: _version(package) for package in (*_PACKAGES, *of_engine)},
         "cuda": torch.version.cuda if is_cuda else None,
         "git_revision": _git_revision(),
-        "device_name": torch.cuda.get_device_name(device) if is_cuda else platform.machine(),
+        "device_name": torch.cuda.get_device_name(device) if is_cuda else cpu_name(),
         "cpu_capability": torch.backends.cpu.get_cpu_capability(),
+        "cpu_cores": str(os.cpu_count()),
     }
+
+
+def cpu_name() -> str:
+    """Returns the processor's name, or its architecture if PyTorch and the operating system do not know it."""
+    capabilities = getattr(torch.cpu, "get_capabilities", dict)()  # not in early versions of PyTorch
+    return capabilities.get("cpu_name") or platform.processor() or platform.machine()
 
 
 def _version(package: str) -> str | None:

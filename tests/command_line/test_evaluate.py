@@ -411,4 +411,4 @@ def test_boxes_that_change_are_refused_and_images_that_change_are_warned_of(fold
     Image.new("RGB", (40, 30), "navy").save(folder / "red" / "000.png")
     result = evaluate(*run)
     assert result.exit_code == 0
-    assert "Image files have other sizes than when the run in this folder was started." in result.stderr
+    assert "Image files have changed since the run in this folder was started." in result.stderr

@@ -29,6 +29,18 @@ def test_a_missing_image_raises_on_access(tmp_path: Path) -> None:
         files[0]
 
 
+def test_a_file_of_the_same_size_with_other_content_has_another_digest(tmp_path: Path) -> None:
+    path = tmp_path / "a.bmp"
+    files = ImageFiles([ImageFile(str(path), "a.bmp", "cat")])
+    assert files.file_digest(0) is None
+    found = []
+    for colour in ("red", "green", "red"):
+        Image.new("RGB", (6, 4), colour).save(path)
+        found.append((path.stat().st_size, files.file_digest(0)))
+    assert found[0] == found[2] != found[1]
+    assert found[0][0] == found[1][0]
+
+
 def test_labels_and_boxes_of_some_files() -> None:
     plain, labelled = ImageFile("a.png", "a"), ImageFile("b.png", "b", 3, (Box(0, 0, 1, 1),))
     assert [(data.has_labels, data.has_boxes) for data in (ImageFiles([plain]), ImageFiles([plain, labelled]))] == [
