@@ -106,9 +106,8 @@ class ModelState:
     def restore(self) -> None:
         """Restores the saved buffers and the random state."""
         try:
-            for kept in reversed(
-                changed_buffers(self._kept.values())
-            ):  # the first of several views has the first content
+            changed = changed_buffers(self._kept.values())
+            for kept in reversed(changed):  # the first of several views has the first content
                 kept.restore()
             late = self._draws_only_in_forwards and self._draws.look_again()
             self._draws.undo()
@@ -150,12 +149,17 @@ class ModelState:
             self._called_with[module] = dict(module._buffers)
 
     def _note_replaced(self, module: Module, _args: Any, _output: Any) -> None:
+        """Notes the buffers that the module has replaced, each with the first in its place, as several calls may do."""
+        if not self._thread.makes_call_of(module):
+            return
         for name, before in self._called_with.pop(module, {}).items():
             after = current_buffer(module, name)
-            if before is not None and after is not before:
-                earlier = self._replaced.get((module, name))
+            if before is None or after is before:
+                continue
+            first, latest = self._replaced.get((module, name), (None, None))
+            if first is None or latest is not before:  # not what an earlier call put there
                 first = self._kept[module, name, id(plain_tensor(before))]
-                self._replaced[module, name] = (earlier[0] if earlier and earlier[1] is before else first), after
+            self._replaced[module, name] = first, after
 
     def _keep(self, modules: Iterable[Module], bound: bool) -> None:
         """Saves the buffers of modules."""

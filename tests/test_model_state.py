@@ -7,6 +7,7 @@ import functools
 import random
 import subprocess
 import sys
+import threading
 import weakref
 from collections.abc import Callable
 from types import SimpleNamespace
@@ -425,6 +426,34 @@ def test_buffers_that_can_not_be_compared_are_no_obstacle() -> None:
     net.__dict__["parent"] = weakref.proxy(Hiding(net))
     assert RISE(net, n_masks=9).attribute(images(), 1).isfinite().all()
     assert find_layer(net, images(), "relu").module is net.relu
+
+
+class Waiting(nn.Module):
+    """Replaces its buffer, and lets another thread call it meanwhile."""
+
+    count: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("count", torch.zeros(()))
+        self.main = threading.get_ident()
+
+    def forward(self, x: Tensor) -> Tensor:
+        if threading.get_ident() == self.main:
+            other = threading.Thread(target=self, args=(x,))
+            other.start()
+            other.join()
+            self.count = self.count + 1
+        return x
+
+
+def test_calls_of_another_thread_leave_a_replaced_buffer_to_be_restored() -> None:
+    net, waiting = Net(), Waiting()
+    before = waiting.count
+    hidden = {"waiting": waiting, "net": net}
+    ScoreCAM(lambda x: hidden["net"](hidden["waiting"](x)), net.relu).attribute(images(), 1)
+    assert waiting.count is before
+    assert before == 0
 
 
 class ReadingNumbers(TorchDispatchMode):  # type: ignore[no-untyped-call]

@@ -238,7 +238,8 @@ class _Example:
         known, unknown = self.run.nonzero()[:, 0], ~self.run
         latent = to_latent(self.scores[known], self._bounded)
         # A kernel that is chosen from so many scores would hardly change with more, and the time grows with n³.
-        fitted = torch.linspace(0, len(known) - 1, min(len(known), MOST_FITTED), device=known.device).long()
+        n_fitted = min(len(known), MOST_FITTED)
+        fitted = torch.linspace(0, len(known) - 1, n_fitted, dtype=torch.float32, device=known.device).long()
         space, unmasked = self._posterior.space, to_latent(self._unmasked, self._bounded)
         self.kernel, scale = fit(space, known[fitted], latent[fitted], unmasked)
         self._posterior = Posterior.given(space, known, self.kernel)

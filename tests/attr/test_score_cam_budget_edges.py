@@ -264,6 +264,20 @@ def test_the_default_dtype_and_device_do_not_matter(dtype: torch.dtype, budget: 
         assert torch.equal(one, other)
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float64])
+def test_the_default_dtype_does_not_matter_for_many_masks(dtype: torch.dtype) -> None:
+    layer = nn.Conv2d(3, 330, 3)
+    net = nn.Sequential(layer, nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(330, 3)).float()
+    budget = ScoreCAM(net, net[1], max_forwards=300, channel_weighting="increase")
+    x = images(dtype=torch.float32)[:1]
+    expected = budget.attribute(x, 2, perturbations_per_eval=64)
+    torch.set_default_dtype(dtype)
+    try:
+        assert torch.equal(budget.attribute(x, 2, perturbations_per_eval=64), expected)
+    finally:
+        torch.set_default_dtype(torch.float32)
+
+
 # --- Options ---------------------------------------------------------------------------------------------------------
 
 TOLERANT: dict[str, Any] = {"score": "probability", "channel_weighting": "score", "tolerance": 0.1}

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, TypeVar
-
 from captum_scorecam.evaluation.metrics.metric import (
     CORRELATION,
     FRACTION,
@@ -15,11 +12,8 @@ from captum_scorecam.evaluation.metrics.metric import (
     as_floats,
 )
 from captum_scorecam.evaluation.records import Curve
-from captum_scorecam.metrics.functional import PerturbationCurve, deletion, insertion, lerf, morf, road
+from captum_scorecam.metrics.functional import PerturbationCurve, deletion, insertion, road
 
-Curves = TypeVar("Curves")
-
-STEPS = 100  # each step changes 1 % of the pixels
 _INSERTED = ("Share of pixels inserted", "Class score")
 _DELETED = ("Share of pixels deleted", "Class score")
 _REMOVED = ("Share of pixels removed", "Class score")
@@ -27,52 +21,43 @@ _GAIN = ("Share of pixels removed", "LeRF − MoRF")
 _IMPUTED = ("Share of pixels imputed", "(LeRF − MoRF) / 2")
 
 
-def _area_under(find: Callable[[MetricInput], PerturbationCurve]) -> Callable[[MetricInput], MetricResult]:
-    def compute(metric_input: MetricInput) -> MetricResult:
-        curve = metric_input.once(find)
-        return MetricResult(float(curve.auc), Curve(as_floats(curve.fractions), as_floats(curve.scores)))
-
-    return compute
+def _insertion(metric_input: MetricInput) -> MetricResult:
+    return _area(metric_input.computed(insertion))
 
 
-def _curve(function: Callable[..., PerturbationCurve]) -> Callable[[MetricInput], PerturbationCurve]:
-    return lambda metric_input: _computed(function, metric_input, step=1 / STEPS)
+def _deletion(metric_input: MetricInput) -> MetricResult:
+    return _area(metric_input.computed(deletion))
 
 
-_INSERTION, _DELETION, _MORF, _LERF = map(_curve, (insertion, deletion, morf, lerf))
+def _morf(metric_input: MetricInput) -> MetricResult:
+    return _area(metric_input.morf_curve)
+
+
+def _lerf(metric_input: MetricInput) -> MetricResult:
+    return _area(metric_input.lerf_curve)
+
+
+def _area(curve: PerturbationCurve) -> MetricResult:
+    return MetricResult(float(curve.auc), Curve(as_floats(curve.fractions), as_floats(curve.scores)))
 
 
 def _srg(metric_input: MetricInput) -> MetricResult:
-    lost, gained = metric_input.once(_MORF), metric_input.once(_LERF)
+    lost, gained = metric_input.morf_curve, metric_input.lerf_curve
     gain = Curve(as_floats(lost.fractions), as_floats(gained.scores - lost.scores))
     return MetricResult(float(gained.auc - lost.auc), gain)
 
 
 def _road(metric_input: MetricInput) -> MetricResult:
-    curves = _computed(road, metric_input, generator=metric_input.request.options.generator())
+    curves = metric_input.computed(road, generator=metric_input.request.options.generator())
     halves = (curves.lerf - curves.morf) / 2
     return MetricResult(float(curves.road), Curve(as_floats(curves.fractions), as_floats(halves)))
 
 
-def _computed(function: Callable[..., Curves], metric_input: MetricInput, **options: Any) -> Curves:
-    return function(
-        metric_input.request.forward_of_masked,
-        metric_input.request.inputs,
-        metric_input.maps,
-        metric_input.target,
-        score=metric_input.request.score,
-        perturbations_per_eval=metric_input.perturbations_per_eval,
-        **options,
-    )
-
-
 METRICS_OF_CURVES = (
-    Metric(
-        "insertion", "Insertion, AUC", True, _area_under(_INSERTION), range=FRACTION, in_chunks=True, axes=_INSERTED
-    ),
-    Metric("deletion", "Deletion, AUC", False, _area_under(_DELETION), range=FRACTION, in_chunks=True, axes=_DELETED),
-    Metric("morf", "MoRF, AUC", False, _area_under(_MORF), range=FRACTION, in_chunks=True, axes=_REMOVED),
-    Metric("lerf", "LeRF, AUC", True, _area_under(_LERF), range=FRACTION, in_chunks=True, axes=_REMOVED),
+    Metric("insertion", "Insertion, AUC", True, _insertion, range=FRACTION, in_chunks=True, axes=_INSERTED),
+    Metric("deletion", "Deletion, AUC", False, _deletion, range=FRACTION, in_chunks=True, axes=_DELETED),
+    Metric("morf", "MoRF, AUC", False, _morf, range=FRACTION, in_chunks=True, axes=_REMOVED),
+    Metric("lerf", "LeRF, AUC", True, _lerf, range=FRACTION, in_chunks=True, axes=_REMOVED),
     Metric("srg", "SRG", True, _srg, range=CORRELATION, in_chunks=True, axes=_GAIN),
     Metric("road", "ROAD", True, _road, range=HALF, in_chunks=True, axes=_IMPUTED),
 )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import zlib
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, Literal, TypeAlias, TypeVar
 
@@ -17,7 +17,15 @@ from captum_scorecam.evaluation.method import ChosenMethod
 from captum_scorecam.evaluation.methods import run_method
 from captum_scorecam.evaluation.records import Curve
 from captum_scorecam.evaluation.request import ExplanationRequest
-from captum_scorecam.metrics.functional import MaskedInputScores, explanation_map, masked_input_scores, other_classes
+from captum_scorecam.metrics.functional import (
+    MaskedInputScores,
+    PerturbationCurve,
+    explanation_map,
+    lerf,
+    masked_input_scores,
+    morf,
+    other_classes,
+)
 
 On: TypeAlias = Literal["image", "mosaic"]
 Need: TypeAlias = Literal["label", "boxes", "classes"]
@@ -59,14 +67,6 @@ class MetricInput:
     mask: Tensor | None = None
     boxes: Tensor | None = None
     other_map: Tensor | None = None
-    _found: dict[Callable[[MetricInput], Any], Any] = field(default_factory=dict, init=False, repr=False, compare=False)
-
-    def once(self, compute: Callable[[MetricInput], T]) -> T:
-        """Returns what a function finds for this input, computed once for all metrics that ask for it."""
-        if compute not in self._found:
-            self._found[compute] = compute(self)
-        found: T = self._found[compute]
-        return found
 
     @property
     def object_pixels(self) -> Tensor | None:
@@ -92,12 +92,22 @@ class MetricInput:
     @cached_property
     def scores_of_map(self) -> MaskedInputScores:
         """The scores of the image before and after masking it with the map; shared by several metrics."""
-        return self._masked_scores(None)
+        return self.computed(masked_input_scores, keep_fraction=None)
 
     @cached_property
     def scores_of_half(self) -> MaskedInputScores:
         """The scores of the image before and after masking it with the map's upper half."""
-        return self._masked_scores(0.5)
+        return self.computed(masked_input_scores, keep_fraction=0.5)
+
+    @cached_property
+    def morf_curve(self) -> PerturbationCurve:
+        """The score as the most relevant pixels are removed first; shared by several metrics."""
+        return self.computed(morf)
+
+    @cached_property
+    def lerf_curve(self) -> PerturbationCurve:
+        """The score as the least relevant pixels are removed first."""
+        return self.computed(lerf)
 
     @cached_property
     def map_of_masked(self) -> Tensor:
@@ -125,15 +135,16 @@ class MetricInput:
             request = replace(request, model=model, layer=request.layer.of_copy(model), masked_forward_func=None)
         return run_method(self.method, request)[0].unsqueeze(1)
 
-    def _masked_scores(self, keep_fraction: float | None) -> MaskedInputScores:
-        return masked_input_scores(
+    def computed(self, function: Callable[..., T], **options: Any) -> T:
+        """Calls a metric's function that runs masked inputs, with the image, its map and its class."""
+        return function(
             self.request.forward_of_masked,
             self.request.inputs,
             self.maps,
             self.target,
-            keep_fraction=keep_fraction,
             score=self.request.score,
             perturbations_per_eval=self.perturbations_per_eval,
+            **options,
         )
 
 
