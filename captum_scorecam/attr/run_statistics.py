@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from captum_scorecam.masking.channel_masks import ChannelMasks
+from captum_scorecam.budget.channel_scores import ChannelScores
+from captum_scorecam.budget.within_budget import remaining_errors
+from captum_scorecam.weighting import ChannelWeighting, effective_channels
 
 
 @dataclass(frozen=True)
@@ -19,8 +21,8 @@ class RunStatistics:
         omitted (int): Masks not run because of ``tolerance``, ``max_forwards`` or ``error``.
         rows (int): Masked inputs run through the model, over all ranks.
         rows_per_forward (int): Masked inputs per full forward pass, tuned or given; 0 before the first pass.
-        effective_channels (tuple of float): For each map, 1 / Σ α² of the softmax: the number of channels if they count
-            alike, 1 if one takes all. Empty for other weightings.
+        effective_channels (tuple of float): For each map, 1 / Σ α² of the softmax: the number of channels if their
+            weights are equal, 1 if one channel has all the weight. Empty for other weightings.
         errors (tuple of float): With ``max_forwards`` or ``error``, for each map, its largest standard error as a share
             of its largest value; 0 if exact. Else empty.
     """
@@ -37,15 +39,16 @@ class RunStatistics:
 
     def plus(
         self,
-        masks: ChannelMasks,
+        scored: ChannelScores,
         rows: int,
         rows_per_forward: int,
-        effective_channels: list[float],
-        errors: list[float],
+        weighting: ChannelWeighting,
+        has_budget: bool,
     ) -> RunStatistics:
-        """Adds the channels of one activation and the `rows` masks that were run."""
-        channels = masks.index.numel()
-        masked = int((masks.index >= 0).sum())
+        """Adds the maps of one activation and the `rows` masks that were run for them."""
+        masks, channels, masked = scored.masks, scored.has_mask.numel(), int(scored.has_mask.sum())
+        effective = effective_channels(scored.weights()).flatten().tolist() if weighting == "softmax" else []
+        errors = remaining_errors(scored, weighting).flatten().tolist() if has_budget else []
         return RunStatistics(
             self.channels + channels,
             self.constant + masks.n_constant,
@@ -54,6 +57,6 @@ class RunStatistics:
             self.omitted + len(masks) - rows,
             self.rows + rows,
             rows_per_forward if rows else self.rows_per_forward,
-            (*self.effective_channels, *effective_channels),
+            (*self.effective_channels, *effective),
             (*self.errors, *errors),
         )

@@ -28,7 +28,7 @@ from captum_scorecam._messages import (
 )
 from captum_scorecam.attr.run_statistics import RunStatistics
 from captum_scorecam.budget.channel_scores import ChannelScores
-from captum_scorecam.budget.within_budget import forwards_per_tensor, remaining_errors, score_within_budget
+from captum_scorecam.budget.within_budget import forwards_per_tensor, score_within_budget
 from captum_scorecam.layer_evaluation import evaluate_layer
 from captum_scorecam.layers import ExplainedLayer, FoundLayers, check_layer_choice
 from captum_scorecam.masking.activation_maps import checked_activation_maps
@@ -42,7 +42,7 @@ from captum_scorecam.scoring.memory_format import MemoryFormats
 from captum_scorecam.scoring.process_group import check_process_group, from_first_rank
 from captum_scorecam.scoring.tolerance import scores_within_tolerance
 from captum_scorecam.scoring.twin import Twins
-from captum_scorecam.weighting import ChannelWeighting, effective_channels, score_spans
+from captum_scorecam.weighting import ChannelWeighting, score_spans
 
 NARROW = 1.0  # scores that span less are nearly equal after the softmax
 
@@ -188,7 +188,7 @@ class ScoreCAM(LayerAttribution, PerturbationAttribution):
         check_optional("grad_kwargs", grad_kwargs, dict, "a dict")
         if grad_kwargs is not None:
             warn_caller("Score-CAM uses no gradients; `grad_kwargs` is ignored.")
-        maps = self.attribute_targets(
+        maps: Tensor | Tensors = self.attribute_targets(
             inputs,
             [target],
             additional_forward_args,
@@ -200,8 +200,9 @@ class ScoreCAM(LayerAttribution, PerturbationAttribution):
             process_group=process_group,
             show_progress=show_progress,
         )
-        per_target = (maps,) if isinstance(maps, Tensor) else maps
-        return _captum.format_output(per_target if attr_dim_summation else tuple(m[:, 0] for m in per_target))
+        if attr_dim_summation:
+            return maps
+        return maps[:, 0] if isinstance(maps, Tensor) else tuple(each[:, 0] for each in maps)
 
     @log_usage()
     @without_constructor_options
@@ -232,13 +233,7 @@ class ScoreCAM(LayerAttribution, PerturbationAttribution):
         Raises:
             Same as :meth:`attribute`, and ValueError if there is no target.
         """
-        check_flags(
-            attribute_to_layer_input=attribute_to_layer_input,
-            relu_attributions=relu_attributions,
-            attr_dim_summation=attr_dim_summation,
-            show_progress=show_progress,
-        )
-        check_process_group(process_group)
+        check_flags(relu_attributions=relu_attributions, attr_dim_summation=attr_dim_summation)
         _check_tolerance_of_call(self.tolerance, attr_dim_summation, process_group)
         found = self._scored(
             inputs,
@@ -280,12 +275,7 @@ class ScoreCAM(LayerAttribution, PerturbationAttribution):
         Raises:
             Same as :meth:`attribute`, and ValueError with `tolerance`, whose error is a bound.
         """
-        check_flags(
-            attribute_to_layer_input=attribute_to_layer_input,
-            relu_attributions=relu_attributions,
-            show_progress=show_progress,
-        )
-        check_process_group(process_group)
+        check_flags(relu_attributions=relu_attributions)
         _check_no_tolerance(self.tolerance)
         found = self._scored(
             inputs,
@@ -328,8 +318,6 @@ class ScoreCAM(LayerAttribution, PerturbationAttribution):
         Raises:
             Same as :meth:`attribute_targets`, and ValueError with `tolerance`, which leaves scores unknown.
         """
-        check_flags(attribute_to_layer_input=attribute_to_layer_input, show_progress=show_progress)
-        check_process_group(process_group)
         _check_no_tolerance(self.tolerance)
         found = self._scored(
             inputs,
@@ -358,6 +346,8 @@ class ScoreCAM(LayerAttribution, PerturbationAttribution):
         with_baselines: bool = False,
     ) -> tuple[ChannelScores, ...]:
         """Runs the forward passes: the scores of the channels of each tensor that the layer returns."""
+        check_flags(attribute_to_layer_input=attribute_to_layer_input, show_progress=show_progress)
+        check_process_group(process_group)
         forward = MaskedForward.from_call(
             self.forward_func, inputs, targets, additional_forward_args, baselines, self.score
         )
@@ -374,7 +364,7 @@ class ScoreCAM(LayerAttribution, PerturbationAttribution):
             self.score,
         )
         of_input = attribute_to_layer_input or layer.of_input
-        run = RunStatistics()
+        run, has_budget = RunStatistics(), self.max_forwards is not None or self.error is not None
         found = []
         with (
             unchanged_model_state(self.forward_func, forward.inputs, draws_only_in_forwards=True) as state,
@@ -403,7 +393,9 @@ class ScoreCAM(LayerAttribution, PerturbationAttribution):
                 )
                 scored, rows = self._masks_scored(unscored, forward, limit, chunk_size, progress, process_group)
                 found.append(scored)
-                run = run.plus(unscored.masks, rows, chunk_size.rows, *self.numbers_of_maps(scored))
+                run = run.plus(scored, rows, chunk_size.rows, self.channel_weighting, has_budget)
+                if self.channel_weighting == "softmax" and self.score != "probability":  # the constructor has warned
+                    warn_of_narrow_scores(scored)
         self.last_run = run
         return tuple(found)
 
@@ -431,18 +423,6 @@ class ScoreCAM(LayerAttribution, PerturbationAttribution):
         bounded = self.score in BOUNDED_SCORES
         scored = score_within_budget(unscored, score, limit, self.channel_weighting, bounded, self.error, process_group)
         return scored, scored.n_forwards
-
-    def numbers_of_maps(self, scored: ChannelScores) -> tuple[list[float], list[float]]:
-        """Returns `RunStatistics.effective_channels` and `errors`; warns if channels count nearly alike."""
-        effective: list[float] = []
-        errors: list[float] = []
-        if self.channel_weighting == "softmax":
-            if self.score != "probability":  # the constructor has warned
-                _warn_of_narrow_scores(scored.scores, scored.has_mask)
-            effective = effective_channels(scored.weights()).flatten().tolist()
-        if self.max_forwards is not None or self.error is not None:
-            errors = remaining_errors(scored, self.channel_weighting).flatten().tolist()
-        return effective, errors
 
     def _evaluated(self, forward: MaskedForward, layer: ExplainedLayer, of_input: bool) -> tuple[Tensors, Any]:
         """Runs the unmasked forward pass; returns the layer's maps and the output, checked against the targets."""
@@ -497,8 +477,9 @@ def _check_tolerance_of_call(tolerance: float | None, summed: bool, process_grou
         raise ValueError("Expected neither attr_dim_summation=False nor a `process_group` with `tolerance`.")
 
 
-def _warn_of_narrow_scores(scores: Tensor, masked: Tensor) -> None:
-    if (score_spans(scores, masked)[masked.sum(1) > 1] < NARROW).any():
+def warn_of_narrow_scores(scored: ChannelScores) -> None:
+    """Warns if the softmax of scores hardly differs from channel to channel."""
+    if (score_spans(scored.scores, scored.has_mask)[scored.has_mask.sum(1) > 1] < NARROW).any():
         warn_caller(
             "The scores of the masked inputs differ by less than 1, so their softmax is nearly uniform and the map is "
             "close to the plain sum of the channels (see `last_run.effective_channels`). For probabilities and other "

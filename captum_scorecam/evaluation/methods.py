@@ -21,6 +21,7 @@ from captum_scorecam import (
     ScoreCAM,
 )
 from captum_scorecam._messages import check_whole_number, type_of
+from captum_scorecam.attr.score_cam import warn_of_narrow_scores
 from captum_scorecam.budget.within_budget import replayed_within_budget
 from captum_scorecam.evaluation.method import ChosenMethod, Maps, Method, Options, check_names_of_options
 from captum_scorecam.evaluation.registry import register
@@ -178,9 +179,10 @@ def _of_shared(shared: SharedScores, request: ExplanationRequest, score_cam: Sco
     scores = replayed_within_budget(
         shared.of(request, score), score_cam.max_forwards, score_cam.error, weighting, score in BOUNDED_SCORES
     )
-    run = RunStatistics().plus(
-        scores.masks, scores.n_forwards, max(shared.chunk_rows), *score_cam.numbers_of_maps(scores)
-    )
+    has_budget = score_cam.max_forwards is not None or score_cam.error is not None
+    run = RunStatistics().plus(scores, scores.n_forwards, max(shared.chunk_rows), weighting, has_budget)
+    if weighting == "softmax" and score != "probability":  # the constructor has warned
+        warn_of_narrow_scores(scores)
     maps, errors = _maps_with_errors(scores, weighting)
     return maps, MethodRun(
         run.rows,

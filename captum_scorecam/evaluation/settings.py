@@ -170,8 +170,8 @@ def find_versions(device: torch.device, engine: EngineName = "eager") -> dict[st
 
 def cpu_name() -> str:
     """Returns the processor's name, or its architecture if PyTorch and the operating system do not know it."""
-    capabilities = getattr(torch.cpu, "get_capabilities", dict)()  # not in early versions of PyTorch
-    return capabilities.get("cpu_name") or platform.processor() or platform.machine()
+    capabilities: dict[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()  # not in early versions of PyTorch
+    return str(capabilities.get("cpu_name") or platform.processor() or platform.machine())
 
 
 def _version(package: str) -> str | None:

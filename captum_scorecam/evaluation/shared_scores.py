@@ -59,7 +59,7 @@ class SharedScores:
             activation_transform=layer.activation_transform,
             masked_forward_func=request.masked_forward_func,
         )
-        found = score_cam.channel_scores(
+        found: ChannelScores | tuple[ChannelScores, ...] = score_cam.channel_scores(
             request.inputs,
             [target + scores.index(score) * self._n_classes for score, target in self._columns],
             attribute_to_layer_input=layer.of_input,

@@ -115,7 +115,14 @@ class MetricInput:
         return self.explain_again(explanation_map(self.request.inputs, self.maps))
 
     def map_of(self, target: int) -> Tensor:
-        """Returns the method's map of another class of the image, 1×1×H×W."""
+        """Explains another class of the image.
+
+        Args:
+            target (int): The class.
+
+        Returns:
+            Tensor: The map, 1×1×H×W.
+        """
         return run_method(self.method, replace(self.request, targets=[target]))[0].unsqueeze(1)
 
     def explain_again(self, inputs: Tensor, target: int | None = None, model: nn.Module | None = None) -> Tensor:
@@ -136,7 +143,15 @@ class MetricInput:
         return run_method(self.method, request)[0].unsqueeze(1)
 
     def computed(self, function: Callable[..., T], **options: Any) -> T:
-        """Calls a metric's function that runs masked inputs, with the image, its map and its class."""
+        """Calls a function of :mod:`captum_scorecam.metrics.functional` that runs masked inputs, with this map.
+
+        Args:
+            function (callable): Such as `insertion`.
+            **options: Further options of the function.
+
+        Returns:
+            The function's result.
+        """
         return function(
             self.request.forward_of_masked,
             self.request.inputs,
