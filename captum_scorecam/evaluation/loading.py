@@ -110,4 +110,5 @@ def _each_box(sample: Sample) -> Iterator[Image.Image]:
 def load_images(images: LoadedImages, workers: int = 0) -> Iterable[Loaded]:
     """Loads images in order, ahead of time if there are workers."""
     # DataLoader draws a seed; with a separate generator, the user's random state is unchanged.
-    return DataLoader(images, batch_size=None, num_workers=workers, generator=torch.Generator())
+    with torch.device("cpu"):  # that of the generator, whatever the default device
+        return iter(DataLoader(images, batch_size=None, num_workers=workers, generator=torch.Generator("cpu")))

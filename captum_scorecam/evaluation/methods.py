@@ -80,8 +80,9 @@ def run_method(method: str | ChosenMethod, request: ExplanationRequest) -> tuple
         raise ValueError(f"Expected {name} to return maps 1×{n_targets}×h×w or {n_targets}×1×h×w, but got {got}.")
     forwards = check_whole_number("forwards", run.forwards, 0)
     errors = None if run.errors is None else _upsampled(run.errors, request)
+    upsampled = _upsampled(maps, request)  # which waits for a GPU
     seconds = time.perf_counter() - start
-    return _upsampled(maps, request), replace(run, forwards=forwards, errors=errors, seconds=seconds)
+    return upsampled, replace(run, forwards=forwards, errors=errors, seconds=seconds)
 
 
 def _upsampled(maps: Tensor, request: ExplanationRequest) -> Tensor:

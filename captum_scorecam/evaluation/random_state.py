@@ -19,7 +19,10 @@ def seeded(seed: int, device: torch.device) -> Iterator[None]:
     """
     state = np.random.get_state()
     with torch.random.fork_rng(devices=[device.index or 0] if device.type == "cuda" else []):
-        torch.manual_seed(seed)
+        torch.default_generator.manual_seed(seed)
+        if device.type == "cuda":
+            with torch.cuda.device(device):
+                torch.cuda.manual_seed(seed)
         np.random.seed(seed % 2**32)
         try:
             yield

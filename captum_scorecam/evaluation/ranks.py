@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, TypeVar
 
-import torch
 import torch.distributed as dist
 
 from captum_scorecam._environment import whole_number
@@ -91,11 +90,8 @@ def _started_by_torchrun() -> bool:
 
 
 @contextmanager
-def joined_ranks(device: torch.device) -> Iterator[Ranks]:
+def joined_ranks() -> Iterator[Ranks]:
     """Joins the other processes, if ``torchrun`` started several or the caller has a default process group.
-
-    Args:
-        device (torch.device): The model's device; the default group uses nccl on a GPU, gloo otherwise.
 
     Yields:
         Ranks: The rank of this process. A default process group created here is destroyed at the end.
@@ -103,12 +99,15 @@ def joined_ranks(device: torch.device) -> Iterator[Ranks]:
     Raises:
         ValueError: Same as `is_first_rank`.
     """
+    if not dist.is_available():  # PyTorch was built without it
+        yield Ranks()
+        return
     created_here = not dist.is_initialized() and _started_by_torchrun()
+    # Ranks exchange only a few Python objects, also on GPUs, and gloo detects a dead peer at once.
     if created_here:
-        dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
+        dist.init_process_group("gloo")
     try:
         if dist.is_initialized():
-            # Ranks exchange only a few Python objects, and gloo detects a dead peer at once.
             group: Any = dist.new_group(backend="gloo", timeout=LONGEST_WAIT)
             yield Ranks(dist.get_rank(), dist.get_world_size(), group)
         else:

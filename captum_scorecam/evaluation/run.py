@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -42,6 +43,7 @@ from captum_scorecam.evaluation.settings import (
 from captum_scorecam.evaluation.summary import Summary, summarize, write_summary
 from captum_scorecam.evaluation.typed_json import to_json
 
+_UNUSABLE_GPU = r"CUDA error(?!.*(out of memory|ALLOC_FAILED))"
 _FILES = "image_files_digest"
 _KEPT = "Finished records are kept; run the evaluation again to resume."
 _NO_CONFIGURATION = "Put it back, and run the evaluation again to resume; without it, the records can't be read."
@@ -85,7 +87,7 @@ def run_evaluation(
     """
     folder = Path(folder)
     threads = _threads_of(folder) if threads is None else _checked_threads(threads)
-    with joined_ranks(plan.device) as ranks, _torch_threads(threads), ExitStack() as locks:
+    with joined_ranks() as ranks, _torch_threads(threads), ExitStack() as locks:
 
         def prepare() -> int:
             _make_folders(folder)
@@ -162,7 +164,7 @@ def _explained_write_errors(records: Path) -> Iterator[None]:
 def _check_device(outcome: Outcome) -> None:
     """Stops after an error that leaves the GPU unusable, since all later images would fail too."""
     failure = outcome.record.error
-    if failure is not None and "CUDA error" in failure.message:
+    if failure is not None and re.search(_UNUSABLE_GPU, failure.message):
         raise RuntimeError(
             f"The GPU failed on {outcome.record.image!r} (the failure is recorded): {failure.message} "
             "Run the evaluation again to resume with the next image."

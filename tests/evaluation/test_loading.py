@@ -14,7 +14,7 @@ from torchvision.transforms.functional import to_tensor
 
 from captum_scorecam.datasets import Sample, open_data
 from captum_scorecam.evaluation import read_records
-from captum_scorecam.evaluation.loading import LoadedImages, Preprocessed
+from captum_scorecam.evaluation.loading import LoadedImages, Preprocessed, load_images
 from captum_scorecam.models import Classifier
 from tests.support.tiny_classifier import Pictures, picture
 from tests.support.tiny_evaluation import OPTIONS, evaluate
@@ -55,6 +55,15 @@ def test_boxes_are_resized_and_cropped_one_by_one() -> None:
     assert found.region is not None
     assert found.region.sum() == 4 * 4 + 8 * 6 - 2 * 2
     assert found.mask is None
+
+
+def test_images_are_loaded_whatever_the_default_device() -> None:
+    torch.set_default_device("meta")
+    try:
+        loaded = list(load_images(LoadedImages(Pictures(2), [0, 1], None, cropped)))
+    finally:
+        torch.set_default_device(None)
+    assert [image.index for image in loaded] == [0, 1]
 
 
 def test_one_box_is_that_around_the_region() -> None:

@@ -23,6 +23,7 @@ from captum_scorecam.evaluation import (
     MethodRun,
     chosen_methods,
     layer_to_explain,
+    methods,
     register_method,
     run_method,
 )
@@ -67,6 +68,18 @@ DIRECT_CALLS: dict[str, Callable[[Any, Tensor, int], Any]] = {
         x, target, generator=generator()
     )[:, :1],
 }
+
+
+def test_seconds_include_the_wait_for_the_maps(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock, upsampled = [0.0], methods._upsampled
+
+    def waiting(maps: Tensor, request: ExplanationRequest) -> Tensor:
+        clock[0] += 5  # as to copy from a GPU that still computes
+        return upsampled(maps, request)
+
+    monkeypatch.setattr(methods, "_upsampled", waiting)
+    monkeypatch.setattr(methods.time, "perf_counter", lambda: clock[0])
+    assert run_method("grad_cam", request_of_colours())[1].seconds == 5
 
 
 @pytest.mark.parametrize("name", METHODS)

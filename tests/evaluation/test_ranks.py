@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, NoReturn
 
-import torch
+import pytest
+import torch.distributed as dist
 
 from captum_scorecam.evaluation.ranks import joined_ranks
 from tests.support.two_ranks import results_of_ranks
@@ -17,7 +18,7 @@ def failing() -> NoReturn:
 
 def shared_by_ranks(_rank: int) -> dict[str, Any]:
     error = "none"
-    with joined_ranks(torch.device("cpu")) as ranks:
+    with joined_ranks() as ranks:
         computed = ranks.from_first(lambda: f"by rank {ranks.rank}")
         try:
             ranks.from_first(failing)
@@ -25,6 +26,13 @@ def shared_by_ranks(_rank: int) -> dict[str, Any]:
             error = f"{type(raised).__name__}: {raised}"
         share = ranks.share([0, 1, 2])
     return {"computed": computed, "error": error, "share": share, "size": ranks.size}
+
+
+def test_pytorch_without_distributed_runs_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(dist, "is_available", lambda: False)
+    monkeypatch.delattr(dist, "is_initialized")
+    with joined_ranks() as ranks:
+        assert (ranks.rank, ranks.size) == (0, 1)
 
 
 def test_a_result_and_a_failure_of_rank_0_reach_rank_1(tmp_path: Path) -> None:

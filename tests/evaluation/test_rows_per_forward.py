@@ -209,7 +209,7 @@ def test_every_rank_uses_the_number_of_the_first(
     monkeypatch.setattr(run, "tuned_rows", lambda _: pytest.fail("tuned by another rank"))
     todo = dict.fromkeys(range(4), ("grad_cam", "score_cam"))
     ranks = SecondRank(5, (read_settings(tmp_path), todo))
-    monkeypatch.setattr(run, "joined_ranks", lambda _: nullcontext(ranks))
+    monkeypatch.setattr(run, "joined_ranks", lambda: nullcontext(ranks))
     options = {"options": replace(OPTIONS, perturbations_per_eval=given)}
     if given == 6:
         with pytest.raises(ValueError, match="different settings: `perturbations_per_eval`: 5 -> 6"):

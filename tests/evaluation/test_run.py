@@ -250,6 +250,18 @@ def test_a_gpu_that_is_lost_stops_the_run_after_the_record(classifier: Classifie
     assert [record.index for record in read_records(tmp_path)] == [0]
 
 
+@pytest.mark.parametrize("text", ["out of memory", "CUBLAS_STATUS_ALLOC_FAILED when calling cublasCreate(handle)"])
+def test_a_gpu_without_memory_for_an_image_goes_on_with_the_next(
+    text: str, classifier: Classifier, tmp_path: Path
+) -> None:
+    def full(*_: Any) -> Any:
+        raise RuntimeError(f"CUDA error: {text}")
+
+    register_method(name := f"full_{len(text)}", Method(full))
+    evaluate(classifier, Pictures(3), tmp_path, **(QUICK | {"methods": [name]}))
+    assert [record.index for record in read_records(tmp_path)] == [0, 1, 2]
+
+
 def test_a_disk_that_is_full_stops_the_run_and_loses_nothing(
     classifier: Classifier, tmp_path: Path, undisturbed: Callable[[int], Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
