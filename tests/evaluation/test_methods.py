@@ -78,7 +78,7 @@ def test_seconds_include_the_wait_for_the_maps(monkeypatch: pytest.MonkeyPatch) 
         return upsampled(maps, request)
 
     monkeypatch.setattr(methods, "_upsampled", waiting)
-    monkeypatch.setattr(methods.time, "perf_counter", lambda: clock[0])
+    monkeypatch.setattr("captum_scorecam.evaluation.methods.time.perf_counter", lambda: clock[0])
     assert run_method("grad_cam", request_of_colours())[1].seconds == 5
 
 
