@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import csv
+import io
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal, TypeAlias
 
+import numpy as np
 import pytest
+from PIL import Image
 from playwright.sync_api import Browser, Locator, Page, ViewportSize, expect
 
 from captum_scorecam.evaluation.report import write_report
@@ -288,3 +293,92 @@ def test_without_scripts_tables_curves_and_pictures_are_there(browser: Browser, 
     expect(page.locator(".item .map").first).to_be_visible()
     expect(page.locator("#controls")).to_be_hidden()
     context.close()
+
+
+def table_of(page: Page) -> list[list[str]]:
+    """The first table as a spreadsheet has it: the mean and the ends of its interval for each metric."""
+    rows = []
+    for row in page.locator("table.estimates").first.locator("tbody tr").all():
+        cells = [row.locator("th").inner_text().strip()]
+        for cell in row.locator("td").all():
+            cells += [cell.get_attribute(f"data-{name}") or "" for name in ("value", "low", "high")]
+        rows.append(cells)
+    return rows
+
+
+def test_a_table_is_downloaded_as_csv(visit: Visit, reports: dict[bool, Path]) -> None:
+    page = visit(reports[False])
+    with page.expect_download() as download:
+        page.locator("button.download").first.click()
+    assert download.value.suggested_filename == "means_of_each_metric_by_method.csv"
+    head, *rows = csv.reader(io.StringIO(Path(download.value.path()).read_text(encoding="utf-8")))
+    assert head[:4] == ["Method", "Average drop, %", "Average drop, %: low", "Average drop, %: high"]
+    assert rows == table_of(page)
+
+
+def test_a_table_is_copied_for_a_spreadsheet(visit: Visit, reports: dict[bool, Path]) -> None:
+    page = visit(reports[False])
+    copy = page.locator("button.copy").first
+    copy.click()
+    expect(copy).to_have_text("Copied")
+    page.evaluate("document.body.append(Object.assign(document.createElement('textarea'), {id: 'pasted'}))")
+    page.locator("#pasted").focus()
+    page.keyboard.press("Control+V")
+    head, *rows = [line.split("\t") for line in page.locator("#pasted").input_value().split("\n")]
+    assert head[0] == "Method"
+    assert rows == table_of(page)
+
+
+def brightness_of_edge(element: Locator) -> float:
+    """The brightness of the right edge of an element, between its rules."""
+    picture = Image.open(io.BytesIO(element.screenshot())).convert("L")
+    return float(np.median(np.asarray(picture)[:, -2]))
+
+
+def test_a_phone_shows_where_a_table_goes_on(visit: Visit, reports: dict[bool, Path]) -> None:
+    page = visit(reports[False], viewport=PHONE)
+    table = page.locator(".scroll").first
+    assert page.evaluate("element => element.scrollWidth > element.clientWidth", table.element_handle())
+    before = brightness_of_edge(table)
+    table.evaluate("element => { element.scrollLeft = element.scrollWidth; }")
+    assert before + 20 < brightness_of_edge(table)
+
+
+PAPER = {False: ViewportSize(width=687, height=1016), True: ViewportSize(width=1016, height=687)}  # A4 in margins
+
+
+@pytest.mark.parametrize("many", [False, True])
+def test_tables_fit_on_paper(visit: Visit, reports: dict[bool, Path], many: bool) -> None:
+    page = visit(reports[False], viewport=PAPER[many])
+    if many:
+        page.evaluate(WIDENED)
+    pages = re.findall(rb"/MediaBox \[0 0 ([\d.]+) ([\d.]+)\]", page.pdf(prefer_css_page_size=True))
+    assert {float(width) < float(height) for width, height in pages} == ({True, False} if many else {True})
+    page.emulate_media(media="print")
+    for table in page.locator(".scroll").all():
+        assert table.evaluate("element => element.scrollWidth <= element.clientWidth")
+
+
+def test_printed_values_keep_their_labels_and_settings_are_open(visit: Visit, reports: dict[bool, Path]) -> None:
+    page = visit(reports[False], viewport=PAPER[False])
+    page.emulate_media(media="print")
+    values = page.locator(".tile dl div:visible")
+    assert values.count() > 0
+    for value in values.all():
+        label, number = value.locator("dt").bounding_box(), value.locator("dd").bounding_box()
+        assert label is not None
+        assert number is not None
+        assert label["width"] > 1
+        assert label["x"] + label["width"] <= number["x"] + 1
+    for text in ("images digest", "threads", "torch"):
+        expect(page.locator("#settings dt", has_text=text).first).to_be_visible()
+
+
+# The first table with fourteen metrics.
+WIDENED = """() => {
+  const scroll = document.querySelector(".scroll");
+  for (const row of scroll.querySelectorAll("tr")) {
+    while (row.cells.length < 15) row.append(row.cells[row.cells.length - 1].cloneNode(true));
+  }
+  scroll.classList.add("many");
+}"""
