@@ -21,7 +21,7 @@ _EXTENSIONS = ("avx2", "avx512_f", "avx512_bf16", "avx512_vnni", "amx")  # that 
 def machine(device: str) -> Row:
     """The hardware, the number of threads and the versions of the packages."""
     packages = {name: version(name) for name in ("torch", "captum", "grad-cam", "torchcam")}
-    found = getattr(torch.cpu, "get_capabilities", dict)()  # not in early versions of PyTorch
+    found: dict[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()  # not in early versions of PyTorch
     extensions = " ".join(sorted(name for name in found if found[name] is True and name.startswith(_EXTENSIONS)))
     cpu = {"cpu": cpu_name(), "extensions": extensions, "threads": torch.get_num_threads()}
     return {"device": torch.cuda.get_device_name(device) if device != "cpu" else "CPU", **cpu, **packages}

@@ -7,7 +7,7 @@ phase of the machine affects all alike. A floor, the bare forwards of a system, 
 after it. Peers run at their default batch size and at their fastest one, eager and compiled. Their defaults and the
 loop of the released code run in the first repetition only. Tuning, compilation and export happen before anything is
 timed; after the single call with which `--quick` warms up, tuning may go on. The peak is that of a matrix product,
-measured in a process of its own before all else.
+measured in a process of its own before all else. Results are written after each repetition.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import multiprocessing
 import resource
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field, replace
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -295,8 +295,8 @@ class Benchmark:
 
     def run(
         self, systems: dict[str, System], once: set[str], repetitions: int, n_references: int
-    ) -> dict[str, Timings]:
-        """Runs all systems on all images, in turns."""
+    ) -> Iterator[dict[str, Timings]]:
+        """Runs all systems on all images, in turns; yields the timings so far after each repetition."""
         expected = self.references(n_references)
         workers = {name: self.worker(system) for name, system in systems.items()}
         timings = self.warm_up(workers, systems)
@@ -313,9 +313,9 @@ class Benchmark:
                         timings[name].floor_seconds.append(floor.seconds)
                 seconds = {name: round(each.seconds[-1], 3) for name, each in timings.items()}
                 print(f"repetition {repetition + 1}, image {i + 1}: {seconds}", flush=True)
+            yield timings
         for worker in workers.values():
             worker.stop()
-        return timings
 
 
 def row_of(name: str, timings: Timings, base: Timings, share_of_peak: float) -> Row:
@@ -378,15 +378,16 @@ def main(
         others["released loop"] = "released loop"
     systems: dict[str, System] = {**ours, **taken(others)}
     once = {name for name in systems if "by default" in name or name == "released loop"}
-    timings = benchmark.run(systems, once, repetitions, n_references)
     flops = flops_per_row(model, pixels)
-    rows = [
-        row_of(name, each, timings[base], flops / peaks[getattr(systems[name], "precision", "float32")])
-        for name, each in timings.items()
-    ]
-    settings = {"model": model, "images": n_images, "pixels": pixels, "repetitions": repetitions, **machine(device)}
+    settings = {"model": model, "images": n_images, "pixels": pixels, **machine(device)}
     settings |= {"GFLOP per row": flops / 1e9, **{f"peak in {k}, TFLOP/s": peak / 1e12 for k, peak in peaks.items()}}
-    record(output, settings, rows, {"systems": {name: asdict(each) for name, each in timings.items()}})
+    for done, timings in enumerate(benchmark.run(systems, once, repetitions, n_references), 1):
+        rows = [
+            row_of(name, each, timings[base], flops / peaks[getattr(systems[name], "precision", "float32")])
+            for name, each in timings.items()
+        ]
+        found = {"systems": {name: asdict(each) for name, each in timings.items()}}
+        record(output, settings | {"repetitions": done}, rows, found)
 
 
 if __name__ == "__main__":
