@@ -7,7 +7,7 @@ import zlib
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any, Literal, TypeAlias, TypeVar
+from typing import Any, Literal, TypeAlias
 
 import torch
 from torch import Tensor, nn
@@ -30,7 +30,6 @@ from captum_scorecam.metrics.functional import (
 On: TypeAlias = Literal["image", "mosaic"]
 Need: TypeAlias = Literal["label", "boxes", "classes"]
 Range: TypeAlias = tuple[float, float]
-T = TypeVar("T")
 
 ANY_NUMBER: Range = (-math.inf, math.inf)
 AT_LEAST_0: Range = (0, math.inf)
@@ -142,7 +141,7 @@ class MetricInput:
             request = replace(request, model=model, layer=request.layer.of_copy(model), masked_forward_func=None)
         return run_method(self.method, request)[0].unsqueeze(1)
 
-    def computed(self, function: Callable[..., T], **options: Any) -> T:
+    def computed(self, function: Callable[..., Any], **options: Any) -> Any:
         """Calls a function of :mod:`captum_scorecam.metrics.functional` that runs masked inputs, with this map.
 
         Args:
