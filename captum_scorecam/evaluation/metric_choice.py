@@ -71,7 +71,8 @@ def check_metrics_run(metrics: Iterable[Metric], request: ExplanationRequest) ->
         ValueError: If one raises an error.
     """
     size = request.inputs.shape[2:]
-    maps = torch.rand(1, 1, *size, generator=torch.Generator("cpu").manual_seed(0), device="cpu")
+    draws = torch.Generator("cpu").manual_seed(0)
+    maps = torch.rand(1, 1, *size, generator=draws, dtype=torch.float32, device="cpu")
     region = torch.zeros(size, dtype=torch.bool, device="cpu")
     region[: size[0] // 2] = True
     for metric in metrics:

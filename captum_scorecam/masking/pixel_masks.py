@@ -98,8 +98,8 @@ class SharedRankMasks:
     def __getitem__(self, rows: Tensor) -> Tensors:
         """Returns the masks at the given rows: one tensor per input, len(rows)×1×size, in [0, 1]."""
         order, step = rows // len(self.counts), rows % len(self.counts)
-        removed = (self.counts[step].unsqueeze(1) - self.before[order]) / self.sharing[order]
-        return _split_by_input((1 - removed.clamp(0, 1)).to(self.dtype), self.sizes)
+        removed = (self.counts[step].unsqueeze(1) - self.before[order]).to(self.dtype) / self.sharing[order]
+        return _split_by_input(1 - removed.clamp(0, 1), self.sizes)
 
 
 def shared_ranks(values: Tensor) -> tuple[Tensor, Tensor]:

@@ -59,7 +59,7 @@ def seen_pixels(inputs: Tensor, preprocess: object) -> Tensor:
     pixels = inputs[0].detach().float().cpu()
     statistics = _normalisation(preprocess)
     if statistics is not None and len(statistics[0]) == len(pixels):
-        mean, std = (torch.tensor(values, device=pixels.device).view(-1, 1, 1) for values in statistics)
+        mean, std = (pixels.new_tensor(values).view(-1, 1, 1) for values in statistics)
         pixels = (pixels * std + mean).clamp(0, 1)
     else:
         pixels = (pixels - pixels.min()) / (pixels.max() - pixels.min()).clamp_min(torch.finfo(torch.float32).tiny)

@@ -11,6 +11,7 @@ from torchvision import transforms
 from torchvision.transforms._presets import ImageClassification
 
 from captum_scorecam.models import Preprocess, seen_pixels, seen_region
+from tests.support.default_dtype import default_dtype, other_default_dtypes
 
 to_tensor: Preprocess = transforms.ToTensor()
 to_bytes: Preprocess = transforms.PILToTensor()
@@ -28,6 +29,14 @@ def test_the_normalisation_is_undone(preprocess: transforms.Compose) -> None:
     image = Image.linear_gradient("L").resize((8, 8)).convert("RGB")
     pixels = seen_pixels(preprocess(image)[None], preprocess)
     torch.testing.assert_close(pixels, torch.from_numpy(np.array(image)) / 255, atol=1e-6, rtol=0)
+
+
+@other_default_dtypes
+def test_pixels_do_not_depend_on_the_default_dtype(dtype: torch.dtype) -> None:
+    inputs, preprocess = torch.linspace(-2, 2, 27).reshape(1, 3, 3, 3), ImageClassification(crop_size=3)
+    expected = seen_pixels(inputs, preprocess)
+    with default_dtype(dtype):
+        assert torch.equal(seen_pixels(inputs, preprocess), expected)
 
 
 def test_values_without_normalisation_are_scaled() -> None:

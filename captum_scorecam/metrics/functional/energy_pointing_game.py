@@ -88,6 +88,6 @@ def _pointing_game_update(attributions: Tensor, regions: Tensor | Sequence[Tenso
     axes = [torch.arange(length, device=maps.device) for length in maps.shape[1:]]
     pixels = torch.stack(torch.meshgrid(*axes, indexing="ij"), -1).flatten(0, -2)
     highest = pixels[maps.flatten(1).argmax(1)]
-    squared_distances = (pixels - highest.unsqueeze(1)).pow(2).sum(2)
+    squared_distances = (pixels - highest.unsqueeze(1)).pow(2).sum(2).float()
     hits = (masks & (squared_distances <= tolerance**2)).any(1)
     return (hits & varies(maps.unsqueeze(1)).squeeze(1)).double()

@@ -111,7 +111,7 @@ def _check_no_fractions(regions: Tensor | Sequence[Tensor]) -> None:
 
 
 def _check_corners(boxes: Tensor, example: int, height: int, width: int) -> None:
-    size = torch.tensor([width, height], device=boxes.device)
+    size = torch.tensor([width, height], dtype=torch.float32, device=boxes.device)
     first, last = boxes[:, :2].double(), boxes[:, 2:].double()
     # Clipping to the image leaves boxes without area at its border.
     clipped = (first == last) & ((first <= 0) | (first >= size))
@@ -134,6 +134,6 @@ def _check_corners(boxes: Tensor, example: int, height: int, width: int) -> None
 def _box_mask(boxes: Tensor, height: int, width: int) -> Tensor:
     """Returns a mask H×W of the pixels whose centre is in one of the boxes M×4."""
     x1, y1, x2, y2 = boxes.double().unsqueeze(2).unbind(1)
-    x, y = (torch.arange(size, device=boxes.device) + 0.5 for size in (width, height))
+    x, y = (torch.arange(size, dtype=torch.float64, device=boxes.device) + 0.5 for size in (width, height))
     columns, rows = (x1 <= x) & (x < x2), (y1 <= y) & (y < y2)
     return (rows.unsqueeze(2) & columns.unsqueeze(1)).any(0)

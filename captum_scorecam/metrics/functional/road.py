@@ -148,7 +148,8 @@ def _imputed_images(
     device = generator.device
     n_orders = 2 * len(values)
     seeds = torch.randint(2**62, (n_orders * len(counts),), generator=generator, device=device)
-    shuffled = torch.rand(values.shape, generator=generator, device=device).argsort(1).to(values.device)
+    draws = torch.rand(values.shape, generator=generator, dtype=torch.float32, device=device)
+    shuffled = draws.argsort(1).to(values.device)
     mixed = values.gather(1, shuffled)
     ranks = torch.stack([torch.zeros_like(shuffled).scatter(1, shuffled, pixel_ranks(v)) for v in (mixed, -mixed)], 1)
     return _ImputedImages(

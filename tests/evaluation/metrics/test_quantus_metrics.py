@@ -13,9 +13,10 @@ import quantus
 import torch
 
 from captum_scorecam.evaluation import METRICS, MetricInput, plan_evaluation, read_records, read_settings
-from captum_scorecam.evaluation.metric_choice import chosen_metrics
+from captum_scorecam.evaluation.metric_choice import check_metrics_run, chosen_metrics
 from captum_scorecam.evaluation.metrics.quantus_metrics import quantus_classes
 from captum_scorecam.models import Classifier, load_classifier
+from tests.support.default_dtype import default_dtype, other_default_dtypes
 from tests.support.tiny_classifier import Pictures
 from tests.support.tiny_evaluation import OPTIONS, evaluate, metric_input
 
@@ -130,6 +131,12 @@ def test_a_metric_twice_needs_a_name() -> None:
 def test_what_gives_no_number_for_an_image_is_refused_before_the_run(classifier: Classifier) -> None:
     with pytest.raises(ValueError, match="MPRT raised ValueError: Expected one number for each image"):
         plan_evaluation(classifier, Pictures(2), metrics=["quantus:MPRT"])
+
+
+@other_default_dtypes
+def test_trying_a_metric_does_not_depend_on_the_default_dtype(given: MetricInput, dtype: torch.dtype) -> None:
+    with default_dtype(dtype):
+        check_metrics_run(chosen_metrics(["quantus:Sparseness"]).values(), given.request)
 
 
 def test_a_run_records_resumes_and_reports(classifier: Classifier, tmp_path: Path) -> None:

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from captum_scorecam import RISE, InputSpaceAttribution, LayerGradCamPlusPlus, MeaningfulPerturbation, ScoreCAM
 from captum_scorecam.metrics.functional import infidelity, sensitivity_max
+from tests.support.default_dtype import default_dtype, other_default_dtypes
 from tests.support.small_net import Net, nothing_changes
 from tests.support.small_net import images as small_images
 
@@ -237,17 +238,14 @@ def test_the_generator_draws_the_noise(metric: Any) -> None:
         assert not torch.equal(metric(cam, x, 2), of_one)
 
 
+@other_default_dtypes
 @pytest.mark.parametrize("metric", METRICS)
-def test_noise_does_not_depend_on_the_default_dtype(metric: Any) -> None:
+def test_noise_does_not_depend_on_the_default_dtype(metric: Any, dtype: torch.dtype) -> None:
     net, x = small_net(), images()
     cam = LayerGradCam(net, net[1])
     expected = metric(cam, x, 2, generator=seeded())
-    default = torch.get_default_dtype()
-    torch.set_default_dtype(torch.float64)
-    try:
+    with default_dtype(dtype):
         found = metric(cam, x, 2, generator=seeded())
-    finally:
-        torch.set_default_dtype(default)
     torch.testing.assert_close(found, expected, check_dtype=False)
 
 

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from captum_scorecam.metrics import PointingGame
 from captum_scorecam.metrics.functional import energy_pointing_game, pointing_game
+from tests.support.default_dtype import default_dtype, other_default_dtypes
 from tests.support.evidence_model import patch, perfect, worst
 
 GAMES = [energy_pointing_game, pointing_game]
@@ -161,6 +162,14 @@ def test_the_default_tolerance_is_fifteen_pixels() -> None:
     maps = torch.zeros(2, 1, 1, 40)
     maps[:, 0, 0, 0] = 1
     assert pointing_game(maps, [torch.tensor([[15, 0, 16, 1]]), torch.tensor([[16, 0, 17, 1]])]).item() == 0.5
+
+
+@other_default_dtypes
+def test_tolerance_does_not_depend_on_the_default_dtype(dtype: torch.dtype) -> None:
+    maps = torch.zeros(1, 1, 2, 40)
+    maps[0, 0, 0, 0] = 1  # 1 row and 20 columns from the box
+    with default_dtype(dtype):
+        assert hits(maps, [torch.tensor([[20, 1, 40, 2]])], tolerance=20.0) == [0]
 
 
 @pytest.mark.parametrize(

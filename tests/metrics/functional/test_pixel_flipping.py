@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from captum_scorecam.metrics.functional import PerturbationCurve, RelevanceGain, deletion, lerf, morf, srg
+from tests.support.default_dtype import default_dtype, other_default_dtypes
 from tests.support.evidence_model import EvidenceModel, ones, perfect, worst
 
 
@@ -82,6 +83,16 @@ def test_tied_pixels_fade_together() -> None:
     assert lerf(model, torch.ones(1, 1, 2, 2), maps, 0, step=0.25, score="output").scores[0].tolist() == pytest.approx(
         [15, 8 + 7 * 2 / 3, 8 + 7 / 3, 8, 0]
     )
+
+
+@other_default_dtypes
+def test_ties_do_not_depend_on_the_default_dtype(dtype: torch.dtype) -> None:
+    x, maps, model = noise(2, 2, 5, 6).float(), noise(2, 1, 5, 6).relu().float(), linear_model(60).float()
+    expected = srg(model, x, maps, 0)
+    with default_dtype(dtype):
+        found = srg(model, x, maps, 0)
+    assert torch.equal(found.morf, expected.morf)
+    assert torch.equal(found.lerf, expected.lerf)
 
 
 def test_a_constant_map_gains_nothing_and_a_turned_image_changes_nothing() -> None:

@@ -13,6 +13,7 @@ from torchvision.tv_tensors import BoundingBoxes
 from captum_scorecam.metrics import EnergyPointingGame, PointingGame
 from captum_scorecam.metrics.functional import energy_pointing_game, pointing_game
 from captum_scorecam.metrics.functional.regions import region_masks
+from tests.support.default_dtype import default_dtype, other_default_dtypes
 from tests.support.evidence_model import perfect
 
 GAMES = [energy_pointing_game, pointing_game, EnergyPointingGame().update, PointingGame().update]
@@ -178,3 +179,15 @@ def test_boxes_that_clipping_left_empty_do_not_count(gone: list[int]) -> None:
 def test_bounding_boxes_of_torchvision() -> None:
     boxes = BoundingBoxes([[2, 1, 5, 3]], format="XYXY", canvas_size=(4, 6))
     assert area(boxes, 4, 6) == 6
+
+
+# --- The default dtype ------------------------------------------------------------------------------------------------
+
+
+@other_default_dtypes
+def test_boxes_do_not_depend_on_the_default_dtype(dtype: torch.dtype) -> None:
+    boxes, too_wide = torch.tensor([[300.2, 1.0, 555.7, 5.0]]), torch.tensor([[0.0, 1.0, 711.5, 5.0]])
+    with default_dtype(dtype):
+        assert area(boxes, 7, 703) == 4 * 256
+        with pytest.raises(ValueError, match="Expected boxes within the 7×703 pixels of the map"):
+            area(too_wide, 7, 703)

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from captum_scorecam.metrics.functional import RoadCurves, road
 from captum_scorecam.metrics.functional.linear_imputation import impute_linearly
+from tests.support.default_dtype import default_dtype, other_default_dtypes
 from tests.support.evidence_model import EvidenceModel, perfect, worst
 
 
@@ -137,6 +138,15 @@ def test_ties_are_in_one_random_order_so_that_a_constant_map_is_worth_nothing() 
     other = road(model(), images(), torch.ones(2, 1, 8, 10), 0, noise=0, generator=seeded(1), fractions=[0.3, 0.6])
     torch.testing.assert_close(constant.morf, again.morf)
     assert not torch.allclose(constant.morf, other.morf)
+
+
+@other_default_dtypes
+def test_the_order_of_ties_does_not_depend_on_the_default_dtype(dtype: torch.dtype) -> None:
+    net, x, tied = model(), images(), torch.ones(2, 1, 8, 10)
+    expected = road(net, x, tied, 0, generator=seeded(), fractions=[0.3, 0.6])
+    with default_dtype(dtype):
+        found = road(net, x, tied, 0, generator=seeded(), fractions=[0.3, 0.6])
+    assert torch.equal(found.morf, expected.morf)
 
 
 @pytest.mark.parametrize(
