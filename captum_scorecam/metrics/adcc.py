@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from torch import Tensor
 
 from captum_scorecam.metrics.example_mean import ExampleMean
@@ -18,9 +16,7 @@ class Coherency(ExampleMean):
     """
 
     higher_is_better = True
-
-    def __init__(self, **kwargs: Any) -> None:
-        super().__init__("coherency", **kwargs)
+    state_name = "coherency"
 
     def update(self, attributions: Tensor, masked_attributions: Tensor) -> None:
         """Adds a batch of attributions.
@@ -40,9 +36,7 @@ class L1Complexity(ExampleMean):
     """
 
     higher_is_better = False
-
-    def __init__(self, **kwargs: Any) -> None:
-        super().__init__("l1_complexity", **kwargs)
+    state_name = "l1_complexity"
 
     def update(self, attributions: Tensor) -> None:
         """Adds a batch of attributions, N×C×spatial, summed over the channels."""
@@ -65,9 +59,7 @@ class ADCC(ExampleMean):
     """
 
     higher_is_better = True
-
-    def __init__(self, **kwargs: Any) -> None:
-        super().__init__("adcc", **kwargs)
+    state_name = "adcc"
 
     def update(self, drops: Tensor, coherencies: Tensor, complexities: Tensor) -> None:
         """Adds a batch of values, one per example.

@@ -36,7 +36,8 @@ class AverageDrop(ExampleMean):
 
     def __init__(self, relative: bool = True, **kwargs: Any) -> None:
         check_flags(relative=relative)
-        super().__init__("relative_drop" if relative else "absolute_drop", **kwargs)
+        self.state_name = "relative_drop" if relative else "absolute_drop"
+        super().__init__(**kwargs)
         self.relative = relative
 
     def update(self, original_scores: Tensor, masked_scores: Tensor) -> None:
@@ -57,9 +58,7 @@ class AverageIncrease(ExampleMean):
     """
 
     higher_is_better = True
-
-    def __init__(self, **kwargs: Any) -> None:
-        super().__init__("increase", **kwargs)
+    state_name = "increase"
 
     def update(self, original_scores: Tensor, masked_scores: Tensor) -> None:
         """Adds a batch of scores, as :meth:`~captum_scorecam.metrics.AverageDrop.update` does."""
@@ -74,9 +73,7 @@ class AverageGain(ExampleMean):
     """
 
     higher_is_better = True
-
-    def __init__(self, **kwargs: Any) -> None:
-        super().__init__("gain", **kwargs)
+    state_name = "gain"
 
     def update(self, original_scores: Tensor, masked_scores: Tensor) -> None:
         """Adds a batch of probabilities, as :meth:`~captum_scorecam.metrics.AverageDrop.update` does."""

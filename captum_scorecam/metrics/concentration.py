@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from torch import Tensor
 
 from captum_scorecam.metrics.example_mean import ExampleMean
@@ -18,9 +16,7 @@ class Sparseness(ExampleMean):
     """
 
     higher_is_better = True
-
-    def __init__(self, **kwargs: Any) -> None:
-        super().__init__("sparseness", **kwargs)
+    state_name = "sparseness"
 
     def update(self, attributions: Tensor) -> None:
         """Adds a batch of attributions.
@@ -39,9 +35,7 @@ class Complexity(ExampleMean):
     """
 
     higher_is_better = False
-
-    def __init__(self, **kwargs: Any) -> None:
-        super().__init__("entropy", **kwargs)
+    state_name = "entropy"
 
     def update(self, attributions: Tensor) -> None:
         """Adds a batch of attributions, as :meth:`~captum_scorecam.metrics.Sparseness.update` does."""

@@ -23,9 +23,7 @@ class EnergyPointingGame(ExampleMean):
     """
 
     higher_is_better = True
-
-    def __init__(self, **kwargs: Any) -> None:
-        super().__init__("energy_in_region", **kwargs)
+    state_name = "energy_in_region"
 
     def update(self, attributions: Tensor, regions: Tensor | Sequence[Tensor]) -> None:
         """Adds a batch of attributions and object regions.
@@ -54,7 +52,8 @@ class PointingGame(ExampleMean):
     def __init__(self, tolerance: float = 15, **kwargs: Any) -> None:
         check_at_least("tolerance", tolerance, 0)
         # A persistent state becomes a buffer, whose name must not contain a dot.
-        super().__init__(f"hits_within_{tolerance}".replace(".", "_"), **kwargs)
+        self.state_name = f"hits_within_{tolerance}".replace(".", "_")
+        super().__init__(**kwargs)
         self.tolerance = tolerance
 
     def update(self, attributions: Tensor, regions: Tensor | Sequence[Tensor]) -> None:

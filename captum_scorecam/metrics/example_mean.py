@@ -14,21 +14,25 @@ from captum_scorecam.metrics.functional.example_mean import _mean_compute, _mean
 class ExampleMean(Metric):
     """The mean of one value per example over all batches and processes; subclasses add values in ``update``.
 
-    Args:
+    Attributes:
         state_name (str): Prefix of the state names, unique for each metric and its options: a ``MetricCollection``
             merges metrics whose states have the same names and the same initial values.
         shape (tuple of int): The shape of an example's values. Default: ``()``, one value.
+
+    Args:
         **kwargs: Arguments of ``torchmetrics.Metric``.
     """
 
+    state_name: str
+    shape: tuple[int, ...] = ()
     is_differentiable = False
     full_state_update = False
 
-    def __init__(self, state_name: str, shape: tuple[int, ...] = (), **kwargs: Any) -> None:
+    def __init__(self, **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        self._total = f"{state_name}_total"
-        self._count = f"{state_name}_count"
-        self.add_state(self._total, torch.zeros(shape, dtype=torch.float64, device="cpu"), dist_reduce_fx="sum")
+        self._total = f"{self.state_name}_total"
+        self._count = f"{self.state_name}_count"
+        self.add_state(self._total, torch.zeros(self.shape, dtype=torch.float64, device="cpu"), dist_reduce_fx="sum")
         self.add_state(self._count, torch.zeros((), dtype=torch.long, device="cpu"), dist_reduce_fx="sum")
 
     def compute(self) -> Tensor:

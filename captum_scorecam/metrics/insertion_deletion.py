@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from torch import Tensor
 
 from captum_scorecam.metrics.example_mean import ExampleMean
@@ -26,9 +24,7 @@ class InsertionAUC(ExampleMean):
     """
 
     higher_is_better = True
-
-    def __init__(self, **kwargs: Any) -> None:
-        super().__init__("insertion", **kwargs)
+    state_name = "insertion"
 
     def update(self, fractions: Tensor, scores: Tensor) -> None:
         """Adds a batch of curves, the fields of a :class:`~captum_scorecam.metrics.functional.PerturbationCurve`.
@@ -48,9 +44,7 @@ class DeletionAUC(ExampleMean):
     """
 
     higher_is_better = False
-
-    def __init__(self, **kwargs: Any) -> None:
-        super().__init__("deletion", **kwargs)
+    state_name = "deletion"
 
     def update(self, fractions: Tensor, scores: Tensor) -> None:
         """Adds a batch of curves, as :meth:`~captum_scorecam.metrics.InsertionAUC.update` does."""

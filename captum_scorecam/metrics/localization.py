@@ -35,9 +35,7 @@ class RelevanceRank(ExampleMean):
     """
 
     higher_is_better = True
-
-    def __init__(self, **kwargs: Any) -> None:
-        super().__init__("relevance_rank", **kwargs)
+    state_name = "relevance_rank"
 
     def update(self, attributions: Tensor, regions: Tensor | Sequence[Tensor]) -> None:
         """Adds a batch, as :meth:`~captum_scorecam.metrics.EnergyPointingGame.update` does."""
@@ -60,7 +58,8 @@ class IoU(ExampleMean):
 
     def __init__(self, threshold: float = 0.2, **kwargs: Any) -> None:
         check_fraction("threshold", threshold)
-        super().__init__(f"iou_above_{threshold}".replace(".", "_"), **kwargs)
+        self.state_name = f"iou_above_{threshold}".replace(".", "_")
+        super().__init__(**kwargs)
         self.threshold = threshold
 
     def update(self, attributions: Tensor, regions: Tensor | Sequence[Tensor]) -> None:
@@ -83,11 +82,12 @@ class MaxBoxAcc(ExampleMean):
     """
 
     higher_is_better = True
+    shape = (N_THRESHOLDS,)
 
     def __init__(self, iou_threshold: float = 0.5, components: Components = "largest", **kwargs: Any) -> None:
         check_box_options(iou_threshold, components)
-        state_name = f"box_hits_of_{components}_from_{iou_threshold}".replace(".", "_")
-        super().__init__(state_name, (N_THRESHOLDS,), **kwargs)
+        self.state_name = f"box_hits_of_{components}_from_{iou_threshold}".replace(".", "_")
+        super().__init__(**kwargs)
         self.iou_threshold: float = iou_threshold
         self.components: Components = components
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from torch import Tensor
 
 from captum_scorecam.metrics.example_mean import ExampleMean
@@ -19,9 +17,7 @@ class MoRFAUC(ExampleMean):
     """
 
     higher_is_better = False
-
-    def __init__(self, **kwargs: Any) -> None:
-        super().__init__("morf", **kwargs)
+    state_name = "morf"
 
     def update(self, fractions: Tensor, scores: Tensor) -> None:
         """Adds a batch of curves, as :meth:`~captum_scorecam.metrics.InsertionAUC.update` does."""
@@ -36,9 +32,7 @@ class LeRFAUC(ExampleMean):
     """
 
     higher_is_better = True
-
-    def __init__(self, **kwargs: Any) -> None:
-        super().__init__("lerf", **kwargs)
+    state_name = "lerf"
 
     def update(self, fractions: Tensor, scores: Tensor) -> None:
         """Adds a batch of curves, as :meth:`~captum_scorecam.metrics.InsertionAUC.update` does."""
@@ -62,9 +56,7 @@ class SRG(ExampleMean):
     """
 
     higher_is_better = True
-
-    def __init__(self, **kwargs: Any) -> None:
-        super().__init__("relevance_gain", **kwargs)
+    state_name = "relevance_gain"
 
     def update(self, fractions: Tensor, morf: Tensor, lerf: Tensor) -> None:
         """Adds a batch of curves, fields of a :class:`~captum_scorecam.metrics.functional.RelevanceGain`.

@@ -26,7 +26,8 @@ class RandomLogit(ExampleMean):
 
     def __init__(self, similarity: Similarity = "ssim", **kwargs: Any) -> None:
         check_choice("similarity", similarity, Similarity)
-        super().__init__(f"random_logit_{similarity}", **kwargs)
+        self.state_name = f"random_logit_{similarity}"
+        super().__init__(**kwargs)
         self.similarity = similarity
 
     def update(self, attributions: Tensor, other_attributions: Tensor) -> None:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from torch import Tensor
 
 from captum_scorecam.metrics.example_mean import ExampleMean
@@ -18,9 +16,7 @@ class ROAD(ExampleMean):
     """
 
     higher_is_better = True
-
-    def __init__(self, **kwargs: Any) -> None:
-        super().__init__("road", **kwargs)
+    state_name = "road"
 
     def update(self, morf: Tensor, lerf: Tensor) -> None:
         """Adds a batch of curves, fields of a :class:`~captum_scorecam.metrics.functional.RoadCurves`.
