@@ -1,4 +1,4 @@
-"""Pixel masks: precomputed ones, and binary ones that keep or remove the highest-ranked pixels."""
+"""Pixel masks: precomputed ones, and ones that keep or remove the highest-ranked pixels."""
 
 from __future__ import annotations
 
@@ -36,46 +36,15 @@ class StoredMasks:
 
 @dataclass(frozen=True)
 class RankMasks:
-    """Binary masks that keep or remove each example's highest-ranked pixels, computed a few at a time.
+    """Masks that keep or remove each order's first pixels, computed a few at a time; those of one rank fade together.
 
     Attributes:
-        ranks (Tensor): N×P, as :func:`pixel_ranks` returns them.
-        counts (Tensor): Shape S, the numbers of pixels to keep or remove. Each example has S masks, in this order.
-        keeps_highest (bool): Whether to keep the highest pixels (insertion) or remove them (deletion).
-        sizes (tuple): The spatial size of each input tensor.
-        dtype (torch.dtype): The masks' dtype.
-    """
-
-    ranks: Tensor
-    counts: Tensor
-    keeps_highest: bool
-    sizes: tuple[tuple[int, ...], ...]
-    dtype: torch.dtype
-
-    @property
-    def examples(self) -> Tensor:
-        """The example that each mask is applied to, shape N·S."""
-        return torch.arange(len(self.ranks), device=self.ranks.device).repeat_interleave(len(self.counts))
-
-    def __len__(self) -> int:
-        return len(self.ranks) * len(self.counts)
-
-    def __getitem__(self, rows: Tensor) -> Tensors:
-        """Returns the masks at the given rows: one tensor per input, len(rows)×1×size, of zeros and ones."""
-        example, step = rows // len(self.counts), rows % len(self.counts)
-        highest = self.ranks[example] < self.counts[step].unsqueeze(1)
-        return _split_by_input((highest == self.keeps_highest).to(self.dtype), self.sizes)
-
-
-@dataclass(frozen=True)
-class SharedRankMasks:
-    """Masks that remove each order's first pixels, computed a few at a time; those that share a rank fade together.
-
-    Attributes:
-        before (Tensor): R×P, the number of pixels with a higher rank, as :func:`shared_ranks` returns them.
-        sharing (Tensor): R×P, the number of pixels with the same rank.
-        counts (Tensor): Shape S, the numbers of pixels to remove. Each of the R orders has S masks.
+        before (Tensor): R×P, the number of pixels with a higher rank, as :func:`shared_ranks` or :func:`pixel_ranks`
+            returns them.
+        sharing (Tensor): R×P or R×1, the number of pixels with the same rank; ones without ties.
+        counts (Tensor): Shape S, the numbers of pixels to keep or remove. Each of the R orders has S masks.
         examples_of_orders (Tensor): Shape R, the example that each order belongs to.
+        keeps_first (bool): Whether to keep the first pixels (insertion) or remove them (deletion).
         sizes (tuple): The spatial size of each input tensor.
         dtype (torch.dtype): The masks' dtype.
     """
@@ -84,6 +53,7 @@ class SharedRankMasks:
     sharing: Tensor
     counts: Tensor
     examples_of_orders: Tensor
+    keeps_first: bool
     sizes: tuple[tuple[int, ...], ...]
     dtype: torch.dtype
 
@@ -98,8 +68,9 @@ class SharedRankMasks:
     def __getitem__(self, rows: Tensor) -> Tensors:
         """Returns the masks at the given rows: one tensor per input, len(rows)×1×size, in [0, 1]."""
         order, step = rows // len(self.counts), rows % len(self.counts)
-        removed = (self.counts[step].unsqueeze(1) - self.before[order]).to(self.dtype) / self.sharing[order]
-        return _split_by_input(1 - removed.clamp(0, 1), self.sizes)
+        first = (self.counts[step].unsqueeze(1) - self.before[order]).to(self.dtype) / self.sharing[order]
+        first = first.clamp(0, 1)
+        return _split_by_input(first if self.keeps_first else 1 - first, self.sizes)
 
 
 def shared_ranks(values: Tensor) -> tuple[Tensor, Tensor]:

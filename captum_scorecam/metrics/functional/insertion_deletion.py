@@ -77,7 +77,7 @@ def insertion(
     forward, values = forward_and_pixel_values(
         forward_func, inputs, attributions, target, baselines, score, additional_forward_args
     )
-    return _curve(forward, values, step, perturbations_per_eval, keeps_highest=True)
+    return _curve(forward, values, step, perturbations_per_eval, keeps_first=True)
 
 
 def deletion(
@@ -106,17 +106,37 @@ def deletion(
     forward, values = forward_and_pixel_values(
         forward_func, inputs, attributions, target, baselines, score, additional_forward_args
     )
-    return _curve(forward, values, step, perturbations_per_eval, keeps_highest=False)
+    return _curve(forward, values, step, perturbations_per_eval, keeps_first=False)
 
 
 def _curve(
-    forward: MaskedForward, values: Tensor, step: float, perturbations_per_eval: int | None, keeps_highest: bool
+    forward: MaskedForward, values: Tensor, step: float, perturbations_per_eval: int | None, keeps_first: bool
 ) -> PerturbationCurve:
-    counts = pixel_counts(values.shape[1], step).to(values.device)
-    masks = RankMasks(pixel_ranks(values), counts, keeps_highest, forward.sizes, values.dtype)
-    scores = score_pixel_masks(forward, masks, perturbations_per_eval).reshape(len(values), len(counts))
-    fractions = counts.to(scores.dtype) / values.shape[1]
+    ranks = pixel_ranks(values)
+    without_ties = ranks, torch.ones_like(ranks[:, :1])
+    fractions, scores = score_orders(forward, without_ties, values.dtype, step, perturbations_per_eval, keeps_first)
     return PerturbationCurve(fractions, scores, _auc_update(fractions, scores))
+
+
+def score_orders(
+    forward: MaskedForward,
+    ranks: tuple[Tensor, Tensor],
+    dtype: torch.dtype,
+    step: float,
+    perturbations_per_eval: int | None,
+    keeps_first: bool = False,
+) -> tuple[Tensor, Tensor]:
+    """Returns the fractions of pixels, S, and the scores R×S as the first of each of R orders are kept or removed.
+
+    `ranks`, `dtype` and `keeps_first` are those of :class:`RankMasks`; the orders of an example are consecutive.
+    """
+    before, sharing = ranks
+    counts = pixel_counts(before.shape[1], step).to(before.device)
+    n_examples = len(forward.inputs[0])
+    examples = torch.arange(n_examples, device=before.device).repeat_interleave(len(before) // n_examples)
+    masks = RankMasks(before, sharing, counts, examples, keeps_first, forward.sizes, dtype)
+    scores = score_pixel_masks(forward, masks, perturbations_per_eval).reshape(len(before), len(counts))
+    return counts.to(scores.dtype) / before.shape[1], scores
 
 
 def pixel_counts(n_pixels: int, step: float) -> Tensor:

@@ -10,10 +10,9 @@ from torch import Tensor
 from captum_scorecam._captum import ForwardFunction, TargetType, Tensors
 from captum_scorecam._messages import check_fraction
 from captum_scorecam.masking.baselines import BaselineOption
-from captum_scorecam.masking.pixel_masks import SharedRankMasks, shared_ranks
-from captum_scorecam.metrics.functional.insertion_deletion import PerturbationCurve, _auc_update, pixel_counts
+from captum_scorecam.masking.pixel_masks import shared_ranks
+from captum_scorecam.metrics.functional.insertion_deletion import PerturbationCurve, _auc_update, score_orders
 from captum_scorecam.metrics.functional.pixel_arguments import forward_and_pixel_values
-from captum_scorecam.metrics.functional.pixel_scores import score_pixel_masks
 from captum_scorecam.scoring.class_scores import Score
 from captum_scorecam.scoring.masked_forward import MaskedForward
 
@@ -138,7 +137,7 @@ def srg(
     )
     # Both orders of an example run through the same kernels, so that equal masks get equal scores.
     orders = torch.stack([values, -values], 1).flatten(0, 1)
-    fractions, scores = _scores(forward, orders, step, perturbations_per_eval)
+    fractions, scores = score_orders(forward, shared_ranks(orders), orders.dtype, step, perturbations_per_eval)
     most, least = scores[0::2], scores[1::2]
     return RelevanceGain(fractions, most, least, _gain_update(fractions, most, least))
 
@@ -146,20 +145,8 @@ def srg(
 def _curve(
     forward: MaskedForward, values: Tensor, step: float, perturbations_per_eval: int | None
 ) -> PerturbationCurve:
-    fractions, scores = _scores(forward, values, step, perturbations_per_eval)
+    fractions, scores = score_orders(forward, shared_ranks(values), values.dtype, step, perturbations_per_eval)
     return PerturbationCurve(fractions, scores, _auc_update(fractions, scores))
-
-
-def _scores(
-    forward: MaskedForward, orders: Tensor, step: float, perturbations_per_eval: int | None
-) -> tuple[Tensor, Tensor]:
-    """Returns the fractions removed, S, and the scores R×S as the highest of values R×P are removed first."""
-    counts = pixel_counts(orders.shape[1], step).to(orders.device)
-    n_examples = len(forward.inputs[0])
-    examples = torch.arange(n_examples, device=orders.device).repeat_interleave(len(orders) // n_examples)
-    masks = SharedRankMasks(*shared_ranks(orders), counts, examples, forward.sizes, orders.dtype)
-    scores = score_pixel_masks(forward, masks, perturbations_per_eval).reshape(len(orders), len(counts))
-    return counts.to(scores.dtype) / orders.shape[1], scores
 
 
 def _gain_update(fractions: Tensor, morf_scores: Tensor, lerf_scores: Tensor) -> Tensor:
