@@ -30,6 +30,7 @@ __all__ = [
     "TargetType",
     "Tensors",
     "are_written",
+    "as_tensors",
     "copies_of_tensors",
     "format_forward_args",
     "format_inputs",
@@ -49,17 +50,30 @@ def format_inputs(inputs: Tensor | Tensors) -> Tensors:
     """Returns the inputs as a tuple of tensors.
 
     Raises:
-        TypeError: If `inputs` is neither a tensor nor a tuple of tensors.
+        TypeError: If `inputs` is neither a tensor nor a tuple of tensors, or a tensor is not dense.
         ValueError: If the first tensor has no dimension.
     """
-    parts = inputs if isinstance(inputs, tuple) else (inputs,)
-    wrong = [type_of(part) for part in parts if not isinstance(part, Tensor)]
-    if wrong or not parts:
-        got = wrong[0] if wrong else "an empty tuple"
-        raise TypeError(f"Expected `inputs` to be a tensor or a tuple of tensors, but got {got}.")
-    if parts[0].dim() == 0:
+    tensors = as_tensors("inputs", inputs)
+    if tensors[0].dim() == 0:
         raise ValueError("Expected `inputs` to have one row per example, but got a tensor of shape ().")
-    return parts
+    return tensors
+
+
+def as_tensors(name: str, value: object) -> Tensors:
+    """Returns a tensor, or a tuple of tensors, as a tuple.
+
+    Raises:
+        TypeError: If `value` is neither, or an empty tuple, or a tensor is not dense.
+    """
+    values = value if isinstance(value, tuple) else (value,)
+    others = [part for part in values if not isinstance(part, Tensor)]
+    if others or not values:
+        of_tuple = f"a tuple with {type_of(others[0])}" if others else "an empty tuple"
+        got = of_tuple if isinstance(value, tuple) else type_of(value)
+        raise TypeError(f"Expected `{name}` to be a tensor or a tuple of tensors, but got {got}.")
+    for part in values:
+        check_dense(name, part)
+    return values
 
 
 def format_forward_args(additional_forward_args: object | None) -> tuple[Any, ...]:

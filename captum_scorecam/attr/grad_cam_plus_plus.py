@@ -16,7 +16,6 @@ from torch.nn import Module
 from captum_scorecam import _captum
 from captum_scorecam._captum import ForwardFunction, TargetType, Tensors
 from captum_scorecam._messages import (
-    check_dense,
     check_device_ids,
     check_finite,
     check_flags,
@@ -143,7 +142,6 @@ class LayerGradCamPlusPlus(LayerAttribution, GradientAttribution):
         check_optional("grad_kwargs", grad_kwargs, dict, "a dict")
         tensors = _captum.format_inputs(inputs)
         for x in tensors:
-            check_dense("inputs", x)
             check_finite("inputs", x)
         arguments = _captum.format_forward_args(additional_forward_args)
         scores = ClassScores(score_function(self.score), [target], len(tensors[0]), tensors[0].device)

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from captum_scorecam import _captum
 from captum_scorecam._captum import Tensors
-from captum_scorecam._messages import check_dense, type_of
+from captum_scorecam._messages import type_of
 
 
 @dataclass(frozen=True)
@@ -38,8 +38,6 @@ class Arguments:
             ValueError: If inputs have different numbers of examples, or none, or tensors are on several devices.
         """
         tensors = _captum.format_inputs(inputs)
-        for x in tensors:
-            check_dense("inputs", x)
         n_rows = len(tensors[0])
         if n_rows == 0 or any(x.dim() == 0 or len(x) != n_rows for x in tensors):
             shapes = [tuple(x.shape) for x in tensors]

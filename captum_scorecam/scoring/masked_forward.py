@@ -13,7 +13,7 @@ from torch import Tensor
 
 from captum_scorecam import _captum
 from captum_scorecam._captum import BaselineType, ForwardFunction, TargetType, Tensors
-from captum_scorecam._messages import check_dense, check_finite
+from captum_scorecam._messages import check_finite
 from captum_scorecam.masking.baselines import baseline_tensors, blend
 from captum_scorecam.scoring.class_scores import ClassScores, Score, score_function
 from captum_scorecam.scoring.memory_order import MemoryOrder, channels_last_order, in_memory_order, memory_order
@@ -199,7 +199,6 @@ def checked_inputs(inputs: Tensor | Tensors) -> Tensors:
     """
     tensors = _captum.format_inputs(inputs)
     for x in tensors:
-        check_dense("inputs", x)
         if not x.is_floating_point():
             raise TypeError(
                 f"Expected floating-point inputs, but got {x.dtype}. "

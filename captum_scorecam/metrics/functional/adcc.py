@@ -11,7 +11,7 @@ from captum_scorecam._captum import Tensors
 from captum_scorecam._messages import check_finite
 from captum_scorecam.masking.baselines import BaselineOption, baseline_tensors, blend, resolve_baselines
 from captum_scorecam.masking.scaling import min_max_normalize, varies
-from captum_scorecam.metrics.functional.arguments import as_tensors, check_tensor
+from captum_scorecam.metrics.functional.arguments import check_tensor
 from captum_scorecam.metrics.functional.example_mean import Reduction, reduce_examples
 from captum_scorecam.metrics.functional.pixel_values import checked_maps, pixel_values
 from captum_scorecam.scoring.masked_forward import checked_inputs
@@ -44,8 +44,6 @@ def explanation_map(
     Raises:
         TypeError, ValueError: If an attribution or baseline does not match its input, or a value is not finite.
     """
-    as_tensors("inputs", inputs)
-    as_tensors("attributions", attributions)
     tensors = checked_inputs(inputs)
     filled = baseline_tensors(resolve_baselines(inputs, baselines), tensors)
     masks = min_max_normalize(pixel_values(attributions, tensors).unsqueeze(1)).squeeze(1)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from captum_scorecam._captum import Tensors
 from captum_scorecam._messages import check_dense, type_of
 
 
@@ -15,19 +14,3 @@ def check_tensor(name: str, value: object, shape: str) -> None:
     if not value.is_floating_point():
         raise TypeError(f"Expected `{name}` to be a floating-point tensor {shape}, but got {value.dtype}.")
     check_dense(name, value)
-
-
-def as_tensors(name: str, value: object) -> Tensors:
-    """Returns a tensor, or a tuple of tensors, as a tuple.
-
-    Raises:
-        TypeError: If `value` is neither, or an empty tuple, or a tensor is not dense.
-    """
-    values = value if isinstance(value, tuple) else (value,)
-    others = [part for part in values if not isinstance(part, Tensor)]
-    if others or not values:
-        got = f"a tuple with {type_of(others[0])}" if others and isinstance(value, tuple) else type_of(value)
-        raise TypeError(f"Expected `{name}` to be a tensor or a tuple of tensors, but got {got}.")
-    for part in values:
-        check_dense(name, part)
-    return values

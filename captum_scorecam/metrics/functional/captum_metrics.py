@@ -15,7 +15,7 @@ from captum.metrics import sensitivity_max as captum_sensitivity_max
 from torch import Tensor
 
 from captum_scorecam import _captum
-from captum_scorecam._captum import TargetType, Tensors
+from captum_scorecam._captum import TargetType, Tensors, as_tensors
 from captum_scorecam._messages import (
     MOST,
     add_note,
@@ -29,7 +29,7 @@ from captum_scorecam._messages import (
     type_of,
 )
 from captum_scorecam.attr.input_space import InputSpaceAttribution
-from captum_scorecam.metrics.functional.arguments import as_tensors, check_tensor
+from captum_scorecam.metrics.functional.arguments import check_tensor
 from captum_scorecam.metrics.functional.perturbations import (
     PerturbFunction,
     checked_results,

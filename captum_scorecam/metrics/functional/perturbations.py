@@ -9,9 +9,8 @@ import torch
 from torch import Tensor
 
 from captum_scorecam import _captum
-from captum_scorecam._captum import Tensors
+from captum_scorecam._captum import Tensors, as_tensors
 from captum_scorecam._messages import type_of
-from captum_scorecam.metrics.functional.arguments import as_tensors
 
 PerturbFunction: TypeAlias = Callable[[Any], tuple[Any, Any]]
 

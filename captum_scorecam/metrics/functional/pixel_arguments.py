@@ -7,7 +7,6 @@ from torch import Tensor
 from captum_scorecam._captum import ForwardFunction, TargetType, Tensors
 from captum_scorecam._messages import check_callable
 from captum_scorecam.masking.baselines import BaselineOption, resolve_baselines
-from captum_scorecam.metrics.functional.arguments import as_tensors
 from captum_scorecam.metrics.functional.pixel_values import pixel_values
 from captum_scorecam.scoring.class_scores import Score
 from captum_scorecam.scoring.masked_forward import MaskedForward
@@ -27,18 +26,7 @@ def forward_and_pixel_values(
     Raises:
         TypeError, ValueError: If an argument is invalid, or an attribution does not match its input or is not finite.
     """
-    check_model_and_inputs(forward_func, inputs, attributions)
+    check_callable("forward_func", forward_func)
     resolved = resolve_baselines(inputs, baselines)
     forward = MaskedForward.from_call(forward_func, inputs, [target], additional_forward_args, resolved, score)
     return forward, pixel_values(attributions, forward.inputs)
-
-
-def check_model_and_inputs(forward_func: object, inputs: object, attributions: object) -> None:
-    """Checks that a metric got a model, inputs and attributions, in this order.
-
-    Raises:
-        TypeError: If `forward_func` is not callable, or the others are not tensors.
-    """
-    check_callable("forward_func", forward_func)
-    as_tensors("inputs", inputs)
-    as_tensors("attributions", attributions)

@@ -5,10 +5,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from captum_scorecam._captum import Tensors
+from captum_scorecam._captum import Tensors, as_tensors
 from captum_scorecam._messages import check_finite
 from captum_scorecam.masking.scaling import resize, working_dtype
-from captum_scorecam.metrics.functional.arguments import as_tensors, check_tensor
+from captum_scorecam.metrics.functional.arguments import check_tensor
 
 
 def channel_sums(attributions: Tensor, name: str = "attributions") -> Tensor:

@@ -11,11 +11,17 @@ import torch
 from torch import Tensor
 
 from captum_scorecam._captum import ForwardFunction, TargetType, Tensors
-from captum_scorecam._messages import check_at_least, check_finite, check_fraction, check_generator, type_of
+from captum_scorecam._messages import (
+    check_at_least,
+    check_callable,
+    check_finite,
+    check_fraction,
+    check_generator,
+    type_of,
+)
 from captum_scorecam.masking.pixel_masks import pixel_ranks
 from captum_scorecam.metrics.functional.arguments import check_tensor
 from captum_scorecam.metrics.functional.linear_imputation import impute_linearly
-from captum_scorecam.metrics.functional.pixel_arguments import check_model_and_inputs
 from captum_scorecam.metrics.functional.pixel_scores import score_pixel_masks
 from captum_scorecam.metrics.functional.pixel_values import pixel_values
 from captum_scorecam.model_state import own_generator
@@ -83,7 +89,7 @@ def road(
         ModuleNotFoundError: If SciPy is not installed.
     """
     _check_options(inputs, fractions, noise, generator)
-    check_model_and_inputs(forward_func, inputs, attributions)
+    check_callable("forward_func", forward_func)
     forward = _ImputedForward.from_call(forward_func, inputs, [target], additional_forward_args, None, score)
     values = pixel_values(attributions, forward.inputs)
     images = _imputed_images(

@@ -189,7 +189,7 @@ BAD_CALLS: list[tuple[Callable[[], object], type[Exception], str]] = [
             (lambda f=f: f(None, images(), MAPS, 0), TypeError, "`forward_func` to be callable, but got None."),
             (lambda f=f: f(NET, images().numpy(), MAPS, 0), TypeError, f"{NO_INPUTS}ndarray; use torch.from_numpy."),
             (lambda f=f: f(NET, [images()], MAPS, 0), TypeError, f"{NO_INPUTS}list."),
-            (lambda f=f: f(NET, (), MAPS, 0), TypeError, f"{NO_INPUTS}tuple."),
+            (lambda f=f: f(NET, (), MAPS, 0), TypeError, f"{NO_INPUTS}an empty tuple."),
             (lambda f=f: f(NET, ARRAY_PART, MAPS, 0), TypeError, f"{NO_INPUTS}a tuple with ndarray; use torch"),
             (
                 lambda f=f: f(NET, images(), (MAPS.numpy(),), 0),
