@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torchmetrics.functional.image import structural_similarity_index_measure
 
+from captum_scorecam.masking.pixel_masks import shared_ranks
 from captum_scorecam.masking.scaling import min_max_normalize, varies
 
 SSIM_WINDOW = 7
@@ -42,15 +43,9 @@ def structural_similarity(maps: Tensor, others: Tensor) -> Tensor:
 
 
 def _centred_ranks(maps: Tensor) -> Tensor:
-    ranks = torch.stack([_ranks(values) for values in maps])
+    below, sharing = shared_ranks(-maps)
+    ranks = below + sharing.double() / 2  # equal values share their mean rank
     return (ranks - ranks.mean(1, keepdim=True)) * varies(maps.unsqueeze(1))
-
-
-def _ranks(values: Tensor) -> Tensor:
-    """Returns ranks from 1, float64; equal values share their mean rank."""
-    _, place, counts = torch.unique(values, return_inverse=True, return_counts=True)
-    ranks: Tensor = counts.cumsum(0) - (counts.double() - 1) / 2
-    return ranks[place]
 
 
 def _scaled_to_one(maps: Tensor) -> Tensor:
