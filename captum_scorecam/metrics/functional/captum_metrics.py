@@ -22,7 +22,6 @@ from captum_scorecam._messages import (
     check_callable,
     check_finite,
     check_flags,
-    check_generator,
     check_no_constructor_options,
     check_positive,
     check_whole_number,
@@ -86,9 +85,9 @@ def infidelity(
     """
     check_positive("noise_std", noise_std)
     check_flags(normalize=normalize)
-    check_generator(generator)
+    draws = own_generator(generator)
     if perturb_func is None:
-        perturb_func = normal_noise(noise_std, own_generator(generator))
+        perturb_func = normal_noise(noise_std, draws)
     check_callable("perturb_func", perturb_func)
     tensors, rows = _checked_rows(inputs, n_perturb_samples, max_examples_per_batch)
     explain = _explanation_function(attribution, attribute_options, tensors)
@@ -138,7 +137,7 @@ def sensitivity_max(
         Tensor: Shape N. For a zero map, the largest ‖Φ(X + ε)‖, as in Captum.
     """
     check_positive("perturb_radius", perturb_radius)
-    check_generator(generator)
+    draws = own_generator(generator)
     tensors, rows = _checked_rows(inputs, n_perturb_samples, max_examples_per_batch)
     arguments = _forward_arguments(target, additional_forward_args)
     if "baselines" in attribute_options:
@@ -148,7 +147,7 @@ def sensitivity_max(
         values: Tensor = captum_sensitivity_max(
             explain,
             inputs,
-            perturb_func=uniform_noise(perturb_radius, own_generator(generator)),
+            perturb_func=uniform_noise(perturb_radius, draws),
             n_perturb_samples=n_perturb_samples,
             max_examples_per_batch=rows,
             **arguments,

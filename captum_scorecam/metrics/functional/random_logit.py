@@ -7,7 +7,7 @@ from typing import Literal, TypeAlias
 import torch
 from torch import Tensor
 
-from captum_scorecam._messages import check_choice, check_generator, check_whole_number, type_of
+from captum_scorecam._messages import check_choice, check_whole_number, type_of
 from captum_scorecam.metrics.functional.example_mean import Reduction, reduce_examples
 from captum_scorecam.metrics.functional.map_similarity import cosine, rank_correlation, structural_similarity
 from captum_scorecam.metrics.functional.pixel_values import checked_maps
@@ -65,7 +65,6 @@ def other_classes(targets: Tensor, n_classes: int, generator: torch.Generator | 
         ValueError: If `n_classes` is less than 2, or a target is out of range.
     """
     check_whole_number("n_classes", n_classes, 2)
-    check_generator(generator)
     if not isinstance(targets, Tensor) or targets.is_floating_point() or targets.is_complex() or targets.dim() != 1:
         got = f"{targets.dtype} of shape {tuple(targets.shape)}" if isinstance(targets, Tensor) else type_of(targets)
         raise TypeError(f"Expected `targets` to be a tensor of integers of shape N, but got {got}.")

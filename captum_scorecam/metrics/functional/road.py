@@ -11,14 +11,7 @@ import torch
 from torch import Tensor
 
 from captum_scorecam._captum import ForwardFunction, TargetType, Tensors
-from captum_scorecam._messages import (
-    check_at_least,
-    check_callable,
-    check_finite,
-    check_fraction,
-    check_generator,
-    type_of,
-)
+from captum_scorecam._messages import check_at_least, check_callable, check_finite, check_fraction, type_of
 from captum_scorecam.masking.pixel_masks import pixel_ranks
 from captum_scorecam.metrics.functional.arguments import check_tensor
 from captum_scorecam.metrics.functional.linear_imputation import impute_linearly
@@ -88,7 +81,7 @@ def road(
             or score is not finite.
         ModuleNotFoundError: If SciPy is not installed.
     """
-    _check_options(inputs, fractions, noise, generator)
+    _check_options(inputs, fractions, noise)
     check_callable("forward_func", forward_func)
     forward = _ImputedForward.from_call(forward_func, inputs, [target], additional_forward_args, None, score)
     values = pixel_values(attributions, forward.inputs)
@@ -190,7 +183,7 @@ def _road_update(morf: Tensor, lerf: Tensor) -> Tensor:
     return (lerf - morf).mean(1) / 2
 
 
-def _check_options(inputs: object, fractions: object, noise: float, generator: object) -> None:
+def _check_options(inputs: object, fractions: object, noise: float) -> None:
     if find_spec("scipy") is None:
         raise ModuleNotFoundError("road needs scipy: pip install scipy.", name="scipy")
     if not isinstance(inputs, Tensor) or inputs.dim() != 4:
@@ -205,4 +198,3 @@ def _check_options(inputs: object, fractions: object, noise: float, generator: o
     if sorted({*fractions}) != list(fractions):
         raise ValueError(f"Expected `fractions` to ascend, but got {list(fractions)}.")
     check_at_least("noise", noise, 0)
-    check_generator(generator)
