@@ -28,7 +28,7 @@ def impute_linearly(image: Tensor, removed: Tensor) -> Tensor:
     Returns:
         Tensor: C×H×W.
     """
-    # Imported here, since SciPy is not needed elsewhere in the metrics.
+    # Imported here, since SciPy is optional.
     from scipy.sparse import coo_array
     from scipy.sparse.linalg import splu
 

@@ -1,4 +1,4 @@
-"""The arguments of metrics that mask pixels: average drop, insertion, deletion, MoRF, LeRF and ROAD."""
+"""The arguments of metrics that mask pixels: average drop, insertion, deletion, MoRF and LeRF."""
 
 from __future__ import annotations
 

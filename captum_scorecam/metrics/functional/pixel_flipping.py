@@ -51,27 +51,13 @@ def morf(
     values is removed as of their number. Without ties this is :func:`deletion`.
 
     Args:
-        forward_func (callable): The model, or any function of its inputs.
-        inputs (Tensor or tuple of Tensor): N examples, each tensor N×C×spatial.
-        attributions (Tensor or tuple of Tensor): One per input tensor, N×1×spatial or N×C×spatial (summed over the
-            channels). Maps smaller than the input are resized linearly. The pixels of several inputs are ranked
-            together.
-        target: The class, in any form that Captum accepts. Default: None, for one output per example.
-        step (float): Fraction of pixels per step, in (0, 1]; at least one pixel. Default: 0.01.
-        baselines: The end point: as in Captum, ``"blur"``, or a callable that takes an input tensor. Default: None,
-            zeros, the data set's mean if inputs are normalised.
-        score (str or callable): ``"probability"`` (default), ``"output"`` or a callable, as for
-            :class:`~captum_scorecam.ScoreCAM`.
-        additional_forward_args (optional): Arguments of `forward_func` after the inputs; never changed.
-        perturbations_per_eval (int, optional): At most this many × N rows per forward pass. Default: None, tuned.
+        baselines: The end point, as for :func:`insertion`. Default: None, zeros, the data set's mean if inputs are
+            normalised.
+        forward_func, inputs, attributions, target, step, score, additional_forward_args, perturbations_per_eval: Same
+            as for :func:`insertion`, including the errors.
 
     Returns:
         PerturbationCurve: `fractions` S, `scores` N×S and `auc` N.
-
-    Raises:
-        TypeError: If an argument has the wrong type, or an attribution is not a floating-point tensor.
-        ValueError: If an option is invalid, an attribution does not match its input, or an attribution or score is not
-            finite.
     """
     check_fraction("step", step, with_one=True)
     forward, values = forward_and_pixel_values(

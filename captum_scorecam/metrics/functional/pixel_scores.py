@@ -1,4 +1,4 @@
-"""Scores inputs masked pixel by pixel, for average drop, insertion and deletion."""
+"""Scores inputs masked pixel by pixel, for all metrics that mask pixels."""
 
 from __future__ import annotations
 

@@ -69,7 +69,7 @@ def road(
         noise (float): Standard deviation of the noise, in the units of the inputs, at least 0. Default: 0.01.
         generator (torch.Generator, optional): Draws the noise and the order of ties. Default: None, a copy of PyTorch's
             global generator, whose state is left unchanged.
-        score (str or callable): As for :func:`morf`. Default: ``"probability"``.
+        score (str or callable): As for :func:`insertion`. Default: ``"probability"``.
         additional_forward_args (optional): Arguments of `forward_func` after the inputs; never changed.
         perturbations_per_eval (int, optional): At most this many × N rows per forward pass. Default: None, tuned.
 
