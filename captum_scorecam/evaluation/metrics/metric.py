@@ -91,22 +91,26 @@ class MetricInput:
     @cached_property
     def scores_of_map(self) -> MaskedInputScores:
         """The scores of the image before and after masking it with the map; shared by several metrics."""
-        return self.computed(masked_input_scores, keep_fraction=None)
+        found: MaskedInputScores = self.computed(masked_input_scores, keep_fraction=None)
+        return found
 
     @cached_property
     def scores_of_half(self) -> MaskedInputScores:
         """The scores of the image before and after masking it with the map's upper half."""
-        return self.computed(masked_input_scores, keep_fraction=0.5)
+        found: MaskedInputScores = self.computed(masked_input_scores, keep_fraction=0.5)
+        return found
 
     @cached_property
     def morf_curve(self) -> PerturbationCurve:
         """The score as the most relevant pixels are removed first; shared by several metrics."""
-        return self.computed(morf)
+        found: PerturbationCurve = self.computed(morf)
+        return found
 
     @cached_property
     def lerf_curve(self) -> PerturbationCurve:
         """The score as the least relevant pixels are removed first."""
-        return self.computed(lerf)
+        found: PerturbationCurve = self.computed(lerf)
+        return found
 
     @cached_property
     def map_of_masked(self) -> Tensor:
