@@ -26,7 +26,7 @@ from captum_scorecam.budget.within_budget import replayed_within_budget
 from captum_scorecam.evaluation.method import ChosenMethod, Maps, Method, Options, check_names_of_options
 from captum_scorecam.evaluation.registry import register
 from captum_scorecam.evaluation.request import ExplanationRequest, MethodRun
-from captum_scorecam.evaluation.shared_scores import SharedScores
+from captum_scorecam.evaluation.shared_scores import SharedScores, channel_scores_of, score_cam_of
 from captum_scorecam.scoring.class_scores import BOUNDED_SCORES, output_score
 from captum_scorecam.weighting import ChannelWeighting
 
@@ -137,33 +137,28 @@ def _grad_cam_plus_plus(request: ExplanationRequest, **options: Any) -> tuple[Ma
 
 
 def _score_cam(request: ExplanationRequest, **given: Any) -> tuple[Maps, MethodRun]:
-    layer, options = request.layer, request.options
+    options = request.options
     chosen = {
         "channel_weighting": weighting_of(request),
         "max_forwards": options.max_forwards,
         "error": options.error,
         **given,
     }
-    score_cam = ScoreCAM(
-        request.model,
-        layer.module,
-        activation_transform=layer.activation_transform,
-        masked_forward_func=request.masked_forward_func,
-        **chosen,
-    )
+    score_cam = score_cam_of(request, **chosen)
     if request.shared is not None and may_share(given):
         return _of_shared(request.shared, request, score_cam)
-    call: dict[str, Any] = {
-        "attribute_to_layer_input": layer.of_input,
-        "perturbations_per_eval": options.perturbations_per_eval,
-        "show_progress": options.show_progress,
-    }
     errors = None
     if options.with_errors and score_cam.tolerance is None:
-        scores = score_cam.channel_scores(request.inputs, request.targets, **call)
+        scores = channel_scores_of(request, score_cam)
         maps, errors = _maps_with_errors(scores, score_cam.channel_weighting)
     else:
-        maps = score_cam.attribute_targets(request.inputs, request.targets, **call)
+        maps = score_cam.attribute_targets(
+            request.inputs,
+            request.targets,
+            attribute_to_layer_input=request.layer.of_input,
+            perturbations_per_eval=options.perturbations_per_eval,
+            show_progress=options.show_progress,
+        )
     run = score_cam.last_run or RunStatistics()
     return maps, MethodRun(run.rows, channels=run, errors=errors)
 
@@ -198,11 +193,7 @@ def weighting_of(request: ExplanationRequest) -> ChannelWeighting:
     return "score" if request.score == "output" and not request.unbounded else "softmax"
 
 
-def _maps_with_errors(
-    scores: ChannelScores | tuple[ChannelScores, ...], weighting: ChannelWeighting
-) -> tuple[Maps, Tensor | None]:
-    if isinstance(scores, tuple):  # `run_method` refuses several tensors
-        return tuple(each.maps(weighting) for each in scores), None
+def _maps_with_errors(scores: ChannelScores, weighting: ChannelWeighting) -> tuple[Tensor, Tensor | None]:
     return scores.maps(weighting), None if scores.prediction is None else scores.standard_errors(weighting)
 
 

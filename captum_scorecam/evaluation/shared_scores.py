@@ -18,6 +18,35 @@ if TYPE_CHECKING:
     from captum_scorecam.evaluation.request import ExplanationRequest
 
 
+def score_cam_of(request: ExplanationRequest, **options: Any) -> ScoreCAM:
+    """Returns Score-CAM of a request's model and layer, with further options of its constructor."""
+    return ScoreCAM(
+        request.model,
+        request.layer.module,
+        activation_transform=request.layer.activation_transform,
+        masked_forward_func=request.masked_forward_func,
+        **options,
+    )
+
+
+def channel_scores_of(request: ExplanationRequest, score_cam: ScoreCAM) -> ChannelScores:
+    """Scores the channels for the classes of a request.
+
+    Raises:
+        ValueError: If the layer returns several tensors.
+    """
+    found: ChannelScores | tuple[ChannelScores, ...] = score_cam.channel_scores(
+        request.inputs,
+        request.targets,
+        attribute_to_layer_input=request.layer.of_input,
+        perturbations_per_eval=request.options.perturbations_per_eval,
+        show_progress=request.options.show_progress,
+    )
+    if isinstance(found, tuple):
+        raise ValueError(f"Expected {request.layer.name} to return one tensor, but it returns {len(found)}.")
+    return found
+
+
 class SharedScores:
     """The scores of all masks of one image, run when a method first asks for them.
 
@@ -49,26 +78,12 @@ class SharedScores:
         return _of_columns(self._found, [self._columns.index((score, target)) for target in request.targets])
 
     def _run(self, request: ExplanationRequest) -> ChannelScores:
-        layer, scores = request.layer, list(dict.fromkeys(score for score, _ in self._columns))
+        scores = list(dict.fromkeys(score for score, _ in self._columns))
         together = scores[0] if len(scores) == 1 else _side_by_side(scores)
-        score_cam = ScoreCAM(
-            request.model,
-            layer.module,
-            score=together,
-            channel_weighting="score",  # softmax would look at scores that it may not be meant for
-            activation_transform=layer.activation_transform,
-            masked_forward_func=request.masked_forward_func,
-        )
-        found: ChannelScores | tuple[ChannelScores, ...] = score_cam.channel_scores(
-            request.inputs,
-            [target + scores.index(score) * self._n_classes for score, target in self._columns],
-            attribute_to_layer_input=layer.of_input,
-            perturbations_per_eval=request.options.perturbations_per_eval,
-            show_progress=request.options.show_progress,
-        )
-        if isinstance(found, tuple):
-            raise ValueError(f"Expected {layer.name} to return one tensor, but it returns {len(found)}.")
-        return found
+        # The softmax would look at scores that it may not be meant for.
+        score_cam = score_cam_of(request, score=together, channel_weighting="score")
+        targets = [target + scores.index(score) * self._n_classes for score, target in self._columns]
+        return channel_scores_of(replace(request, targets=targets), score_cam)
 
 
 def _side_by_side(scores: Sequence[NamedScore]) -> Callable[[Any], Tensor]:
