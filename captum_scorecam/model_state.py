@@ -230,15 +230,6 @@ def gradients_enabled() -> Iterator[None]:
         yield
 
 
-def differentiable(value: Any) -> Any:
-    """Returns a detached copy of a tensor for use with autograd; returns other values unchanged.
-
-    The copy is needed because the model may modify the tensor in place, and because autograd does not accept tensors
-    created in ``inference_mode``.
-    """
-    return value.detach().clone() if isinstance(value, Tensor) else value
-
-
 def own_generator(generator: Generator | None) -> Generator:
     """Returns the generator, or a copy of PyTorch's global one, so that drawing from it changes no global state.
 

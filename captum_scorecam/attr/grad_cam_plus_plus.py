@@ -26,7 +26,7 @@ from captum_scorecam.layer_evaluation import evaluate_layer
 from captum_scorecam.layers import ExplainedLayer, FoundLayers, check_layer_choice
 from captum_scorecam.masking.activation_maps import checked_activation_maps
 from captum_scorecam.masking.scaling import working_dtype
-from captum_scorecam.model_state import differentiable, gradients_enabled, unchanged_model_state
+from captum_scorecam.model_state import gradients_enabled, unchanged_model_state
 from captum_scorecam.scoring.chunks import is_out_of_memory
 from captum_scorecam.scoring.class_scores import ClassScores, Score, score_function
 from captum_scorecam.scoring.masked_forward import forward_of_rows
@@ -177,7 +177,8 @@ class LayerGradCamPlusPlus(LayerAttribution, GradientAttribution):
                 evaluation = evaluate_layer(
                     self.forward_func,
                     layer.module,
-                    tuple(differentiable(x) for x in inputs),
+                    # The model may modify them, and autograd does not accept tensors made in ``inference_mode``.
+                    tuple(x.detach().clone() for x in inputs),
                     _captum.copies_of_tensors(arguments),
                     self.device_ids,
                     of_input,

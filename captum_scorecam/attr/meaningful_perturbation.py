@@ -25,7 +25,7 @@ from captum_scorecam._messages import (
 from captum_scorecam.attr.deletion_game import DeletionGame, PerturbationKind, perturbed_inputs, upsampling
 from captum_scorecam.attr.input_space import over_channels
 from captum_scorecam.masking.random_grids import cells_per_dimension, check_grid_size
-from captum_scorecam.model_state import differentiable, gradients_enabled, own_generator, unchanged_model_state
+from captum_scorecam.model_state import gradients_enabled, own_generator, unchanged_model_state
 from captum_scorecam.scoring.class_scores import Score, score_function
 from captum_scorecam.scoring.masked_forward import MaskedForward
 from captum_scorecam.scoring.memory_format import MemoryFormats
@@ -178,8 +178,9 @@ def _grid_size(grid_size: int | Sequence[int], sizes: tuple[tuple[int, ...], ...
 
 
 def _differentiable(forward: MaskedForward) -> MaskedForward:
+    """Returns the forward pass of copies that autograd accepts, also of tensors made in ``inference_mode``."""
     inputs = tuple(x.contiguous() for x in forward.inputs)
-    inputs, baselines = (tuple(differentiable(x) for x in values) for values in (inputs, forward.baselines))
+    inputs, baselines = (tuple(x.detach().clone() for x in values) for values in (inputs, forward.baselines))
     arguments = _captum.copies_of_tensors(forward.additional_forward_args)
     return replace(forward, inputs=inputs, baselines=baselines, additional_forward_args=arguments)
 

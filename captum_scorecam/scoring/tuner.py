@@ -71,7 +71,7 @@ class Tuner:
         return self.rows
 
     def add(self, rows: int, seconds: float) -> None:
-        """Adds the time of a chunk; one of another size than `rows` is ignored."""
+        """Adds the time of a chunk; ignored unless `rows` is the size to use."""
         if not self.timing or rows != self.rows:
             return
         self._seconds.append(seconds)

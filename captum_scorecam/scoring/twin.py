@@ -85,12 +85,12 @@ class Twins:
         _compare_unmasked(forward, other, output)
         kind = (fixed_rows, len(forward.inputs[0]), *kind_of_inputs(forward.inputs))
         twin, before = self._compared.get(kind, (None, []))
-        now = [(float(baseline.min()), float(baseline.max())) for baseline in forward.baselines]
-        known = before if twin is other.forward_func else now
-        wider = [(min(a[0], b[0]), max(a[1], b[1])) for a, b in zip(known, now, strict=True)]
-        if twin is not other.forward_func or wider != before:
+        ranges = [(float(baseline.min()), float(baseline.max())) for baseline in forward.baselines]
+        if twin is other.forward_func:
+            ranges = [(min(a[0], b[0]), max(a[1], b[1])) for a, b in zip(before, ranges, strict=True)]
+        if twin is not other.forward_func or ranges != before:
             _compare_batch(forward, other, fixed_rows)
-            self._compared[kind] = other.forward_func, wider
+            self._compared[kind] = other.forward_func, ranges
 
 
 def through(forward: MaskedForward, twin: ForwardFunction) -> MaskedForward:

@@ -260,7 +260,7 @@ def _forward_arguments(target: TargetType, additional_forward_args: object | Non
 def _unchanged_model(
     attribution: Attribution, inputs: Tensor | Tensors, additional_forward_args: object | None
 ) -> Iterator[None]:
-    """Leaves the model unchanged. A forward pass before the body finds the modules in training mode."""
+    """Leaves the model unchanged. Runs a forward pass before the body, to see what it changes."""
     tensors = _captum.format_inputs(inputs)
     arguments = _captum.format_forward_args(additional_forward_args)
     run = partial(forward_of_rows, attribution.forward_func, arguments, len(tensors[0]))
