@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from functools import partial
 from typing import Any
 
 import torch
@@ -25,8 +24,8 @@ from captum_scorecam.models import Classifier, ExplainedLayer, Prediction
 from captum_scorecam.weighting import ChannelWeighting
 
 OPTIONS = MethodOptions(n_masks=1000, mask_iterations=100)
-FAST = ("grad_cam", "grad_cam_plus_plus")
-OFFERED = (SCORE_CAM, *FAST, "rise", "mask")
+FAST, SLOW = ("grad_cam", "grad_cam_plus_plus"), ("rise", "mask")
+OFFERED = (SCORE_CAM, *FAST, *SLOW)
 MOST_CLASSES, MOST_COLUMNS = 5, 12
 
 
@@ -179,8 +178,7 @@ class Run:
     def _work(self) -> None:
         try:
             with self._running, noted_warnings() as self.notes, self._counted():
-                for number, step in self._steps():
-                    step(number)
+                self._fill()
         except _StoppedError:
             self.failure = "Cancelled."
         except Exception as error:  # of the user's model
@@ -205,20 +203,21 @@ class Run:
         finally:
             handle.remove()
 
-    def _steps(self) -> Iterator[tuple[int, Callable[[int], None]]]:
-        """The columns in the order of what they cost: a first map of each comes before all exact ones."""
-        choices, numbers = self._choices, range(len(self.columns))
+    def _fill(self) -> None:
+        """Makes the maps in the order of what they cost; Score-CAM's first ones come before its exact ones."""
+        for number in self._of(FAST):
+            self._explain(number)
+        for number in self._of([SCORE_CAM]):
+            self._score_channels(number, self._choices.max_forwards)
+        if self._choices.exact:
+            for number in self._of([SCORE_CAM]):
+                self._complete(number)
+        for number in self._of(SLOW):
+            self._explain(number)
 
-        def of(methods: Sequence[str]) -> list[int]:
-            return [number for number in numbers if self.columns[number].method in methods]
-
-        yield from ((number, self._explain) for number in of(FAST))
-        yield from (
-            (number, partial(self._score_channels, max_forwards=choices.max_forwards)) for number in of(OFFERED[:1])
-        )
-        if choices.exact:
-            yield from ((number, self._complete) for number in of(OFFERED[:1]))
-        yield from ((number, self._explain) for number in of(OFFERED[3:]))
+    def _of(self, methods: Sequence[str]) -> list[int]:
+        """The numbers of the columns of these methods."""
+        return [number for number, column in enumerate(self.columns) if column.method in methods]
 
     def _request(self, layer_name: str) -> ExplanationRequest:
         classifier, prediction = self._classifier, self._prediction
