@@ -7,6 +7,7 @@ import time
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -15,6 +16,7 @@ from torch import Tensor, nn
 from torch.nn.modules.module import register_module_forward_pre_hook
 
 from captum_scorecam import ChannelScores, ScoreCAM
+from captum_scorecam._threads import hooks
 from captum_scorecam.app.loaded_models import Prepared
 from captum_scorecam.app.messages import noted_warnings, text_of
 from captum_scorecam.evaluation import METHODS, ExplanationRequest, MethodOptions, run_method
@@ -197,11 +199,8 @@ class Run:
             self._check_not_stopped()
             self._rows += len(args[0]) if args else 0
 
-        handle = register_module_forward_pre_hook(before)
-        try:
+        with hooks(partial(register_module_forward_pre_hook, before)):
             yield
-        finally:
-            handle.remove()
 
     def _fill(self) -> None:
         """Makes the maps in the order of what they cost; Score-CAM's first ones come before its exact ones."""

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 from torch import Tensor, nn
 from torch.jit import ScriptModule
 from torch.nn.modules.module import register_module_forward_hook
+
+from captum_scorecam._threads import hooks
 
 
 class _RowsHook:
@@ -45,12 +48,11 @@ def forward_rows(model: nn.Module, twin: Callable[..., Any] | None = None) -> It
             hook(module, inputs, {}, output)
 
     if isinstance(model, ScriptModule):  # takes no hooks of its own
-        handle = register_module_forward_hook(of_this_model)  # PyTorch never quite removes one that takes keywords
+        # PyTorch never quite removes a global one that takes keywords.
+        registrations = [partial(register_module_forward_hook, of_this_model)]
     else:
-        handle = model.register_forward_hook(hook, with_kwargs=True)
-    handles = [handle, *([twin.register_forward_hook(hook, with_kwargs=True)] if isinstance(twin, nn.Module) else [])]
-    try:
+        registrations = [partial(model.register_forward_hook, hook, with_kwargs=True)]
+    if isinstance(twin, nn.Module):
+        registrations.append(partial(twin.register_forward_hook, hook, with_kwargs=True))
+    with hooks(*registrations):
         yield hook.rows
-    finally:
-        for each in handles:
-            each.remove()
