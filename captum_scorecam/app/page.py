@@ -52,7 +52,7 @@ _SAVED = 3600  # seconds after which what a visitor left open is forgotten
 
 @dataclass(frozen=True, eq=False)
 class Subject:
-    """A picture and what a model says of it, also as it is shown; ``look`` tells it from those seen before."""
+    """A picture, a model's prediction for it, and their HTML; ``look`` is unique for each."""
 
     look: str
     picture: Picture

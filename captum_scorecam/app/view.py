@@ -24,7 +24,7 @@ N_TOP, N_CHANNELS = 5, 8
 
 @dataclass(frozen=True, eq=False)
 class Shown:
-    """What a visitor's maps are of.
+    """A visitor's maps and what they explain.
 
     Attributes:
         pixels (Tensor): The image as the model sees it, H×W×3 in [0, 1].
