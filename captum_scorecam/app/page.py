@@ -1,4 +1,4 @@
-"""The page: its parts, and what happens when a visitor uses them."""
+"""The page, and what happens when a visitor uses it."""
 
 from __future__ import annotations
 
@@ -7,15 +7,17 @@ from contextlib import closing
 from dataclasses import dataclass, replace
 from itertools import count
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import gradio as gr
+from gradio.components import Component
 from torch import Tensor
 
 from captum_scorecam.app.code import python_code
 from captum_scorecam.app.loaded_models import LoadedModel, Models
 from captum_scorecam.app.messages import noted_warnings, text_of
-from captum_scorecam.app.pictures import SAMPLES, Picture, taken_from
+from captum_scorecam.app.parts import Parts
+from captum_scorecam.app.pictures import Picture, taken_from
 from captum_scorecam.app.runs import OFFERED, Choices, Run
 from captum_scorecam.app.view import (
     Shown,
@@ -27,27 +29,17 @@ from captum_scorecam.app.view import (
     status_html,
     top_classes,
 )
-from captum_scorecam.evaluation.methods import SCORE_CAM
-from captum_scorecam.evaluation.presentation import method_title
 from captum_scorecam.models import Prediction, class_name, seen_pixels
 
-TITLE = """<div class="app-title"><h1>Score-CAM</h1>
-<p>Which parts of a picture drive a class score? Choose classes, layers and methods; maps are refined while they
-run. Pictures stay in memory and are gone when you leave.</p></div>"""
-CLICKS = """element.addEventListener("click", (event) => {
-  const chosen = event.target.closest("[data-map]");
-  if (chosen) trigger("click", {map: chosen.dataset.map});
-});"""
 SHOW_CHANNELS = """() => requestAnimationFrame(() => {
   const still = matchMedia("(prefers-reduced-motion: reduce)").matches;
   document.getElementById("strongest-channels")?.scrollIntoView({behavior: still ? "instant" : "smooth"});
 })"""
 CSS = Path(__file__).with_name("page.css").read_text()
-# The box completes what is typed to a name that contains it, so none may contain the name of another model.
-MORE_MODELS = ("resnet50", "convnext_tiny", "vit_b_16", "swin_t", "timm/mobilenetv4_conv_small")
-_MODEL = "model"  # the queue of everything that runs a model: one at a time
 _QUIET: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}
-_SAVED = 3600  # seconds after which what a visitor left open is forgotten
+# Models run one at a time.
+_IN_TURN = _QUIET | {"show_progress": "minimal", "concurrency_id": "model", "concurrency_limit": 1}
+_Update: TypeAlias = dict[Component, Any]  # new values of the page's parts; the others stay
 
 
 @dataclass(frozen=True, eq=False)
@@ -69,132 +61,98 @@ def build_page(models: Models) -> gr.Blocks:
     Args:
         models (Models): The models to choose among.
     """
-    blocks = gr.Blocks(title="Score-CAM", analytics_enabled=False, fill_width=True)
-    with blocks:
-        _Page(models).build(blocks)
-    return blocks
+    return _Page(models).blocks
 
 
-class _Page:
+class _Page(Parts):
+    """The page, and what happens when a visitor uses it."""
+
     def __init__(self, models: Models) -> None:
         self.models = models
+        self.blocks = gr.Blocks(title="Score-CAM", analytics_enabled=False, fill_width=True)
         self._looks = count(1)
+        with self.blocks:
+            super().__init__(models)
+            self._listen()
 
-    def build(self, blocks: gr.Blocks) -> None:
-        """Adds the parts, and listens to them."""
-        gr.HTML(TITLE)
-        subject, shown = gr.State(None, time_to_live=_SAVED), gr.State(None, time_to_live=_SAVED)
-        with gr.Row():
-            with gr.Column(scale=1, min_width=300):
-                upload = gr.File(label="Your picture", file_count="single", height=160, elem_id="upload")
-                sample = gr.Radio(list(SAMPLES), label="or a sample", value=next(iter(SAMPLES), None), elem_id="sample")
-                model = gr.Dropdown(
-                    [*self.models.offered, *(MORE_MODELS if self.models.any_name else ())],
-                    value=next(iter(self.models.offered)),
-                    label="Model",
-                    info="torchvision's names, timm/NAME or hf/NAME" if self.models.any_name else None,
-                    allow_custom_value=self.models.any_name,
-                    elem_id="model",
-                )
-                seen = gr.HTML(elem_id="seen")
-                look = gr.Textbox(visible="hidden")  # of the choices that the visitor sees
-            with gr.Column(scale=3, min_width=300):
-                with gr.Row():
-                    with gr.Column(min_width=260):
-                        classes = gr.CheckboxGroup([], label="Classes", elem_id="classes")
-                        other = gr.Dropdown([], label="and another class", elem_id="other")
-                    with gr.Column(min_width=260):
-                        layers = gr.CheckboxGroup([], label="Layers, the last first", elem_id="layers")
-                        methods = gr.CheckboxGroup(
-                            [(method_title(name), name) for name in OFFERED],
-                            value=[SCORE_CAM, "grad_cam"],
-                            label="Methods",
-                            elem_id="methods",
-                        )
-                    with gr.Column(min_width=260):
-                        budget = gr.Slider(
-                            8,
-                            512,
-                            Choices.max_forwards,
-                            step=8,
-                            label="Masks for Score-CAM's first map",
-                            elem_id="budget",
-                        )
-                        exact = gr.Checkbox(True, label="Then run all masks", elem_id="exact")
-                        with gr.Row():
-                            explain = gr.Button("Explain", variant="primary", elem_id="explain", min_width=100)
-                            cancel = gr.Button("Cancel", variant="stop", elem_id="cancel", min_width=100)
-                status = gr.HTML(elem_id="status")
-                maps = gr.HTML(elem_id="maps", js_on_load=CLICKS)
-                channels = gr.HTML(elem_id="channels")
-
-        looked: dict[str, Any] = {
-            "outputs": [subject, seen, classes, other, layers, status, maps, channels, sample, model, shown, look],
-            "concurrency_id": _MODEL,
-            "concurrency_limit": 1,
-            "show_progress_on": [status],
-            **(_QUIET | {"show_progress": "minimal"}),
-        }
-        running = explain.click(
+    def _listen(self) -> None:
+        offered = [self.classes, self.other, self.layers]
+        results = [self.status, self.maps, self.channels, self.shown]
+        in_turn = _IN_TURN | {"show_progress_on": [self.status]}
+        running = self.start.click(
             self.explain,
-            [subject, look, shown, classes, other, layers, methods, budget, exact],
-            [status, maps, channels, shown],
-            concurrency_id=_MODEL,
-            concurrency_limit=1,
+            [self.subject, self.look, self.shown, *offered, self.methods, self.budget, self.exact],
+            results,
             trigger_mode="always_last",  # also while a run that was cancelled comes to its end
             preprocess=False,  # the choices may be those of a picture that another one takes the place of
-            show_progress_on=[status],
-            **(_QUIET | {"show_progress": "minimal"}),
+            **in_turn,
         )
         # A run ends with its picture. Listeners are called in their order, each after the one before has ended.
-        gr.on([cancel.click, upload.upload, sample.input, model.input], None, cancels=[running], **_QUIET)
-        cancel.click(self.cancelled, [subject, model, shown], [status, maps, shown], queue=False, **_QUIET)
-        blocks.load(self.first_look, [sample, model], **looked)
+        ends = [self.cancel.click, self.upload.upload, self.sample.input, self.model.input]
+        gr.on(ends, None, cancels=[running], **_QUIET)
+        visit = [self.model, self.subject, self.shown]
+        self.cancel.click(self.cancelled, visit, [self.status, self.maps, self.shown], queue=False, **_QUIET)
+        looked = in_turn | {
+            "outputs": [self.subject, self.look, self.seen, self.sample, self.model, *offered, *results]
+        }
+        self.blocks.load(self.first_look, [self.sample, self.model], **looked)
         # Not preprocessed, an upload comes with its own name, and leaves no other file behind.
-        uploaded = upload.upload(self.look_at_upload, [upload, model, subject, shown], preprocess=False, **looked)
-        uploaded.then(lambda: None, None, [upload], **_QUIET)
-        sample.input(self.look_at_sample, [sample, model, subject, shown], **looked)
-        model.input(self.change_model, [model, subject, shown], **looked)
-        clicked = maps.click(self.show_channels, [shown], [channels, status], **_QUIET)
+        uploaded = self.upload.upload(self.look_at_upload, [self.upload, *visit], preprocess=False, **looked)
+        uploaded.then(lambda: None, None, [self.upload], **_QUIET)
+        self.sample.input(self.look_at_sample, [self.sample, *visit], **looked)
+        self.model.input(self.change_model, visit, **looked)
+        clicked = self.maps.click(self.show_channels, [self.shown], [self.channels, self.status], **_QUIET)
         clicked.then(None, None, None, js=SHOW_CHANNELS, **_QUIET)
 
-    def first_look(self, sample: str | None, model: str) -> Iterator[Any]:
+    def first_look(self, sample: str | None, model: str) -> Iterator[_Update]:
         """Shows the first sample; without scikit-image there is none."""
         if sample is None:
-            yield _looked(status=status_html("Drop a picture to begin."))
+            yield {self.status: status_html("Drop a picture to begin.")}
         else:
-            yield from self._look(Picture(sample), model, None)
+            yield from self._look_at(Picture(sample), model, None)
 
     def look_at_upload(
         self, file: Mapping[str, Any] | None, model: str, subject: Subject | None, shown: Shown | None
-    ) -> Iterator[Any]:
+    ) -> Iterator[_Update]:
         """Reads an upload."""
-        yield _stopped(shown)
+        yield self._stopped(shown)
         if file is None:
             return
         try:
             picture = taken_from(Path(file["path"]), file.get("orig_name") or "")
         except (ValueError, OSError) as error:
-            yield _looked(status=status_html(text_of(error), "problem"))
+            yield {self.status: status_html(text_of(error), "problem")}
             return
-        yield from self._look(picture, model, subject)
+        yield from self._look_at(picture, model, subject)
 
-    def look_at_sample(self, sample: str, model: str, subject: Subject | None, shown: Shown | None) -> Iterator[Any]:
+    def look_at_sample(
+        self, sample: str, model: str, subject: Subject | None, shown: Shown | None
+    ) -> Iterator[_Update]:
         """Shows a sample."""
-        yield _stopped(shown)
-        yield from self._look(Picture(sample), model, subject)
+        yield self._stopped(shown)
+        yield from self._look_at(Picture(sample), model, subject)
 
-    def change_model(self, model: str, subject: Subject | None, shown: Shown | None) -> Iterator[Any]:
+    def change_model(self, model: str, subject: Subject | None, shown: Shown | None) -> Iterator[_Update]:
         """Shows what another model says of the same picture."""
-        yield _stopped(shown)
+        yield self._stopped(shown)
         if subject is None or model == subject.model_name:
             return
-        yield from self._look(subject.picture, model, subject)
+        yield from self._look_at(subject.picture, model, subject)
 
-    def _look(self, picture: Picture, name: str, before: Subject | None) -> Iterator[tuple[Any, ...]]:
+    def _stopped(self, shown: Shown | None) -> _Update:
+        """Ends the run that another picture or model has cancelled."""
+        return self._ended(shown, "The run was cancelled.") if shown and shown.running else gr.skip()
+
+    def _ended(self, shown: Shown, text: str) -> _Update:
+        return self._results(status_html(text), replace(shown, running=False))
+
+    def _results(self, status: str, shown: Shown) -> _Update:
+        return {self.status: status, self.maps: maps_html(shown), self.shown: shown}
+
+    def _look_at(self, picture: Picture, name: str, before: Subject | None) -> Iterator[_Update]:
         """Loads the model, classifies the picture and offers the classes and layers."""
         loading = status_html(f"Loading {name} and looking for its layers …")
-        yield _looked(status=loading, seen=loading)  # on a phone, the status is far below the picture
+        yield {self.status: loading, self.seen: loading}  # on a phone, the status is far below the picture
         try:
             with self.models.running, noted_warnings() as notes:
                 model = self.models.get(name or "")
@@ -202,9 +160,11 @@ class _Page:
                 prediction = model.classifier.predict(inputs)
                 prepared = model.prepared(inputs)
         except Exception as error:  # of the user's model
-            name_before = before.model_name if before else next(iter(self.models.offered))
-            seen = before.seen if before else ""
-            yield _looked(status=status_html(text_of(error), "problem"), seen=seen, model=name_before)
+            yield {
+                self.status: status_html(text_of(error), "problem"),
+                self.seen: before.seen if before else "",
+                self.model: before.model_name if before else next(iter(self.models.offered)),
+            }
             return
         classifier, top = model.classifier, top_classes(prediction)
         names = [class_name(index, classifier.class_names) for index in range(len(prediction.scores))]
@@ -216,129 +176,110 @@ class _Page:
             )
         look = f"{next(self._looks)} {name}"
         seen = seen_html(seen_pixels(inputs, classifier.preprocess), classifier, prediction, prepared.engine)
-        yield _looked(
-            subject=Subject(look, picture, name, model, inputs, prediction, seen),
-            look=look,
-            seen=seen,
-            classes=gr.CheckboxGroup(
+        yield {
+            self.subject: Subject(look, picture, name, model, inputs, prediction, seen),
+            self.look: look,
+            self.seen: seen,
+            self.classes: gr.CheckboxGroup(
                 [(f"{names[index]} · {score_text(prediction, index)}", index) for index in top], value=top[:2]
             ),
-            other=gr.Dropdown([(name, index) for index, name in enumerate(names)], value=None),
-            layers=gr.skip() if is_same_model else gr.CheckboxGroup(layer_names, value=layer_names[:1]),
-            status=status_html("Choose what to explain.", notes=notes),
-            maps="",
-            channels="",
-            sample=picture.name if picture.content is None else None,
-            shown=None,
-        )
+            self.other: gr.Dropdown([(name, index) for index, name in enumerate(names)], value=None),
+            self.layers: gr.skip() if is_same_model else gr.CheckboxGroup(layer_names, value=layer_names[:1]),
+            self.status: status_html("Choose what to explain.", notes=notes),
+            self.maps: "",
+            self.channels: "",
+            self.sample: picture.name if picture.content is None else None,
+            self.shown: None,
+        }
 
     def explain(
-        self,
-        subject: Subject | None,
-        look: str | None,
-        shown: Shown | None,
-        classes: list[int],
-        other: int | None,
-        layers: list[str],
-        methods: list[str],
-        max_forwards: int,
-        exact: bool,
-    ) -> Iterator[Any]:
+        self, subject: Subject | None, look: str | None, shown: Shown | None, *chosen: Any
+    ) -> Iterator[_Update]:
         """Runs the methods and shows maps as they come.
 
-        Classes and layers that were chosen for another picture or model are replaced by the first ones. No map
-        is made again if those that are shown are the chosen ones, as after a double click.
+        ``chosen`` is passed to `_choices`. No map is made again if those that are shown are the chosen ones, as after a
+        double click.
         """
         if subject is None:
-            yield status_html("Choose a picture first.", "problem"), gr.skip(), gr.skip(), gr.skip()
+            yield {self.status: status_html("Choose a picture first.", "problem")}
             return
-        classifier, prediction = subject.model.classifier, subject.prediction
-        if look != subject.look:
-            classes, other = top_classes(prediction)[:2], None
-        wanted = [*classes, *([] if other is None else [other])]
-        indices = tuple(index for index in dict.fromkeys(wanted) if index in range(len(prediction.scores)))
         try:
             with self.models.running:
                 prepared = subject.model.prepared(subject.inputs)
-            known = [layer.name for layer in prepared.layers]
-            is_other_model = (look or "").partition(" ")[2] != subject.model_name
-            chosen = tuple(known[:1] if is_other_model else [layer for layer in layers if layer in known])
-            choices = Choices(
-                indices, chosen, tuple(each for each in methods if each in OFFERED), int(max_forwards), exact
-            )
-            choices.check()
+            choices = _choices(subject, look, [layer.name for layer in prepared.layers], *chosen)
         except ValueError as error:
-            yield status_html(text_of(error), "problem"), gr.skip(), gr.skip(), gr.skip()
+            yield {self.status: status_html(text_of(error), "problem")}
             return
         chosen_now = (subject.look, choices)
         if shown is not None and shown.complete_for == chosen_now:
-            yield status_html("Done."), gr.skip(), gr.skip(), gr.skip()
+            yield {self.status: status_html("Done.")}
             return
-        models = self.models
-        run = Run(classifier, prepared, subject.inputs, prediction, choices, models.running, models.closing)
-        names = {index: class_name(index, classifier.class_names) for index in indices}
-        notes = {index: score_text(prediction, index) for index in indices}
+        classifier, prediction = subject.model.classifier, subject.prediction
+        run = Run(classifier, prepared, subject.inputs, prediction, choices, self.models.running, self.models.closing)
+        names = {index: class_name(index, classifier.class_names) for index in choices.classes}
+        notes = {index: score_text(prediction, index) for index in choices.classes}
         load = {"name": subject.model_name, **self.models.offered.get(subject.model_name, {})}
         seen = seen_pixels(subject.inputs, classifier.preprocess)
-        shown = Shown(seen, indices, names, notes, (), running=True)
+        shown = Shown(seen, choices.classes, names, notes, (), running=True)
         with closing(run.updates()) as updates:
             for progress in updates:
-                if run.columns is shown.columns:
-                    yield progress_html(progress), gr.skip(), gr.skip(), gr.skip()
-                    continue
                 columns = run.columns
-                code = python_code(subject.picture, load, prepared, columns, names)
-                shown = replace(shown, columns=columns, code=code)
-                yield progress_html(progress), maps_html(shown), "", shown
+                if columns is shown.columns:
+                    yield {self.status: progress_html(progress)}
+                else:
+                    code = python_code(subject.picture, load, prepared, columns, names)
+                    shown = replace(shown, columns=columns, code=code)
+                    yield self._results(progress_html(progress), shown) | {self.channels: ""}
         code = python_code(subject.picture, load, prepared, run.columns, names)
         complete_for = None if run.failure else chosen_now
         shown = replace(shown, columns=run.columns, code=code, running=False, complete_for=complete_for)
-        kind = "problem" if run.failure else ""
-        yield status_html(run.failure or "Done.", kind, run.notes), maps_html(shown), gr.skip(), shown
+        yield self._results(status_html(run.failure or "Done.", "problem" if run.failure else "", run.notes), shown)
 
-    def cancelled(self, subject: Subject | None, model: str, shown: Shown | None) -> tuple[Any, Any, Any]:
+    def cancelled(self, model: str, subject: Subject | None, shown: Shown | None) -> _Update:
         """Says that the run is cancelled; the queue removes it, and it stops before its next forward pass."""
-        if shown is None or not shown.running:
-            is_loading = subject is not None and model != subject.model_name
-            text = f"{model} is still loading." if is_loading else "No run of yours is going on or waiting."
-            return status_html(text), gr.skip(), gr.skip()
-        shown = replace(shown, running=False)
-        return status_html("Cancelled. Maps that are finished stay."), maps_html(shown), shown
+        if shown is not None and shown.running:
+            return self._ended(shown, "Cancelled. Maps that are finished stay.")
+        is_loading = subject is not None and model != subject.model_name
+        text = f"{model} is still loading." if is_loading else "No run of yours is going on or waiting."
+        return {self.status: status_html(text)}
 
-    def show_channels(self, shown: Shown | None, event: gr.EventData) -> tuple[Any, Any]:
+    def show_channels(self, shown: Shown | None, event: gr.EventData) -> _Update:
         """Shows the strongest channels of the map that was clicked."""
         try:
             if shown is None:
                 raise ValueError("Explain a picture first.")
-            return channels_html(shown, str(event.map)), gr.skip()
+            return {self.channels: channels_html(shown, str(event.map))}
         except (AttributeError, ValueError) as error:
-            return gr.skip(), status_html(text_of(error), "problem")
+            return {self.status: status_html(text_of(error), "problem")}
 
 
-_PARTS = (
-    "subject",
-    "seen",
-    "classes",
-    "other",
-    "layers",
-    "status",
-    "maps",
-    "channels",
-    "sample",
-    "model",
-    "shown",
-    "look",
-)
+def _choices(
+    subject: Subject,
+    look: str | None,
+    known_layers: list[str],
+    classes: list[int],
+    other: int | None,
+    layers: list[str],
+    methods: list[str],
+    max_forwards: int,
+    exact: bool,
+) -> Choices:
+    """Returns the choices that exist; those made for another picture or model are replaced by the first ones.
 
-
-def _looked(**changes: Any) -> tuple[Any, ...]:
-    """Returns the outputs of a look at a picture; those that are not given stay as they are."""
-    return tuple(changes.get(name, gr.skip()) for name in _PARTS)
-
-
-def _stopped(shown: Shown | None) -> tuple[Any, ...]:
-    """Returns the outputs of a run that another picture or model has cancelled."""
-    if shown is None or not shown.running:
-        return _looked()
-    shown = replace(shown, running=False)
-    return _looked(maps=maps_html(shown), shown=shown, status=status_html("The run was cancelled."))
+    Raises:
+        ValueError: If they make no run.
+    """
+    if look != subject.look:
+        classes, other = top_classes(subject.prediction)[:2], None
+    if (look or "").partition(" ")[2] != subject.model_name:
+        layers = known_layers[:1]
+    wanted = dict.fromkeys([*classes, *([] if other is None else [other])])
+    choices = Choices(
+        tuple(index for index in wanted if index in range(len(subject.prediction.scores))),
+        tuple(layer for layer in layers if layer in known_layers),
+        tuple(method for method in methods if method in OFFERED),
+        int(max_forwards),
+        exact,
+    )
+    choices.check()
+    return choices
