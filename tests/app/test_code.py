@@ -24,12 +24,10 @@ from captum_scorecam.app.loaded_models import LoadedModel, Prepared
 from captum_scorecam.app.pictures import Picture, taken_from
 from captum_scorecam.app.runs import Choices, Column, Run
 from captum_scorecam.models import class_name, load_classifier, seen_pixels
+from tests.app.conftest import ROOT, TINY
 from tests.support.tiny_classifier import picture
 
 Runner: TypeAlias = Callable[[str, Path], str]
-
-ROOT = Path(__file__).parents[2]
-TINY = "tests.support.tiny_classifier:tiny"
 
 pytestmark = pytest.mark.slow
 

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
-from unittest.mock import Mock
+from unittest.mock import Mock, call
 
 import pytest
 import torch
@@ -17,33 +16,27 @@ from tests.support.tiny_classifier import TinyClassifier, preprocess
 
 
 @pytest.fixture
-def load() -> Callable[..., Classifier]:
-    def loaded(name: str, **arguments: Any) -> Classifier:
-        calls.append((name, arguments))
-        return Classifier(name, TinyClassifier().eval(), preprocess)
-
-    calls: list[tuple[str, dict[str, Any]]] = []
-    loaded.calls = calls  # type: ignore[attr-defined]
-    return loaded
+def load() -> Mock:
+    return Mock(side_effect=lambda name, **_: Classifier(name, TinyClassifier().eval(), preprocess))
 
 
-def test_models_are_loaded_once_with_their_arguments_and_the_last_two_are_kept(load: Any) -> None:
+def test_models_are_loaded_once_with_their_arguments_and_the_last_two_are_kept(load: Mock) -> None:
     models = Models(load, {"a": {"weights": "w.pt"}, "b": {}, "c": {}})
     for name in ("a", "b", " a ", "c", "a", "b"):
         assert models.get(name).classifier.name == name.strip()
-    assert load.calls == [("a", {"weights": "w.pt"}), ("b", {}), ("c", {}), ("b", {})]
+    assert load.call_args_list == [call("a", weights="w.pt"), call("b"), call("c"), call("b")]
 
 
 @pytest.mark.parametrize(("name", "any_name"), [("resnet18", False), ("os:getcwd", True), ("", False)])
-def test_other_models_are_refused(load: Any, name: str, any_name: bool) -> None:
+def test_other_models_are_refused(load: Mock, name: str, any_name: bool) -> None:
     models = Models(load, {"a": {}, "mine:model": {}}, any_name)
     others = ", a torchvision classifier, timm/NAME or hf/NAME" if any_name else ""
     with pytest.raises(ValueError, match=rf"Expected one of the models a, mine:model{others}, but got '{name}'\."):
         models.get(name)
-    assert load.calls == []
+    load.assert_not_called()
 
 
-def test_on_this_machine_any_model_can_be_named_and_an_offered_factory(load: Any) -> None:
+def test_on_this_machine_any_model_can_be_named_and_an_offered_factory(load: Mock) -> None:
     models = Models(load, {"mine:model": {}}, any_name=True)
     assert models.get("timm/resnet18").classifier.name == "timm/resnet18"
     assert models.get("mine:model").classifier.name == "mine:model"
@@ -75,7 +68,7 @@ def test_without_engines_the_model_runs_itself(monkeypatch: pytest.MonkeyPatch) 
     assert (prepared.engine, prepared.twin) == ("eager", None)
 
 
-def test_models_can_be_served_again(load: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_models_can_be_served_again(load: Mock, monkeypatch: pytest.MonkeyPatch) -> None:
     page = Mock(launch=Mock(return_value=(SimpleNamespace(iterators={}), "address", None)))
     monkeypatch.setattr(server, "build_page", lambda _models: page)
     models = Models(load, {"a": {}})
