@@ -166,6 +166,7 @@ def test_a_cancelled_run_keeps_its_maps_with_their_downloads(page: _Page, subjec
             break
     updates.close()
     assert (".npy" in update[page.maps], "maps.py" in update[page.maps]) == (False, False)
+    assert update[page.channels] == ""  # they were of a map that is gone
     update = page.cancelled(TINY, subject, update[page.shown])
     maps, shown = update[page.maps], update[page.shown]
     assert "Cancelled. Maps that are finished stay." in update[page.status]
