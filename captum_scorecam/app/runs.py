@@ -10,18 +10,17 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
-import torch
-from captum.attr import LayerAttribution
 from torch import Tensor, nn
 from torch.nn.modules.module import register_module_forward_pre_hook
 
-from captum_scorecam import ChannelScores, ScoreCAM
+from captum_scorecam import ChannelScores
 from captum_scorecam._threads import hooks
 from captum_scorecam.app.loaded_models import Prepared
 from captum_scorecam.app.messages import noted_warnings, text_of
 from captum_scorecam.evaluation import METHODS, ExplanationRequest, MethodOptions, run_method
-from captum_scorecam.evaluation.methods import SCORE_CAM, weighting_of
+from captum_scorecam.evaluation.methods import SCORE_CAM, upsampled, weighting_of
 from captum_scorecam.evaluation.presentation import error_text, method_title
+from captum_scorecam.evaluation.shared_scores import channel_scores_of, score_cam_of
 from captum_scorecam.models import Classifier, ExplainedLayer, Prediction
 from captum_scorecam.weighting import ChannelWeighting
 
@@ -273,19 +272,8 @@ class Run:
         start = time.perf_counter()
         try:
             request = self._request(column.layer)
-            score_cam = ScoreCAM(
-                request.model,
-                request.layer.module,
-                channel_weighting=weighting_of(request),
-                activation_transform=request.layer.activation_transform,
-                max_forwards=max_forwards,
-                masked_forward_func=request.masked_forward_func,
-            )
-            scores = score_cam.channel_scores(
-                request.inputs, request.targets, attribute_to_layer_input=request.layer.of_input
-            )
-            if isinstance(scores, tuple):
-                raise ValueError(f"Expected {column.layer} to return one tensor, but it returns {len(scores)}.")
+            score_cam = score_cam_of(request, channel_weighting=weighting_of(request), max_forwards=max_forwards)
+            scores = channel_scores_of(request, score_cam)
         except Exception as error:  # of the user's model
             self._set(number, failure=text_of(error))
             return
@@ -294,7 +282,7 @@ class Run:
         errors = score_cam.last_run.errors if score_cam.last_run and not is_exact else ()
         self._set(
             number,
-            maps=_upsampled(scores.maps(score_cam.channel_weighting), request.inputs),
+            maps=upsampled(scores.maps(score_cam.channel_weighting), request),
             captions=tuple(
                 f"{error_text(error)} · {scores.n_forwards} of {n_masks} masks · {seconds:.1f} s"
                 for error in errors or (0.0,) * len(request.targets)
@@ -304,9 +292,3 @@ class Run:
             scores=scores,
             weighting=score_cam.channel_weighting,
         )
-
-
-def _upsampled(maps: Tensor, inputs: Tensor) -> Tensor:
-    """Resizes maps as `run_method` does."""
-    upsampled: Tensor = LayerAttribution.interpolate(maps, tuple(inputs.shape[2:]), "bilinear")
-    return upsampled.detach()[0].to("cpu", torch.float32)

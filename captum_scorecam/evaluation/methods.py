@@ -79,15 +79,16 @@ def run_method(method: str | ChosenMethod, request: ExplanationRequest) -> tuple
         got = tuple(maps.shape) if isinstance(maps, Tensor) else type_of(maps)
         raise ValueError(f"Expected {name} to return maps 1×{n_targets}×h×w or {n_targets}×1×h×w, but got {got}.")
     forwards = check_whole_number("forwards", run.forwards, 0)
-    errors = None if run.errors is None else _upsampled(run.errors, request)
-    upsampled = _upsampled(maps, request)  # which waits for a GPU
+    errors = None if run.errors is None else upsampled(run.errors, request)
+    maps = upsampled(maps, request)  # which waits for a GPU
     seconds = time.perf_counter() - start
-    return upsampled, replace(run, forwards=forwards, errors=errors, seconds=seconds)
+    return maps, replace(run, forwards=forwards, errors=errors, seconds=seconds)
 
 
-def _upsampled(maps: Tensor, request: ExplanationRequest) -> Tensor:
-    upsampled: Tensor = LayerAttribution.interpolate(maps, tuple(request.inputs.shape[2:]), "bilinear")
-    return upsampled.detach().flatten(0, 1).float().cpu()
+def upsampled(maps: Tensor, request: ExplanationRequest) -> Tensor:
+    """Resizes maps 1×T×h×w or T×1×h×w to the size of the inputs, T×H×W, float32, on the CPU."""
+    resized: Tensor = LayerAttribution.interpolate(maps, tuple(request.inputs.shape[2:]), "bilinear")
+    return resized.detach().flatten(0, 1).float().cpu()
 
 
 def _grad_cam(request: ExplanationRequest) -> tuple[Maps, MethodRun]:

@@ -89,8 +89,8 @@ def test_without_the_exact_map_the_first_one_stays() -> None:
 
 
 def test_a_first_map_that_is_exact_is_not_run_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    score_cam = Mock(wraps=ScoreCAM)
-    monkeypatch.setattr(runs, "ScoreCAM", score_cam)
+    score_cam = Mock(wraps=runs.score_cam_of)
+    monkeypatch.setattr(runs, "score_cam_of", score_cam)
     columns = ended(run_of(Choices((2,), ("features",), ("score_cam",), max_forwards=8)))
     assert columns[0].captions[0].startswith("exact · 4 of 4 masks")
     score_cam.assert_called_once()

@@ -71,13 +71,13 @@ DIRECT_CALLS: dict[str, Callable[[Any, Tensor, int], Any]] = {
 
 
 def test_seconds_include_the_wait_for_the_maps(monkeypatch: pytest.MonkeyPatch) -> None:
-    clock, upsampled = [0.0], methods._upsampled
+    clock, upsampled = [0.0], methods.upsampled
 
     def waiting(maps: Tensor, request: ExplanationRequest) -> Tensor:
         clock[0] += 5  # as to copy from a GPU that still computes
         return upsampled(maps, request)
 
-    monkeypatch.setattr(methods, "_upsampled", waiting)
+    monkeypatch.setattr(methods, "upsampled", waiting)
     monkeypatch.setattr("captum_scorecam.evaluation.methods.time.perf_counter", lambda: clock[0])
     assert run_method("grad_cam", request_of_colours())[1].seconds == 5
 
