@@ -18,6 +18,7 @@ from captum_scorecam.app.loaded_models import Prepared
 from captum_scorecam.app.runs import OPTIONS, Choices, Column, Run
 from captum_scorecam.evaluation import ExplanationRequest, MethodRun, run_method
 from captum_scorecam.evaluation.presentation import error_text
+from captum_scorecam.evaluation.shared_scores import score_cam_of
 from captum_scorecam.models import Classifier, find_layer
 from tests.support.tiny_classifier import TinyClassifier, picture, preprocess
 
@@ -89,7 +90,7 @@ def test_without_the_exact_map_the_first_one_stays() -> None:
 
 
 def test_a_first_map_that_is_exact_is_not_run_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    score_cam = Mock(wraps=runs.score_cam_of)
+    score_cam = Mock(wraps=score_cam_of)
     monkeypatch.setattr(runs, "score_cam_of", score_cam)
     columns = ended(run_of(Choices((2,), ("features",), ("score_cam",), max_forwards=8)))
     assert columns[0].captions[0].startswith("exact · 4 of 4 masks")
