@@ -15,6 +15,7 @@ from torch.nn import Module
 
 _MOST_LISTED = 1000  # of the elements of a list
 _MOST_LEVELS = 2  # of containers and objects in an attribute
+_OF_EACH_MODULE = frozenset(vars(Module()))  # parameters, buffers, hooks, children and flags
 
 
 def held_modules(forward_func: Callable[..., Any]) -> list[Module]:
@@ -32,8 +33,9 @@ def held_modules(forward_func: Callable[..., Any]) -> list[Module]:
         module = waiting.pop()
         if module not in found:
             found[module] = None
-            values = list(vars(module).values())  # other threads may add some
-            waiting += [*module.children(), *(each for value in values for each in _inside(value))]
+            attributes = list(vars(module).items())  # other threads may add some
+            own = (value for name, value in attributes if name not in _OF_EACH_MODULE)
+            waiting += [*module.children(), *(each for value in own for each in _inside(value))]
     return list(found)
 
 
