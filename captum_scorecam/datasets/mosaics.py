@@ -9,7 +9,7 @@ from typing import TypeAlias, TypeVar
 
 from PIL import Image, ImageOps
 
-from captum_scorecam._messages import check_at_least
+from captum_scorecam._messages import check_whole_number
 from captum_scorecam.datasets.sample import ImageDataset, Label, Sample
 
 _Value = TypeVar("_Value")
@@ -32,6 +32,7 @@ class Mosaics:
             meet in a mosaic. Default: None, each label is a class of its own.
 
     Raises:
+        TypeError: If `tile_size` is not a whole number.
         ValueError: If there are fewer than four labels of different classes, or `tile_size` is below 1.
     """
 
@@ -45,11 +46,10 @@ class Mosaics:
         tile_size: int = 224,
         classes: Mapping[Label, int] | None = None,
     ) -> None:
-        check_at_least("tile_size", tile_size, 1)
+        self.tile_size = check_whole_number("tile_size", tile_size, 1)
         self.data = data
         self.classes = data.classes
         self.seed = seed
-        self.tile_size = tile_size
         self._class_of = {} if classes is None else classes
         self._members: dict[_Group, list[int]] = defaultdict(list)
         for index in range(len(data)):

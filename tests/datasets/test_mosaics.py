@@ -146,6 +146,8 @@ def test_images_that_do_not_make_a_mosaic_raise() -> None:
         data[4]
     with pytest.raises(ValueError, match="Expected `tile_size` to be at least 1, but got 0"):
         Mosaics(Painted([0, 1, 2, 3]), tile_size=0)
+    with pytest.raises(TypeError, match=r"Expected `tile_size` to be an int, but got 1\.5"):
+        Mosaics(Painted([0, 1, 2, 3]), tile_size=1.5)  # type: ignore[arg-type]
 
 
 def test_a_tile_shows_the_central_square_of_its_image(tmp_path: Path) -> None:
