@@ -54,7 +54,7 @@ def _options(base: str, options: str) -> dict[str, Any]:
         try:
             value = keyword.value
             found[keyword.arg] = _word(value.id) if isinstance(value, ast.Name) else ast.literal_eval(value)
-        except ValueError as error:
+        except (TypeError, ValueError) as error:  # a TypeError for a set or dict of lists
             raise wrong from error
     return found
 

@@ -98,6 +98,7 @@ def test_methods_are_kept_once_in_their_order() -> None:
         ("score_cam:**{}", "Expected options of the form"),
         ("score_cam:error=1/3", "Expected options of the form"),
         ("score_cam:error=f(3)", "Expected options of the form"),
+        ("rise:n_masks={[1]:2}", "Expected options of the form"),
         ("score_cam:error=", "Expected options of the form"),
         ("rise=score_cam", "Expected a new name for score_cam, but 'rise' is the name of another method"),
         ("a b=score_cam", "to be one of grad_cam, .* but got 'a b=score_cam'"),

@@ -173,6 +173,10 @@ def test_the_digest_of_lines_tells_where_they_end() -> None:
         ({"methods": ["rise", "rise"]}, "`methods` is ['rise', 'rise']"),
         ({"methods": ["../../rise"]}, "`methods` is ['../../rise']"),
         ({"metrics": "insertion"}, "`metrics` is 'insertion'"),
+        (
+            {"method_options": {"score_cam": "rise:n_masks={[1]:2}"}},
+            "`method_options` of 'score_cam' is 'rise:n_masks={[1]:2}'",
+        ),
         ({"metrics": [""]}, "`metrics` is ['']"),
         ({"target": "runner-up"}, "`target` is 'runner-up'"),
         ({"score": "magic"}, "`score` is 'magic'"),
