@@ -22,6 +22,12 @@ def metric_title(name: str) -> str:
     return METRICS[name].title if name in METRICS else name
 
 
+def title_and_unit(name: str) -> tuple[str, str]:
+    """Returns a metric's title without its unit, which follows the last comma, and the unit, "" if there is none."""
+    title, _, unit = metric_title(name).rpartition(", ")
+    return (title, unit) if title else (unit, "")
+
+
 def curve_axes(name: str) -> tuple[str, str]:
     """Returns the labels of the x and y axes of a metric's curves, empty if there are none."""
     return METRICS[name].axes if name in METRICS else ("", "")

@@ -15,7 +15,7 @@ from markupsafe import Markup
 
 from captum_scorecam._palette import curve_style
 from captum_scorecam.evaluation.mean_curves import MeanCurve
-from captum_scorecam.evaluation.presentation import curve_axes, method_title, metric_title
+from captum_scorecam.evaluation.presentation import curve_axes, method_title, title_and_unit
 from captum_scorecam.evaluation.records import Curve
 from captum_scorecam.metrics import plot_curves
 
@@ -60,7 +60,7 @@ def make_charts(
 def _chart(metric: str, curves: Mapping[str, MeanCurve], methods: Sequence[str]) -> Chart:
     counts = sorted({curve.n for curve in curves.values()})
     n = f"{counts[0]}" if len(counts) == 1 else f"{counts[0]} to {counts[-1]}"
-    title, svg = metric_title(metric).split(",")[0], _plot(curves, methods, *curve_axes(metric))
+    title, svg = title_and_unit(metric)[0], _plot(curves, methods, *curve_axes(metric))
     titles = ", ".join(_plain_text(method_title(method)) for method in methods if method in curves)
     return Chart(title, n, _for_page(svg, f"{title}: mean curves of {titles}"))
 
@@ -112,7 +112,7 @@ def draw_curves(
         figure = Figure(figsize=(4.2 * len(drawn), 3.2), layout="constrained")
         for metric, axes in zip(drawn, figure.subplots(1, len(drawn), squeeze=False)[0], strict=True):
             xlabel, ylabel = curve_axes(metric)
-            title = metric_title(metric).split(",")[0]
+            title, _ = title_and_unit(metric)
             _draw(curves[metric], methods, xlabel, f"{title}: {ylabel.lower()}" if ylabel else title, axes)
             legend = axes.get_legend()
             if legend is not None:

@@ -13,8 +13,8 @@ from captum_scorecam.evaluation.presentation import (
     higher_is_better,
     interval_text,
     method_title,
-    metric_title,
     number_text,
+    title_and_unit,
     verdict,
 )
 from captum_scorecam.evaluation.statistics import Difference, Estimate
@@ -140,10 +140,10 @@ def _table(summary: Summary, group: Group, rows: Estimates | Differences, marks:
 
 
 def _column(metric: str, estimates: Sequence[Estimate], span: tuple[float, float] | None) -> Column:
-    title, _, unit = metric_title(metric).rpartition(", ")
+    title, unit = title_and_unit(metric)
     zero = None if span is None else _percent(0.0, span)
     n = max((estimate.n for estimate in estimates), default=0)
-    return Column(title or unit, unit if title else "", higher_is_better(metric), n, zero)
+    return Column(title, unit, higher_is_better(metric), n, zero)
 
 
 def _cell(estimate: Estimate, places: int, mark: Mark, span: tuple[float, float], signed: bool) -> Cell:

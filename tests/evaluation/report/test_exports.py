@@ -34,7 +34,8 @@ from captum_scorecam.evaluation import (
 from captum_scorecam.evaluation.mean_curves import MeanCurve
 from captum_scorecam.evaluation.report.curves import draw_curves, make_charts
 from captum_scorecam.evaluation.report.exports import _table
-from captum_scorecam.evaluation.summary import leading_methods
+from captum_scorecam.evaluation.report.tables import means_table
+from captum_scorecam.evaluation.summary import leading_methods, summarize
 from captum_scorecam.models import Classifier
 from tests.support.command_line import invoke
 from tests.support.tiny_classifier import Pictures
@@ -193,6 +194,18 @@ def test_the_curves_of_a_plugins_metric_have_its_labels() -> None:
     (chart,) = make_charts(curves, ("grad_cam",), ("odds",))
     assert "Share of pixels kept" in chart.svg
     assert "Log-odds" in chart.svg
+
+
+def test_a_title_with_several_commas_is_the_same_in_charts_and_tables() -> None:
+    register_metric(Metric("drop", "Drop, top half, %", False, lambda _: MetricResult(0.0)))
+    records = [replace(record, values={"drop": 0.5}) for record in records_of({"grad_cam": np.zeros(3)})]
+    summary = summarize(records, replace(settings_of(("grad_cam",)), metrics=("drop",)))
+    (column,) = means_table(summary, summary.overall).columns
+    curves = {"drop": {"grad_cam": MeanCurve((0.0, 1.0), [3.0, 0.0], 3)}}
+    (chart,) = make_charts(curves, ("grad_cam",), ("drop",))
+    svg = draw_curves(curves, ("grad_cam",), ("drop",), "svg").decode()
+    assert (column.title, column.unit) == (chart.title, "%") == ("Drop, top half", "%")
+    assert "Drop, top half" in re.findall("<!-- (.*) -->", svg)
 
 
 def test_a_run_without_curves_or_records_is_refused(classifier: Classifier, tmp_path: Path) -> None:
