@@ -14,7 +14,6 @@ from captum_scorecam.evaluation.method_choice import chosen_methods
 from captum_scorecam.evaluation.methods import DEFAULT_METHODS
 from captum_scorecam.evaluation.request import DEFAULT_OPTIONS
 from captum_scorecam.models import Classifier, ExplainedLayer, class_name, find_class, seen_pixels
-from captum_scorecam.scoring.class_scores import are_probabilities
 
 Role: TypeAlias = Literal["predicted", "chosen", "runner-up"]
 PREDICTED: Final = "predicted"
@@ -122,7 +121,7 @@ def explain_image(
             index=index,
             name=class_name(index, classifier.class_names),
             score=float(scores[index]),
-            is_probability=classifier.score != "output" or are_probabilities(scores),
+            is_probability=prediction.has_probabilities,
             role=role,
             maps={method: maps[position] for method, (maps, _) in results.items()},
             errors={

