@@ -124,7 +124,8 @@ def explain(
         names = (printable(image.name) for image in images)
         explanations = [explain_one(inputs_of_image, name) for inputs_of_image, name in zip(inputs, names, strict=True)]
         if save_maps is not None:
-            explained = Explained(classifier.name, Path(weights).name, explained_layer.name, methods, options)
+            weights_name = Path(weights).name
+            explained = Explained(classifier.name, weights_name, explained_layer.name, methods, options, engine)
             write_maps(save_maps, images, explanations, explained)
         show_explanations(explanations, heading_of(classifier, weights, explained_layer, engine), output)
         if save_maps is not None:

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from captum_scorecam import __version__
 from captum_scorecam.command_line.explanation import ClassExplanation, ImageExplanation
+from captum_scorecam.engines.by_name import EngineName
 from captum_scorecam.evaluation import MethodOptions
 from captum_scorecam.evaluation.durable_files import write_durably
 from captum_scorecam.evaluation.method import ChosenMethod
@@ -34,7 +35,8 @@ class Explained(NamedTuple):
         weights (str): Its weights.
         layer (str): The layer that methods of a layer explain.
         methods (mapping of str to ChosenMethod): The methods by name.
-        options (MethodOptions): What methods take that were not given options of their own.
+        options (MethodOptions): Options of the methods that were given none of their own.
+        engine (str): What ran masked inputs.
     """
 
     model: str
@@ -42,6 +44,7 @@ class Explained(NamedTuple):
     layer: str
     methods: Mapping[str, ChosenMethod]
     options: MethodOptions
+    engine: EngineName
 
 
 def check_maps_folder(folder: Path) -> None:
@@ -100,6 +103,7 @@ def write_maps(
         "version": __version__,
         "model": explained.model,
         "weights": explained.weights,
+        "engine": explained.engine,
         "options": {name: getattr(explained.options, name) for name in _OPTIONS},
         "maps": entries,
     }

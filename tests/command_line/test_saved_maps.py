@@ -52,6 +52,7 @@ def test_every_map_is_saved_and_listed(folder: Path, explanations: list[ImageExp
         "version": __version__,
         "model": COLOURS[1],
         "weights": "DEFAULT",
+        "engine": "eager",
         "options": {"n_masks": 20, "mask_iterations": 300, "max_forwards": None, "error": None, "seed": 0},
     }
     assert [(e["image"], e["class_index"], e["class_name"], e["role"], e["method"], e["layer"]) for e in entries] == [
@@ -76,6 +77,12 @@ def test_methods_are_saved_with_their_names_and_options(folder: Path) -> None:
         ("000_colours_score_cam_0.npy", "score_cam"),
         ("000_colours_released_0.npy", "score_cam:score='probability'"),
     ]
+
+
+def test_the_engine_is_listed(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(explain, "twin_by_name", lambda *_: None)
+    monkeypatch.setattr(explain, "check_engine", lambda _: None)
+    assert saved(folder, "--engine", "onnxruntime")["engine"] == "onnxruntime"
 
 
 def test_errors_of_a_budget_are_saved(folder: Path, explanations: list[ImageExplanation]) -> None:
