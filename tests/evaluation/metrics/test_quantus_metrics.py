@@ -17,6 +17,7 @@ from captum_scorecam.evaluation.metric_choice import check_metrics_run, chosen_m
 from captum_scorecam.evaluation.metrics.quantus_metrics import quantus_classes
 from captum_scorecam.models import Classifier, load_classifier
 from tests.support.default_dtype import default_dtype, other_default_dtypes
+from tests.support.guide_tables import rows_below
 from tests.support.tiny_classifier import Pictures
 from tests.support.tiny_evaluation import OPTIONS, evaluate, metric_input
 
@@ -82,6 +83,11 @@ def test_each_metric_gives_a_number_or_says_why_not(text: str, given: MetricInpu
         assert metric.compute(given).value == found
     assert torch.equal(torch.get_rng_state(), state)
     assert np.array_equal(np.random.get_state(legacy=False)["state"]["key"], numpy_state)
+
+
+def test_the_guide_lists_the_metrics_that_do_not_fit() -> None:
+    rows = rows_below("methods_and_options.rst", "Metrics of Quantus")
+    assert set[str]().union(*(names for names, _ in rows)) == {*DOES_NOT_FIT}
 
 
 def test_numbers_are_those_of_quantus(given: MetricInput) -> None:
