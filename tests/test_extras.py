@@ -5,11 +5,16 @@ from __future__ import annotations
 import importlib
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
 import captum_scorecam
+from captum_scorecam._extras import import_extra
 from captum_scorecam.command_line.demo import demo_image
+from captum_scorecam.evaluation import export_run
+from captum_scorecam.evaluation.metrics.quantus_metrics import quantus_classes
+from tests.support.evaluation_run import write_run
 
 PACKAGES_OF_EXTRAS = [
     *("filelock", "jinja2", "markupsafe", "rich", "scipy", "typer"),
@@ -78,3 +83,33 @@ def test_the_demo_names_the_missing_extra(monkeypatch: pytest.MonkeyPatch) -> No
         ModuleNotFoundError, match=r'The demo needs scikit-image: pip install "captum-scorecam\[demo\]"'
     ):
         demo_image()
+
+
+def test_a_missing_package_names_its_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "timm.data", None)
+    with pytest.raises(
+        ModuleNotFoundError, match=r'The model needs timm: pip install "captum-scorecam\[models\]"'
+    ) as error:
+        import_extra("timm.data", "models", "The model")
+    assert error.value.name == "timm"
+
+
+def test_what_a_package_lacks_is_not_blamed_on_the_extra(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "needs_another.py").write_text("import nowhere_at_all")
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(ModuleNotFoundError, match=r"^No module named 'nowhere_at_all'$"):
+        import_extra("needs_another", "models", "The model")
+
+
+def test_parquet_and_quantus_name_the_missing_extra(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    monkeypatch.setitem(sys.modules, "quantus.helpers.constants", None)
+    write_run(tmp_path / "run")
+    with pytest.raises(
+        ModuleNotFoundError, match=r'format parquet needs pyarrow: .*"captum-scorecam\[parquet\]"'
+    ) as error:
+        export_run(tmp_path / "run", "parquet")
+    assert error.value.name == "pyarrow"
+    assert not (tmp_path / "run" / "values.parquet").exists()
+    with pytest.raises(ModuleNotFoundError, match=r'metric of Quantus needs quantus: .*"captum-scorecam\[quantus\]"'):
+        quantus_classes.__wrapped__()

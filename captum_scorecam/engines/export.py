@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import copy
-import importlib
 import io
 import logging
 import re
@@ -18,6 +17,7 @@ from torch import Tensor, nn
 from torch.jit import ScriptModule
 
 from captum_scorecam._captum import Tensors
+from captum_scorecam._extras import import_extra
 from captum_scorecam.engines.arguments import Arguments
 from captum_scorecam.scoring.output_parts import output_type
 
@@ -105,14 +105,9 @@ def import_packages(extra: str, *names: str) -> None:
     Raises:
         ModuleNotFoundError: If one is missing. The message names the extra that installs it.
     """
-    for name in names:
-        try:
-            with _quietly():
-                importlib.import_module(name)
-        except ModuleNotFoundError as error:
-            raise ModuleNotFoundError(
-                f'The engine needs {name}: pip install "captum-scorecam[{extra}]".', name=name
-            ) from error
+    with _quietly():
+        for name in names:
+            import_extra(name, extra, "The engine")
 
 
 class _NoScoresError(Exception):

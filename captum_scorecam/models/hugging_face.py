@@ -13,9 +13,10 @@ from typing import Any
 from PIL import Image
 from torch import Tensor, nn
 
+from captum_scorecam._extras import import_extra
 from captum_scorecam.models.class_names import listed_class_names
 from captum_scorecam.models.classifier import Classifier
-from captum_scorecam.models.sources import import_extra, without_attempts
+from captum_scorecam.models.sources import without_attempts
 from captum_scorecam.models.state_dicts import StateDict, listed_names, load_state_dict, read_state_dict
 from captum_scorecam.scoring.class_scores import NamedScore
 

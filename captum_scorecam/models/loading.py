@@ -15,12 +15,13 @@ from torchvision.models import get_model, get_model_weights, list_models
 from torchvision.transforms import InterpolationMode
 from torchvision.transforms._presets import ImageClassification
 
+from captum_scorecam._extras import import_extra
 from captum_scorecam._messages import closest_matches
 from captum_scorecam.models.class_names import imagenet_class_names
 from captum_scorecam.models.classifier import Classifier, Preprocess
 from captum_scorecam.models.factories import check_factory_name, classifier_from_factory
 from captum_scorecam.models.hugging_face import HUGGING_FACE, check_hugging_face_name, hugging_face_classifier
-from captum_scorecam.models.sources import downloaded, import_extra
+from captum_scorecam.models.sources import downloaded
 from captum_scorecam.models.state_dicts import build_with_weights, class_count, read_state_dict
 from captum_scorecam.models.timm_models import TIMM, check_timm_name, timm_classifier
 from captum_scorecam.scoring.class_scores import NamedScore

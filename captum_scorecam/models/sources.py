@@ -1,34 +1,12 @@
-"""What the sources of models share: optional packages, and weights that are downloaded."""
+"""What the sources of models share: weights that are downloaded."""
 
 from __future__ import annotations
 
-import importlib
 import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
 
 from torch import nn
-
-
-def import_extra(module: str, extra: str, needed_by: str) -> Any:
-    """Imports a module of an optional package.
-
-    Args:
-        module (str): The module.
-        extra (str): The extra of this package that installs it.
-        needed_by (str): What needs it, for the error message.
-
-    Raises:
-        ModuleNotFoundError: If the package is not installed.
-    """
-    try:
-        return importlib.import_module(module)
-    except ModuleNotFoundError as error:
-        package = module.partition(".")[0]
-        if error.name is None or error.name.partition(".")[0] != package:
-            raise
-        raise ModuleNotFoundError(f'{needed_by} needs {package}: pip install "captum-scorecam[{extra}]".') from error
 
 
 def downloaded(name: str, load: Callable[[], nn.Module]) -> nn.Module:

@@ -44,7 +44,6 @@ def read_state_dict(path: Path) -> StateDict:
 
     Raises:
         ValueError: If the file does not exist or does not contain a state dict.
-        ModuleNotFoundError: If it is a safetensors file, and safetensors is not installed.
     """
     saved, place = read_weight_file(path), f"{str(path)!r} contains"
     while keys := _checkpoint_keys(saved):

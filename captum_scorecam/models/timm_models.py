@@ -8,10 +8,11 @@ from typing import Any
 
 from torch import nn
 
+from captum_scorecam._extras import import_extra
 from captum_scorecam._messages import closest_matches
 from captum_scorecam.models.class_names import imagenet_class_names
 from captum_scorecam.models.classifier import Classifier
-from captum_scorecam.models.sources import downloaded, import_extra
+from captum_scorecam.models.sources import downloaded
 from captum_scorecam.models.state_dicts import build_with_weights, read_state_dict
 
 TIMM = "timm/"

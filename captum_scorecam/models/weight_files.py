@@ -11,8 +11,7 @@ from typing import Any
 
 import torch
 from PIL import Image, UnidentifiedImageError
-
-from captum_scorecam.models.sources import import_extra
+from safetensors.torch import load_file
 
 _EXPECTED = "Expected `weights` to be a state dict written by torch.save, or a .safetensors file"
 SAVE_STATE_DICT = "Save its state dict instead: torch.save(model.state_dict(), FILE)."
@@ -69,7 +68,6 @@ def read_weight_file(path: Path) -> Any:
 
     Raises:
         ValueError: If there is no such file, or it is not readable as one of these.
-        ModuleNotFoundError: If it is a safetensors file, and safetensors is not installed.
     """
     if not path.is_file():
         kind = "a folder" if path.is_dir() else "a device or a pipe"
@@ -84,12 +82,10 @@ def read_weight_file(path: Path) -> Any:
 
 
 def _read_safetensors(path: Path) -> dict[str, torch.Tensor]:
-    safetensors = import_extra("safetensors.torch", "models", "The file of weights")
     try:
-        tensors: dict[str, torch.Tensor] = safetensors.load_file(path)
+        return load_file(path)
     except Exception as error:  # safetensors' own type
         raise ValueError(f"{_EXPECTED}, but {str(path)!r} is an incomplete or damaged safetensors file.") from error
-    return tensors
 
 
 def _read_torch_file(path: Path) -> Any:

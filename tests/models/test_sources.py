@@ -1,30 +1,13 @@
-"""Optional packages and downloads."""
+"""Downloads."""
 
 from __future__ import annotations
 
 import logging
-import sys
-from pathlib import Path
 
 import pytest
 from torch import nn
 
-from captum_scorecam.models.sources import downloaded, import_extra
-
-
-def test_a_missing_package_names_its_extra(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "safetensors.torch", None)
-    with pytest.raises(
-        ModuleNotFoundError, match=r'The file needs safetensors: pip install "captum-scorecam\[models\]"'
-    ):
-        import_extra("safetensors.torch", "models", "The file")
-
-
-def test_what_a_package_lacks_is_not_blamed_on_the_extra(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "needs_another.py").write_text("import nowhere_at_all")
-    monkeypatch.syspath_prepend(tmp_path)
-    with pytest.raises(ModuleNotFoundError, match=r"^No module named 'nowhere_at_all'$"):
-        import_extra("needs_another", "models", "The file")
+from captum_scorecam.models.sources import downloaded
 
 
 def test_the_text_of_a_failed_download_is_one_line() -> None:

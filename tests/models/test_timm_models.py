@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 from PIL import Image
+from safetensors.torch import save_file
 
 from captum_scorecam.models import check_model_name, imagenet_class_names, load_classifier, seen_pixels
 
@@ -58,7 +59,7 @@ def test_weights_and_the_number_of_classes_come_from_a_file(name: str, suffix: s
         state = {f"model.{key}": value for key, value in trained.state_dict().items()}
         torch.save({"state_dict": state, "optimizer_states": [], "epoch": 1}, path)
     else:
-        pytest.importorskip("safetensors.torch").save_file(trained.state_dict(), path)
+        save_file(trained.state_dict(), path)
     classifier = load_classifier(f"timm/{name}", path)
     inputs = torch.linspace(-1, 1, 3 * 160 * 160).view(1, 3, 160, 160)
     with torch.no_grad():

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from captum_scorecam._extras import import_extra
 from captum_scorecam._messages import check_flags, closest_matches
 from captum_scorecam.evaluation.method import is_flag
 from captum_scorecam.evaluation.metrics.metric import Metric, MetricInput, MetricResult, Need
@@ -33,17 +34,10 @@ def quantus_classes() -> Mapping[str, type]:
     Raises:
         ModuleNotFoundError: If Quantus is not installed.
     """
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            from quantus.helpers.constants import AVAILABLE_METRICS
-    except ModuleNotFoundError as error:
-        if error.name != QUANTUS:
-            raise
-        raise ModuleNotFoundError(
-            'Metrics of Quantus need it: pip install "captum-scorecam[quantus]".', name=QUANTUS
-        ) from error
-    listed = [each for of_kind in AVAILABLE_METRICS.values() for each in of_kind.values()]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        available = import_extra("quantus.helpers.constants", "quantus", "A metric of Quantus").AVAILABLE_METRICS
+    listed = [each for of_kind in available.values() for each in of_kind.values()]
     return {each.__name__: each for each in sorted(listed, key=lambda each: each.__name__)}
 
 

@@ -10,6 +10,7 @@ from typing import Any, Final, Literal, TypeAlias
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
+from captum_scorecam._extras import import_extra
 from captum_scorecam._messages import check_choice
 from captum_scorecam.evaluation.durable_files import write_durably
 from captum_scorecam.evaluation.mean_curves import mean_curves
@@ -206,14 +207,7 @@ def _csv(rows: Sequence[dict[str, Any]], settings: RunSettings) -> bytes:
 
 
 def _parquet(rows: Sequence[dict[str, Any]], settings: RunSettings) -> bytes:
-    try:
-        import pyarrow as pa
-        from pyarrow import parquet
-    except ModuleNotFoundError as error:
-        raise ModuleNotFoundError(
-            'The format parquet needs pyarrow: pip install "captum-scorecam[parquet]".', name="pyarrow"
-        ) from error
-
+    pa, parquet = (import_extra(name, "parquet", "The format parquet") for name in ("pyarrow", "pyarrow.parquet"))
     types = {str: pa.string(), int: pa.int64(), float: pa.float64(), bool: pa.bool_()}
     columns = [(name, types[kind]) for name, kind in _COLUMNS.items()]
     columns += [(name, pa.float64()) for name in _metric_columns(settings).values()]
