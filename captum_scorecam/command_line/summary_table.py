@@ -10,19 +10,17 @@ from rich.text import Text
 from captum_scorecam.command_line.tables import plain_table, printable, stdout_console
 from captum_scorecam.evaluation import Difference, Record, Summary
 from captum_scorecam.evaluation.presentation import (
-    best_methods,
     budget_texts,
     decimals,
     evidence_text,
-    higher_is_better,
     interval_text,
     method_title,
     metric_title,
     number_text,
-    verdict,
 )
 from captum_scorecam.evaluation.statistics import FEWEST_TESTED
 from captum_scorecam.evaluation.summary import Differences, Estimates
+from captum_scorecam.evaluation.verdicts import best_methods, higher_is_better, verdict
 
 _WIDTH = 160  # if the output is not a terminal
 _MOST_FAILURES = 5

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
-from typing import Literal
+from collections.abc import Iterable
 
 from captum_scorecam.evaluation.methods import METHODS
 from captum_scorecam.evaluation.metrics.registry import METRICS
-from captum_scorecam.evaluation.statistics import LEVEL, Difference, Estimate
-from captum_scorecam.evaluation.summary import Group, Summary
+from captum_scorecam.evaluation.statistics import Difference, Estimate
+from captum_scorecam.evaluation.summary import Summary
 
 
 def method_title(name: str) -> str:
@@ -31,34 +30,6 @@ def title_and_unit(name: str) -> tuple[str, str]:
 def curve_axes(name: str) -> tuple[str, str]:
     """Returns the labels of the x and y axes of a metric's curves, empty if there are none."""
     return METRICS[name].axes if name in METRICS else ("", "")
-
-
-def higher_is_better(name: str) -> bool | None:
-    """Returns whether higher values of a metric are better, or None if its plugin is not imported."""
-    return METRICS[name].higher_is_better if name in METRICS else None
-
-
-def best_of(values: Mapping[str, float | None], metric: str) -> set[str]:
-    """Returns the names with the best value, or none if all values are equal or the direction is unknown."""
-    present = {name: value for name, value in values.items() if value is not None}
-    higher = higher_is_better(metric)
-    if higher is None or len(set(present.values())) < 2:
-        return set()
-    best = max(present.values()) if higher else min(present.values())
-    return {name for name, value in present.items() if value == best}
-
-
-def best_methods(group: Group, metric: str) -> set[str]:
-    """Returns the methods with the best mean."""
-    return best_of({method: estimates[metric].mean for method, estimates in group.means.items()}, metric)
-
-
-def verdict(difference: Difference, metric: str) -> Literal["better", "worse"] | None:
-    """Returns ``better`` or ``worse`` if the corrected test finds a difference, otherwise None."""
-    higher, p = higher_is_better(metric), difference.corrected_p_value
-    if higher is None or difference.mean is None or p is None or p > 1 - LEVEL:
-        return None
-    return "better" if (difference.mean > 0) == higher else "worse"
 
 
 def evidence_text(difference: Difference) -> str:

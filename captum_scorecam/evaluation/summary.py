@@ -37,6 +37,7 @@ from captum_scorecam.models import class_name
 Estimates: TypeAlias = dict[str, dict[str, Estimate]]  # by method and metric
 Differences: TypeAlias = dict[str, dict[str, Difference]]
 _Column = TypeVar("_Column", bound=Estimate)
+_Name = TypeVar("_Name", str, tuple[str, str])
 GroupedBy: TypeAlias = Literal["label", "target"]
 
 PREFERRED_REFERENCE = "score_cam"
@@ -137,58 +138,12 @@ def summarize(records: Sequence[Record], settings: RunSettings, reference: str |
     reference = _checked_reference(reference, methods)
     results = [record for record in records if record.error is None]
     grouped_by: GroupedBy = "target" if all(record.label is None for record in results) else "label"
-    table = _Table(results, methods, metrics, reference)
+    table = ValueTable(results, methods, metrics, reference)
     overall = table.group(ALL_IMAGES, list(table.rows.values()), tested=True)
     classes = tuple(table.group(name, rows) for name, rows in _rows_by_class(results, grouped_by, table.rows).items())
     errors = tuple(record for record in records if record.error is not None)
     costs = {method: _cost(of_method) for method in methods if (of_method := _of_method(results, method))}
     return Summary(methods, metrics, reference, overall, grouped_by, classes, costs, errors)
-
-
-def leading_methods(records: Sequence[Record], settings: RunSettings) -> dict[str, set[str]]:
-    """Returns, by metric, the method with the best mean and those that no test finds worse.
-
-    Each pair of methods is tested as for `compared`, and Holm's correction counts all pairs and metrics, since which
-    method is the best is known only afterwards.
-
-    Args:
-        records (sequence of Record): From `read_records`; curves are not needed.
-        settings (RunSettings): From `read_settings`.
-
-    Returns:
-        dict: The names by metric; none where no method is found worse than the best, or the direction is unknown.
-    """
-    methods, metrics = settings.methods, settings.metrics
-    table = _Table([record for record in records if record.error is None], methods, metrics, methods[0])
-    pairs = list(itertools.combinations(range(len(methods)), 2))
-    differences = [table.values[:, a] - table.values[:, b] for a, b in pairs]
-    found = iter(compared(_flat(np.stack(differences, 1)))) if pairs else iter(())
-    of_pairs = {(a, b, metric): next(found) for a, b in pairs for metric in metrics}
-    means = table.group(ALL_IMAGES, range(len(table.rows))).means
-    return {metric: _leading(metric, methods, means, of_pairs) for metric in metrics}
-
-
-def _leading(
-    metric: str, methods: Sequence[str], means: Estimates, pairs: Mapping[tuple[int, int, str], Difference]
-) -> set[str]:
-    higher = METRICS[metric].higher_is_better if metric in METRICS else None
-    values = {method: mean for method in methods if (mean := means[method][metric].mean) is not None}
-    if higher is None or not values:
-        return set()
-    best = methods.index((max if higher else min)(values, key=values.__getitem__))
-    worse = {
-        method
-        for number, method in enumerate(methods)
-        if number != best
-        and _is_lower(pairs[min(best, number), max(best, number), metric]) == (higher == (number < best))
-    }
-    return {*values} - worse if worse else set()
-
-
-def _is_lower(difference: Difference) -> bool | None:
-    """Whether the first of two methods is significantly lower than the second, not higher; None if it is neither."""
-    p, mean = difference.corrected_p_value, difference.mean
-    return None if p is None or mean is None or p > 1 - LEVEL else mean < 0
 
 
 def _of_method(records: Sequence[Record], method: str) -> list[Record]:
@@ -209,7 +164,7 @@ def _checked_reference(reference: str | None, methods: Sequence[str]) -> str:
     return reference
 
 
-class _Table:
+class ValueTable:
     """The values of a run, images × methods × metrics, NaN where a metric is undefined."""
 
     def __init__(
@@ -226,6 +181,7 @@ class _Table:
             self.values[row, method] = [np.nan if value is None else value for value in values]
 
     def group(self, name: str, rows: Sequence[int], *, tested: bool = False) -> Group:
+        """Returns the means over some rows, and the differences from the reference."""
         values = self.values[rows]
         others = [number for number, method in enumerate(self.methods) if method != self.reference]
         differences = values[:, others] - values[:, [self.methods.index(self.reference)]]
@@ -238,9 +194,16 @@ class _Table:
             self._by_name(compared(_flat(differences), tested=tested), [self.methods[number] for number in others]),
         )
 
-    def _by_name(self, columns: Sequence[_Column], methods: Sequence[str]) -> dict[str, dict[str, _Column]]:
+    def pairs(self) -> dict[tuple[str, str], dict[str, Difference]]:
+        """Returns the tested difference of each pair of methods, the first minus the second, for each metric."""
+        pairs = [*itertools.combinations(range(len(self.methods)), 2)]
+        firsts, seconds = [first for first, _ in pairs], [second for _, second in pairs]
+        differences = compared(_flat(self.values[:, firsts] - self.values[:, seconds]))
+        return self._by_name(differences, [(self.methods[first], self.methods[second]) for first, second in pairs])
+
+    def _by_name(self, columns: Sequence[_Column], names: Sequence[_Name]) -> dict[_Name, dict[str, _Column]]:
         each = iter(columns)
-        return {method: {metric: next(each) for metric in self.metrics} for method in methods}
+        return {name: {metric: next(each) for metric in self.metrics} for name in names}
 
 
 def _flat(values: Values) -> Values:

@@ -11,8 +11,8 @@ from captum_scorecam.evaluation import Curve, Metric, MetricResult, Record, read
 from captum_scorecam.evaluation.mean_curves import at_best_points, best_of_curves, best_points
 from captum_scorecam.evaluation.record_files import rank_file
 from captum_scorecam.evaluation.settings import write_configuration
-from captum_scorecam.evaluation.summary import leading_methods
 from captum_scorecam.evaluation.typed_json import to_json
+from captum_scorecam.evaluation.verdicts import leading_methods
 from tests.support.run_records import SETTINGS, failure, record
 
 NAME = "max_box_acc"

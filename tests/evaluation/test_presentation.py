@@ -6,24 +6,12 @@ from dataclasses import replace
 
 import pytest
 
-from captum_scorecam.evaluation.presentation import decimals, error_text, evidence_text, number_text, verdict
+from captum_scorecam.evaluation.presentation import decimals, error_text, evidence_text, number_text
 from captum_scorecam.evaluation.statistics import Difference
 
 
 def difference(mean: float, p: float | None) -> Difference:
     return Difference(mean, mean - 0.5, mean + 0.5, 12, 0.8, p, p)
-
-
-def test_a_difference_is_better_or_worse_by_the_direction_of_its_metric() -> None:
-    up, down = difference(1.0, 0.05), difference(-1.0, 0.05)
-    assert [verdict(each, "insertion") for each in (up, down)] == ["better", "worse"]
-    assert [verdict(each, "deletion") for each in (up, down)] == ["worse", "better"]
-    assert verdict(up, "metric_of_a_plugin") is None
-
-
-def test_without_a_corrected_test_that_finds_it_no_difference_is_better() -> None:
-    uncorrected = replace(difference(1.0, 0.01), corrected_p_value=0.06)  # its interval excludes 0
-    assert [verdict(each, "insertion") for each in (uncorrected, difference(1.0, None))] == [None, None]
 
 
 @pytest.mark.parametrize(

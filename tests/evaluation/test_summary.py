@@ -12,7 +12,8 @@ import pytest
 
 from captum_scorecam.evaluation import Cost, Record, RunSettings, summarize
 from captum_scorecam.evaluation.statistics import Difference, Estimate
-from captum_scorecam.evaluation.summary import leading_methods, write_summary
+from captum_scorecam.evaluation.summary import write_summary
+from captum_scorecam.evaluation.verdicts import leading_methods
 from tests.support.evaluation_run import CLASSES, METHODS, METRICS, make_records
 from tests.support.run_records import SETTINGS, failure, record
 

@@ -17,7 +17,6 @@ from captum_scorecam.evaluation.mean_curves import mean_curves
 from captum_scorecam.evaluation.metric_choice import add_known_metrics
 from captum_scorecam.evaluation.presentation import (
     decimals,
-    higher_is_better,
     interval_text,
     method_title,
     metric_title,
@@ -28,7 +27,8 @@ from captum_scorecam.evaluation.records import Record, RunSettings
 from captum_scorecam.evaluation.report.curves import draw_curves
 from captum_scorecam.evaluation.settings import CONFIGURATION, read_configuration
 from captum_scorecam.evaluation.statistics import FEWEST_TESTED
-from captum_scorecam.evaluation.summary import Summary, leading_methods, summarize, text_cell
+from captum_scorecam.evaluation.summary import Summary, summarize, text_cell
+from captum_scorecam.evaluation.verdicts import higher_is_better, leading_methods
 
 Format: TypeAlias = Literal["latex", "markdown", "csv", "parquet", "svg", "pdf"]
 

@@ -14,9 +14,10 @@ import torch
 from PIL import Image
 
 from captum_scorecam.evaluation.pictures import GALLERY, picture_name
-from captum_scorecam.evaluation.presentation import best_of, method_title
+from captum_scorecam.evaluation.presentation import method_title
 from captum_scorecam.evaluation.records import Record, RunSettings
 from captum_scorecam.evaluation.summary import class_names, class_title
+from captum_scorecam.evaluation.verdicts import best_of
 from captum_scorecam.metrics.functional.map_similarity import rank_correlation
 
 PICTURE_SIZE, MAP_SIZE, COMPARED_SIZE = 320, 112, 56  # the longer side, in pixels

@@ -7,18 +7,16 @@ from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
 from captum_scorecam.evaluation.presentation import (
-    best_methods,
     decimals,
     evidence_text,
-    higher_is_better,
     interval_text,
     method_title,
     number_text,
     title_and_unit,
-    verdict,
 )
 from captum_scorecam.evaluation.statistics import Difference, Estimate
 from captum_scorecam.evaluation.summary import Differences, Estimates, Group, Summary
+from captum_scorecam.evaluation.verdicts import best_methods, higher_is_better, verdict
 
 Mark: TypeAlias = Literal["best", "better", "worse", ""]
 Marks: TypeAlias = dict[str, dict[str, Mark]]  # by metric and method

@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
 
-import numpy as np
 import pyarrow.parquet
 import pytest
 from pylatexenc.latex2text import LatexNodes2Text, MacroTextSpec, get_default_latex_context_db
@@ -26,7 +25,6 @@ from captum_scorecam.evaluation import (
     Metric,
     MetricResult,
     Record,
-    RunSettings,
     export_run,
     read_records,
     read_settings,
@@ -37,9 +35,12 @@ from captum_scorecam.evaluation.mean_curves import MeanCurve
 from captum_scorecam.evaluation.report.curves import draw_curves, make_charts
 from captum_scorecam.evaluation.report.exports import _table
 from captum_scorecam.evaluation.report.tables import means_table
-from captum_scorecam.evaluation.summary import leading_methods, summarize
+from captum_scorecam.evaluation.summary import summarize
+from captum_scorecam.evaluation.verdicts import leading_methods
 from captum_scorecam.models import Classifier
 from tests.support.command_line import invoke
+from tests.support.run_records import SETTINGS
+from tests.support.run_records import record as record_of
 from tests.support.tiny_classifier import Pictures
 from tests.support.tiny_evaluation import OPTIONS, evaluate
 
@@ -55,33 +56,6 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     metrics = ["average_drop", "deletion", "sparseness"]
     evaluate(classifier, Pictures(12), folder, methods=METHODS, metrics=metrics, options=OPTIONS)
     return folder
-
-
-def records_of(values: dict[str, np.ndarray[Any, Any]]) -> list[Record]:
-    return [
-        Record(f"{index}", index, method, None, 0, "a", 0, 0, True, 0.5, 1, values={"average_drop": float(value)})
-        for method, of_method in values.items()
-        for index, value in enumerate(of_method)
-    ]
-
-
-def settings_of(methods: tuple[str, ...]) -> RunSettings:
-    return RunSettings(
-        *("m", "d", "l", "float32", "cpu", 1, 2, 40, "d", 40),
-        *(methods, ("average_drop",), "predicted", 0, 1, 1, 1, 0),
-    )
-
-
-def test_the_leading_methods_are_those_that_no_test_finds_worse() -> None:
-    noise = np.random.default_rng(0).normal(0, 1, (3, 40))
-    noise -= noise.mean(1, keepdims=True)
-    values = {"a": 50 + noise[0], "b": 50.1 + noise[1], "c": 60 + noise[2]}  # lower is better
-    assert leading_methods(records_of(values), settings_of(("a", "b", "c"))) == {"average_drop": {"a", "b"}}
-    assert leading_methods(records_of({"a": values["a"]}), settings_of(("a",))) == {"average_drop": set()}
-    alike = {"a": values["a"], "b": values["b"]}
-    assert leading_methods(records_of(alike), settings_of(("a", "b"))) == {"average_drop": set()}
-    few = {name: of_method[:9] for name, of_method in values.items()}
-    assert leading_methods(records_of(few), settings_of(("a", "b", "c"))) == {"average_drop": set()}
 
 
 def test_the_latex_table_has_a_cell_for_each_mean(run: Path) -> None:
@@ -224,8 +198,8 @@ def test_the_curves_of_a_plugins_metric_have_its_labels() -> None:
 
 def test_a_title_with_several_commas_is_the_same_in_charts_and_tables() -> None:
     register_metric(Metric("drop", "Drop, top half, %", False, lambda _: MetricResult(0.0)))
-    records = [replace(record, values={"drop": 0.5}) for record in records_of({"grad_cam": np.zeros(3)})]
-    summary = summarize(records, replace(settings_of(("grad_cam",)), metrics=("drop",)))
+    records = [record_of(index, "grad_cam", {"drop": 0.5}) for index in range(3)]
+    summary = summarize(records, replace(SETTINGS, methods=("grad_cam",), metrics=("drop",)))
     (column,) = means_table(summary, summary.overall).columns
     curves = {"drop": {"grad_cam": MeanCurve((0.0, 1.0), [3.0, 0.0], 3)}}
     (chart,) = make_charts(curves, ("grad_cam",), ("drop",))
