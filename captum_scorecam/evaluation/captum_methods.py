@@ -15,9 +15,9 @@ import torch
 from captum.attr import Attribution, LayerActivation, LayerAttribution, LayerGradCam, PerturbationAttribution
 from torch import Tensor
 
-from captum_scorecam._messages import check_choice, check_flags, check_whole_number
+from captum_scorecam._messages import check_choice, check_whole_number
 from captum_scorecam.evaluation.forward_rows import forward_rows
-from captum_scorecam.evaluation.method import Method, Options, check_names_of_options, is_flag
+from captum_scorecam.evaluation.method import Method, Options, check_flags_of, check_names_of_options
 from captum_scorecam.evaluation.methods import register_method
 from captum_scorecam.evaluation.random_state import seeded
 from captum_scorecam.evaluation.request import ExplanationRequest, MethodRun
@@ -156,9 +156,7 @@ class CaptumMethod:
         named = {name for name in parameters if name not in _SET}
         check_names_of_options(options, named | {"sign"} | ({"patches"} if "feature_mask" in parameters else set()))
         check_choice("sign", options.get("sign", "positive"), Sign)
-        check_flags(
-            **{name: value for name, value in options.items() if is_flag(parameters.get(name)) and value not in (0, 1)}
-        )
+        check_flags_of(parameters, options)
         if "patches" in options:
             check_whole_number("patches", options["patches"], 1)
         for name in sorted(named - {"baselines"} - options.keys()):

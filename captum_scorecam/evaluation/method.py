@@ -9,7 +9,7 @@ from typing import Any, NamedTuple, TypeAlias
 
 from torch import Tensor
 
-from captum_scorecam._messages import closest_matches
+from captum_scorecam._messages import check_flags, closest_matches
 from captum_scorecam.evaluation.options_text import text_of
 from captum_scorecam.evaluation.request import MethodRun
 
@@ -64,8 +64,8 @@ class ChosenMethod:
         return self.method.explain(request, **self.options)
 
 
-def check_names_of_options(options: Iterable[str], known: Iterable[str]) -> None:
-    """Checks the names of a method's options.
+def check_names_of_options(options: Iterable[str], known: Iterable[str], owner: str = "") -> None:
+    """Checks the names of options of a method, or of the `owner` that the message then names.
 
     Raises:
         ValueError: If one is unknown. The message has near misses.
@@ -74,9 +74,15 @@ def check_names_of_options(options: Iterable[str], known: Iterable[str]) -> None
     for name in options:
         if name not in names:
             listed = f"one of {', '.join(names)}" if names else "absent, since the method takes none"
-            raise ValueError(f"Expected the option to be {listed}, but got {name!r}.{closest_matches(name, names)}")
+            of = f" of {owner}" if owner else ""
+            raise ValueError(f"Expected the option{of} to be {listed}, but got {name!r}.{closest_matches(name, names)}")
 
 
-def is_flag(parameter: inspect.Parameter | None) -> bool:
-    """Checks whether a parameter of another library's function is True or False by default."""
-    return parameter is not None and isinstance(parameter.default, bool)
+def check_flags_of(parameters: Mapping[str, inspect.Parameter], options: Options) -> None:
+    """Checks the options that are True or False by default in another library's function.
+
+    Raises:
+        TypeError: If one is neither True, False, 1 nor 0.
+    """
+    flags = {name for name, parameter in parameters.items() if isinstance(parameter.default, bool)}
+    check_flags(**{name: value for name, value in options.items() if name in flags and value not in (0, 1)})

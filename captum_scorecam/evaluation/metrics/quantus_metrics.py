@@ -14,8 +14,8 @@ import torch
 from torch import Tensor
 
 from captum_scorecam._extras import import_extra
-from captum_scorecam._messages import check_flags, closest_matches
-from captum_scorecam.evaluation.method import is_flag
+from captum_scorecam._messages import closest_matches
+from captum_scorecam.evaluation.method import check_flags_of, check_names_of_options
 from captum_scorecam.evaluation.metrics.metric import Metric, MetricInput, MetricResult, Need
 from captum_scorecam.evaluation.random_state import seeded
 
@@ -62,16 +62,8 @@ def quantus_metric(name: str, class_name: str, options: Mapping[str, Any], text:
             f"{class_name!r}.{closest_matches(class_name, classes)}"
         )
     parameters = inspect.signature(classes[class_name]).parameters
-    known = sorted({*parameters} - _SET)
-    for option in options:
-        if option not in known:
-            raise ValueError(
-                f"Expected the option of {class_name} to be one of {', '.join(known)}, but got {option!r}."
-                f"{closest_matches(option, known)}"
-            )
-    check_flags(
-        **{option: value for option, value in options.items() if is_flag(parameters[option]) and value not in (0, 1)}
-    )
+    check_names_of_options(options, {*parameters} - _SET, class_name)
+    check_flags_of(parameters, options)
     compute = _QuantusMetric(classes[class_name], dict(options))
     try:
         made = compute.made()

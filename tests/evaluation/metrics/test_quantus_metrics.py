@@ -127,6 +127,13 @@ def test_a_text_that_names_no_metric_is_refused(text: str, message: str) -> None
         chosen_metrics([text])
 
 
+def test_an_option_that_is_true_or_false_is_neither_text_nor_another_number() -> None:
+    for value in ("maybe", "2"):
+        with pytest.raises(TypeError, match="Expected `abs` to be True or False"):
+            chosen_metrics([f"quantus:Sparseness:abs={value}"])
+    assert [*chosen_metrics(["quantus:Sparseness:abs=1"])] == ["Sparseness"]
+
+
 def test_a_metric_twice_needs_a_name() -> None:
     twice = ["quantus:MaxSensitivity:nr_samples=2", "quantus:MaxSensitivity:nr_samples=3"]
     with pytest.raises(ValueError, match="Expected a name for each of several `metrics` MaxSensitivity"):
