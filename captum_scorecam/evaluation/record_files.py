@@ -150,23 +150,27 @@ def iterate_records(run: Path, *, curves: bool = True) -> Iterator[Record]:
     settings = read_settings(run)
     seen = set()
     known = KnownImages(settings.images)
-    for path in _record_files(run):
+    for line, place in _whole_lines(*_files_of(run, RECORDS)):
+        record = _read_line(line, place, settings, known)
+        if (record.index, record.method) not in seen:
+            seen.add((record.index, record.method))
+            yield record if curves else replace(record, curves={})
+
+
+def _files_of(run: Path, folder: str) -> list[Path]:
+    return sorted((run / folder).glob("rank-*.jsonl"))
+
+
+def _whole_lines(*paths: Path) -> Iterator[tuple[bytes, str]]:
+    """Yields each line with its place, for messages; an incomplete last line, of a killed process, is left out."""
+    for path in paths:
         with path.open("rb") as file:
             for number, line in enumerate(file, 1):
-                if not line.endswith(b"\n"):
-                    break
-                record = _read_line(line, path, number, settings, known)
-                if (record.index, record.method) not in seen:
-                    seen.add((record.index, record.method))
-                    yield record if curves else replace(record, curves={})
+                if line.endswith(b"\n"):
+                    yield line, f"line {number} of {str(path)!r}"
 
 
-def _record_files(run: Path) -> list[Path]:
-    return sorted((run / RECORDS).glob("rank-*.jsonl"))
-
-
-def _read_line(line: bytes, path: Path, number: int, settings: RunSettings, known: KnownImages) -> Record:
-    place = f"line {number} of {str(path)!r}"
+def _read_line(line: bytes, place: str, settings: RunSettings, known: KnownImages) -> Record:
     record = from_json(Record, line, place)
     try:
         check_record(record, settings)
@@ -209,11 +213,8 @@ def read_times(run: Path) -> Iterator[Times]:
         ValueError: If a line is damaged.
         OSError: If a file can't be read.
     """
-    for path in sorted((run / TIMES).glob("rank-*.jsonl")):
-        with path.open("rb") as file:
-            for number, line in enumerate(file, 1):
-                if line.endswith(b"\n"):
-                    yield from_json(Times, line, f"line {number} of {str(path)!r}")
+    for line, place in _whole_lines(*_files_of(run, TIMES)):
+        yield from_json(Times, line, place)
 
 
 def missing_methods(records: Iterable[Record], methods: Sequence[str]) -> dict[int, tuple[str, ...]]:
@@ -244,8 +245,7 @@ def remove_failures(run: Path) -> None:
     """
     settings = read_settings(run)
     known = KnownImages(settings.images)
-    for path in _record_files(run):
-        whole = path.read_bytes()[: _length_of_whole_lines(path)]
-        lines = enumerate(whole.splitlines(keepends=True), 1)
-        kept = [line for number, line in lines if _read_line(line, path, number, settings, known).error is None]
+    for path in _files_of(run, RECORDS):
+        lines = _whole_lines(path)
+        kept = [line for line, place in lines if _read_line(line, place, settings, known).error is None]
         write_durably(path, b"".join(kept))
