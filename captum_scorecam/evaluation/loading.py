@@ -13,6 +13,7 @@ from torch.utils.data import DataLoader, Dataset
 from captum_scorecam.datasets import ImageDataset, Label, Mosaics, Sample
 from captum_scorecam.datasets.boxes import paste_box
 from captum_scorecam.evaluation.metrics.metric import boxes_of_masks
+from captum_scorecam.evaluation.plan import Plan
 from captum_scorecam.evaluation.records import Failure
 from captum_scorecam.models import Preprocess
 from captum_scorecam.models.preprocessing import seen_regions
@@ -105,6 +106,12 @@ def _each_box(sample: Sample) -> Iterator[Image.Image]:
         box = Image.new("L", sample.image.size)
         paste_box(box, edges)
         yield box
+
+
+def load_some(plan: Plan, most: int = 4) -> Iterable[Loaded]:
+    """Loads at most so many images of a plan, spread evenly, without their mosaics."""
+    indices = plan.indices[:: -(-len(plan.indices) // most)]
+    return load_images(LoadedImages(plan.dataset, indices, None, plan.classifier.preprocess))
 
 
 def load_images(images: LoadedImages, workers: int = 0) -> Iterable[Loaded]:

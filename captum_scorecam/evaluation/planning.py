@@ -15,7 +15,7 @@ from captum_scorecam._messages import check_choice, check_whole_number, warn_cal
 from captum_scorecam.datasets import ImageDataset, Label, Mosaics, label_table
 from captum_scorecam.engines.by_name import EngineName, check_engine
 from captum_scorecam.evaluation.image_evaluation import StageError, Subject, classify, problem_of_score
-from captum_scorecam.evaluation.loading import LoadedImages, load_images
+from captum_scorecam.evaluation.loading import load_some
 from captum_scorecam.evaluation.method_choice import check_budget, check_methods_run, chosen_methods, layer_to_explain
 from captum_scorecam.evaluation.methods import DEFAULT_METHODS
 from captum_scorecam.evaluation.metric_choice import check_metrics_run, chosen_metrics
@@ -24,8 +24,6 @@ from captum_scorecam.evaluation.plan import DEFAULT_GALLERY, NO_PROVENANCE, Plan
 from captum_scorecam.evaluation.records import LARGEST, SEEDS, Target
 from captum_scorecam.evaluation.request import DEFAULT_OPTIONS, ExplanationRequest, MethodOptions
 from captum_scorecam.models import Classifier
-
-_TRIED = 4  # images
 
 
 def plan_evaluation(
@@ -159,10 +157,8 @@ def _check(plan: Plan) -> None:
 
 def _tried(plan: Plan) -> list[Subject]:
     """Classifies a few images."""
-    indices = plan.indices[:: -(-len(plan.indices) // _TRIED)]
-    images = LoadedImages(plan.dataset, indices, None, plan.classifier.preprocess)
     found = []
-    for loaded in load_images(images):
+    for loaded in load_some(plan):
         with suppress(StageError):  # recorded when the image is evaluated
             found.append(classify(plan, loaded))
     return found

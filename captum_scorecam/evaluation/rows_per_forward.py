@@ -6,7 +6,7 @@ from pathlib import Path
 
 from torch import Tensor
 
-from captum_scorecam.evaluation.loading import LoadedImages, Preprocessed, load_images
+from captum_scorecam.evaluation.loading import Preprocessed, load_some
 from captum_scorecam.evaluation.plan import Plan
 from captum_scorecam.evaluation.settings import CONFIGURATION, read_settings
 from captum_scorecam.scoring.fastest_rows import fastest_rows
@@ -14,7 +14,6 @@ from captum_scorecam.scoring.masked_forward import MaskedForward
 from captum_scorecam.scoring.twin import through
 
 UNTUNED_ROWS = {"cpu": 4, "cuda": 128}
-_TRIED = 4  # images
 _ROWS_OF_METHOD = 100  # per image, at least, if it or its metrics run in chunks
 
 
@@ -57,9 +56,6 @@ def tuned_rows(plan: Plan) -> int:
 
 
 def _largest_inputs(plan: Plan) -> Tensor:
-    indices = plan.indices[:: -(-len(plan.indices) // _TRIED)]
-    images = (
-        loaded.image for loaded in load_images(LoadedImages(plan.dataset, indices, None, plan.classifier.preprocess))
-    )
+    images = (loaded.image for loaded in load_some(plan))
     inputs = [plan.classifier.batch(image.values) for image in images if isinstance(image, Preprocessed)]
     return max(inputs, key=Tensor.numel, default=plan.example)

@@ -13,8 +13,8 @@ from PIL import Image
 from torchvision.transforms.functional import to_tensor
 
 from captum_scorecam.datasets import Sample, open_data
-from captum_scorecam.evaluation import read_records
-from captum_scorecam.evaluation.loading import LoadedImages, Preprocessed, load_images
+from captum_scorecam.evaluation import plan_evaluation, read_records
+from captum_scorecam.evaluation.loading import LoadedImages, Preprocessed, load_images, load_some
 from captum_scorecam.models import Classifier
 from tests.support.tiny_classifier import Pictures, picture
 from tests.support.tiny_evaluation import OPTIONS, evaluate
@@ -46,6 +46,14 @@ def preprocessed(*boxes: tuple[int, int, int, int], mask: tuple[int, int, int, i
     found = LoadedImages(data, [0], None, cropped)[0].image
     assert isinstance(found, Preprocessed)
     return found
+
+
+@pytest.mark.parametrize(
+    ("images", "loaded"), [(1, [0]), (4, [0, 1, 2, 3]), (5, [0, 2, 4]), (9, [0, 3, 6]), (16, [0, 4, 8, 12])]
+)
+def test_some_images_are_spread_evenly(images: int, loaded: list[int], classifier: Classifier) -> None:
+    plan = plan_evaluation(classifier, Pictures(images), methods=["grad_cam"], metrics=["sparseness"])
+    assert [image.index for image in load_some(plan)] == loaded
 
 
 def test_boxes_are_resized_and_cropped_one_by_one() -> None:
