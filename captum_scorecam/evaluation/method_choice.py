@@ -12,7 +12,7 @@ from captum_scorecam.evaluation.captum_methods import CAPTUM, CLASSES, CaptumMet
 from captum_scorecam.evaluation.method import ChosenMethod, Method
 from captum_scorecam.evaluation.methods import METHODS, OWN_METHODS, SCORE_CAM, may_share
 from captum_scorecam.evaluation.options_text import base_and_options, name_and_text
-from captum_scorecam.evaluation.registry import by_name, check_names
+from captum_scorecam.evaluation.registry import by_name, check_name
 from captum_scorecam.evaluation.request import ExplanationRequest, MethodOptions
 from captum_scorecam.models import Classifier, ExplainedLayer, find_layer
 from captum_scorecam.scoring.class_scores import NamedScore
@@ -58,7 +58,7 @@ def _chosen(text: str) -> ChosenMethod:
 def _method(base: str) -> Method:
     kind, _, class_name = base.partition(":")
     if kind != CAPTUM:
-        check_names({**METHODS, f"{CAPTUM}:CLASS": None}, [base], "methods")
+        check_name([*METHODS, f"{CAPTUM}:CLASS"], base, "methods")
         return METHODS[base]
     if class_name in CLASSES:
         return captum_method(class_name)

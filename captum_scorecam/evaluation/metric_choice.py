@@ -12,7 +12,7 @@ from captum_scorecam.evaluation.metrics.metric import Metric, MetricInput
 from captum_scorecam.evaluation.metrics.quantus_metrics import QUANTUS, quantus_metric
 from captum_scorecam.evaluation.metrics.registry import METRICS
 from captum_scorecam.evaluation.options_text import base_and_options, name_and_text, text_of
-from captum_scorecam.evaluation.registry import by_name, check_names
+from captum_scorecam.evaluation.registry import by_name, check_name
 from captum_scorecam.evaluation.request import ExplanationRequest, MethodRun
 
 _NOISE = ChosenMethod("noise", "noise", Method(lambda request: (torch.rand_like(request.inputs[:, :1]), MethodRun(0))))
@@ -45,12 +45,12 @@ def _chosen(text: str) -> Metric:
     base, options = base_and_options(rest, QUANTUS)
     kind, _, class_name = base.partition(":")
     if kind != QUANTUS:
-        known = {known: metric for known, metric in METRICS.items() if metric.text is None}
+        known = [each for each, metric in METRICS.items() if metric.text is None]
         if base in known and text != base:
             raise ValueError(
                 f"Expected {base} without options or a name of its own, as metrics of Quantus take, but got {text!r}."
             )
-        check_names({**known, f"{QUANTUS}:CLASS": None}, [text], "metrics")
+        check_name([*known, f"{QUANTUS}:CLASS"], text, "metrics")
         return METRICS[text]
     name = class_name if name is None else name
     if name in METRICS and METRICS[name].text is None:

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import reprlib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
-from math import inf
 
 import torch
 from PIL import Image
@@ -120,14 +118,12 @@ def _check_numbers(images: int | None, options: MethodOptions, gallery: int) -> 
         ("mask_iterations", options.mask_iterations, 1, LARGEST),
         ("perturbations_per_eval", options.perturbations_per_eval, 1, LARGEST),
         ("max_forwards", options.max_forwards, 1, LARGEST),
-        ("images", images, 1, inf),
+        ("images", images, 1, None),
         ("gallery", gallery, 0, LARGEST),
         ("seed", options.seed, *SEEDS),
     ):
         if value is not None:
-            check_whole_number(name, value, least)
-            if value > most:
-                raise ValueError(f"Expected `{name}` to be at most {most}, but got {reprlib.repr(value)}.")
+            check_whole_number(name, value, least, most)
 
 
 def _drawn(available: int, wanted: int | None, seed: int) -> tuple[int, ...]:

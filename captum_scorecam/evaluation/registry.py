@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable
 from typing import Literal, Protocol, TypeVar
 
 from captum_scorecam._messages import closest_matches
@@ -62,22 +62,10 @@ def by_name(chosen: Iterable[ChosenItem], parameter: str) -> dict[str, ChosenIte
     return found
 
 
-def check_names(registry: Mapping[str, object], names: Iterable[str], parameter: str) -> tuple[str, ...]:
-    """Returns names without duplicates.
-
-    Args:
-        registry (mapping of str): The registry.
-        names (iterable of str): The names to check.
-        parameter (str): The parameter's name, for error messages.
-
-    Raises:
-        ValueError: If a name is not in the registry.
-    """
-    chosen = tuple(dict.fromkeys(names))
-    for name in chosen:
-        if name not in registry:
-            raise ValueError(
-                f"Expected each of `{parameter}` to be one of {', '.join(registry)}, but got {name!r}."
-                f"{closest_matches(name, registry)}"
-            )
-    return chosen
+def check_name(known: Collection[str], name: str, parameter: str) -> None:
+    """Raises ValueError if one of the names that `parameter` lists is unknown. The message has near misses."""
+    if name not in known:
+        raise ValueError(
+            f"Expected each of `{parameter}` to be one of {', '.join(known)}, but got {name!r}."
+            f"{closest_matches(name, known)}"
+        )

@@ -86,7 +86,7 @@ def run_evaluation(
             The message says what is kept.
     """
     folder = Path(folder)
-    threads = _threads_of(folder) if threads is None else _checked_threads(threads)
+    threads = _threads_of(folder) if threads is None else check_whole_number("threads", threads, 1, MOST_THREADS)
     with joined_ranks() as ranks, _torch_threads(threads), ExitStack() as locks:
 
         def prepare() -> int:
@@ -234,13 +234,6 @@ def _start_or_resume(plan: Plan, folder: Path, settings: RunSettings) -> None:
 def _threads_of(folder: Path) -> int:
     """Returns the number of threads of the run in a folder, or PyTorch's current number if there is no run."""
     return read_settings(folder).threads if (folder / CONFIGURATION).exists() else torch.get_num_threads()
-
-
-def _checked_threads(threads: int) -> int:
-    check_whole_number("threads", threads, 1)
-    if threads > MOST_THREADS:
-        raise ValueError(f"Expected `threads` to be at most {MOST_THREADS}, but got {threads}.")
-    return threads
 
 
 @contextmanager
