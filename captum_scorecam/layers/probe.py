@@ -22,7 +22,6 @@ from captum_scorecam._threads import CallingThread, hooks
 from captum_scorecam.layer_evaluation import as_tuple, input_tensors, kind_of
 from captum_scorecam.layers.activations import Activation, Point, squared_changes
 from captum_scorecam.layers.example_scores import Rows, distance, float_values, reader_of_scores, scores_of_examples
-from captum_scorecam.layers.failures import refuse_fixed_rows
 from captum_scorecam.layers.noise_images import noise_image, slab_bounds, with_slab
 from captum_scorecam.layers.parameter_uses import ParameterUses
 from captum_scorecam.layers.reactions import Reactions
@@ -202,7 +201,11 @@ class Probe:
                 raise
             for n_rows in {1, self.n_examples} - {2}:
                 if self._runs_with(n_rows):
-                    refuse_fixed_rows(n_rows, error)
+                    raise ValueError(
+                        "Expected `forward_func` to take any number of rows, since its layer is looked for with two, "
+                        f"but it takes only {n_rows}. Pass the layer itself, with its `activation_transform`; for "
+                        "TorchScript and exported programs, an `ActivationTap`."
+                    ) from error
             raise
 
     def _runs_with(self, n_rows: int) -> bool:
