@@ -170,9 +170,9 @@ def closest_names(name: str, names: Iterable[str], cutoff: float = 0.6) -> list[
     return [known[folded] for folded in difflib.get_close_matches(name.casefold(), known, n=5, cutoff=cutoff)]
 
 
-def closest_matches(name: str, names: Iterable[str], cutoff: float = 0.6) -> str:
+def closest_matches(name: str, names: Iterable[str]) -> str:
     """Returns a sentence for the end of an error message that lists `closest_names`, or "" if there are none."""
-    closest = closest_names(name, names, cutoff)
+    closest = closest_names(name, names)
     return f" Closest matches: {', '.join(closest)}." if closest else ""
 
 

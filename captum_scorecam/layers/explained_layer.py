@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import reprlib
 from dataclasses import dataclass, replace
 
@@ -10,6 +9,7 @@ from torch import Tensor, nn
 
 from captum_scorecam import _captum
 from captum_scorecam._captum import Tensors
+from captum_scorecam._messages import closest_names
 from captum_scorecam.layers.activations import INPUT, Activation
 from captum_scorecam.layers.automatic import AutomaticChoice
 from captum_scorecam.layers.evaluation_copy import in_evaluation_mode
@@ -103,9 +103,7 @@ def check_name(model: nn.Module, name: str) -> None:
     wanted = name.removesuffix(INPUT)
     if wanted not in names:
         ends = [name for name in names if wanted.endswith(f".{name}")]  # of a model in a DataParallel, for example
-        nearest = (
-            list(dict.fromkeys(ends + difflib.get_close_matches(wanted, names, n=5, cutoff=0.3)))[:5] or names[-5:]
-        )
+        nearest = list(dict.fromkeys(ends + closest_names(wanted, names, cutoff=0.3)))[:5] or names[-5:]
         raise ValueError(
             f"Expected `layer` to name a module of the model, but got {name!r}. Closest matches: {', '.join(nearest)}."
         )

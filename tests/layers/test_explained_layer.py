@@ -126,6 +126,7 @@ def test_the_input_of_a_layer_can_be_named() -> None:
 @pytest.mark.parametrize(
     ("name", "message"),
     [
+        ("STEM", r"Expected `layer` to name a module of the model, but got 'STEM'\. Closest matches: stem"),
         ("stemm", r"Expected `layer` to name a module of the model, but got 'stemm'\. Closest matches: stem"),
         (
             "pool:output",
