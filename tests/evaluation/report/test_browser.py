@@ -14,7 +14,7 @@ import pytest
 from PIL import Image
 from playwright.sync_api import Browser, Locator, Page, ViewportSize, expect
 
-from captum_scorecam.evaluation.report import write_report
+from captum_scorecam.evaluation import write_report
 from tests.support.browser import headless_browser
 from tests.support.evaluation_run import HOSTILE, N_IMAGES, make_records, write_run
 

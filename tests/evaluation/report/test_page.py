@@ -19,9 +19,8 @@ from PIL import Image
 
 from captum_scorecam._palette import CURVE_COLORS
 from captum_scorecam.evaluation import METHODS as REGISTERED
-from captum_scorecam.evaluation import Curve, Record
+from captum_scorecam.evaluation import Curve, Record, write_report
 from captum_scorecam.evaluation.mean_curves import mean_curves
-from captum_scorecam.evaluation.report import write_report
 from captum_scorecam.evaluation.report.curves import make_charts
 from captum_scorecam.evaluation.report.gallery import disagreement
 from captum_scorecam.evaluation.settings import write_configuration
