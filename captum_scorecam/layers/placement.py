@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from captum_scorecam.layers.reactions import centred
+from captum_scorecam.layers.reactions import centred, overlaps
 
 # How far cells may be from their places, in cells or in sizes of the image, whichever is more: half a cell is usual for
 # strided convolutions, and up to one for images that are padded to a multiple of the stride.
@@ -62,14 +62,14 @@ def _places(edges: tuple[float, ...], cells: int, tolerance: float, with_pasts: 
     drift = centres - own
     most = torch.cat([-drift[:, :1], drift[:, -1:], shift.abs()], dim=1).amax(1).where(scale[:, 0] > 0, torch.inf)
 
-    slabs = _tensor(edges)
-    inside = _overlaps(slabs, centres - reach, centres + reach)
-    around = inside + _overlaps(slabs, centres - reach - 1, centres + reach - 1)
-    around += _overlaps(slabs, centres - reach + 1, centres + reach + 1)
-    mirrored = inside + _overlaps(slabs, -centres - reach, reach - centres)
-    mirrored += _overlaps(slabs, 2 - centres - reach, 2 - centres + reach)
+    bounds = _tensor(edges)
+    inside = overlaps(bounds, centres - reach, centres + reach)
+    around = inside + overlaps(bounds, centres - reach - 1, centres + reach - 1)
+    around += overlaps(bounds, centres - reach + 1, centres + reach + 1)
+    mirrored = inside + overlaps(bounds, -centres - reach, reach - centres)
+    mirrored += overlaps(bounds, 2 - centres - reach, 2 - centres + reach)
     pasts = _tensor(_PASTS).unsqueeze(1)
-    one_sided = [_overlaps(slabs, own - pasts, own + half), _overlaps(slabs, own - half, own + pasts)]
+    one_sided = [overlaps(bounds, own - pasts, own + half), overlaps(bounds, own - half, own + pasts)]
 
     expands = scale[:, 0] >= 1
     ways = torch.cat([inside, around[expands], mirrored[expands], *one_sided])
@@ -78,12 +78,6 @@ def _places(edges: tuple[float, ...], cells: int, tolerance: float, with_pasts: 
     distance = torch.cat([most, rolled, most[expands], past]) / tolerance
     places = functional.normalize(centred(ways).flatten(1), dim=1)
     return places[distance <= 1], places[distance > _CLEARLY]
-
-
-def _overlaps(slabs: Tensor, starts: Tensor, ends: Tensor) -> Tensor:
-    """How much of each slab is in each interval: ways×cells to ways×n_slabs×cells."""
-    first, last = starts.unsqueeze(-2).maximum(slabs[:-1, None]), ends.unsqueeze(-2).minimum(slabs[1:, None])
-    return (last - first).clamp_min(0)
 
 
 def _tensor(values: object) -> Tensor:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -127,16 +126,16 @@ class Reactions:
         """Correlates the reactions along an axis with those of an axis that is a dimension of the image."""
         changes = self.changes[dimension].movedim(axis, 1).flatten(2)
         found = centred(changes.mean(2))
-        expected = centred(_overlaps(self.slabs[dimension], changes.shape[1]).to(found))
+        expected = centred(_shares(self.slabs[dimension], changes.shape[1]).to(found))
         expected = expected.flip(1) if reverse else expected
         norms = float(found.norm() * expected.norm())
         return float((found * expected).sum()) / norms if norms > 0 else 0.0
 
     def _ideal(self, layout: Layout, dimension: int) -> Tensor:
-        overlaps = _overlaps(self.slabs[dimension], layout.grid[dimension]).to(self.changes[dimension])
-        shape = [len(overlaps)] + [1] * len(layout.grid)
+        shares = _shares(self.slabs[dimension], layout.grid[dimension]).to(self.changes[dimension])
+        shape = [len(shares)] + [1] * len(layout.grid)
         shape[dimension + 1] = layout.grid[dimension]
-        cells = overlaps.view(shape).expand(-1, *layout.grid).flatten(1)
+        cells = shares.view(shape).expand(-1, *layout.grid).flatten(1)
         uniform = cells.new_full((len(cells), 1), 1 / len(cells))
         prefix, suffix = (uniform.expand(-1, n) for n in (layout.prefix_tokens, layout.suffix_tokens))
         return centred(torch.cat([prefix, cells, suffix], dim=1))
@@ -187,10 +186,13 @@ def centred(changes: Tensor) -> Tensor:
     return shares - shares.mean(-1, keepdim=True)
 
 
-def _overlaps(bounds: list[float], cells: int) -> Tensor:
+def _shares(bounds: list[float], cells: int) -> Tensor:
     """The share of each cell that each slab covers, n_slabs×cells."""
     starts = torch.arange(cells, dtype=torch.float64, device="cpu") / cells
-    rows = [
-        (starts + 1 / cells).clamp_max(right) - starts.clamp_min(left) for left, right in itertools.pairwise(bounds)
-    ]
-    return torch.stack(rows).clamp_min(0) * cells
+    return overlaps(torch.tensor(bounds, dtype=torch.float64, device="cpu"), starts, starts + 1 / cells) * cells
+
+
+def overlaps(bounds: Tensor, starts: Tensor, ends: Tensor) -> Tensor:
+    """How much of each slab, between two bounds, is in each interval: …×cells to …×n_slabs×cells."""
+    first, last = starts.unsqueeze(-2).maximum(bounds[:-1, None]), ends.unsqueeze(-2).minimum(bounds[1:, None])
+    return (last - first).clamp_min(0)
