@@ -46,10 +46,13 @@ class Reactions:
     def local_layout(self) -> Layout | None:
         """The layout in which positions react to their own part of the image, by far more than in any other."""
         scores = sorted(((self.correlation(layout), layout) for layout in self._candidates()), key=lambda x: -x[0])
-        leads = [scores[0][0] - score for score, _ in scores[1:2]]
-        if not scores or scores[0][0] <= self._least_correlation(scores[0][1]) or any(x <= _LEAST_LEAD for x in leads):
+        if not scores:
             return None
-        return scores[0][1]
+        best, layout = scores[0]
+        leads = [best - score for score, _ in scores[1:2]]
+        if best <= self._least_correlation(layout) or any(lead <= _LEAST_LEAD for lead in leads):
+            return None
+        return layout
 
     def certain_layout(self) -> Layout | None:
         """The layout that the positions' reactions show, or the only one of a few cells; None if uncertain."""
@@ -109,14 +112,16 @@ class Reactions:
         Positions that react much in one part of the image follow its other dimension, too, but less.
         """
         first = 2 if layout.form == "maps" else 1
-        own = {first + dimension: dimension for dimension in range(len(self.size))}
-        axes, dimensions = range(1, self.changes[0].dim()), range(len(self.size))
-        return any(
-            self._follows(a, d) and (a not in own or self._along(a, d) >= self._along(a, own[a]))
-            for a in axes
-            for d in dimensions
-            if own.get(a) != d
-        ) or any(self._follows(a, d, reverse=True) for a in axes for d in dimensions if own.get(a, d) == d)
+        own_of = {first + dimension: dimension for dimension in range(len(self.size))}
+        for axis in range(1, self.changes[0].dim()):
+            own = own_of.get(axis)  # None for channels
+            for dimension in range(len(self.size)):
+                if own in (None, dimension) and self._follows(axis, dimension, reverse=True):
+                    return True
+                follows_other = own != dimension and self._follows(axis, dimension)
+                if follows_other and (own is None or self._along(axis, dimension) >= self._along(axis, own)):
+                    return True
+        return False
 
     def _follows(self, axis: int, dimension: int, reverse: bool = False) -> bool:
         degrees = (self.changes[dimension].shape[axis] - 1) * (len(self.changes[dimension]) - 1)
