@@ -66,8 +66,8 @@ def plan_evaluation(
 
     Raises:
         ValueError: If an argument is invalid, does not match the model (Captum's methods are tried on a synthetic
-            image), or needs labels or boxes that the data set does
-            not have, or a metric is undefined for the outputs of the model, tried on four images.
+            image), or needs labels or boxes that the data set does not have, or a metric is undefined for the outputs
+            of the model, tried on four images.
         ModuleNotFoundError: If a package of the engine is missing.
     """
     chosen, of_maps = chosen_methods(methods), chosen_metrics(metrics)

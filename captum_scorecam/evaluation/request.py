@@ -22,10 +22,11 @@ class MethodOptions:
 
     Attributes:
         n_masks (int): Number of RISE's masks. Default: 2000.
-        seed (int): Seed for RISE's masks and Mask's jitter. Default: 0.
+        seed (int): Seed for RISE's masks, Mask's jitter, the noise of Captum's methods and of metrics such as ROAD,
+            Quantus, mosaics, and the images and other classes that are drawn. Default: 0.
         mask_iterations (int): Number of Mask's optimisation steps. Default: 300.
-        perturbations_per_eval (int, optional): Masked inputs per forward pass of Score-CAM or RISE. Default: None,
-            tuned.
+        perturbations_per_eval (int, optional): Masked inputs per forward pass of Score-CAM, RISE, Captum's methods and
+            metrics. Default: None, tuned.
         max_forwards (int, optional): Score-CAM runs at most this many masks and predicts the scores of the others.
             Default: None, all.
         error (float, optional): Score-CAM runs masks until the largest standard error of each map is at most this
@@ -95,8 +96,8 @@ class MethodRun:
     """Statistics of a method's run for all classes of one image.
 
     Attributes:
-        forwards (int): Score-CAM's distinct masks that ran, RISE's masks, Mask's optimisation steps, or a gradient
-            method's forward passes.
+        forwards (int): Score-CAM's distinct masks that ran, RISE's masks, Mask's optimisation steps, a gradient
+            method's forward passes, or the rows run by a method of Captum.
         channels (RunStatistics, optional): Statistics of Score-CAM's channels. Default: None.
         seconds (float): Wall-clock time. Default: 0.
         errors (Tensor, optional): The standard error of each value of the maps, in their shape, if some scores are
