@@ -64,7 +64,8 @@ def main(
         f"ours, {name}, {n} forwards": replace(each, max_forwards=n) for name, each in CONFIGURATIONS.items()
     }
     systems |= {name: peer for name, peer in benchmark.peers(PEERS).items() if "float32" in name}
-    timings = replace(benchmark, images=images[:n_timed], targets=targets[:n_timed]).run(systems, set(), 1, 0)
+    timed = replace(benchmark, images=images[:n_timed], targets=targets[:n_timed])
+    (timings,) = timed.run(systems, set(), repetitions=1, n_references=0)
     base = timings[next(iter(timings))]
     rows = [
         {

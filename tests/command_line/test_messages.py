@@ -11,6 +11,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Annotated, Any
+from unittest.mock import Mock
 
 import pytest
 import torch
@@ -78,8 +79,8 @@ def test_a_long_value_is_shortened_in_the_middle() -> None:
 
 def test_parameters_that_no_command_has_are_left_out() -> None:
     def body() -> None:
-        scores, masked = torch.tensor([[[0.25], [0.5]]]), torch.ones(1, 2, dtype=torch.bool)
-        score_cam._warn_of_narrow_scores(scores, masked)
+        scored = Mock(scores=torch.tensor([[[0.25], [0.5]]]), has_mask=torch.ones(1, 2, dtype=torch.bool))
+        score_cam.warn_of_narrow_scores(scored)
 
     line = "Warning: The scores of the masked inputs differ by less than 1, so their softmax is nearly uniform"
     assert run(body).stderr == f"{line} and the map is close to the plain sum of the channels.\n"

@@ -68,7 +68,7 @@ def test_the_latex_table_has_a_cell_for_each_mean(run: Path) -> None:
     mean, interval = r"(\\textbf\{[\d.]+\}|[\d.]+)", r" \{\\scriptsize \[[\d.]+, [\d.]+\]\}"
     assert all(re.fullmatch(f"{mean}({interval})?", cell) for row in rows[1:] for cell in row[1:])
     assert re.fullmatch(mean + interval, rows[1][2])
-    assert text.startswith("% Needs \\usepackage{booktabs}.\n\\begin{table}\n  \\centering\n")
+    assert text.startswith("% Needs \\usepackage{adjustbox,booktabs}.\n\\begin{table}\n  \\centering\n")
 
 
 def table_of(latex: str) -> Any:
@@ -81,8 +81,10 @@ def table_of(latex: str) -> Any:
 
 def tabular_of(latex: str) -> tuple[str, list[list[str]]]:
     """The columns of the table, and the cells of each row between its rules."""
-    (tabular,) = (node for node in table_of(latex).nodelist if node.isNodeType(LatexEnvironmentNode))
-    assert tabular.environmentname == "tabular"
+    tabular = table_of(latex)
+    for name in ("adjustbox", "tabular"):
+        (tabular,) = (node for node in tabular.nodelist if node.isNodeType(LatexEnvironmentNode))
+        assert tabular.environmentname == name
     rows, rules = [[""]], []
     for node in tabular.nodelist:
         name = node.macroname if node.isNodeType(LatexMacroNode) else ""
