@@ -53,6 +53,29 @@ def generator() -> torch.Generator:
     return torch.Generator().manual_seed(0)
 
 
+class Weighted(nn.Module):
+    """Takes an additional argument, on any device."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, x: Tensor, weights: Tensor) -> Any:
+        return self.model(x) * weights.to(x.device).view(-1, 1)
+
+
+class TwoInputs(nn.Module):
+    """Takes an input on each GPU."""
+
+    def __init__(self, places: Places) -> None:
+        super().__init__()
+        self.first, self.second = places.put(net(), 0), places.put(net(), 1)
+        self.device = places.device(1)
+
+    def forward(self, x: Tensor, y: Tensor) -> Any:
+        return self.first(x).to(self.device) + 2 * self.second(y)
+
+
 class Pipeline(nn.Module):
     """A part on each GPU."""
 
@@ -81,6 +104,25 @@ def baselines_and_targets_on_another(places: Places) -> Result:
 def targets_of_each_example(places: Places) -> Result:
     model = places.put(net())
     return ScoreCAM(model, model[4]).attribute_targets(places.put(X), torch.tensor([[1, 2], [0, 3]]))
+
+
+def additional_argument_on_the_cpu(places: Places) -> Result:
+    model, x, weights = Weighted(places.put(net())), places.put(X), torch.tensor([0.5, 2.0])
+    run: Any = functional
+    return (
+        ScoreCAM(model, model.get_submodule("model.4")).attribute(x, 1, weights),
+        ScoreCAM(model, "auto").attribute(x, 1, weights),
+        RISE(model, n_masks=50).attribute(x, 1, weights, generator=generator()),
+        run.insertion(model, x, MAPS, 1, additional_forward_args=weights).scores,
+    )
+
+
+def input_on_each_gpu(places: Places, n_examples: int) -> Result:
+    model, inputs = TwoInputs(places), tuple(places.put(X[:n_examples], index) for index in (0, 1))
+    method = ScoreCAM(model, model.first[4], masked_forward_func=lambda *both: model(*both))
+    maps = RISE(model, n_masks=50).attribute(inputs, 1, generator=generator())
+    assert [each.device for each in maps] == [x.device for x in inputs]
+    return ScoreCAM(model, model.first[4]).attribute(inputs, 1), method.attribute(inputs, 1), *maps
 
 
 def in_a_pipeline(places: Places) -> Result:
@@ -117,6 +159,9 @@ CHECKS: dict[str, Callable[[Places], Result]] = {
     "error": lambda places: score_cam(places, channel_weighting="increase", error=0.1),
     "baselines and targets on another GPU": baselines_and_targets_on_another,
     "targets of each example": targets_of_each_example,
+    "additional argument on the CPU": additional_argument_on_the_cpu,
+    "an input on each GPU": lambda places: input_on_each_gpu(places, 1),
+    "two inputs on each GPU": lambda places: input_on_each_gpu(places, 2),
     "pipeline": in_a_pipeline,
     "inputs on the CPU": of_cpu_inputs,
     "RISE": rise,

@@ -93,10 +93,10 @@ def over_channels(maps: Tensors, inputs: Tensor | Tensors) -> Tensor | Tensors:
     """Repeats maps N×1×size, one per input, over the channels of the inputs.
 
     Returns:
-        Tensor or tuple of Tensor: One tensor per input, of its shape and dtype, contiguous; a tuple if `inputs` is a
-        tuple.
+        Tensor or tuple of Tensor: One tensor per input, of its shape, dtype and device, contiguous; a tuple if
+        `inputs` is a tuple.
     """
     repeated = tuple(
-        m.to(x.dtype).expand_as(x).contiguous() for m, x in zip(maps, _captum.format_inputs(inputs), strict=True)
+        m.to(x).expand_as(x).contiguous() for m, x in zip(maps, _captum.format_inputs(inputs), strict=True)
     )
     return repeated if isinstance(inputs, tuple) else repeated[0]

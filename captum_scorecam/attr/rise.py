@@ -192,7 +192,7 @@ class RISE(PerturbationAttribution):
         scored = self._scored(
             inputs, targets, additional_forward_args, baselines, generator, perturbations_per_eval, show_progress
         )
-        maps = tuple(m.to(x.dtype) for m, x in zip(scored.maps(), _captum.format_inputs(inputs), strict=True))
+        maps = tuple(m.to(x) for m, x in zip(scored.maps(), _captum.format_inputs(inputs), strict=True))
         return maps if isinstance(inputs, tuple) else maps[0]
 
     def _scored(

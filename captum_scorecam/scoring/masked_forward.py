@@ -108,7 +108,7 @@ class MaskedForward:
         """
         # Blending runs along rows of pixels; other memory formats make it four times slower.
         masked = tuple(
-            blend(self._rows(x.contiguous(), examples), mask, self._rows(baseline, examples))
+            blend(self._rows(x.contiguous(), examples), mask.to(x.device), self._rows(baseline, examples))
             for x, mask, baseline in zip(self.inputs, masks, self.baselines, strict=True)
         )
         return self.class_scores.select_rows(self.run(masked, examples), examples)
@@ -174,7 +174,9 @@ def rows_of(value: Any, examples: Tensor, n_examples: int) -> Any:
     """
     if not isinstance(value, Tensor) or value.dim() == 0 or len(value) != n_examples:
         return value
-    return value.expand(len(examples), *value.shape[1:]) if n_examples == 1 else value[examples]
+    if n_examples == 1:
+        return value.expand(len(examples), *value.shape[1:])
+    return value[examples.to(value.device)]  # which need not be that of the inputs
 
 
 def forward_of_rows(

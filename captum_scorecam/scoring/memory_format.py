@@ -78,7 +78,7 @@ def _agree(forward: MaskedForward, other: MaskedForward, fixed_rows: bool) -> bo
     try:
         inputs = noise(forward.inputs, n_rows)
         expected, actual = (
-            torch.cat([_raw(each, tuple(x[chunk] for x in inputs), chunk % n_examples) for chunk in chunks])
+            torch.cat([_raw(each, tuple(x[c.to(x.device)] for x in inputs), c % n_examples) for c in chunks])
             for each in (forward, other)
         )
         tolerance = rounding_tolerance(inputs[0], expected)

@@ -117,9 +117,9 @@ def is_reproducible(
     try:
         others = noise(inputs, n_rows - len(kept))
         if all(x.count_nonzero() for x in inputs):
-            others = tuple((0.5 * x[examples[len(kept) :]]).to(x.dtype) for x in inputs)
+            others = tuple((0.5 * x[examples[len(kept) :].to(x.device)]).to(x.dtype) for x in inputs)
         rows = tuple(
-            in_memory_order(torch.cat([x[kept], other]), memory_order(x))
+            in_memory_order(torch.cat([x[kept.to(x.device)], other]), memory_order(x))
             for x, other in zip(inputs, others, strict=True)
         )
         with compiled_code_run_eagerly():

@@ -139,7 +139,7 @@ def _compare_batch(forward: MaskedForward, other: MaskedForward, fixed_rows: boo
     padded = torch.arange(-(-n_rows // n_examples) * n_examples, device=forward.device) % n_rows
 
     def run(each: MaskedForward, chunk: Tensor) -> Tensor:
-        output = each.run(tuple(x[chunk] for x in inputs), chunk % n_examples)
+        output = each.run(tuple(x[chunk.to(x.device)] for x in inputs), chunk % n_examples)
         return raw_rows(output, len(chunk), scores).clone()  # a twin may reuse the memory of its output
 
     expected = torch.cat([run(forward, chunk) for chunk in torch.split(padded, n_examples)])[:n_rows]

@@ -51,7 +51,7 @@ class FakeTensor(Tensor):
         made.content, made.place = content, place
         return made
 
-    def __repr__(self, *, tensor_contents: Any = None) -> Any:
+    def __repr__(self, *, tensor_contents: Any = None) -> Any:  # type: ignore[override]
         return f"FakeTensor({self.content!r}, {self.place})"
 
     @classmethod
