@@ -132,7 +132,8 @@ def run_chunk(
             chunk = masks[rows]
             return chunk, forward(chunk, masks.examples[rows])
     except Exception as error:
-        if not is_out_of_memory(error):
+        proven = len(forward.inputs[0])  # rows, of the unmasked forward pass
+        if not is_out_of_memory(error) and not (len(rows) > proven and may_be_out_of_memory(error)):
             _advise(error, len(rows), forward)
             raise
         chunk_size.halve(len(rows), error)
@@ -146,14 +147,28 @@ def is_out_of_memory(error: Exception) -> bool:
         return error.errno == errno.ENOMEM
     texts = (
         r"out.of.memory|_ALLOC(ATION)?_FAILED|(can't|can not|cannot|unable to|failed to|could not) allocate"
-        "|not enough memory|bad.alloc(ation)?|RESOURCE_EXHAUSTED"
+        "|not enough memory|bad.alloc(ation)?|RESOURCE_EXHAUSTED|available memory of .* is smaller than requested"
         "|could not create a (memory object|primitive)(?! descriptor)"  # oneDNN has no descriptor of what it can't do
     )
+    return isinstance(error, (torch.OutOfMemoryError, MemoryError)) or _engine_says(texts, error)
+
+
+def may_be_out_of_memory(error: Exception) -> bool:
+    """Checks for errors of CUDA's libraries that stand for missing memory if fewer rows worked.
+
+    For want of memory, cuDNN finds no algorithm, and neither it nor cuBLAS can set itself up.
+    """
+    texts = (
+        "(GET|FIND) was unable to find an engine|unable to find a valid cuDNN algorithm"
+        "|CUBLAS_STATUS_NOT_INITIALIZED|CUDNN_STATUS_INTERNAL_ERROR"
+    )
+    return _engine_says(texts, error)
+
+
+def _engine_says(texts: str, error: Exception) -> bool:
     # The errors of ONNX Runtime are no RuntimeErrors.
     of_engine = isinstance(error, RuntimeError) or type(error).__module__.startswith("onnxruntime")
-    return isinstance(error, (torch.OutOfMemoryError, MemoryError)) or (
-        of_engine and re.search(texts, str(error), re.IGNORECASE) is not None
-    )
+    return of_engine and re.search(texts, str(error), re.IGNORECASE) is not None
 
 
 def _advise(error: Exception, n_rows: int, forward: MaskedForward) -> None:

@@ -21,6 +21,14 @@ class EngineError(Exception):
 
 EngineError.__module__ = "onnxruntime.capi.onnxruntime_pybind11_state"
 
+MAYBE_MEMORY = [
+    RuntimeError("GET was unable to find an engine to execute this computation"),
+    RuntimeError("FIND was unable to find an engine to execute this computation"),
+    RuntimeError("Unable to find a valid cuDNN algorithm to run convolution"),
+    RuntimeError("CUDA error: CUBLAS_STATUS_NOT_INITIALIZED when calling `cublasCreate(handle)`"),
+    RuntimeError("cuDNN error: CUDNN_STATUS_INTERNAL_ERROR"),
+]
+
 
 class OutOfMemoryAbove(nn.Module):
     """A model with memory for `limit` rows that records the number of rows of each forward pass."""
@@ -54,8 +62,11 @@ class OutOfMemoryAbove(nn.Module):
         RuntimeError("Failed to allocate memory for requested buffer of size 9"),
         RuntimeError("[ONNXRuntimeError] : 6 : RUNTIME_EXCEPTION : bad allocation"),
         RuntimeError("RESOURCE_EXHAUSTED: Out of memory while trying to allocate 9 bytes."),
+        RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
         OSError(errno.ENOMEM, "Cannot allocate memory"),
         EngineError("Failed to allocate memory for requested buffer of size 9"),
+        EngineError("BFCArena::AllocateRawInternal: Available memory of 4 is smaller than requested bytes of 9"),
+        *MAYBE_MEMORY,
         MemoryError(),
     ],
 )
@@ -68,6 +79,15 @@ def test_out_of_memory_halves_the_chunk_and_loses_nothing(error: Exception) -> N
     assert torch.allclose(scores, every)
     # 16, 8 and 4 rows fail; then nine chunks of two.
     assert model.rows[:12] == [16, 8, 4] + 9 * [2]
+
+
+@pytest.mark.parametrize("error", MAYBE_MEMORY)
+def test_an_error_that_may_be_one_of_memory_is_raised_as_it_is_for_as_many_rows_as_inputs(error: Exception) -> None:
+    model = OutOfMemoryAbove(0, error)
+    with pytest.raises(RuntimeError) as caught:
+        score_masked_inputs(forward_of(model, torch.rand(2, 1, 4)), random_masks(2, 8, (4,)), ChunkSize(6))
+    assert caught.value is error
+    assert model.rows == [6, 3, 1]
 
 
 def test_out_of_memory_with_one_row_says_what_was_tried() -> None:
