@@ -111,6 +111,15 @@ class ChunkSize:
             self._largest = max(self._largest, rows)
             self._tuner.stop(max(min(self.rows, rows // 2), self._least))
 
+    def retreat(self, rows: int) -> bool:
+        """Keeps a smaller size, for good, after a forward pass failed that had more rows only in the hope of a gain.
+
+        Returns:
+            bool: False if the forward pass had to have as many rows, or some of its size have worked.
+        """
+        with self._lock:
+            return self._tuner.retreat(rows)
+
 
 class ChunkSizes:
     """The chunk sizes of an attribution method, cached by shapes, dtypes, device and autocast, for what runs them."""

@@ -126,17 +126,22 @@ def scored_chunks(
 def run_chunk(
     forward: MaskedForward, masks: Masks, rows: Tensor, chunk_size: ChunkSize
 ) -> tuple[Tensors, Tensor] | None:
-    """Returns the masks and scores of the rows, or None if memory ran out and the chunk size was halved."""
+    """Returns the masks and scores of the rows, or None if they are to be run again in smaller chunks.
+
+    That is so if memory ran out, or any error came with the first chunk of a larger size that the tuner tried: some
+    kernels take no tensor with as many elements.
+    """
     try:
         with chunk_size.timed(len(rows), forward.device):
             chunk = masks[rows]
             return chunk, forward(chunk, masks.examples[rows])
     except Exception as error:
         proven = len(forward.inputs[0])  # rows, of the unmasked forward pass
-        if not is_out_of_memory(error) and not (len(rows) > proven and may_be_out_of_memory(error)):
+        if is_out_of_memory(error) or (len(rows) > proven and may_be_out_of_memory(error)):
+            chunk_size.halve(len(rows), error)
+        elif not chunk_size.retreat(len(rows)):
             _advise(error, len(rows), forward)
             raise
-        chunk_size.halve(len(rows), error)
     torch.cuda.empty_cache()
     return None
 

@@ -42,6 +42,7 @@ class Tuner:
         self._sizes = sizes
         self._larger: int | None = None
         self._rates: dict[int, float] = {}
+        self._worked: set[int] = set()
         self._seconds: list[float] = []
         self._setup_seconds = setup_seconds
         self._rows_run = 0
@@ -71,7 +72,8 @@ class Tuner:
         return self.rows
 
     def add(self, rows: int, seconds: float) -> None:
-        """Adds the time of a chunk; ignored unless `rows` is the size to use."""
+        """Adds the time of a chunk; that of another size than `rows` does not count."""
+        self._worked.add(rows)
         if not self.timing or rows != self.rows:
             return
         self._seconds.append(seconds)
@@ -94,6 +96,19 @@ class Tuner:
         self._sizes = (rows,)
         self._rates = {size: rate for size, rate in self._rates.items() if size == rows}
         self._start(rows)
+
+    def retreat(self, rows: int) -> bool:
+        """Keeps the best of the smaller sizes for good if `rows` was tried in the hope of a gain, and never worked.
+
+        Returns:
+            bool: Whether there is one.
+        """
+        smaller = {size: rate for size, rate in self._rates.items() if size < rows}
+        if not smaller or rows in self._worked or rows not in self.tried:
+            return False
+        if rows <= self.rows:  # no other thread was first
+            self.stop(max(smaller, key=smaller.__getitem__))
+        return True
 
     def _start(self, rows: int) -> None:
         self.rows = rows

@@ -12,7 +12,10 @@ from torch import Tensor, nn
 from captum_scorecam.masking.channel_masks import ChannelMasks
 from captum_scorecam.scoring.chunk_size import ChunkSize, ChunkSizes
 from captum_scorecam.scoring.chunks import score_masked_inputs, scored_chunks
+from captum_scorecam.scoring.tuner import TIMED_CHUNKS
 from tests.support.masked_forward import forward_of, random_masks
+
+GROUP = 1 + TIMED_CHUNKS  # chunks until the rate of a size is known
 
 
 class EngineError(Exception):
@@ -110,6 +113,28 @@ def test_other_errors_are_raised(error: Exception) -> None:
     model = OutOfMemoryAbove(0, error)
     with pytest.raises(type(error), match=str(error.args[-1])):
         score_masked_inputs(forward_of(model, torch.rand(1, 1, 4)), random_masks(1, 8, (4,)), ChunkSize(6))
+    assert model.rows == [6]
+
+
+def test_a_larger_size_that_was_tried_for_speed_is_given_up_if_it_fails() -> None:
+    error = RuntimeError("output tensors with less than INT_MAX elements")
+    inputs, masks = torch.rand(1, 1, 4), random_masks(1, 90, (4,))
+    model = OutOfMemoryAbove(5, error)
+    chunk_size = ChunkSize(3, 6, 12)
+    scores = score_masked_inputs(forward_of(model, inputs), masks, chunk_size)
+    assert torch.equal(scores, score_masked_inputs(forward_of(OutOfMemoryAbove(100), inputs), masks, ChunkSize(3)))
+    assert model.rows == [*GROUP * [3], 6, *25 * [3]]
+    assert (chunk_size.rows, chunk_size.timing) == (3, False)
+    model.limit = 2  # what has worked fails for another reason
+    with pytest.raises(RuntimeError, match="INT_MAX"):
+        score_masked_inputs(forward_of(model, inputs), masks, chunk_size)
+
+
+@pytest.mark.parametrize("sizes", [(6,), (6, 12)])
+def test_the_least_size_and_a_given_one_have_nothing_to_fall_back_on(sizes: tuple[int, ...]) -> None:
+    model = OutOfMemoryAbove(5, RuntimeError("output tensors with less than INT_MAX elements"))
+    with pytest.raises(RuntimeError, match="INT_MAX"):
+        score_masked_inputs(forward_of(model, torch.rand(1, 1, 4)), random_masks(1, 90, (4,)), ChunkSize(*sizes))
     assert model.rows == [6]
 
 

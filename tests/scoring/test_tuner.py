@@ -186,6 +186,25 @@ def test_a_stopped_search_keeps_its_size() -> None:
     assert not tuner.timing
 
 
+def test_a_size_that_fails_at_once_is_left_for_the_best_of_the_smaller_ones() -> None:
+    tuner = Tuner(2, 4, 8, 16, 32)
+    run(tuner, RISING, 3 * GROUP)
+    assert tuner.next_chunk(100) == 16
+    assert tuner.retreat(16)
+    assert {*run(tuner, RISING, 300)} == {8}
+    assert tuner.retreat(16)  # another thread's chunk
+    assert tuner.rows == 8
+    for never_tried_or_worked in (32, 11, 8, 2):
+        assert not tuner.retreat(never_tried_or_worked)
+
+
+def test_a_size_that_has_worked_is_not_left() -> None:
+    tuner = Tuner(2, 4, 8)
+    run(tuner, RISING, GROUP + 1)
+    assert not tuner.retreat(4)
+    assert tuner.rows == 4
+
+
 def test_sizes_are_measured_anew_a_few_times_at_most() -> None:
     tuner = Tuner(2, 4, 8, 16, 32)
     ran = run(tuner, RISING, 5000, busy=lambda number: 2.0 ** -(number // 60))  # ever faster
