@@ -122,10 +122,13 @@ class ChunkSize:
 
 
 class ChunkSizes:
-    """The chunk sizes of an attribution method, cached by shapes, dtypes, device and autocast, for what runs them."""
+    """The chunk sizes of an attribution method, cached by shapes, dtypes, device and autocast, for what runs them.
+
+    So a size that did not fit into memory is not tried again in the next call, even if it was given.
+    """
 
     def __init__(self) -> None:
-        self._tuned: dict[Hashable, tuple[ForwardFunction, ChunkSize]] = {}
+        self._known: dict[Hashable, tuple[ForwardFunction, ChunkSize]] = {}
 
     def get(self, forward_func: ForwardFunction, inputs: Tensors, perturbations_per_eval: int | None) -> ChunkSize:
         """Returns the chunk size for masked forward passes of `inputs`.
@@ -143,15 +146,11 @@ class ChunkSizes:
         least = min(2, n_examples)  # some models take several rows, but not one
         if perturbations_per_eval is not None:
             perturbations_per_eval = check_whole_number("perturbations_per_eval", perturbations_per_eval, least=1)
-            # With 1, every forward pass has as many rows as the inputs, which suits a model of a fixed batch size.
-            return ChunkSize(
-                perturbations_per_eval * n_examples, pad=compiled or perturbations_per_eval == 1, least=least
-            )
-        device = inputs[0].device
-        key = (compiled, least, *kind_of_inputs(inputs))
-        if key not in self._tuned or self._tuned[key][0] is not forward_func:
-            self._tuned[key] = forward_func, _compiled(device, least) if compiled else _eager(device, least)
-        return self._tuned[key][1]
+        given = None if perturbations_per_eval is None else (perturbations_per_eval, n_examples)
+        key = (given, compiled, least, *kind_of_inputs(inputs))
+        if key not in self._known or self._known[key][0] is not forward_func:
+            self._known[key] = forward_func, _chunk_size(given, compiled, least, inputs[0].device)
+        return self._known[key][1]
 
 
 def kind_of_inputs(inputs: Tensors) -> tuple[Hashable, ...]:
@@ -168,6 +167,14 @@ def is_compiled(forward_func: ForwardFunction) -> bool:
         hasattr(part, "_torchdynamo_orig_callable") or getattr(part, "_compiled_call_impl", None) is not None
         for part in parts
     )
+
+
+def _chunk_size(given: tuple[int, int] | None, compiled: bool, least: int, device: torch.device) -> ChunkSize:
+    if given is not None:
+        perturbations_per_eval, n_examples = given
+        # With 1, every forward pass has as many rows as the inputs, which suits a model of a fixed batch size.
+        return ChunkSize(perturbations_per_eval * n_examples, pad=compiled or perturbations_per_eval == 1, least=least)
+    return _compiled(device, least) if compiled else _eager(device, least)
 
 
 def _eager(device: torch.device, least: int) -> ChunkSize:

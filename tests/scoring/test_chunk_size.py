@@ -144,6 +144,19 @@ def test_a_given_size_counts_examples_and_is_obeyed() -> None:
     assert (size.rows, size.timing) == (12, False)
 
 
+def test_a_given_size_that_did_not_fit_is_not_tried_again() -> None:
+    sizes, model, x = ChunkSizes(), nn.Identity(), torch.rand(3, 1, 2)
+    sizes.get(model, (x,), 4).halve(12, torch.OutOfMemoryError("out of memory"))
+    assert sizes.get(model, (torch.rand(3, 1, 2),), 4).rows == 6
+    others: list[tuple[Any, Any, int]] = [
+        (model, x, 5),
+        (model, x[:2], 4),
+        (nn.Identity(), x, 4),
+        (model, x[..., :1], 4),
+    ]
+    assert [sizes.get(each, (y,), given).rows for each, y, given in others] == [15, 8, 12, 12]
+
+
 @pytest.mark.parametrize(("given", "error"), [(0, ValueError), (-1, ValueError), (2.0, TypeError), ("8", TypeError)])
 def test_a_bad_size_is_an_error(given: object, error: type[Exception]) -> None:
     with pytest.raises(error, match=f"Expected `perturbations_per_eval` .* but got {given!r}"):
