@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Sequence
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from typing import Any
 
@@ -69,7 +69,8 @@ class Session(nn.Module):
         self._stream: torch.cuda.Stream | None = None
         if device.type == "cuda":
             self._stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
-        self._session = onnxruntime.InferenceSession(exported.content, options, _providers(device, self._stream))
+        with self._current_device():
+            self._session = onnxruntime.InferenceSession(exported.content, options, _providers(device, self._stream))
         self._inputs = {each.name for each in self._session.get_inputs()}
         self._lock: Any = nullcontext() if self._stream is None else threading.Lock()
 
@@ -87,6 +88,10 @@ class Session(nn.Module):
             self._run(binding)
         return output
 
+    def _current_device(self) -> AbstractContextManager[Any]:
+        """Returns a context on the model's GPU; ONNX Runtime makes it CUDA's current device and leaves it so."""
+        return nullcontext() if self._stream is None else torch.cuda.device(self._stream.device)
+
     def _run(self, binding: Any) -> None:
         if self._stream is None:
             self._session.run_with_iobinding(binding)
@@ -97,8 +102,11 @@ class Session(nn.Module):
         options.add_run_config_entry("disable_synchronize_execution_providers", "1")
         current = torch.cuda.current_stream(self._stream.device)
         self._stream.wait_stream(current)
-        self._session.run_with_iobinding(binding, options)
-        current.wait_stream(self._stream)
+        try:
+            with self._current_device():
+                self._session.run_with_iobinding(binding, options)
+        finally:
+            current.wait_stream(self._stream)
 
 
 def _check_device(device: torch.device) -> None:
