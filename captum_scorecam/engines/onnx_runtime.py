@@ -39,16 +39,23 @@ def onnx_runtime(
 
     Raises:
         TypeError: If `model` is no module, or an input no tensor.
-        ValueError: If the model is in training mode, can't be exported, or does not run in ONNX Runtime.
+        ValueError: If the model is in training mode, can't be exported, or does not run in ONNX Runtime or on
+            its GPU.
         ModuleNotFoundError: If a package of the extra ``onnx`` is missing.
     """
     import_packages("onnx", "onnxruntime")
     exported = export(model, inputs, additional_forward_args)
     _check_device(exported.arguments.device)
     try:
-        return Session(exported)
+        session = Session(exported)
     except Exception as error:  # of many types
         exported.refuse("ONNX Runtime", error)
+    if exported.arguments.device.type == "cuda" and CUDA not in session.providers:
+        raise ValueError(
+            f"Expected ONNX Runtime to run on {exported.arguments.device}, but its CUDA provider did not load. "
+            "Install the onnxruntime-gpu that fits your CUDA and cuDNN, or move `model` and `inputs` to a CPU."
+        )
+    return session
 
 
 class Session(nn.Module):
@@ -87,6 +94,12 @@ class Session(nn.Module):
         with self._lock:
             self._run(binding)
         return output
+
+    @property
+    def providers(self) -> list[str]:
+        """What runs the model; ONNX Runtime leaves out, without an error, what it can't load."""
+        names: list[str] = self._session.get_providers()
+        return names
 
     def _current_device(self) -> AbstractContextManager[Any]:
         """Returns a context on the model's GPU; ONNX Runtime makes it CUDA's current device and leaves it so."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from types import SimpleNamespace
@@ -11,10 +12,12 @@ import onnxruntime
 import pytest
 import torch
 
+from captum_scorecam.engines import onnx_runtime
 from captum_scorecam.engines.arguments import Arguments
 from captum_scorecam.engines.export import ExportedModel
 from captum_scorecam.engines.onnx_runtime import CUDA, Session
 from tests.engines.conftest import arguments_of, inputs_of
+from tests.support.small_net import Net, images
 
 GPU = torch.device("cuda", 1)
 
@@ -70,6 +73,17 @@ def cuda(monkeypatch: pytest.MonkeyPatch) -> Cuda:
     monkeypatch.setattr(torch.cuda, "current_stream", lambda device: Stream(cuda, "theirs", device))
     monkeypatch.setattr(onnxruntime, "InferenceSession", cuda.session)
     return cuda
+
+
+def test_a_session_that_fell_back_to_the_cpu_is_refused(
+    cuda: Cuda, exported: ExportedModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: [CUDA])
+    monkeypatch.setattr(sys.modules[Session.__module__], "export", lambda *_: exported)
+    assert isinstance(onnx_runtime(Net(), images()), Session)
+    cuda.providers = ["CPUExecutionProvider"]
+    with pytest.raises(ValueError, match="Expected ONNX Runtime to run on cuda:1, but its CUDA provider did not load"):
+        onnx_runtime(Net(), images())
 
 
 @pytest.mark.parametrize("fails", [False, True])
