@@ -144,5 +144,5 @@ def _providers(device: torch.device, stream: torch.cuda.Stream | None) -> Sequen
 
 def _place(x: Tensor) -> tuple[str, int, Any, list[int], int]:
     """Returns where a tensor lies, as ONNX Runtime's bindings take it."""
-    element = BFLOAT16 if x.dtype == torch.bfloat16 else torch.empty(0, dtype=x.dtype).numpy().dtype
+    element = BFLOAT16 if x.dtype == torch.bfloat16 else torch.empty(0, dtype=x.dtype, device="cpu").numpy().dtype
     return x.device.type, x.device.index or 0, element, list(x.shape), x.data_ptr()

@@ -74,7 +74,8 @@ class CompiledModel(nn.Module):
     def forward(self, *args: Any) -> Tensor:
         """Runs the model on any number of rows; its arguments are otherwise those that it was exported for."""
         tensors = self._exported.arguments.tensors_of(args)
-        output = torch.empty(len(tensors[0]), *self._exported.output_shape, dtype=self._exported.output_dtype)
+        shape = (len(tensors[0]), *self._exported.output_shape)
+        output = torch.empty(shape, dtype=self._exported.output_dtype, device="cpu")
         request = self._model.create_infer_request()
         for position, x in enumerate(tensors):
             if input_name(position) in self._inputs:

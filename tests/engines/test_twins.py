@@ -56,6 +56,13 @@ def test_outputs_are_not_overwritten_by_later_calls(model: nn.Module, twin: nn.M
     assert_close(outputs(twin, 3), outputs(model, 3), 1e-5)
 
 
+def test_the_default_device_does_not_matter(model: nn.Module, twin: nn.Module) -> None:
+    arguments = (*inputs_of(2), *arguments_of(2))
+    with torch.no_grad(), torch.device("meta"):
+        actual = twin(*arguments)
+    assert_close(actual, outputs(model, 2), 1e-5)
+
+
 def test_inputs_stay_as_they_are(twin: nn.Module) -> None:
     x, y = inputs_of(2)
     before = x.clone(), y.clone()
