@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 from typing import Any, Literal, TypeAlias
 
@@ -17,6 +18,8 @@ from captum_scorecam.scoring.masked_forward import MaskedForward
 from captum_scorecam.scoring.twin import Twins
 
 EngineName: TypeAlias = Literal["eager", "compile", "onnxruntime", "openvino"]
+
+KEPT = 2  # sessions, such as those of whole and cropped images
 
 
 def check_engine(engine: EngineName) -> None:
@@ -80,20 +83,27 @@ class _WithoutHooks(nn.Module):
 
 
 class _OfEachSize(nn.Module):
-    """The twins of a model for each size of image."""
+    """The twins of a model for the latest sizes of image: each has its own copy of the weights."""
 
     def __init__(self, model: nn.Module, make: Callable[[nn.Module, Tensor], nn.Module]) -> None:
         super().__init__()
         self._model = (model,)  # in a tuple, so that it is no part of this module
         self._make = make
-        self._twins: dict[torch.Size, nn.Module] = {}
+        self._twins: dict[torch.Size, nn.Module] = {}  # in the order of their last use
+        self._lock = threading.Lock()
         self.training = False
 
     def forward(self, x: Tensor) -> Any:
+        return self._twin(x)(x)
+
+    def _twin(self, x: Tensor) -> nn.Module:
         size = x.shape[1:]
-        if size not in self._twins:
-            self._twins[size] = self._make(self._model[0], x)
-        return self._twins[size](x)
+        with self._lock:
+            twin = self._twins.pop(size, None)
+            if twin is None and len(self._twins) == KEPT:  # before another is made, which takes memory
+                del self._twins[next(iter(self._twins))]
+            twin = self._twins[size] = self._make(self._model[0], x) if twin is None else twin
+        return twin
 
 
 def _compare(model: nn.Module, twin: nn.Module, inputs: Tensor) -> None:

@@ -49,6 +49,16 @@ def test_images_of_each_size_are_exported_once(engine: Any, monkeypatch: pytest.
     assert make.sizes == [(3, 12, 10), (3, 12, 8)]
 
 
+def test_the_latest_two_sizes_are_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    make, net = Maker(), Net()
+    monkeypatch.setattr(by_name, "openvino", make)
+    twin = twin_by_name("openvino", net, images(1))
+    assert twin is not None
+    for width in (10, 8, 10, 9, 10, 8):
+        twin(images(1)[..., :width])
+    assert [size[-1] for size in make.sizes] == [10, 8, 9, 8]
+
+
 def test_a_twin_that_gives_something_else_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(by_name, "openvino", Maker(1.01))
     with pytest.raises(ValueError, match="Expected `masked_forward_func` to give what `forward_func` gives"):

@@ -86,6 +86,15 @@ def test_a_session_that_fell_back_to_the_cpu_is_refused(
         onnx_runtime(Net(), images())
 
 
+def test_new_numbers_of_rows_are_not_searched_for_algorithms_and_take_no_more_memory_than_they_need(
+    cuda: Cuda, exported: ExportedModel
+) -> None:
+    Session(exported)
+    assert cuda.options["device_id"] == "1"
+    assert cuda.options["cudnn_conv_algo_search"] == "HEURISTIC"
+    assert cuda.options["arena_extend_strategy"] == "kSameAsRequested"
+
+
 @pytest.mark.parametrize("fails", [False, True])
 def test_the_current_device_is_kept_and_streams_wait_even_after_an_error(
     fails: bool, cuda: Cuda, exported: ExportedModel
