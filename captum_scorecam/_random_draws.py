@@ -4,24 +4,28 @@ from __future__ import annotations
 
 import sys
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from types import TracebackType
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
 from torch import Generator, Tensor
 from torch._ops import OpOverload
 from torch.utils._python_dispatch import TorchDispatchMode
 
+_GlobalGenerator: TypeAlias = tuple[Callable[[], Tensor], Callable[[Tensor], None]]  # gets its state, and sets it
+
 
 class RandomDraws:
     """Notes in its body whether this thread draws random numbers, which `undo` takes back.
 
-    PyTorch has one random state for all threads. If this thread drew none, it is left to the others.
+    PyTorch has one random state for all threads. If this thread drew none, it is left to the others. The state of the
+    CPU is watched, and once CUDA is in use that of each of its devices, any of which may hold a part of the model.
 
     Args:
-        inputs (sequence of Tensor): Their CUDA devices are those whose random state is watched, besides the CPU.
+        inputs (sequence of Tensor): If one is on MPS, its state is watched, too.
 
     Attributes:
         any (bool): Whether this thread drew random numbers.
@@ -29,11 +33,13 @@ class RandomDraws:
 
     def __init__(self, inputs: Sequence[Tensor]) -> None:
         self.any = False
-        self._cuda_devices = sorted({x.device.index for x in inputs if x.is_cuda})
+        self._on_mps = any(x.device.type == "mps" for x in inputs)
+        self._generators: list[_GlobalGenerator] = []
         self._before: list[Tensor] = []
         self._operations: Any = None
 
     def __enter__(self) -> None:
+        self._generators = _global_generators(self._on_mps)
         self._before = self._states()
         # Only other threads raise the question who drew random numbers. Watching operations needs the compiler loaded.
         self._operations = _RandomOperations() if _others_may_draw() and compiler_is_loaded() else None
@@ -63,12 +69,11 @@ class RandomDraws:
     def undo(self) -> None:
         """Restores the random state from before the body if this thread drew random numbers."""
         if self.any:
-            torch.set_rng_state(self._before[0])
-            for device, state in zip(self._cuda_devices, self._before[1:], strict=True):
-                torch.cuda.set_rng_state(state, device)
+            for (_, restore), state in zip(self._generators, self._before, strict=True):
+                restore(state)
 
     def _states(self) -> list[Tensor]:
-        return [torch.get_rng_state(), *(torch.cuda.get_rng_state(device) for device in self._cuda_devices)]
+        return [state() for state, _ in self._generators]
 
 
 @contextmanager
@@ -80,6 +85,15 @@ def draws_undone(inputs: Sequence[Tensor]) -> Iterator[RandomDraws]:
             yield draws
     finally:
         draws.undo()
+
+
+def _global_generators(on_mps: bool) -> list[_GlobalGenerator]:
+    devices = range(torch.cuda.device_count()) if torch.cuda.is_initialized() else ()  # type: ignore[no-untyped-call]
+    return [
+        (torch.get_rng_state, torch.set_rng_state),
+        *((partial(torch.cuda.get_rng_state, i), partial(torch.cuda.set_rng_state, device=i)) for i in devices),
+        *([(torch.mps.get_rng_state, torch.mps.set_rng_state)] if on_mps else []),
+    ]
 
 
 def _differ(before: list[Tensor], after: list[Tensor]) -> bool:

@@ -44,7 +44,7 @@ class ModelState:
 
     Args:
         forward_func (callable): The model, or any function of its inputs.
-        inputs (tuple of Tensor): Their CUDA devices are those whose random state is restored, besides the CPU.
+        inputs (tuple of Tensor): Without one on MPS, its random state is not restored; those of CPU and GPUs are.
         draws_only_in_forwards (bool): Whether only forward passes of the call may draw from PyTorch's generators, so
             that numbers drawn after the first pass are the model's, too. Default: False.
     """

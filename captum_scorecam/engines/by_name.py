@@ -40,7 +40,8 @@ def twin_by_name(engine: EngineName, model: nn.Module, inputs: Tensor) -> nn.Mod
     Args:
         engine (str): ``"compile"`` (``torch.compile``), ``"onnxruntime"`` or ``"openvino"``; ``"eager"`` for none.
         model (nn.Module): The model, in evaluation mode.
-        inputs (Tensor): Images, N×C×H×W. Those of other sizes are exported when they come.
+        inputs (Tensor): Images, N×C×H×W. Those of other sizes are exported when they come,
+            and the latest two are kept.
 
     Raises:
         ValueError: If the model can't be exported, or the twin gives something else.

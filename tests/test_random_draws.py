@@ -1,0 +1,71 @@
+"""Random numbers drawn on any device are noticed and taken back; the generators of GPUs are replaced."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor
+
+from captum_scorecam import ScoreCAM
+from captum_scorecam._random_draws import RandomDraws, draws_undone
+from tests.support.small_net import Net, images
+
+NET = Net()
+
+
+class Generators:
+    """Stands for the global generators of two GPUs and of MPS, whose states are numbers."""
+
+    def __init__(self) -> None:
+        self.states = {"0": 10, "1": 20, "mps": 30}
+
+    def state(self, device: object = "mps") -> Tensor:
+        return torch.tensor([self.states[str(device)]], dtype=torch.uint8)
+
+    def restore(self, state: Tensor, device: object = "mps") -> None:
+        self.states[str(device)] = int(state)
+
+
+class OnMps:
+    device = torch.device("mps")
+
+
+@pytest.fixture
+def generators(monkeypatch: pytest.MonkeyPatch) -> Generators:
+    generators = Generators()
+    monkeypatch.setattr(torch.cuda, "is_initialized", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    for module in (torch.cuda, torch.mps):
+        monkeypatch.setattr(module, "get_rng_state", generators.state)
+        monkeypatch.setattr(module, "set_rng_state", generators.restore)
+    return generators
+
+
+@pytest.mark.parametrize("device", ["0", "1"])
+def test_a_model_on_a_gpu_may_draw_there_though_its_inputs_are_on_the_cpu(device: str, generators: Generators) -> None:
+    def drawing(x: Tensor) -> Tensor:
+        generators.states[device] += 1
+        scores: Tensor = NET(x)
+        return scores
+
+    before = dict(generators.states)
+    with pytest.warns(UserWarning, match=r"^The model draws random numbers: scores are random\.$"):
+        ScoreCAM(drawing, NET.relu).attribute(images(), 2)
+    assert generators.states == before
+
+
+def test_gpus_are_left_alone_before_cuda_is_in_use(generators: Generators, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_initialized", lambda: False)
+    with draws_undone([]) as draws:
+        generators.states["1"] += 1
+    assert not draws.any
+    assert generators.states["1"] == 21
+
+
+def test_mps_is_watched_where_inputs_are_on_it(generators: Generators) -> None:
+    for inputs, expected in (([OnMps()], 30), ([torch.zeros(1)], 31)):
+        draws = RandomDraws(inputs)  # type: ignore[arg-type]
+        with draws:
+            generators.states["mps"] += 1
+        draws.undo()
+        assert (draws.any, generators.states["mps"]) == (expected == 30, expected)
