@@ -80,7 +80,7 @@ def evaluate_layer(
     def run() -> Any:
         return _captum.run_forward(forward_func, inputs, additional_forward_args, copy=False)
 
-    recorder = _Recorder(layer, attribute_to_layer_input, with_graph)
+    recorder = _Recorder(layer, attribute_to_layer_input, with_graph, by_device=device_ids is not None)
     with recorder.recording():
         output = run()
     recorder.check(run)
@@ -88,10 +88,14 @@ def evaluate_layer(
 
 
 class _Recorder:
-    """Keeps what a layer returned (or took) in its last call on each device, and counts its calls."""
+    """Keeps what a layer returned (or took) in its last call, and counts its calls.
 
-    def __init__(self, layer: Module, of_input: bool, with_graph: bool) -> None:
-        self.layer, self.of_input, self.with_graph = layer, of_input, with_graph
+    Calls on several devices are apart `by_device`, and if they are of DataParallel's replicas. A module that runs on
+    several of a pipeline's devices is one that runs repeatedly.
+    """
+
+    def __init__(self, layer: Module, of_input: bool, with_graph: bool, by_device: bool) -> None:
+        self.layer, self.of_input, self.with_graph, self.by_device = layer, of_input, with_graph, by_device
         self._thread = CallingThread()
         self._lock = threading.Lock()  # DataParallel calls the replicas of a layer in threads of its own
         self._values: dict[int | None, Any] = {}  # by the index of the device
@@ -109,12 +113,12 @@ class _Recorder:
         if not self._is_ours(module):
             return None
         tensors = input_tensors(args, kwargs)
-        new = dict(zip(tensors, self._record(tuple(tensors.values())), strict=True))
+        new = dict(zip(tensors, self._record(module, tuple(tensors.values())), strict=True))
         return tuple(new.get(i, x) for i, x in enumerate(args)), {name: new.get(name, x) for name, x in kwargs.items()}
 
     def after(self, module: Module, _args: tuple[Any, ...], output: Any) -> Any:
         """A forward hook that records the layer's output."""
-        return self._record(output) if self._is_ours(module) else None
+        return self._record(module, output) if self._is_ours(module) else None
 
     def check(self, run_again: Callable[[], Any]) -> None:
         """Raises an error if the layer did not run or recorded anything but tensors; warns if it ran repeatedly."""
@@ -153,7 +157,7 @@ class _Recorder:
         self._called_elsewhere = self._called_elsewhere or not ours
         return ours
 
-    def _record(self, value: Any) -> Any:
+    def _record(self, module: Module, value: Any) -> Any:
         """Keeps the tensors and returns copies, since the model may go on to modify them in place."""
         kept, returned, index = value, value, None
         if _are_tensors(value):
@@ -164,7 +168,8 @@ class _Recorder:
                     f"{_describe(self.layer)} runs in it. Return its activation from the mapped function and pass it "
                     "to an `ActivationTap`."
                 )
-            index = tensors[0].device.index
+            if self.by_device or getattr(module, "_is_replica", False):
+                index = tensors[0].device.index
             kept = tuple(_in_graph(x) for x in tensors) if self.with_graph else tuple(x.clone() for x in tensors)
             returned = _like(value, [x.clone() for x in kept]) if self.with_graph else value
         with self._lock:

@@ -130,6 +130,28 @@ def in_a_pipeline(places: Places) -> Result:
     return ScoreCAM(model, model.second[1]).attribute(places.put(X, 0), [1, 2], relu_attributions=False)
 
 
+class ActivationOnEach(nn.Module):
+    """Runs one module for activations on each GPU."""
+
+    def __init__(self, places: Places) -> None:
+        super().__init__()
+        self.first, self.second, self.head = places.put(net()[:2], 0), places.put(net()[3]), places.put(net()[5:])
+        self.activation, self.device = nn.ReLU(), places.device(1)
+
+    def forward(self, x: Tensor) -> Any:
+        x = self.activation(self.first(x)).to(self.device)
+        return self.head(self.activation(self.second(x)))
+
+
+def activation_on_each(places: Places) -> Result:
+    model = ActivationOnEach(places)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        maps = ScoreCAM(model, model.activation).attribute(places.put(X, 0), 1, relu_attributions=False)
+    assert "ran 2 times in one forward pass; its last call is explained" in str(caught[0].message)
+    return maps
+
+
 def of_cpu_inputs(places: Places) -> Result:
     model = places.put(net())
     return ScoreCAM(lambda x: model(x.to(places.device(1))).cpu(), model[4]).attribute(X, [1, 2])
@@ -163,6 +185,7 @@ CHECKS: dict[str, Callable[[Places], Result]] = {
     "an input on each GPU": lambda places: input_on_each_gpu(places, 1),
     "two inputs on each GPU": lambda places: input_on_each_gpu(places, 2),
     "pipeline": in_a_pipeline,
+    "activation module on each GPU": activation_on_each,
     "inputs on the CPU": of_cpu_inputs,
     "RISE": rise,
     "insertion and deletion": curves,
