@@ -26,7 +26,8 @@ class ChunkSize:
     """The number of rows per masked forward pass, fixed, or tuned by a `Tuner` if there are several sizes.
 
     A short last chunk is filled with copies of the last row if this adds at most `MOST_PADDING` to the rows of the
-    call: each new number of rows takes time to select kernels for and memory to keep them.
+    call: each new number of rows takes time to select kernels for and memory to keep them. Where cuDNN times all of its
+    algorithms for each (``torch.backends.cudnn.benchmark``), it is filled up to a power of two at least.
 
     Args:
         sizes (int): The number of rows, or several to choose from, in ascending order.
@@ -69,13 +70,16 @@ class ChunkSize:
         left = total - done
         with self._lock:
             rows = self._tuner.next_chunk(left)
-            n_rows = rows if left >= rows else self._rows_of_last_chunk(left, total)
+            n_rows = rows if left >= rows else self._rows_of_last_chunk(left, total, device)
         return torch.arange(done, done + n_rows, device=device).clamp_(max=total - 1)
 
-    def _rows_of_last_chunk(self, left: int, total: int) -> int:
+    def _rows_of_last_chunk(self, left: int, total: int, device: torch.device) -> int:
         if self._pad:
             return min(rows for rows in self._tuner.tried if left <= rows)
-        return self.rows if self.rows - left <= MOST_PADDING * total else max(left, self._least)
+        if self.rows - left <= MOST_PADDING * total:
+            return self.rows
+        rows = max(left, self._least)
+        return min(self.rows, 1 << (rows - 1).bit_length()) if _times_algorithms(device) else rows
 
     @contextmanager
     def timed(self, rows: int, device: torch.device) -> Iterator[None]:
@@ -186,6 +190,10 @@ def _compiled(device: torch.device, least: int) -> ChunkSize:
     sizes = COMPILED_SIZES.get(device.type, COMPILED_SIZES["cuda"])
     factor = -(-torch.get_num_threads() // sizes[0]) if device.type == "cpu" else 1
     return ChunkSize(*(factor * rows for rows in sizes), pad=True, least=least, setup_seconds=COMPILATION_SECONDS)
+
+
+def _times_algorithms(device: torch.device) -> bool:
+    return device.type == "cuda" and torch.backends.cudnn.benchmark
 
 
 def _synchronize(device: torch.device) -> None:

@@ -83,6 +83,23 @@ def test_a_last_chunk_is_filled_if_that_adds_few_rows(total: int, last: list[int
     assert list(dict.fromkeys(row for chunk in chunks for row in chunk)) == [*range(total)]
 
 
+@pytest.mark.parametrize(("left", "last"), [(1, 1), (2, 2), (3, 4), (4, 4), (5, 8), (33, 64), (65, 100), (99, 100)])
+def test_the_last_chunk_has_one_of_a_few_sizes_where_cudnn_times_its_algorithms(
+    left: int, last: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    size, meta = ChunkSize(100), torch.device("meta")
+    assert len(size.next_rows(100, 100 + left, meta)) == (100 if left > 97 else left)
+    monkeypatch.setattr(chunk_size, "_times_algorithms", lambda device: device == meta)
+    assert len(size.next_rows(100, 100 + left, meta)) == last
+
+
+def test_cudnn_times_its_algorithms_on_gpus_if_told_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    for benchmark in (False, True):
+        monkeypatch.setattr(torch.backends.cudnn, "benchmark", benchmark)
+        assert chunk_size._times_algorithms(torch.device("cuda", 1)) is benchmark
+        assert not chunk_size._times_algorithms(CPU)
+
+
 def test_a_short_chunk_of_a_compiled_model_takes_the_smallest_shape_that_has_run(clock: list[float]) -> None:
     size = ChunkSize(8, 16, 32, pad=True)
     assert len(size.next_rows(0, 3, CPU)) == 8
