@@ -140,7 +140,7 @@ def _providers(device: torch.device, stream: torch.cuda.Stream | None) -> Sequen
         # The defaults run every algorithm for each new number of rows, and take twice the memory each time it grows.
         "cudnn_conv_algo_search": "HEURISTIC",
         "arena_extend_strategy": "kSameAsRequested",
-        "use_tf32": str(int(convolution_epsilon(torch.device("cuda")) == EPSILONS["tf32"])),
+        "use_tf32": str(int(convolution_epsilon(device) == EPSILONS["tf32"])),
     }
     return [(CUDA, options), "CPUExecutionProvider"]
 

@@ -68,6 +68,7 @@ class Stream:
 def cuda(monkeypatch: pytest.MonkeyPatch) -> Cuda:
     cuda = Cuda()
     monkeypatch.setattr(Arguments, "device", GPU)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     monkeypatch.setattr(torch.cuda, "device", cuda.device)
     monkeypatch.setattr(torch.cuda, "Stream", lambda device: Stream(cuda, "ours", device))
     monkeypatch.setattr(torch.cuda, "current_stream", lambda device: Stream(cuda, "theirs", device))

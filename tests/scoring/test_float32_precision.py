@@ -18,7 +18,8 @@ EPSILON = torch.finfo(torch.float32).eps
 
 
 @pytest.fixture(autouse=True)
-def _settings_restored() -> Iterator[None]:
+def _settings_restored(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     yield
     torch.set_float32_matmul_precision("highest")
     torch.backends.cudnn.allow_tf32 = True
@@ -39,6 +40,21 @@ def test_convolutions_on_a_gpu(allowed: bool, epsilon: float) -> None:
     torch.backends.cudnn.allow_tf32 = allowed
     assert convolution_epsilon(GPU) == float32_epsilon(GPU) == epsilon
     assert convolution_epsilon(CPU) == EPSILON
+
+
+@pytest.mark.parametrize(
+    ("capability", "hip", "epsilon"),
+    [((9, 0), None, 2**-10), ((8, 0), None, 2**-10), ((7, 5), None, EPSILON), ((9, 4), "6.4", EPSILON)],
+)
+def test_gpus_without_tf32(
+    capability: tuple[int, int], hip: str | None, epsilon: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: capability)
+    monkeypatch.setattr(torch.version, "hip", hip)
+    torch.set_float32_matmul_precision("high")
+    assert convolution_epsilon(GPU) == float32_epsilon(GPU) == epsilon
+    assert float32_epsilon(CPU) == 2**-10
 
 
 @pytest.mark.parametrize("allowed", [True, False])
