@@ -39,7 +39,7 @@ from captum_scorecam.scoring.chunks import score_baselines, score_masked_inputs
 from captum_scorecam.scoring.class_scores import BOUNDED_SCORES, Score, score_function
 from captum_scorecam.scoring.masked_forward import MaskedForward
 from captum_scorecam.scoring.memory_format import MemoryFormats
-from captum_scorecam.scoring.process_group import check_process_group, from_first_rank
+from captum_scorecam.scoring.process_group import check_process_group, failing_together, from_first_rank
 from captum_scorecam.scoring.tolerance import scores_within_tolerance
 from captum_scorecam.scoring.twin import Twins
 from captum_scorecam.weighting import ChannelWeighting, score_spans
@@ -355,14 +355,16 @@ class ScoreCAM(LayerAttribution, PerturbationAttribution):
         of_masked = self.forward_func if twin is None else twin
         chunk_size = self._chunk_sizes.get(of_masked, forward.inputs, perturbations_per_eval)
         progress = f"{self.get_name()} attribution" if show_progress else None
-        layer = self._layers.find(
-            self.forward_func,
-            self.layer,
-            self.activation_transform,
-            forward.inputs,
-            forward.additional_forward_args,
-            self.score,
-        )
+        together = partial(failing_together, process_group, forward.device)
+        with together():
+            layer = self._layers.find(
+                self.forward_func,
+                self.layer,
+                self.activation_transform,
+                forward.inputs,
+                forward.additional_forward_args,
+                self.score,
+            )
         of_input = attribute_to_layer_input or layer.of_input
         run, has_budget = RunStatistics(), self.max_forwards is not None or self.error is not None
         found = []
@@ -370,20 +372,22 @@ class ScoreCAM(LayerAttribution, PerturbationAttribution):
             unchanged_model_state(self.forward_func, forward.inputs, draws_only_in_forwards=True) as state,
             unchanged_model_state(of_masked, forward.inputs, draws_only_in_forwards=True) as state_of_twin,
         ):
-            activations, output = state.first_forward(
-                lambda: self._evaluated(forward, layer, of_input),
-                lambda result, changed: forward.is_reproducible(
-                    result[1], changed, sum(maps.shape[1] for maps in result[0]), perturbations_per_eval
-                ),
-            )
+            with together():
+                activations, output = state.first_forward(
+                    lambda: self._evaluated(forward, layer, of_input),
+                    lambda result, changed: forward.is_reproducible(
+                        result[1], changed, sum(maps.shape[1] for maps in result[0]), perturbations_per_eval
+                    ),
+                )
             forward = self._twins.faster(forward, twin, output, state_of_twin, perturbations_per_eval, process_group)
             if process_group is not None:
                 activations = from_first_rank(activations, process_group)
-            masks = [ChannelMasks.from_activations(a, forward.sizes, self.max_channels) for a in activations]
-            limits = forwards_per_tensor(masks, len(forward.inputs[0]), self.max_forwards)
-            scores_of_inputs = forward.class_scores.select_examples(output)
-            needs_baselines = with_baselines or self.channel_weighting == "increase"
-            scores_of_baselines = score_baselines(forward, chunk_size) if needs_baselines else None
+            with together():
+                masks = [ChannelMasks.from_activations(a, forward.sizes, self.max_channels) for a in activations]
+                limits = forwards_per_tensor(masks, len(forward.inputs[0]), self.max_forwards)
+                scores_of_inputs = forward.class_scores.select_examples(output)
+                needs_baselines = with_baselines or self.channel_weighting == "increase"
+                scores_of_baselines = score_baselines(forward, chunk_size) if needs_baselines else None
             for activation, masks_of_activation, limit in zip(activations, masks, limits, strict=True):
                 _warn_of_constant_maps(masks_of_activation)
                 forward = self._memory_formats.fastest(forward, int(limit.sum()), perturbations_per_eval)

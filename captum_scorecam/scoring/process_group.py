@@ -70,7 +70,7 @@ def failing_together(group: dist.ProcessGroup | None, device: torch.device) -> I
     n_failed = _n_failed(False, group, device)
     if n_failed:
         raise RuntimeError(
-            f"Expected all {dist.get_world_size(group)} ranks to score their masked inputs, but {n_failed} failed."
+            f"Expected all {dist.get_world_size(group)} ranks to run their forward passes, but {n_failed} failed."
         )
 
 

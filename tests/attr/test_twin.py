@@ -257,7 +257,7 @@ def test_ranks_share_the_rows_of_a_twin_and_fail_together(tmp_path: Path) -> Non
     for rank in (first, second):
         assert_close(rank["maps"], naive_score_cam(net, net.relu, x, 2))
         assert rank["rows"] == 2 + 4 + 6  # of 12
-    assert "Expected all 2 ranks to score their masked inputs, but 1 failed." in first["error"]
+    assert "Expected all 2 ranks to run their forward passes, but 1 failed." in first["error"]
     assert "for the unmasked inputs they differ by" in second["error"]
 
 

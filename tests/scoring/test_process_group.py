@@ -32,14 +32,14 @@ class Net(nn.Module):
         self.shifted = nn.Identity()
         self.shift = shift * torch.randn(7, 5, 4, generator=generator)
         self.rows = 0
-        self.breaks = False
+        self.breaks_after = float("inf")  # rows
 
     def forward(self, x: Tensor) -> Any:
         self.rows += len(x)
         maps = self.conv(x)
         self.shifted(maps + self.shift)
         output = self.fc(maps.relu().mean((2, 3)))
-        return output * torch.nan if self.breaks and self.rows > 3 else output
+        return output * torch.nan if self.rows > self.breaks_after else output
 
 
 IMAGES = torch.rand(3, 3, 11, 9, generator=torch.Generator().manual_seed(1))
@@ -59,21 +59,26 @@ def explain(process_group: dist.ProcessGroup | None) -> tuple[list[Tensor], list
     return maps, rows
 
 
+def error_of_rank(rank: int, breaks_after: int) -> str:
+    """The error of a call in which the other rank's model breaks after some rows."""
+    net = Net().eval()
+    net.breaks_after = breaks_after if rank == 1 else float("inf")
+    try:
+        ScoreCAM(net, net.conv, channel_weighting="increase").attribute(IMAGES, 0, process_group=dist.group.WORLD)
+    except (RuntimeError, ValueError) as failure:
+        return str(failure)
+    return "none"
+
+
 def run_rank(rank: int, port: int, folder: str) -> None:
     dist.init_process_group("gloo", init_method=f"tcp://127.0.0.1:{port}", rank=rank, world_size=2)
     maps, rows = explain(dist.group.WORLD)
-    net = Net().eval()
-    net.breaks = rank == 1
-    try:
-        ScoreCAM(net, net.conv).attribute(IMAGES, 0, process_group=dist.group.WORLD)
-        error = "none"
-    except (RuntimeError, ValueError) as failure:
-        error = str(failure)
+    errors = [error_of_rank(rank, rows) for rows in (0, 3, 6)]
     net = Net(shift=rank).eval()
     shifted = ScoreCAM(net, net.shifted).attribute(IMAGES, 0, process_group=dist.group.WORLD)
     group = weakref.ref(dist.group.WORLD)
     dist.destroy_process_group()
-    kept = {"maps": maps, "rows": rows, "error": error, "shifted": shifted, "group_ended": group() is None}
+    kept = {"maps": maps, "rows": rows, "errors": errors, "shifted": shifted, "group_ended": group() is None}
     torch.save(kept, Path(folder) / f"{rank}.pt")
 
 
@@ -104,8 +109,10 @@ def test_each_rank_runs_half_of_the_masked_inputs(ranks: list[dict[str, Any]]) -
 
 
 def test_a_rank_that_fails_raises_its_error_and_the_other_does_not_wait(ranks: list[dict[str, Any]]) -> None:
-    assert ranks[1]["error"].startswith("Expected finite scores, but got NaN or Inf for")
-    assert ranks[0]["error"] == "Expected all 2 ranks to score their masked inputs, but 1 failed."
+    inputs, *masked = ranks[1]["errors"]  # those of baselines, and of channels
+    assert inputs.startswith("Expected finite scores of the inputs")
+    assert [error.partition(" for ")[0] for error in masked] == 2 * ["Expected finite scores, but got NaN or Inf"]
+    assert ranks[0]["errors"] == 3 * ["Expected all 2 ranks to run their forward passes, but 1 failed."]
 
 
 def test_ranks_with_different_activations_return_the_map_of_the_first(ranks: list[dict[str, Any]]) -> None:
