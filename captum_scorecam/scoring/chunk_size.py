@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.nn import Module
 
 from captum_scorecam._captum import ForwardFunction, Tensors
+from captum_scorecam._held_modules import held_modules
 from captum_scorecam._messages import check_whole_number
 from captum_scorecam.scoring.tuner import Tuner
 
@@ -153,7 +154,8 @@ class ChunkSizes:
         given = None if perturbations_per_eval is None else (perturbations_per_eval, n_examples)
         key = (given, compiled, least, *kind_of_inputs(inputs))
         if key not in self._known or self._known[key][0] is not forward_func:
-            self._known[key] = forward_func, _chunk_size(given, compiled, least, inputs[0].device)
+            sizes = _chunk_size(given, compiled, least, inputs[0].device, tuned=not runs_on_all_ranks(forward_func))
+            self._known[key] = forward_func, sizes
         return self._known[key][1]
 
 
@@ -173,23 +175,39 @@ def is_compiled(forward_func: ForwardFunction) -> bool:
     )
 
 
-def _chunk_size(given: tuple[int, int] | None, compiled: bool, least: int, device: torch.device) -> ChunkSize:
+def runs_on_all_ranks(forward_func: ForwardFunction) -> bool:
+    """Checks for models whose parameters are shared among ranks, by FSDP or as DTensors, and so are forward passes.
+
+    Ranks that measured different chunk sizes would wait for each other forever.
+    """
+    return any(
+        {"FullyShardedDataParallel", "FSDPModule", "DTensor"} & {base.__name__ for base in type(part).__mro__}
+        for module in held_modules(forward_func)
+        for part in (module, *module._parameters.values())
+    )
+
+
+def _chunk_size(
+    given: tuple[int, int] | None, compiled: bool, least: int, device: torch.device, tuned: bool
+) -> ChunkSize:
     if given is not None:
         perturbations_per_eval, n_examples = given
         # With 1, every forward pass has as many rows as the inputs, which suits a model of a fixed batch size.
         return ChunkSize(perturbations_per_eval * n_examples, pad=compiled or perturbations_per_eval == 1, least=least)
-    return _compiled(device, least) if compiled else _eager(device, least)
+    return _compiled(device, least, tuned) if compiled else _eager(device, least, tuned)
 
 
-def _eager(device: torch.device, least: int) -> ChunkSize:
-    return ChunkSize(*SIZES.get(device.type, SIZES["cuda"]), least=least)
+def _eager(device: torch.device, least: int, tuned: bool) -> ChunkSize:
+    sizes = SIZES.get(device.type, SIZES["cuda"])
+    return ChunkSize(*(sizes if tuned else sizes[:1]), least=least)
 
 
-def _compiled(device: torch.device, least: int) -> ChunkSize:
+def _compiled(device: torch.device, least: int, tuned: bool) -> ChunkSize:
     """Returns a size for a compiled model: of few, since each may be compiled, with a row for each thread on a CPU."""
-    sizes = COMPILED_SIZES.get(device.type, COMPILED_SIZES["cuda"])
+    sizes: tuple[int, ...] = COMPILED_SIZES.get(device.type, COMPILED_SIZES["cuda"])
     factor = -(-torch.get_num_threads() // sizes[0]) if device.type == "cpu" else 1
-    return ChunkSize(*(factor * rows for rows in sizes), pad=True, least=least, setup_seconds=COMPILATION_SECONDS)
+    sizes = tuple(factor * rows for rows in (sizes if tuned else sizes[:1]))
+    return ChunkSize(*sizes, pad=True, least=least, setup_seconds=COMPILATION_SECONDS)
 
 
 def _times_algorithms(device: torch.device) -> bool:

@@ -156,6 +156,29 @@ def test_sizes_are_kept_for_model_shape_dtype_and_autocast() -> None:
         assert sizes.get(model, (x,), None) is not first
 
 
+class DTensor(Tensor):
+    """Stands for a parameter that is shared among ranks."""
+
+
+class FSDPModule(nn.Module):
+    """Stands for a module that FSDP shares among ranks."""
+
+
+def with_shared_parameter() -> nn.Module:
+    model = nn.Sequential(nn.Linear(2, 2))
+    model[0]._parameters["weight"] = nn.Parameter(torch.zeros(2, 2).as_subclass(DTensor))
+    return model
+
+
+@pytest.mark.parametrize("model", [with_shared_parameter(), nn.Sequential(FSDPModule()), FSDPModule().forward])
+def test_sizes_of_a_model_that_ranks_share_are_not_tuned(model: Callable[..., Any]) -> None:
+    size = ChunkSizes().get(model, (torch.rand(1, 1, 2),), None)
+    assert (size.rows, size.timing) == (3, False)
+    assert ChunkSizes().get(nn.Linear(2, 2), (torch.rand(1, 1, 2),), None).timing
+    compiled = torch.compile(nn.Sequential(FSDPModule()), backend="eager")
+    assert not ChunkSizes().get(compiled, (torch.rand(1, 1, 2),), None).timing
+
+
 def test_a_given_size_counts_examples_and_is_obeyed() -> None:
     size = ChunkSizes().get(nn.Identity(), (torch.rand(3, 1, 2),), 4)
     assert (size.rows, size.timing) == (12, False)
