@@ -75,7 +75,8 @@ def class_scales(outputs: Tensor) -> tuple[Tensor, Tensor]:
     known = finite.any(0)
     magnitude = torch.maximum(largest, -smallest).where(known, 0)
     others = magnitude[magnitude > 0]
-    typical = others.kthvalue(1 + len(others) // 4).values if len(others) else magnitude.new_zeros(())
+    # Not `kthvalue`, which is refused on CUDA where algorithms must be deterministic.
+    typical = others.sort().values[len(others) // 4] if len(others) else magnitude.new_zeros(())
     return magnitude.clamp(min=typical), (largest - smallest).where(known, 0)
 
 

@@ -37,6 +37,17 @@ def test_a_class_near_zero_has_the_rounding_of_the_others() -> None:
     assert not agrees(expected, expected + torch.tensor([1e-2, 0, 0, 0]))
 
 
+def test_scales_need_no_operation_that_deterministic_algorithms_exclude_on_cuda(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def refused(*_: Any) -> Any:
+        raise RuntimeError("kthvalue CUDA does not have a deterministic implementation")
+
+    monkeypatch.setattr(Tensor, "kthvalue", refused)
+    scales, _ = class_scales(torch.tensor([[2.0, 4.0, -0.001, 1.0, 3.0], [0.0, -5.0, 0.0, 0.0, 0.0]]))
+    assert scales.tolist() == [2, 5, 1, 1, 3]
+
+
 def test_infinite_and_missing_values_must_be_the_same() -> None:
     expected = torch.tensor([[1.0, -torch.inf, torch.nan]])
     assert agrees(expected, expected.clone())
