@@ -39,7 +39,7 @@ class KeptBuffer:
 
     @property
     def may_be_statistics(self) -> bool:
-        """Whether one that changed can be running statistics: of the same shape, and named so or more than a number."""
+        """Whether a changed one may be running statistics: of its old shape, with several elements or such a name."""
         if isinstance(self._module, _InstanceNorm):  # updates its own, in training mode, without using them
             return False
         named = self._buffer.numel() > 1 or self._name.startswith("running_")
@@ -81,6 +81,14 @@ class KeptBuffer:
         )
 
     @property
+    def memory(self) -> int | None:
+        """Where the content begins that it held; None if it has no such place."""
+        try:
+            return None if self._content is None else self._data.untyped_storage().data_ptr()
+        except (RuntimeError, NotImplementedError):  # of a sparse tensor, for example
+            return None
+
+    @property
     def group(self) -> object:
         """Equal for buffers that can be compared together."""
         buffer = self._buffer
@@ -101,7 +109,7 @@ class KeptBuffer:
 
     @property
     def differs(self) -> bool:
-        """Whether its content is not what it was, which a lazy module's is not once it has one."""
+        """Whether its content has changed; of a lazy module's buffer, whether it exists by now."""
         if self._content is None:
             return not is_lazy(self._buffer)
         try:
@@ -128,7 +136,10 @@ def _all_same(group: list[KeptBuffer]) -> bool:
     if len(group) == 1:
         return False
     now, before = zip(*(each.flat() for each in group), strict=True)
-    return same_values(torch.cat(now), torch.cat(before))
+    try:
+        return same_values(torch.cat(now), torch.cat(before))
+    except (RuntimeError, NotImplementedError):  # of a dtype that can't be compared, or for want of memory
+        return False
 
 
 def same_values(first: Tensor, second: Tensor) -> bool:

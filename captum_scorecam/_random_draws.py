@@ -25,7 +25,7 @@ class RandomDraws:
     CPU is watched, and once CUDA is in use that of each of its devices, any of which may hold a part of the model.
 
     Args:
-        inputs (sequence of Tensor): If one is on MPS, its state is watched, too.
+        inputs (sequence of Tensor): If one is on MPS, the state of MPS is watched, too.
 
     Attributes:
         any (bool): Whether this thread drew random numbers.
@@ -36,6 +36,7 @@ class RandomDraws:
         self._on_mps = any(x.device.type == "mps" for x in inputs)
         self._generators: list[_GlobalGenerator] = []
         self._before: list[Tensor] = []
+        self._drawn: list[bool] = []
         self._operations: Any = None
 
     def __enter__(self) -> None:
@@ -52,7 +53,8 @@ class RandomDraws:
         if self._operations is not None:
             self._operations.__exit__(kind, error, traceback)
         after = self._states()
-        self.any = _differ(self._before, after) and (self._operations is None or self._operations.seen)
+        self._drawn = [not torch.equal(*states) for states in zip(self._before, after, strict=True)]
+        self.any = any(self._drawn) and (self._operations is None or self._operations.seen)
         if not self.any:
             self._before = after
 
@@ -61,16 +63,21 @@ class RandomDraws:
 
         They count as drawn by this thread if no other one may have drawn them.
         """
-        if self.any or not _differ(self._before, self._states()):
-            return False
+        if self.any or all(torch.equal(*states) for states in zip(self._before, self._states(), strict=False)):
+            return False  # the states from before are none without a body
         self.any = not _others_may_draw()
         return True
 
     def undo(self) -> None:
-        """Restores the random state from before the body if this thread drew random numbers."""
+        """Restores the random state from before the body if this thread drew random numbers.
+
+        If other threads may draw, too, only that of devices on which numbers were drawn in the body.
+        """
         if self.any:
-            for (_, restore), state in zip(self._generators, self._before, strict=True):
-                restore(state)
+            alone = not _others_may_draw()
+            for (_, restore), state, drawn in zip(self._generators, self._before, self._drawn, strict=True):
+                if drawn or alone:
+                    restore(state)
 
     def _states(self) -> list[Tensor]:
         return [state() for state, _ in self._generators]
@@ -78,7 +85,7 @@ class RandomDraws:
 
 @contextmanager
 def draws_undone(inputs: Sequence[Tensor]) -> Iterator[RandomDraws]:
-    """Takes back the random numbers that this thread draws in the body; yields what is known of them afterwards."""
+    """Takes back the random numbers that this thread draws in the body; yields the `RandomDraws`, of use after it."""
     draws = RandomDraws(inputs)
     try:
         with draws:
@@ -94,10 +101,6 @@ def _global_generators(on_mps: bool) -> list[_GlobalGenerator]:
         *((partial(torch.cuda.get_rng_state, i), partial(torch.cuda.set_rng_state, device=i)) for i in devices),
         *([(torch.mps.get_rng_state, torch.mps.set_rng_state)] if on_mps else []),
     ]
-
-
-def _differ(before: list[Tensor], after: list[Tensor]) -> bool:
-    return any(not torch.equal(a, b) for a, b in zip(before, after, strict=False))  # before: none without a body
 
 
 def _others_may_draw() -> bool:

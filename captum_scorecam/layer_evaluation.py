@@ -90,7 +90,7 @@ def evaluate_layer(
 class _Recorder:
     """Keeps what a layer returned (or took) in its last call, and counts its calls.
 
-    Calls on several devices are apart `by_device`, and if they are of DataParallel's replicas. A module that runs on
+    Calls on different devices are kept apart `by_device`, and for DataParallel's replicas always. A module that runs on
     several of a pipeline's devices is one that runs repeatedly.
     """
 

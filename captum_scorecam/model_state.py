@@ -44,7 +44,7 @@ class ModelState:
 
     Args:
         forward_func (callable): The model, or any function of its inputs.
-        inputs (tuple of Tensor): Without one on MPS, its random state is not restored; those of CPU and GPUs are.
+        inputs (tuple of Tensor): If one is on MPS, its random state is restored, as those of the CPU and of CUDA are.
         draws_only_in_forwards (bool): Whether only forward passes of the call may draw from PyTorch's generators, so
             that numbers drawn after the first pass are the model's, too. Default: False.
     """
@@ -106,9 +106,10 @@ class ModelState:
     def restore(self) -> None:
         """Restores the saved buffers and the random state."""
         try:
-            changed = changed_buffers(self._kept.values())
-            for kept in reversed(changed):  # the first of several views has the first content
-                kept.restore()
+            places = {kept.memory for kept in changed_buffers(self._kept.values())}
+            for kept in reversed(self._kept.values()):  # the first of several views has the first content
+                if kept.memory in places:
+                    kept.restore()
             late = self._draws_only_in_forwards and self._draws.look_again()
             self._draws.undo()
             if late and (self._draws.any or self._training):

@@ -428,6 +428,39 @@ def test_buffers_that_can_not_be_compared_are_no_obstacle() -> None:
     assert find_layer(net, images(), "relu").module is net.relu
 
 
+def test_buffers_are_restored_one_by_one_if_they_can_not_be_compared_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(_tensors: Any) -> Tensor:
+        raise torch.OutOfMemoryError("no memory")
+
+    moving = nn.Sequential(nn.BatchNorm2d(3), nn.BatchNorm2d(3)).double()
+    before = [value.clone() for value in moving.buffers()]
+    with unchanged_model_state(moving, ()) as state:
+        state.first_forward(lambda: moving(images()), lambda _, __: True)
+        monkeypatch.setattr(torch, "cat", full)
+    monkeypatch.undo()
+    for value, expected in zip(moving.buffers(), before, strict=True):
+        assert torch.equal(value, expected)
+
+
+def test_a_buffer_that_two_modules_share_gets_its_first_content() -> None:
+    class Writing(nn.Module):
+        count: Tensor
+
+        def __init__(self, count: Tensor, number: float) -> None:
+            super().__init__()
+            self.register_buffer("count", count)
+            self.number = number
+
+        def forward(self, x: Tensor) -> Tensor:
+            self.count.fill_(self.number)
+            return x
+
+    shared = torch.zeros(2)
+    net, hidden = Net(), [Writing(shared, 1.0), Writing(shared, 0.0)]
+    ScoreCAM(lambda x: net(hidden[1](hidden[0](x))), net.relu).attribute(images(), 1)
+    assert shared.tolist() == [0, 0]
+
+
 class Waiting(nn.Module):
     """Replaces its buffer, and lets another thread call it meanwhile."""
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from captum_scorecam import ScoreCAM
+from captum_scorecam import ScoreCAM, _random_draws
 from captum_scorecam._random_draws import RandomDraws, draws_undone
 from tests.support.small_net import Net, images
 
@@ -60,6 +60,20 @@ def test_gpus_are_left_alone_before_cuda_is_in_use(generators: Generators, monke
         generators.states["1"] += 1
     assert not draws.any
     assert generators.states["1"] == 21
+
+
+@pytest.mark.parametrize(("others", "expected"), [(True, 21), (False, 20)])
+def test_devices_on_which_only_another_thread_draws_are_left_to_it(
+    others: bool, expected: int, generators: Generators, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_random_draws, "_others_may_draw", lambda: others)
+    monkeypatch.setattr(_random_draws, "compiler_is_loaded", lambda: False)
+    draws = RandomDraws([])
+    with draws:
+        generators.states["0"] += 1
+    generators.states["1"] += 1
+    draws.undo()
+    assert (generators.states["0"], generators.states["1"]) == (10, expected)
 
 
 def test_mps_is_watched_where_inputs_are_on_it(generators: Generators) -> None:

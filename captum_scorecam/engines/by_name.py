@@ -19,7 +19,7 @@ from captum_scorecam.scoring.twin import Twins
 
 EngineName: TypeAlias = Literal["eager", "compile", "onnxruntime", "openvino"]
 
-KEPT = 2  # sessions, such as those of whole and cropped images
+KEPT = 4  # sizes
 
 
 def check_engine(engine: EngineName) -> None:
@@ -40,8 +40,8 @@ def twin_by_name(engine: EngineName, model: nn.Module, inputs: Tensor) -> nn.Mod
     Args:
         engine (str): ``"compile"`` (``torch.compile``), ``"onnxruntime"`` or ``"openvino"``; ``"eager"`` for none.
         model (nn.Module): The model, in evaluation mode.
-        inputs (Tensor): Images, N×C×H×W. Those of other sizes are exported when they come,
-            and the latest two are kept.
+        inputs (Tensor): Images, N×C×H×W. Those of other sizes are exported when they come. The twins of the last four
+            sizes are kept, so one more is exported each time that it comes again.
 
     Raises:
         ValueError: If the model can't be exported, or the twin gives something else.

@@ -28,7 +28,7 @@ class ChunkSize:
 
     A short last chunk is filled with copies of the last row if this adds at most `MOST_PADDING` to the rows of the
     call: each new number of rows takes time to select kernels for and memory to keep them. Where cuDNN times all of its
-    algorithms for each (``torch.backends.cudnn.benchmark``), it is filled up to a power of two at least.
+    algorithms for each (``torch.backends.cudnn.benchmark``), it is filled up to the next power of two.
 
     Args:
         sizes (int): The number of rows, or several to choose from, in ascending order.
@@ -39,6 +39,7 @@ class ChunkSize:
     """
 
     def __init__(self, *sizes: int, pad: bool = False, least: int = 1, setup_seconds: float = 0.0) -> None:
+        self._sizes, self._setup_seconds = sizes, setup_seconds
         self._tuner = Tuner(*sizes, setup_seconds=setup_seconds)
         self._pad = pad
         self._least = least
@@ -101,7 +102,7 @@ class ChunkSize:
             self._tuner.measure_again()
 
     def halve(self, rows: int, error: Exception) -> None:
-        """Halves the size, for good, after a forward pass of `rows` rows ran out of memory.
+        """Halves the size after a forward pass of `rows` rows ran out of memory.
 
         Raises:
             torch.OutOfMemoryError: If the size is already the smallest.
@@ -116,8 +117,14 @@ class ChunkSize:
             self._largest = max(self._largest, rows)
             self._tuner.stop(max(min(self.rows, rows // 2), self._least))
 
+    def restart(self) -> None:
+        """Forgets what was measured and halved, since the call failed after all."""
+        with self._lock:
+            self._tuner = Tuner(*self._sizes, setup_seconds=self._setup_seconds)
+            self._largest = self._sizes[0]
+
     def retreat(self, rows: int) -> bool:
-        """Keeps a smaller size, for good, after a forward pass failed that had more rows only in the hope of a gain.
+        """Keeps a smaller size after a forward pass failed that had more rows only in the hope of a gain.
 
         Returns:
             bool: False if the forward pass had to have as many rows, or some of its size have worked.
@@ -154,8 +161,7 @@ class ChunkSizes:
         given = None if perturbations_per_eval is None else (perturbations_per_eval, n_examples)
         key = (given, compiled, least, *kind_of_inputs(inputs))
         if key not in self._known or self._known[key][0] is not forward_func:
-            sizes = _chunk_size(given, compiled, least, inputs[0].device, tuned=not runs_on_all_ranks(forward_func))
-            self._known[key] = forward_func, sizes
+            self._known[key] = forward_func, _chunk_size(forward_func, given, compiled, least, inputs[0].device)
         return self._known[key][1]
 
 
@@ -188,12 +194,13 @@ def runs_on_all_ranks(forward_func: ForwardFunction) -> bool:
 
 
 def _chunk_size(
-    given: tuple[int, int] | None, compiled: bool, least: int, device: torch.device, tuned: bool
+    forward_func: ForwardFunction, given: tuple[int, int] | None, compiled: bool, least: int, device: torch.device
 ) -> ChunkSize:
     if given is not None:
         perturbations_per_eval, n_examples = given
         # With 1, every forward pass has as many rows as the inputs, which suits a model of a fixed batch size.
         return ChunkSize(perturbations_per_eval * n_examples, pad=compiled or perturbations_per_eval == 1, least=least)
+    tuned = not runs_on_all_ranks(forward_func)
     return _compiled(device, least, tuned) if compiled else _eager(device, least, tuned)
 
 

@@ -136,14 +136,27 @@ def run_chunk(
             chunk = masks[rows]
             return chunk, forward(chunk, masks.examples[rows])
     except Exception as error:
-        proven = len(forward.inputs[0])  # rows, of the unmasked forward pass
-        if is_out_of_memory(error) or (len(rows) > proven and may_be_out_of_memory(error)):
-            chunk_size.halve(len(rows), error)
-        elif not chunk_size.retreat(len(rows)):
-            _advise(error, len(rows), forward)
+        try:
+            _make_smaller(chunk_size, len(rows), forward, error)
+        except Exception:
+            chunk_size.restart()
             raise
-    torch.cuda.empty_cache()
+        failure = error.with_traceback(None)  # whose frames hold the chunk
+    try:
+        torch.cuda.empty_cache()
+    except RuntimeError as unusable:
+        raise failure from unusable
     return None
+
+
+def _make_smaller(chunk_size: ChunkSize, n_rows: int, forward: MaskedForward, error: Exception) -> None:
+    """Chooses a smaller size after an error of so many rows; raises one if there is none or it would not help."""
+    proven = len(forward.inputs[0])  # rows, of the unmasked forward pass
+    if is_out_of_memory(error) or (n_rows > proven and may_be_out_of_memory(error)):
+        chunk_size.halve(n_rows, error)
+    elif not chunk_size.retreat(n_rows):
+        _advise(error, n_rows, forward)
+        raise error
 
 
 def is_out_of_memory(error: Exception) -> bool:
@@ -164,8 +177,8 @@ def may_be_out_of_memory(error: Exception) -> bool:
     For want of memory, cuDNN finds no algorithm, and neither it nor cuBLAS can set itself up.
     """
     texts = (
-        "(GET|FIND) was unable to find an engine|unable to find a valid cuDNN algorithm"
-        "|CUBLAS_STATUS_NOT_INITIALIZED|CUDNN_STATUS_INTERNAL_ERROR"
+        "(GET|FIND) was unable to find an engine|unable to find a valid cuDNN algorithm|no valid execution plans"
+        "|(CUBLAS|CUDNN)_STATUS_NOT_INITIALIZED|CUDNN_STATUS_INTERNAL_ERROR"
     )
     return _engine_says(texts, error)
 

@@ -31,7 +31,10 @@ def _epsilon(precision: str, device: torch.device) -> float:
 
 
 def _has_tf32(device: torch.device) -> bool:
-    """Checks whether a GPU can do what the settings allow: NVIDIA's can from Ampere on, compute capability 8.0."""
+    """Checks whether a GPU can do what the settings allow: NVIDIA's can from Ampere on, compute capability 8.0.
+
+    True without a GPU, where nothing but the settings is known.
+    """
     if not torch.cuda.is_available():
         return True
     return torch.version.hip is None and torch.cuda.get_device_capability(device) >= (8, 0)

@@ -32,7 +32,7 @@ class Tuner:
     Attributes:
         rows (int): The size to use.
         timing (bool): Whether the chunks of this size are being timed.
-        tried (set of int): The sizes that have run.
+        tried (set of int): The sizes that were begun.
     """
 
     def __init__(self, *sizes: int, setup_seconds: float = 0.0) -> None:

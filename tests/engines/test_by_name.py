@@ -49,8 +49,9 @@ def test_images_of_each_size_are_exported_once(engine: Any, monkeypatch: pytest.
     assert make.sizes == [(3, 12, 10), (3, 12, 8)]
 
 
-def test_the_latest_two_sizes_are_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_twins_of_the_last_sizes_are_kept(monkeypatch: pytest.MonkeyPatch) -> None:
     make, net = Maker(), Net()
+    monkeypatch.setattr(by_name, "KEPT", 2)
     monkeypatch.setattr(by_name, "openvino", make)
     twin = twin_by_name("openvino", net, images(1))
     assert twin is not None

@@ -93,6 +93,31 @@ def test_an_error_that_may_be_one_of_memory_is_raised_as_it_is_for_as_many_rows_
     assert model.rows == [6, 3, 1]
 
 
+@pytest.mark.parametrize("error", [RuntimeError("CUDNN_STATUS_INTERNAL_ERROR"), torch.OutOfMemoryError()])
+def test_a_call_that_failed_leaves_the_size_as_it_was(error: Exception) -> None:
+    model, size = OutOfMemoryAbove(0, error), ChunkSize(6)
+    forward, masks = forward_of(model, torch.rand(1, 1, 4)), random_masks(1, 12, (4,))
+    with pytest.raises(RuntimeError):
+        score_masked_inputs(forward, masks, size)
+    model.limit = 9
+    model.rows.clear()
+    score_masked_inputs(forward, masks, size)
+    assert model.rows == [6, 6]
+
+
+def test_a_gpu_that_is_lost_hides_no_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    def lost() -> None:
+        raise RuntimeError("CUDA error: an illegal memory access was encountered")
+
+    error = RuntimeError("out of memory")
+    monkeypatch.setattr(torch.cuda, "empty_cache", lost)
+    with pytest.raises(RuntimeError, match="out of memory") as caught:
+        score_masked_inputs(
+            forward_of(OutOfMemoryAbove(0, error), torch.rand(1, 1, 4)), random_masks(1, 8, (4,)), ChunkSize(6)
+        )
+    assert "illegal memory access" in str(caught.value.__cause__)
+
+
 def test_out_of_memory_with_one_row_says_what_was_tried() -> None:
     model = OutOfMemoryAbove(0)
     with pytest.raises(torch.OutOfMemoryError, match="after halving the chunk size from 6 rows"):
