@@ -12,14 +12,14 @@ from typing import Any
 
 import torch
 
-from captum_scorecam.evaluation.settings import cpu_name
-
 Row = dict[str, Any]
 _EXTENSIONS = ("avx2", "avx512_f", "avx512_bf16", "avx512_vnni", "amx")  # that matrix products use
 
 
 def machine(device: str) -> Row:
     """The hardware, the number of threads and the versions of the packages."""
+    from captum_scorecam.evaluation.settings import cpu_name  # which the measured processes, too, would load
+
     packages = {name: version(name) for name in ("torch", "captum", "grad-cam", "torchcam")}
     found: dict[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()  # not in early versions of PyTorch
     extensions = " ".join(sorted(name for name in found if found[name] is True and name.startswith(_EXTENSIONS)))

@@ -17,12 +17,13 @@ def import_extra(module: str, extra: str, needed_by: str) -> Any:
     Raises:
         ModuleNotFoundError: If the package is not installed.
     """
+    package = module.partition(".")[0]
     try:
-        return importlib.import_module(module)
+        importlib.import_module(package)
     except ModuleNotFoundError as error:
-        package = module.partition(".")[0]
-        if error.name is None or error.name.partition(".")[0] != package:
+        if error.name != package:  # something that the package needs
             raise
         raise ModuleNotFoundError(
             f'{needed_by} needs {package}: pip install "captum-scorecam[{extra}]".', name=package
         ) from error
+    return importlib.import_module(module)

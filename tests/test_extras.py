@@ -85,8 +85,15 @@ def test_the_demo_names_the_missing_extra(monkeypatch: pytest.MonkeyPatch) -> No
         demo_image()
 
 
+def block(package: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Makes a package missing."""
+    for module in [name for name in sys.modules if name.startswith(f"{package}.")]:
+        monkeypatch.delitem(sys.modules, module)
+    monkeypatch.setitem(sys.modules, package, None)
+
+
 def test_a_missing_package_names_its_extra(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "timm.data", None)
+    block("timm", monkeypatch)
     with pytest.raises(
         ModuleNotFoundError, match=r'The model needs timm: pip install "captum-scorecam\[models\]"'
     ) as error:
@@ -101,9 +108,14 @@ def test_what_a_package_lacks_is_not_blamed_on_the_extra(tmp_path: Path, monkeyp
         import_extra("needs_another", "models", "The model")
 
 
+def test_a_module_that_a_package_no_longer_has_is_not_blamed_on_the_extra() -> None:
+    with pytest.raises(ModuleNotFoundError, match=r"^No module named 'torch.no_such_module'$"):
+        import_extra("torch.no_such_module", "quantus", "A metric of Quantus")
+
+
 def test_parquet_and_quantus_name_the_missing_extra(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setitem(sys.modules, "pyarrow", None)
-    monkeypatch.setitem(sys.modules, "quantus.helpers.constants", None)
+    block("pyarrow", monkeypatch)
+    block("quantus", monkeypatch)
     write_run(tmp_path / "run")
     with pytest.raises(
         ModuleNotFoundError, match=r'format parquet needs pyarrow: .*"captum-scorecam\[parquet\]"'

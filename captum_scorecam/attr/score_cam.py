@@ -234,6 +234,7 @@ class ScoreCAM(LayerAttribution, PerturbationAttribution):
             Same as :meth:`attribute`, and ValueError if there is no target.
         """
         check_flags(relu_attributions=relu_attributions, attr_dim_summation=attr_dim_summation)
+        check_process_group(process_group)
         _check_tolerance_of_call(self.tolerance, attr_dim_summation, process_group)
         found = self._scored(
             inputs,

@@ -134,7 +134,7 @@ def classify(plan: Plan, loaded: Loaded) -> Subject:
             raise ValueError("Expected finite scores, but the model returned NaN or Inf for this image.")
     target = label if plan.target == "label" and label is not None else int(prediction.scores.argmax())
     classes = [target]
-    if any(metric.of_other_class for metric in plan.chosen_metrics("image")):
+    if plan.n_classes > 1 and any(metric.of_other_class for metric in plan.chosen_metrics("image")):
         classes.append(other_class(inputs, target, plan.n_classes, plan.options.seed))
     views: dict[On, View] = {"image": View(loaded.image, classes)}
     if loaded.mosaic is not None and label is not None:

@@ -129,9 +129,9 @@ class Plan:
         return resolved
 
     def digest_of_files(self) -> str | None:
-        """Returns a digest of the content of the image files, None if the data set has none."""
+        """Returns a digest of the content of the images' files, None if the data set has none."""
         of_file = getattr(self.dataset, "file_digest", None)
-        return None if of_file is None else digest_of_lines(f"{index} {of_file(index)}" for index in self._read)
+        return None if of_file is None else digest_of_lines(f"{index} {of_file(index)}" for index in self.indices)
 
     @property
     def _read(self) -> Sequence[int]:

@@ -22,8 +22,8 @@ class MethodOptions:
 
     Attributes:
         n_masks (int): Number of RISE's masks. Default: 2000.
-        seed (int): Seed for RISE's masks, Mask's jitter, the noise of Captum's methods and of metrics such as ROAD,
-            Quantus, mosaics, and the images and other classes that are drawn. Default: 0.
+        seed (int): Seed for RISE's masks, Mask's jitter, the noise of Captum's methods and of metrics, the images and
+            mosaics that are drawn, and the other class of ``random_logit``. Default: 0.
         mask_iterations (int): Number of Mask's optimisation steps. Default: 300.
         perturbations_per_eval (int, optional): Masked inputs per forward pass of Score-CAM, RISE, Captum's methods and
             metrics. Default: None, tuned.

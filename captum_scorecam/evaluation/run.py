@@ -43,7 +43,7 @@ from captum_scorecam.evaluation.settings import (
 from captum_scorecam.evaluation.summary import Summary, summarize, write_summary
 from captum_scorecam.evaluation.typed_json import to_json
 
-_UNUSABLE_GPU = r"CUDA error(?!.*(out of memory|ALLOC_FAILED))"
+_UNUSABLE_GPU = r"CUDA error(?!.*(out of memory|ALLOC_FAILED|STATUS_NOT_INITIALIZED))"
 _FILES = "image_files_digest"
 _KEPT = "Finished records are kept; run the evaluation again to resume."
 _NO_CONFIGURATION = "Put it back, and run the evaluation again to resume; without it, the records can't be read."
@@ -95,10 +95,18 @@ def run_evaluation(
             return rows_of_run(plan, folder) or tuned_rows(plan)
 
         def start() -> tuple[RunSettings, Todo]:
-            _start_or_resume(plan, folder, settings)
+            resumes = (folder / CONFIGURATION).exists()
+            if resumes:
+                check_same_settings(read_settings(folder), settings)
+            else:
+                versions = find_versions(plan.device, plan.engine) | {_FILES: plan.digest_of_files()}
+                write_configuration(folder, settings, versions)
             if retry_errors:
                 remove_failures(folder)
-            return settings, left_to_do(plan, folder)
+            todo = left_to_do(plan, folder)
+            if resumes:
+                _warn_of_changes(plan, folder, with_files=bool(todo))
+            return settings, todo
 
         plan = plan.with_twin()
         plan = plan.with_rows(ranks.from_first(prepare))
@@ -217,18 +225,16 @@ def _make_folders(folder: Path) -> None:
         (folder / name).mkdir(parents=True, exist_ok=True)
 
 
-def _start_or_resume(plan: Plan, folder: Path, settings: RunSettings) -> None:
-    versions = find_versions(plan.device, plan.engine) | {_FILES: plan.digest_of_files()}
-    if (folder / CONFIGURATION).exists():
-        configuration = read_configuration(folder)
-        check_same_settings(configuration.settings, settings)
-        before = {_FILES: versions[_FILES], **configuration.versions}
-        before.pop("image_file_sizes", None)  # of an earlier version, which did not read the files
-        if before[_FILES] != versions[_FILES]:
-            warn_caller("Image files have changed since the run in this folder was started.")
-        warn_of_other_versions(before | {_FILES: versions[_FILES]}, versions)
-    else:
-        write_configuration(folder, settings, versions)
+def _warn_of_changes(plan: Plan, folder: Path, with_files: bool) -> None:
+    """Warns if image files, packages or the machine are others than when the run was started.
+
+    Runs of earlier versions do not know all of these.
+    """
+    before, now = read_configuration(folder).versions, find_versions(plan.device, plan.engine)
+    if with_files and _FILES in before and before[_FILES] != plan.digest_of_files():
+        warn_caller("Image files have changed since the run in this folder was started.")
+    compared = before.keys() & now.keys() - {"cpu_cores"}
+    warn_of_other_versions({key: before[key] for key in compared}, {key: now[key] for key in compared})
 
 
 def _threads_of(folder: Path) -> int:

@@ -162,7 +162,8 @@ def find_versions(device: torch.device, engine: EngineName = "eager") -> dict[st
         **{package: _version(package) for package in (*_PACKAGES, *of_engine)},
         "cuda": torch.version.cuda if is_cuda else None,
         "git_revision": _git_revision(),
-        "device_name": torch.cuda.get_device_name(device) if is_cuda else cpu_name(),
+        "device_name": torch.cuda.get_device_name(device) if is_cuda else platform.machine(),
+        "cpu": cpu_name(),
         "cpu_capability": torch.backends.cpu.get_cpu_capability(),
         "cpu_cores": str(os.cpu_count()),
     }

@@ -65,6 +65,10 @@ class SharedScores:
         self._columns = list(itertools.product(scores, targets))
         self._found: ChannelScores | None = None
 
+    def has(self, target: int) -> bool:
+        """Whether there are scores of a class."""
+        return any(known == target for _, known in self._columns)
+
     def of(self, request: ExplanationRequest, score: NamedScore) -> ChannelScores:
         """Returns the scores of the request's targets.
 

@@ -1,4 +1,4 @@
-"""Which methods are the best, and which differences between two of them are no chance."""
+"""Which methods are the best, and which differences between two of them are not due to chance."""
 
 from __future__ import annotations
 

@@ -411,4 +411,29 @@ def test_boxes_that_change_are_refused_and_images_that_change_are_warned_of(fold
     Image.new("RGB", (40, 30), "navy").save(folder / "red" / "000.png")
     result = evaluate(*run)
     assert result.exit_code == 0
+    assert "Image files have changed since the run in this folder was started." not in result.stderr  # nothing is left
+    (record, *others) = (folder / "run" / "records" / "rank-000.jsonl").read_bytes().splitlines(keepends=True)
+    (folder / "run" / "records" / "rank-000.jsonl").write_bytes(record)
+    result = evaluate(*run)
+    assert result.exit_code == 0
     assert "Image files have changed since the run in this folder was started." in result.stderr
+    assert len(others) == 1
+
+
+def test_a_run_of_an_earlier_version_is_resumed_without_a_warning(folder: Path) -> None:
+    run = ("data", "--output", "run", *TINY, "--method", "grad_cam", "--metric", "average_drop")
+    assert evaluate(*run).exit_code == 0
+    records = folder / "run" / "records" / "rank-000.jsonl"
+    expected = records.read_bytes()
+    configuration = folder / "run" / "configuration.json"
+    content = json.loads(configuration.read_text())
+    for key in ("cpu", "cpu_cores", "image_files_digest"):
+        del content["versions"][key]
+    content["versions"]["image_file_sizes"] = "0123456789abcdef"
+    configuration.write_text(json.dumps(content))
+    records.write_bytes(expected[: expected.index(b"\n") + 1])
+    result = evaluate(*run)
+    assert result.exit_code == 0
+    assert "since" not in result.stderr
+    assert "other versions" not in result.stderr
+    assert records.read_bytes() == expected

@@ -17,6 +17,8 @@ from captum_scorecam.evaluation import (
     read_records,
     run_method,
 )
+from captum_scorecam.evaluation.image_evaluation import classify, explain
+from captum_scorecam.evaluation.loading import LoadedImages, load_images
 from captum_scorecam.evaluation.method_choice import scores_to_share
 from captum_scorecam.evaluation.shared_scores import SharedScores
 from captum_scorecam.models import Classifier, find_layer
@@ -52,6 +54,15 @@ def test_maps_are_the_same_as_alone(classifier: Classifier) -> None:
         assert run.forwards == expected_run.forwards
         assert run.channels.effective_channels == pytest.approx(expected_run.channels.effective_channels)
         assert run.channels.errors == pytest.approx(expected_run.channels.errors, rel=1e-3)
+
+
+def test_a_class_without_shared_scores_is_explained_by_forward_passes_of_its_own(classifier: Classifier) -> None:
+    plan = plan_evaluation(classifier, Pictures(1), methods=FOUR, metrics=["random_logit"])
+    (loaded,) = load_images(LoadedImages(plan.dataset, plan.indices, None, classifier.preprocess))
+    found, _ = explain(plan, classify(plan, loaded), "score_cam", "image")
+    for target in range(4):
+        alone = replace(found.request, targets=[target], shared=None)
+        torch.testing.assert_close(found.map_of(target)[0], run_method("score_cam", alone)[0])
 
 
 def test_forward_passes_are_run_once(classifier: Classifier) -> None:

@@ -126,7 +126,8 @@ class MetricInput:
         Returns:
             Tensor: The map, 1×1×H×W.
         """
-        return run_method(self.method, replace(self.request, targets=[target]))[0].unsqueeze(1)
+        shared = self.request.shared if self.request.shared is not None and self.request.shared.has(target) else None
+        return run_method(self.method, replace(self.request, targets=[target], shared=shared))[0].unsqueeze(1)
 
     def explain_again(self, inputs: Tensor, target: int | None = None, model: nn.Module | None = None) -> Tensor:
         """Runs the method on another image, for another class, or after the model has changed.

@@ -171,6 +171,22 @@ def test_a_run_without_pictures_curves_or_other_methods_has_a_report(tmp_path: P
     assert page.texts["h2"] == ["Means", "Failures", "Settings and versions"]
 
 
+@pytest.mark.usefixtures("no_charts")
+@pytest.mark.parametrize("n_metrics", [8, 9])
+def test_tables_of_many_metrics_are_printed_in_landscape(n_metrics: int, tmp_path: Path) -> None:
+    run = write_run(tmp_path / "run")
+    metrics = tuple(f"metric_{number}" for number in range(n_metrics))
+    write_configuration(run, replace(RUN_SETTINGS, metrics=metrics, gallery=0), VERSIONS)
+    values: dict[str, float | None] = dict.fromkeys(metrics, 0.5)
+    # Of two classes, so that there is a table by class.
+    write_records(run, [record(i, m, values, target=i % 2, predicted=i % 2) for i in range(4) for m in METHODS])
+    page = Page(write_report(run).read_text(encoding="utf-8"))
+    classes = [(attributes.get("class") or "").split() for attributes in page.of("div")]
+    scrolled = [names for names in classes if "scroll" in names]
+    assert len(scrolled) == 3
+    assert all(("many" in names) == (n_metrics > 8) for names in scrolled)
+
+
 def cut(path: Path) -> None:
     path.write_bytes(path.read_bytes()[:-200])
 
