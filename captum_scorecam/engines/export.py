@@ -19,7 +19,7 @@ from torch.jit import ScriptModule
 from captum_scorecam._captum import Tensors
 from captum_scorecam._extras import import_extra
 from captum_scorecam.engines.arguments import Arguments
-from captum_scorecam.scoring.output_parts import output_type
+from captum_scorecam.scoring.output_parts import output_type, tensor_or_logits
 
 MOST_BYTES = 2**31 - 2**24  # of weights; Protocol Buffers end at 2 GiB
 OUTPUT = "output"
@@ -125,11 +125,11 @@ class _OfTensors(nn.Module):
 
     def forward(self, *tensors: Tensor) -> Tensor:
         output: Any = self.model(*self.arguments.completed(tensors))
-        for scores in (output, getattr(output, "logits", None)):
-            if isinstance(scores, Tensor):
-                return scores
-        error = _NoScoresError(output_type(output))
-        raise error
+        scores = tensor_or_logits(output)
+        if scores is None:
+            error = _NoScoresError(output_type(output))
+            raise error
+        return scores
 
 
 def _check(model: nn.Module, name: str) -> None:

@@ -12,7 +12,7 @@ from captum_scorecam import _captum
 from captum_scorecam._captum import TargetType
 from captum_scorecam._messages import check_choice, type_of
 from captum_scorecam.masking.scaling import working_dtype
-from captum_scorecam.scoring.output_parts import output_type, parts_of_output
+from captum_scorecam.scoring.output_parts import output_type, parts_of_output, tensor_or_logits
 
 ScoreFunction: TypeAlias = Callable[[Any], Tensor]
 NamedScore: TypeAlias = Literal["output", "probability", "sigmoid"]
@@ -27,11 +27,11 @@ def output_score(output: Any) -> Tensor:
     Raises:
         TypeError: If it is neither, or complex. The message shows the output's tensors and arrays.
     """
-    for scores in (output, getattr(output, "logits", None)):
-        if isinstance(scores, Tensor) and scores.is_complex():
-            raise TypeError(f"Expected `forward_func` to return real numbers, but got {scores.dtype}; set `score`.")
-        if isinstance(scores, Tensor):
-            return scores
+    scores = tensor_or_logits(output)
+    if scores is not None and scores.is_complex():
+        raise TypeError(f"Expected `forward_func` to return real numbers, but got {scores.dtype}; set `score`.")
+    if scores is not None:
+        return scores
     readable = "".join(f"\n  {part}: score={read}" for part, read in parts_of_output(output))
     if readable:
         raise TypeError(

@@ -1,4 +1,4 @@
-"""Describes the output of a model that is no tensor, for error messages."""
+"""The tensor of scores in a model's output, and descriptions of outputs that have none, for error messages."""
 
 from __future__ import annotations
 
@@ -10,6 +10,11 @@ import numpy as np
 from torch import Tensor
 
 _MOST_PARTS, _MOST_LEVELS = 10, 3
+
+
+def tensor_or_logits(output: Any) -> Tensor | None:
+    """Returns an output that is a tensor, or its ``logits`` (Hugging Face); None if it is and has neither."""
+    return next((scores for scores in (output, getattr(output, "logits", None)) if isinstance(scores, Tensor)), None)
 
 
 def output_type(output: Any) -> str:

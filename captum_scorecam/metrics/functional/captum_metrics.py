@@ -39,6 +39,7 @@ from captum_scorecam.model_state import own_generator, unchanged_model_state
 from captum_scorecam.scoring.class_scores import output_score, row_scores
 from captum_scorecam.scoring.masked_forward import forward_of_rows
 from captum_scorecam.scoring.memory_order import in_memory_order, memory_order
+from captum_scorecam.scoring.output_parts import tensor_or_logits
 from captum_scorecam.scoring.repeated_forward import is_reproducible
 
 
@@ -184,8 +185,8 @@ def _scoring_function(attribution: Attribution, inputs: Tensors) -> Callable[...
         rows = _arranged(arguments[: len(inputs)], inputs)
         with _advice_on_rows(len(rows[0]), len(inputs[0])):
             output = _captum.run_forward(attribution.forward_func, rows, arguments[len(inputs) :])
-        found = output if isinstance(output, Tensor) else getattr(output, "logits", None)
-        if not isinstance(found, Tensor):
+        found = tensor_or_logits(output)
+        if found is None:
             raise TypeError(
                 "Expected `attribution.forward_func` to return a tensor or an object with `logits`, "
                 f"but got {type_of(output)}."
