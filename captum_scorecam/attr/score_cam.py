@@ -399,8 +399,7 @@ class ScoreCAM(LayerAttribution, PerturbationAttribution):
                 scored, rows = self._masks_scored(unscored, forward, limit, chunk_size, progress, process_group)
                 found.append(scored)
                 run = run.plus(scored, rows, chunk_size.rows, self.channel_weighting, has_budget)
-                if self.channel_weighting == "softmax" and self.score != "probability":  # the constructor has warned
-                    warn_of_narrow_scores(scored)
+                warn_of_narrow_scores(scored, self.channel_weighting, self.score)
         self.last_run = run
         return tuple(found)
 
@@ -482,8 +481,10 @@ def _check_tolerance_of_call(tolerance: float | None, summed: bool, process_grou
         raise ValueError("Expected neither attr_dim_summation=False nor a `process_group` with `tolerance`.")
 
 
-def warn_of_narrow_scores(scored: ChannelScores) -> None:
+def warn_of_narrow_scores(scored: ChannelScores, weighting: ChannelWeighting, score: Score) -> None:
     """Warns if the softmax of scores hardly differs from channel to channel."""
+    if weighting != "softmax" or score == "probability":  # of which the constructor has warned
+        return
     if (score_spans(scored.scores, scored.has_mask)[scored.has_mask.sum(1) > 1] < NARROW).any():
         warn_caller(
             "The scores of the masked inputs differ by less than 1, so their softmax is nearly uniform and the map is "

@@ -178,8 +178,7 @@ def _of_shared(shared: SharedScores, request: ExplanationRequest, score_cam: Sco
     )
     has_budget = score_cam.max_forwards is not None or score_cam.error is not None
     run = RunStatistics().plus(scores, scores.n_forwards, max(shared.chunk_rows), weighting, has_budget)
-    if weighting == "softmax" and score != "probability":  # the constructor has warned
-        warn_of_narrow_scores(scores)
+    warn_of_narrow_scores(scores, weighting, score)
     maps, errors = _maps_with_errors(scores, weighting)
     return maps, MethodRun(
         run.rows,

@@ -80,7 +80,7 @@ def test_a_long_value_is_shortened_in_the_middle() -> None:
 def test_parameters_that_no_command_has_are_left_out() -> None:
     def body() -> None:
         scored = Mock(scores=torch.tensor([[[0.25], [0.5]]]), has_mask=torch.ones(1, 2, dtype=torch.bool))
-        score_cam.warn_of_narrow_scores(scored)
+        score_cam.warn_of_narrow_scores(scored, "softmax", "output")
 
     line = "Warning: The scores of the masked inputs differ by less than 1, so their softmax is nearly uniform"
     assert run(body).stderr == f"{line} and the map is close to the plain sum of the channels.\n"
