@@ -23,6 +23,7 @@ Values = NDArray[np.float64]
 Ends = tuple[Values, Values]
 
 RESAMPLES = 1000
+ROUNDING = 1e-9
 SIZES = (5, 10, 20, 50)
 DIFFERENCES: dict[str, Callable[[np.random.Generator, tuple[int, int]], Values]] = {
     "normal": lambda generator, shape: generator.normal(size=shape),
@@ -115,8 +116,7 @@ def main() -> None:
             row: Row = {"differences": kind, "n": n}
             for name, method in INTERVALS.items():
                 low, high = method(values)
-                rounding = 1e-9 * (high - low)
-                row[name] = 100 * float(np.mean((low > mean + rounding) | (high < mean - rounding)))
+                row[name] = 100 * float(np.mean((low > mean + ROUNDING) | (high < mean - ROUNDING)))
             rows.append(row | (_tests(values[: options.tests]) if mean == 0 else dict.fromkeys(TESTS)))
     record(options.output, {"runs": options.runs, "runs of tests": options.tests}, rows)
 

@@ -79,7 +79,9 @@ def check_metrics_run(metrics: Iterable[Metric], request: ExplanationRequest) ->
         if metric.text is None:
             continue
         try:
-            metric.compute(MetricInput(_NOISE, request, maps, region, None))
+            result = metric.compute(MetricInput(_NOISE, request, maps, region, None))
+            if result.value is None:
+                raise ValueError("Expected a finite number for noise.")
         except Exception as error:  # whatever Quantus raises
             raise ValueError(
                 f"Expected `metrics` that fit this model, but {metric.name} raised {type(error).__name__}: {error}"

@@ -99,7 +99,7 @@ def run_evaluation(
             if resumes:
                 check_same_settings(read_settings(folder), settings)
             else:
-                versions = find_versions(plan.device, plan.engine) | {_FILES: plan.digest_of_files()}
+                versions = _versions(plan) | {_FILES: plan.digest_of_files()}
                 write_configuration(folder, settings, versions)
             if retry_errors:
                 remove_failures(folder)
@@ -225,12 +225,18 @@ def _make_folders(folder: Path) -> None:
         (folder / name).mkdir(parents=True, exist_ok=True)
 
 
+def _versions(plan: Plan) -> dict[str, str | None]:
+    of_engine = (plan.engine,) if plan.engine in ("onnxruntime", "openvino") else ()
+    of_metrics = ("quantus",) if any(metric.text is not None for metric in plan.chosen_metrics()) else ()
+    return find_versions(plan.device, *of_engine, *of_metrics)
+
+
 def _warn_of_changes(plan: Plan, folder: Path, with_files: bool) -> None:
     """Warns if image files, packages or the machine are others than when the run was started.
 
     Runs of earlier versions do not know all of these.
     """
-    before, now = read_configuration(folder).versions, find_versions(plan.device, plan.engine)
+    before, now = read_configuration(folder).versions, _versions(plan)
     if with_files and _FILES in before and before[_FILES] != plan.digest_of_files():
         warn_caller("Image files have changed since the run in this folder was started.")
     compared = before.keys() & now.keys() - {"cpu_cores"}

@@ -18,7 +18,6 @@ from torch import Tensor, nn
 
 import captum_scorecam
 from captum_scorecam._messages import warn_caller
-from captum_scorecam.engines.by_name import EngineName
 from captum_scorecam.evaluation.durable_files import write_durably
 from captum_scorecam.evaluation.options_text import PACKAGES, base_and_options
 from captum_scorecam.evaluation.records import FORMAT_VERSION, Configuration, RunSettings
@@ -26,7 +25,7 @@ from captum_scorecam.evaluation.registry import NAME
 from captum_scorecam.evaluation.typed_json import from_json, members, plain_json, to_json
 
 CONFIGURATION = "configuration.json"
-_PACKAGES = ("torch", "torchvision", "captum", "torchmetrics", "pillow")
+_PACKAGES = ("torch", "torchvision", "captum", "torchmetrics", "numpy", "scipy", "pillow")
 
 
 def read_configuration(run: Path) -> Configuration:
@@ -152,14 +151,18 @@ def _changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
     )
 
 
-def find_versions(device: torch.device, engine: EngineName = "eager") -> dict[str, str | None]:
-    """Returns the versions of the packages that a run depends on, the device's name and the current git revision."""
+def find_versions(device: torch.device, *packages: str) -> dict[str, str | None]:
+    """Returns the versions of the packages that a run depends on, the device's name and the current git revision.
+
+    Args:
+        device (torch.device): The device.
+        packages (str): Packages that not every run depends on.
+    """
     is_cuda = device.type == "cuda"
-    of_engine = (engine,) if engine in ("onnxruntime", "openvino") else ()
     return {
         "captum_scorecam": captum_scorecam.__version__,
         "python": platform.python_version(),
-        **{package: _version(package) for package in (*_PACKAGES, *of_engine)},
+        **{package: _version(package) for package in (*_PACKAGES, *packages)},
         "cuda": torch.version.cuda if is_cuda else None,
         "git_revision": _git_revision(),
         "device_name": torch.cuda.get_device_name(device) if is_cuda else platform.machine(),

@@ -34,7 +34,7 @@ RUN_SETTINGS = replace(
     methods=tuple(METHODS),
     metrics=tuple(METRICS),
 )
-VERSIONS = {"captum_scorecam": "0.1.0", "captum": "0.9.0", "torch": "2.14.1", "python": "3.11.2"}
+VERSIONS = {"captum_scorecam": "0.1.0", "captum": "0.9.0", "torch": "2.14.1", "python": "3.11.2", "cpu": "znver4"}
 
 
 def write_run(run: Path, *, hostile: bool = False) -> Path:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import math
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -11,13 +12,16 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from captum_scorecam._extras import import_extra
 from captum_scorecam._messages import closest_matches
 from captum_scorecam.evaluation.method import check_flags_of, check_names_of_options
 from captum_scorecam.evaluation.metrics.metric import Metric, MetricInput, MetricResult, Need
 from captum_scorecam.evaluation.random_state import seeded
+from captum_scorecam.evaluation.request import ExplanationRequest
+from captum_scorecam.masking.scaling import varies
+from captum_scorecam.scoring.class_scores import ScoreFunction, score_function
 
 QUANTUS = "quantus"
 _FAITHFULNESS, _LOCALISATION = "Faithfulness", "Localisation"
@@ -99,12 +103,13 @@ class _QuantusMetric:
     def __call__(self, metric_input: MetricInput) -> MetricResult:
         request = metric_input.request
         region = metric_input.object_pixels
-        if self.is_of_regions and region is None:
-            return MetricResult(None)
+        if (self.is_of_regions and region is None) or not varies(metric_input.maps).all():
+            return MetricResult(None)  # Quantus refuses a constant map
+        model, with_softmax = _scored(request)
         with seeded(request.options.seed, request.inputs.device), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of Quantus's own code
             found = self.made()(
-                model=request.model,
+                model=model,
                 x_batch=request.inputs.detach().cpu().float().numpy(),
                 y_batch=np.array([metric_input.target]),
                 a_batch=metric_input.maps.repeat(1, self._channels_of(request.inputs), 1, 1).numpy(),
@@ -112,11 +117,37 @@ class _QuantusMetric:
                 explain_func=_Explainer(metric_input),
                 explain_func_kwargs={},
                 device=str(request.inputs.device),
-                softmax=request.score == "probability",
+                softmax=with_softmax,
                 channel_first=True,
                 model_predict_kwargs={},
             )
-        return MetricResult(_number(found, self.kind.__name__))
+        value = _number(found, self.kind.__name__)
+        return MetricResult(value if math.isfinite(value) else None)
+
+
+def _scored(request: ExplanationRequest) -> tuple[nn.Module, bool]:
+    """Returns a model for Quantus, and whether its scores are the softmax of the outputs.
+
+    Quantus knows no other scores, and removes a softmax that is a model's last module.
+    """
+    ends_in_softmax = isinstance([*request.model.modules()][-1], nn.Softmax)
+    if request.score in ("output", "probability") and not ends_in_softmax:
+        return request.model, request.score == "probability"
+    return _Scored(request.model, score_function(request.score)), False
+
+
+class _Scored(nn.Module):
+    """A model whose outputs are the scores."""
+
+    def __init__(self, model: nn.Module, score: ScoreFunction) -> None:
+        super().__init__()
+        self.model = model
+        self.score = score
+        self.last = nn.Identity()
+        self.training = model.training
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        return self.last(self.score(self.model(inputs)))  # type: ignore[no-any-return]
 
 
 @dataclass(frozen=True)
@@ -127,7 +158,8 @@ class _Explainer:
 
     def __call__(self, model: Any, inputs: Any, targets: Any, **_: Any) -> Any:
         request = self.metric_input.request
-        changed = model if isinstance(model, torch.nn.Module) else request.model
+        changed = model if isinstance(model, nn.Module) else request.model
+        changed = changed.model if isinstance(changed, _Scored) else changed
         maps = [
             self.metric_input.explain_again(self._as_input(image), int(target), changed)
             for image, target in zip(np.asarray(inputs), np.asarray(targets).reshape(-1), strict=True)

@@ -58,11 +58,14 @@ def make_charts(
 
 
 def _chart(metric: str, curves: Mapping[str, MeanCurve], methods: Sequence[str]) -> Chart:
-    counts = sorted({curve.n for curve in curves.values()})
-    n = f"{counts[0]}" if len(counts) == 1 else f"{counts[0]} to {counts[-1]}"
     title, svg = title_and_unit(metric)[0], _plot(curves, methods, *curve_axes(metric))
     titles = ", ".join(_plain_text(method_title(method)) for method in methods if method in curves)
-    return Chart(title, n, _for_page(svg, f"{title}: mean curves of {titles}"))
+    return Chart(title, _number_of_images(curves), _for_page(svg, f"{title}: mean curves of {titles}"))
+
+
+def _number_of_images(curves: Mapping[str, MeanCurve]) -> str:
+    counts = sorted({curve.n for curve in curves.values()})
+    return f"{counts[0]}" if len(counts) == 1 else f"{counts[0]} to {counts[-1]}"
 
 
 def _plot(curves: Mapping[str, MeanCurve], methods: Sequence[str], xlabel: str, ylabel: str) -> str:
@@ -107,21 +110,24 @@ def draw_curves(
     drawn = [metric for metric in metrics if curves.get(metric)]
     if not drawn:
         raise ValueError(f"Expected a run of metrics with curves, but got {', '.join(metrics)}.")
-    handles: dict[str, Artist] = {}
+    handles: dict[str, tuple[Artist, str]] = {}  # by method
     with style.context(["default", _STYLE | {"svg.fonttype": "path", "pdf.fonttype": 42, "svg.hashsalt": "curves"}]):
         figure = Figure(figsize=(4.2 * len(drawn), 3.2), layout="constrained")
         for metric, axes in zip(drawn, figure.subplots(1, len(drawn), squeeze=False)[0], strict=True):
             xlabel, ylabel = curve_axes(metric)
             title, _ = title_and_unit(metric)
             _draw(curves[metric], methods, xlabel, f"{title}: {ylabel.lower()}" if ylabel else title, axes)
+            axes.set_title(f"n = {_number_of_images(curves[metric])}", fontsize="small")
             legend = axes.get_legend()
             if legend is not None:
-                handles |= {text.get_text(): line for text, line in zip(legend.get_texts(), axes.lines, strict=True)}
+                shown = [method for method in methods if method in curves[metric]]
+                for method, text, line in zip(shown, legend.get_texts(), axes.lines, strict=True):
+                    handles[method] = line, text.get_text()
                 legend.remove()
         columns = min(len(handles), 2 * len(drawn))
         rows = -(-len(handles) // columns)
         figure.set_figheight(3.2 + 0.2 * rows)
-        figure.legend(handles.values(), handles, loc="outside upper left", ncols=columns, frameon=False)
+        figure.legend(*zip(*handles.values(), strict=True), loc="outside upper left", ncols=columns, frameon=False)
         file = io.BytesIO()
         undated = dict.fromkeys(_METADATA) if kind == "svg" else {"CreationDate": None}
         figure.savefig(file, format=kind, metadata=undated)

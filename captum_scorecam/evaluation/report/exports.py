@@ -26,7 +26,6 @@ from captum_scorecam.evaluation.record_files import iterate_records, read_record
 from captum_scorecam.evaluation.records import Record, RunSettings
 from captum_scorecam.evaluation.report.curves import draw_curves
 from captum_scorecam.evaluation.settings import CONFIGURATION, read_configuration
-from captum_scorecam.evaluation.statistics import FEWEST_TESTED
 from captum_scorecam.evaluation.summary import Summary, summarize, text_cell
 from captum_scorecam.evaluation.verdicts import higher_is_better, leading_methods
 
@@ -79,7 +78,8 @@ def export_run(run: Path | str, file_format: Format, output: Path | str | None =
     ``latex`` and ``markdown`` are the table of means with their intervals. In bold, per metric, are the best mean and
     those that no paired test finds worse; none if no test finds a difference. ``csv`` and ``parquet`` have a row for
     each image and method, with a column for each metric, the target, the seconds of the map, and the error of a failed
-    one. ``svg`` and ``pdf`` are the mean curves.
+    one; the forward passes that methods share count as seconds of the first of them. ``svg`` and ``pdf`` are the mean
+    curves.
 
     Args:
         run (Path or str): The run's folder.
@@ -91,14 +91,17 @@ def export_run(run: Path | str, file_format: Format, output: Path | str | None =
         Path: The file.
 
     Raises:
-        ValueError: If the format is unknown, there is no run, it has no records yet, or no curves, or `output` is the
-            summary of a run.
+        ValueError: If the format is unknown, there is no run, it has no records yet, or no curves, or `output` has
+            another format's suffix or is the summary of a run.
         ModuleNotFoundError: For ``parquet`` without pyarrow.
         OSError: If the file can't be written; an existing file is unchanged.
     """
     check_choice("file_format", file_format, Format)
     run = Path(run)
-    output = run / DEFAULT_FILES[file_format] if output is None else Path(output)
+    default = run / DEFAULT_FILES[file_format]
+    output = default if output is None else Path(output)
+    if output.suffix.lower() != default.suffix:
+        raise ValueError(f"Expected `output` to end in {default.suffix}, but got {str(output)!r}.")
     if output.name == "summary.csv" and (output.parent / CONFIGURATION).exists():
         raise ValueError(f"Expected `output` to be another file than the summary of a run, but got {str(output)!r}.")
     settings = read_configuration(run).settings
@@ -161,7 +164,6 @@ def _table(records: Sequence[Record], settings: RunSettings, file_format: Litera
         rows=rows,
         has_leading=any(leading.values()),
         notes=_notes_on_n(summary, settings),
-        fewest_tested=FEWEST_TESTED,
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from dataclasses import replace
 from pathlib import Path
@@ -11,11 +12,23 @@ import numpy as np
 import pytest
 import quantus
 import torch
+from quantus.helpers.model.pytorch_model import PyTorchModel
+from torch import nn
 
-from captum_scorecam.evaluation import METRICS, MetricInput, plan_evaluation, read_records, read_settings
+from captum_scorecam.evaluation import (
+    METRICS,
+    MetricInput,
+    export_run,
+    plan_evaluation,
+    read_records,
+    read_settings,
+    write_report,
+)
 from captum_scorecam.evaluation.metric_choice import check_metrics_run, chosen_metrics
 from captum_scorecam.evaluation.metrics.quantus_metrics import quantus_classes
+from captum_scorecam.evaluation.settings import read_configuration
 from captum_scorecam.models import Classifier, load_classifier
+from captum_scorecam.scoring.class_scores import NamedScore, score_function
 from tests.support.default_dtype import default_dtype, other_default_dtypes
 from tests.support.guide_tables import rows_below
 from tests.support.tiny_classifier import Pictures
@@ -90,6 +103,40 @@ def test_the_guide_lists_the_metrics_that_do_not_fit() -> None:
     assert set[str]().union(*(names for names, _ in rows)) == {*DOES_NOT_FIT}
 
 
+@pytest.mark.parametrize("value", [0.0, 1.0, 0.3])
+def test_a_constant_map_has_no_value(given: MetricInput, value: float) -> None:
+    (metric,) = chosen_metrics(["quantus:Sparseness"]).values()
+    assert metric.compute(replace(given, maps=torch.full_like(given.maps, value))).value is None
+
+
+def test_a_result_that_is_not_finite_is_no_value(given: MetricInput, monkeypatch: pytest.MonkeyPatch) -> None:
+    (metric,) = chosen_metrics(["quantus:Sparseness"]).values()
+    monkeypatch.setattr(quantus.Sparseness, "__call__", lambda *_, **__: [math.nan])
+    assert metric.compute(given).value is None
+    with pytest.raises(ValueError, match="Sparseness raised ValueError: Expected a finite number for noise"):
+        check_metrics_run([metric], given.request)
+
+
+@pytest.mark.parametrize("score", ["output", "probability", "sigmoid"])
+@pytest.mark.parametrize("ends_in_softmax", [False, True])
+def test_scores_are_those_of_the_run(
+    given: MetricInput, score: NamedScore, ends_in_softmax: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = nn.Sequential(given.request.model, nn.Softmax(1)).eval() if ends_in_softmax else given.request.model
+    found = []
+
+    def called(_: Any, model: nn.Module, x_batch: Any, softmax: bool, **__: Any) -> list[float]:
+        found.append(PyTorchModel(model, channel_first=True, softmax=softmax, device="cpu").predict(x_batch))
+        return [0.0]
+
+    monkeypatch.setattr(quantus.Sparseness, "__call__", called)
+    (metric,) = chosen_metrics(["quantus:Sparseness"]).values()
+    request = replace(given.request, model=model, score=score)
+    metric.compute(replace(given, request=request))
+    expected = score_function(score)(model(request.inputs)).detach().numpy()
+    assert found[0] == pytest.approx(expected, abs=1e-6)
+
+
 def test_numbers_are_those_of_quantus(given: MetricInput) -> None:
     image, maps = given.request.inputs.numpy(), given.maps.numpy()
     arguments: dict[str, Any] = {"model": given.request.model, "x_batch": image, "y_batch": np.array([0])}
@@ -158,6 +205,7 @@ def test_a_run_records_resumes_and_reports(classifier: Classifier, tmp_path: Pat
         summary = evaluate(classifier, Pictures(2), tmp_path, methods=["grad_cam"], metrics=metrics, options=OPTIONS)
     assert summary is not None
     assert summary.metrics == ("deletion", "robust", "Sparseness")
+    assert read_configuration(tmp_path).versions["quantus"] == quantus.__version__
     settings = read_settings(tmp_path)
     assert settings.metric_options == {
         "robust": "quantus:MaxSensitivity:nr_samples=2",
@@ -165,6 +213,10 @@ def test_a_run_records_resumes_and_reports(classifier: Classifier, tmp_path: Pat
     }
     assert [record.values.keys() for record in read_records(tmp_path)] == [{*settings.metrics}] * 2
     assert not METRICS["robust"].higher_is_better
+    page, table = write_report(tmp_path).read_text(encoding="utf-8"), tmp_path / "table.md"
+    export_run(tmp_path, "markdown", table)
+    for text in (page, table.read_text(encoding="utf-8")):
+        assert "Sparseness" in text
     with pytest.raises(ValueError, match="`metric_options`: "):
         evaluate(
             classifier,

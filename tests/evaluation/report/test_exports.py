@@ -187,6 +187,15 @@ def test_charts_share_a_legend_and_a_metric_without_labels_has_its_title() -> No
     assert texts["Share of pixels deleted"] == texts["Share of pixels removed"] == 1
 
 
+def test_methods_whose_shortened_names_are_equal_are_in_the_legend() -> None:
+    methods = ("a" * 50, f"{'a' * 49}b")
+    curves = {name: MeanCurve((0.0, 1.0), [3.0, 0.0], n) for name, n in zip(methods, (3, 20), strict=True)}
+    svg = draw_curves({"deletion": curves}, methods, ("deletion",), "svg").decode()
+    texts = re.findall("<!-- (.*) -->", svg)
+    assert texts.count(f"{'a' * 23}…") == 2
+    assert "n = 3 to 20" in texts
+
+
 def test_the_curves_of_a_plugins_metric_have_its_labels() -> None:
     axes = ("Share of pixels kept\0", "Log-odds")  # no XML can have the zero
     register_metric(Metric("odds", "Odds, AUC", True, lambda _: MetricResult(0.0), axes=axes))
@@ -270,6 +279,13 @@ def test_the_seconds_are_of_the_attempt_that_succeeded(run: Path, tmp_path: Path
     (folder / "times" / "rank-001.jsonl").write_text(f"{json.dumps(failed)}\n")
     with export_run(folder, "csv").open(encoding="utf-8") as file:
         assert all(float(row["seconds"]) > 0 for row in csv.DictReader(file))
+
+
+def test_an_export_does_not_replace_a_file_of_a_run(run: Path) -> None:
+    before = (run / "configuration.json").read_bytes()
+    with pytest.raises(ValueError, match=r"Expected `output` to end in \.csv, but got .*configuration\.json"):
+        export_run(run, "csv", run / "configuration.json")
+    assert (run / "configuration.json").read_bytes() == before
 
 
 def test_an_export_does_not_replace_the_summary(run: Path) -> None:
