@@ -3,17 +3,25 @@
 from __future__ import annotations
 
 import csv
+import json
 import os
 import re
+import runpy
 import subprocess
 from collections import defaultdict
+from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from statistics import fmean
+from unittest.mock import patch
 
 import pytest
 from PIL import Image
 
+from captum_scorecam.evaluation import METHODS, METRICS, Record
 from captum_scorecam.evaluation.presentation import method_title
+from captum_scorecam.evaluation.report.exports import _table
+from tests.support.evaluation_run import RUN_SETTINGS
 from tests.support.tiny_classifier import picture
 
 RESULTS = Path(__file__).parents[2] / "docs" / "results"
@@ -47,9 +55,58 @@ def test_table_has_the_means_of_the_values(path: Path) -> None:
     assert {len(of_method) for of_method in values.values()} == {len(images)}
 
 
+def written(path: Path) -> Iterator[Record]:
+    """The records behind a file of values, without curves."""
+    with path.open(encoding="utf-8", newline="") as file:
+        for row in csv.DictReader(file):
+            yield Record(
+                image=row["image"],
+                index=int(row["index"]),
+                method=row["method"],
+                error=None,
+                target=int(row["target"]),
+                target_name=row["target_name"],
+                probability=float(row["probability"]),
+                forwards=int(row["forwards"]),
+                values={name: float(row[name]) if row[name] else None for name in list(row)[FIRST_METRIC:]},
+            )
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("path", TABLES, ids=lambda path: path.stem)
+def test_intervals_and_bold_are_those_of_the_values(path: Path) -> None:
+    text = path.read_text(encoding="utf-8")
+    records = list(written(path.with_suffix(".csv")))
+    of_images = {record.index for record in records}
+    model = re.search(r"^(\S+), layer", text, re.MULTILINE)
+    assert model is not None
+    settings = replace(
+        RUN_SETTINGS,
+        model=plain(model.group(1)),
+        methods=tuple(dict.fromkeys(record.method for record in records if record.method)),
+        metrics=tuple(records[0].values),
+        images=int(re.findall(r"of (\d+) images\.", text)[0]) if "Not finished" in text else len(of_images),
+    )
+    with patch.dict(METHODS), patch.dict(METRICS):
+        runpy.run_path(str(RESULTS / "study_methods.py"))
+        assert _table(records, settings, "markdown") == text
+
+
 def test_every_table_is_on_the_page() -> None:
     assert len(TABLES) > 4
     assert sorted(re.findall(r"include:: /results/(\S+\.md)", PAGE)) == [path.name for path in TABLES]
+
+
+def test_the_guide_has_the_false_verdicts_that_were_measured() -> None:
+    guide = (RESULTS.parent / "guide" / "evaluating.rst").read_text(encoding="utf-8")
+    measured = (RESULTS.parents[1] / "benchmarks" / "results" / "false_verdicts.json").read_text(encoding="utf-8")
+    kinds: dict[str, list[dict[str, float]]] = defaultdict(list)
+    for row in json.loads(measured)["rows"]:
+        kinds[row["differences"]].append(row)
+    for rows in kinds.values():
+        columns = ([row[name] for row in rows] for name in ("here", "percentile", "BCa", "studentised", "t"))
+        cells = (", ".join(f"{value:.{value < 1:d}f}" for value in column) for column in columns)
+        assert "".join(f"     - {cell}\n" for cell in cells) in guide
 
 
 @pytest.mark.slow

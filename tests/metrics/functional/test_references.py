@@ -11,6 +11,8 @@ import pytest
 import quantus
 import torch
 import torchcam.methods
+from pytorch_grad_cam.metrics import arcc
+from pytorch_grad_cam.metrics import road as imputer
 from pytorch_grad_cam.metrics.cam_mult_image import DropInConfidence, IncreaseInConfidence
 from pytorch_grad_cam.utils.model_targets import ClassifierOutputSoftmaxTarget, ClassifierOutputTarget
 from skimage.metrics import structural_similarity
@@ -221,7 +223,6 @@ def test_the_random_logit_test_of_quantus() -> None:
 @pytest.mark.filterwarnings("ignore:__array_wrap__ must accept context:DeprecationWarning")
 def test_road_of_grad_cam(monkeypatch: pytest.MonkeyPatch) -> None:
     """grad-cam: thresholds at percentiles instead of counts, the same without ties; noise that isn't seeded."""
-    imputer = pytest.importorskip("pytorch_grad_cam.metrics.road")
     monkeypatch.setattr(imputer.NoisyLinearImputer.__init__, "__defaults__", (0.0, imputer.neighbors_weights))
     targets = [ClassifierOutputSoftmaxTarget(t) for t in TARGETS]
     theirs = imputer.ROADCombined()(images(), maps()[:, 0].numpy(), targets, classifier())
@@ -232,7 +233,6 @@ def test_road_of_grad_cam(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_coherency_and_complexity_of_grad_cam() -> None:
     """grad-cam: maps in [0, 1] as they are given, not scaled; 1e-8 added to the product of standard deviations."""
-    arcc = pytest.importorskip("pytorch_grad_cam.metrics.arcc")
     others = torch.rand(N, 1, *SIZE, generator=generator(2))
     seen: list[Tensor] = []
 
