@@ -11,8 +11,8 @@ from captum_scorecam._messages import check_fraction, closest_matches
 from captum_scorecam.evaluation.captum_methods import CAPTUM, CLASSES, CaptumMethod, captum_method
 from captum_scorecam.evaluation.method import ChosenMethod, Method
 from captum_scorecam.evaluation.methods import METHODS, OWN_METHODS, SCORE_CAM, may_share
-from captum_scorecam.evaluation.options_text import base_and_options, name_and_text
-from captum_scorecam.evaluation.registry import by_name, check_name
+from captum_scorecam.evaluation.options_text import base_and_text, name_and_text, options_of
+from captum_scorecam.evaluation.registry import by_name, unknown_base
 from captum_scorecam.evaluation.request import ExplanationRequest, MethodOptions
 from captum_scorecam.models import Classifier, ExplainedLayer, find_layer
 from captum_scorecam.scoring.class_scores import NamedScore
@@ -41,9 +41,10 @@ def chosen_methods(texts: Sequence[str]) -> dict[str, ChosenMethod]:
 
 
 def _chosen(text: str) -> ChosenMethod:
-    name, rest = name_and_text(text)
-    base, options = base_and_options(rest, CAPTUM)
-    method = _method(base)
+    name, rest = name_and_text(text, "method")
+    base, given = base_and_text(rest, CAPTUM)
+    method = _method(base, rest)
+    options = options_of(base, given)
     if name is None:
         name = base.removeprefix(f"{CAPTUM}:")
     elif name in METHODS and name != base:
@@ -55,11 +56,12 @@ def _chosen(text: str) -> ChosenMethod:
     return ChosenMethod(name, base, method, options)
 
 
-def _method(base: str) -> Method:
+def _method(base: str, text: str) -> Method:
+    if base in METHODS:
+        return METHODS[base]
     kind, _, class_name = base.partition(":")
     if kind != CAPTUM:
-        check_name([*METHODS, f"{CAPTUM}:CLASS"], base, "methods")
-        return METHODS[base]
+        raise unknown_base(text, METHODS, CAPTUM, CLASSES, "methods")
     if class_name in CLASSES:
         return captum_method(class_name)
     raise ValueError(

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from contextlib import suppress
 
 import torch
 
 from captum_scorecam.evaluation.method import ChosenMethod, Method
 from captum_scorecam.evaluation.metrics.metric import Metric, MetricInput
-from captum_scorecam.evaluation.metrics.quantus_metrics import QUANTUS, quantus_metric
+from captum_scorecam.evaluation.metrics.quantus_metrics import QUANTUS, quantus_class, quantus_classes, quantus_metric
 from captum_scorecam.evaluation.metrics.registry import METRICS
-from captum_scorecam.evaluation.options_text import base_and_options, name_and_text, text_of
-from captum_scorecam.evaluation.registry import by_name, check_name
+from captum_scorecam.evaluation.options_text import base_and_text, name_and_text, options_of, text_of
+from captum_scorecam.evaluation.registry import by_name, unknown_base
 from captum_scorecam.evaluation.request import ExplanationRequest, MethodRun
 
 _NOISE = ChosenMethod("noise", "noise", Method(lambda request: (torch.rand_like(request.inputs[:, :1]), MethodRun(0))))
@@ -41,21 +41,31 @@ def chosen_metrics(texts: Sequence[str]) -> dict[str, Metric]:
 
 
 def _chosen(text: str) -> Metric:
-    name, rest = name_and_text(text)
-    base, options = base_and_options(rest, QUANTUS)
+    name, rest = name_and_text(text, "metric")
+    base, given = base_and_text(rest, QUANTUS)
     kind, _, class_name = base.partition(":")
     if kind != QUANTUS:
         known = [each for each, metric in METRICS.items() if metric.text is None]
-        if base in known and text != base:
+        if base not in known:
+            raise unknown_base(rest, known, QUANTUS, _classes(), "metrics")
+        if text != base:
             raise ValueError(
                 f"Expected {base} without options or a name of its own, as metrics of Quantus take, but got {text!r}."
             )
-        check_name([*known, f"{QUANTUS}:CLASS"], text, "metrics")
-        return METRICS[text]
+        return METRICS[base]
     name = class_name if name is None else name
     if name in METRICS and METRICS[name].text is None:
         raise ValueError(f"Expected a new name for {base}, but {name!r} is the name of another metric.")
+    quantus_class(class_name)  # checked before its options
+    options = options_of(base, given)
     return quantus_metric(name, class_name, options, text_of(base, options))
+
+
+def _classes() -> Collection[str]:
+    try:
+        return quantus_classes()
+    except ImportError:
+        return ()
 
 
 def add_known_metrics(texts: Iterable[str]) -> None:

@@ -5,32 +5,42 @@ from __future__ import annotations
 import ast
 from typing import Any
 
-from captum_scorecam.evaluation.registry import NAME
+from captum_scorecam.evaluation.registry import Kind, check_name
 
 PACKAGES = ("captum", "quantus")  # whose classes are named after a colon
 
 
-def name_and_text(text: str) -> tuple[str | None, str]:
-    """Splits ``[NAME=]TEXT``; the name is None if there is none."""
+def name_and_text(text: str, kind: Kind) -> tuple[str | None, str]:
+    """Splits ``[NAME=]TEXT``; the name is None if there is none.
+
+    Raises:
+        ValueError: If the name can't be that of a method or metric.
+    """
     name, equals, rest = text.partition("=")
-    return (name, rest) if equals and NAME.fullmatch(name) else (None, text)
+    if not equals or ":" in name:  # of an option
+        return None, text
+    check_name(name, kind)
+    return name, rest
 
 
-def base_and_options(text: str, *packages: str) -> tuple[str, dict[str, Any]]:
-    """Reads ``BASE[:OPTION=VALUE,…]`` as Python reads keywords, true, false and none in any case, other words as text.
+def base_and_text(text: str, *packages: str) -> tuple[str, str]:
+    """Splits ``BASE[:OPTION=VALUE,…]`` into the base and the text of the options.
 
     Args:
         text (str): The text.
         packages (str): Names after which the base has a second part, as in ``captum:Occlusion``.
-
-    Raises:
-        ValueError: If the options are not of that form.
     """
     base, _, options = text.partition(":")
     if base in packages:
         class_name, _, options = options.partition(":")
         base = f"{base}:{class_name}"
-    return base, _options(base, options)
+    return base, options
+
+
+def base_and_options(text: str, *packages: str) -> tuple[str, dict[str, Any]]:
+    """Reads ``BASE[:OPTION=VALUE,…]``, as `base_and_text` and `options_of` do."""
+    base, options = base_and_text(text, *packages)
+    return base, options_of(base, options)
 
 
 def text_of(base: str, options: dict[str, Any]) -> str:
@@ -39,7 +49,12 @@ def text_of(base: str, options: dict[str, Any]) -> str:
     return f"{base}:{listed}" if listed else base
 
 
-def _options(base: str, options: str) -> dict[str, Any]:
+def options_of(base: str, options: str) -> dict[str, Any]:
+    """Reads ``OPTION=VALUE,…`` as Python reads keywords, true, false and none in any case, other words as text.
+
+    Raises:
+        ValueError: If the text has another form.
+    """
     wrong = ValueError(f"Expected options of the form NAME=VALUE,NAME=VALUE after {base}:, but got {options!r}.")
     try:
         call = ast.parse(f"options({options})", mode="eval").body

@@ -4,16 +4,23 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Iterable
-from typing import Literal, Protocol, TypeVar
+from typing import Literal, Protocol, TypeAlias, TypeVar
 
-from captum_scorecam._messages import closest_matches
+from captum_scorecam._messages import closest_names
 
 Item = TypeVar("Item")
+Kind: TypeAlias = Literal["method", "metric"]
 
 NAME = re.compile(r"\w+", re.ASCII)
 
 
-def register(registry: dict[str, Item], name: str, item: Item, kind: Literal["method", "metric"]) -> None:
+def check_name(name: str, kind: Kind) -> None:
+    """Raises ValueError if a name can't be that of a method or metric."""
+    if not NAME.fullmatch(name):
+        raise ValueError(f"Expected the name of a {kind} to be letters, digits and underscores, but got {name!r}.")
+
+
+def register(registry: dict[str, Item], name: str, item: Item, kind: Kind) -> None:
     """Adds an item to a registry. Adding the same item again has no effect.
 
     Args:
@@ -25,8 +32,7 @@ def register(registry: dict[str, Item], name: str, item: Item, kind: Literal["me
     Raises:
         ValueError: If the name has other characters or belongs to another item.
     """
-    if not NAME.fullmatch(name):
-        raise ValueError(f"Expected the name of a {kind} to be letters, digits and underscores, but got {name!r}.")
+    check_name(name, kind)
     if registry.setdefault(name, item) is not item:
         raise ValueError(f"Expected a new name for a {kind}, but {name!r} is taken.")
 
@@ -62,10 +68,24 @@ def by_name(chosen: Iterable[ChosenItem], parameter: str) -> dict[str, ChosenIte
     return found
 
 
-def check_name(known: Collection[str], name: str, parameter: str) -> None:
-    """Raises ValueError if one of the names that `parameter` lists is unknown. The message has near misses."""
-    if name not in known:
-        raise ValueError(
-            f"Expected each of `{parameter}` to be one of {', '.join(known)}, but got {name!r}."
-            f"{closest_matches(name, known)}"
-        )
+def unknown_base(
+    text: str, known: Collection[str], package: str, classes: Collection[str], parameter: str
+) -> ValueError:
+    """Returns the error for a text of `parameter` that begins with no known name, with near misses.
+
+    Args:
+        text (str): ``BASE[:OPTION=VALUE,…]`` or ``BASE:CLASS[:OPTION=VALUE,…]``.
+        known (collection of str): The names.
+        package (str): Its classes, as ``PACKAGE:CLASS``, are known, too.
+        classes (collection of str): Those classes.
+        parameter (str): The parameter.
+    """
+    base, second, *_ = (*text.split(":"), "")
+    closest = closest_names(base, known)
+    closest += [f"{package}:{name}" for word in (base, second) for name in closest_names(word, classes)]
+    if not closest and closest_names(base, [package]):
+        closest = [f"{package}:CLASS"]
+    return ValueError(
+        f"Expected each of `{parameter}` to be one of {', '.join(known)}, {package}:CLASS, but got {base!r}."
+        + (f" Closest matches: {', '.join(closest)}." if closest else "")
+    )

@@ -71,6 +71,16 @@ def test_methods_are_kept_once_in_their_order() -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
+        ("captm:Occlusion:strides=2", "captum:CLASS, but got 'captm'. Closest matches: captum:Occlusion.$"),
+        ("Captum:Occlusion", "but got 'Captum'. Closest matches: captum:Occlusion.$"),
+        ("quantum:X", "but got 'quantum'. Closest matches: captum:CLASS.$"),
+        ("Occlusion", "but got 'Occlusion'. Closest matches: captum:Occlusion.$"),
+        ("mine=saliency:abs=False", "but got 'saliency'. Closest matches: captum:Saliency.$"),
+        ("captum:Oclusion:14", "but got 'Oclusion'. Closest matches: Occlusion.$"),
+        ("zzz:14", "captum:CLASS, but got 'zzz'.$"),
+        ("my-fast=score_cam", "name of a method to be letters, digits and underscores, but got 'my-fast'"),
+        ("a b=score_cam:error=", "name of a method to be letters, digits and underscores, but got 'a b'"),
+        ("=score_cam", "name of a method to be letters, digits and underscores, but got ''"),
         ("", "Expected each of `methods` to be one of grad_cam, .*mask, captum:CLASS, but got ''"),
         ("score_cm", "but got 'score_cm'. Closest matches: score_cam"),
         ("captum", "that begins with captum: to name a class of captum.attr, but got ''"),
@@ -101,7 +111,6 @@ def test_methods_are_kept_once_in_their_order() -> None:
         ("rise:n_masks={[1]:2}", "Expected options of the form"),
         ("score_cam:error=", "Expected options of the form"),
         ("rise=score_cam", "Expected a new name for score_cam, but 'rise' is the name of another method"),
-        ("a b=score_cam", "to be one of grad_cam, .* but got 'a b=score_cam'"),
     ],
 )
 def test_a_text_that_names_no_method_is_refused(text: str, message: str) -> None:

@@ -45,6 +45,22 @@ def quantus_classes() -> Mapping[str, type]:
     return {each.__name__: each for each in sorted(listed, key=lambda each: each.__name__)}
 
 
+def quantus_class(name: str) -> type:
+    """Returns a metric of Quantus by the name of its class.
+
+    Raises:
+        ValueError: If there is no such class.
+        ModuleNotFoundError: If Quantus is not installed.
+    """
+    classes = quantus_classes()
+    if name not in classes:
+        raise ValueError(
+            f"Expected each of `metrics` that begins with {QUANTUS}: to name a metric of Quantus, but got "
+            f"{name!r}.{closest_matches(name, classes)}"
+        )
+    return classes[name]
+
+
 def quantus_metric(name: str, class_name: str, options: Mapping[str, Any], text: str) -> Metric:
     """Returns a metric of Quantus.
 
@@ -59,16 +75,11 @@ def quantus_metric(name: str, class_name: str, options: Mapping[str, Any], text:
         TypeError: If an option that is True or False by default is neither.
         ModuleNotFoundError: If Quantus is not installed.
     """
-    classes = quantus_classes()
-    if class_name not in classes:
-        raise ValueError(
-            f"Expected each of `metrics` that begins with {QUANTUS}: to name a metric of Quantus, but got "
-            f"{class_name!r}.{closest_matches(class_name, classes)}"
-        )
-    parameters = inspect.signature(classes[class_name]).parameters
+    kind = quantus_class(class_name)
+    parameters = inspect.signature(kind).parameters
     check_names_of_options(options, {*parameters} - _SET, class_name)
     check_flags_of(parameters, options)
-    compute = _QuantusMetric(classes[class_name], dict(options))
+    compute = _QuantusMetric(kind, dict(options))
     try:
         made = compute.made()
     except Exception as error:  # whatever Quantus raises

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from captum_scorecam.evaluation import METRICS, Metric, MetricInput, MetricResult, register_metric
+from captum_scorecam.evaluation import METRICS, Metric, MetricInput, MetricResult, metric_choice, register_metric
 from captum_scorecam.evaluation.metric_choice import chosen_metrics
 
 
@@ -18,6 +18,31 @@ def test_names_of_metrics_are_checked_and_kept_once() -> None:
     )
     with pytest.raises(ValueError, match=message):
         chosen_metrics(["accuracy"])
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("Quantus:Focus", "quantus:CLASS, but got 'Quantus'. Closest matches: quantus:Focus."),
+        ("quantum:X", "but got 'quantum'. Closest matches: quantus:CLASS."),
+        ("IROF:x", "but got 'IROF'. Closest matches: quantus:IROF."),
+        ("sparsness", "but got 'sparsness'. Closest matches: sparseness, quantus:Sparseness."),
+        ("quantus:Focuss:x", "to name a metric of Quantus, but got 'Focuss'. Closest matches: Focus."),
+        ("my-focus=quantus:Focus", "name of a metric to be letters, digits and underscores, but got 'my-focus'."),
+    ],
+)
+def test_a_text_that_names_no_metric_is_refused(text: str, message: str) -> None:
+    with pytest.raises(ValueError, match=f"{message}$"):
+        chosen_metrics([text])
+
+
+def test_without_quantus_near_misses_are_our_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    def missing() -> None:
+        raise ModuleNotFoundError
+
+    monkeypatch.setattr(metric_choice, "quantus_classes", missing)
+    with pytest.raises(ValueError, match=r"but got 'sparsness'\. Closest matches: sparseness\.$"):
+        chosen_metrics(["sparsness"])
 
 
 def nothing(_: MetricInput) -> MetricResult:
