@@ -53,7 +53,7 @@ def options_of(base: str, options: str) -> dict[str, Any]:
     """Reads ``OPTION=VALUE,…`` as Python reads keywords, true, false and none in any case, other words as text.
 
     Raises:
-        ValueError: If the text has another form.
+        ValueError: If the text has another form or an option twice.
     """
     wrong = ValueError(f"Expected options of the form NAME=VALUE,NAME=VALUE after {base}:, but got {options!r}.")
     try:
@@ -66,6 +66,8 @@ def options_of(base: str, options: str) -> dict[str, Any]:
     for keyword in call.keywords:
         if keyword.arg is None:
             raise wrong
+        if keyword.arg in found:
+            raise ValueError(f"Expected each option of {base} once, but got {keyword.arg} twice in {options!r}.")
         try:
             value = keyword.value
             found[keyword.arg] = _word(value.id) if isinstance(value, ast.Name) else ast.literal_eval(value)

@@ -110,6 +110,11 @@ def test_methods_are_kept_once_in_their_order() -> None:
         ("score_cam:error=f(3)", "Expected options of the form"),
         ("rise:n_masks={[1]:2}", "Expected options of the form"),
         ("score_cam:error=", "Expected options of the form"),
+        (
+            "score_cam:max_forwards=64,error=0.1,max_forwards=8",
+            "Expected each option of score_cam once, but got max_forwards twice in 'max_forwards=64,error=0.1,max",
+        ),
+        ("captum:Saliency:abs=true,abs=true", "Expected each option of captum:Saliency once, but got abs twice"),
         ("rise=score_cam", "Expected a new name for score_cam, but 'rise' is the name of another method"),
     ],
 )

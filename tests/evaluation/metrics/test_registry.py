@@ -28,6 +28,7 @@ def test_names_of_metrics_are_checked_and_kept_once() -> None:
         ("IROF:x", "but got 'IROF'. Closest matches: quantus:IROF."),
         ("sparsness", "but got 'sparsness'. Closest matches: sparseness, quantus:Sparseness."),
         ("quantus:Focuss:x", "to name a metric of Quantus, but got 'Focuss'. Closest matches: Focus."),
+        ("quantus:AUC:abs=true,abs=false", "option of quantus:AUC once, but got abs twice in 'abs=true,abs=false'."),
         ("my-focus=quantus:Focus", "name of a metric to be letters, digits and underscores, but got 'my-focus'."),
     ],
 )
