@@ -40,7 +40,7 @@ from captum_scorecam.datasets import DATA_FORMATS, DataFormat, open_data, read_l
 from captum_scorecam.datasets.formats import lists_folder
 from captum_scorecam.engines.by_name import check_engine
 from captum_scorecam.evaluation import METRICS, MethodOptions, plan_evaluation, run_evaluation
-from captum_scorecam.evaluation.method_choice import check_budget, chosen_methods
+from captum_scorecam.evaluation.method_choice import check_options_of_run, chosen_methods
 from captum_scorecam.evaluation.methods import DEFAULT_METHODS
 from captum_scorecam.evaluation.metric_choice import chosen_metrics
 from captum_scorecam.evaluation.metrics.registry import DEFAULT_METRICS
@@ -168,7 +168,7 @@ def evaluate(
             max_forwards=max_forwards,
             error=error,
         )
-        check_budget(methods, options)
+        check_options_of_run(methods, options)
         check_model_name(model)
         check_engine(engine)
         labels = None if classes is None else read_label_table(classes)

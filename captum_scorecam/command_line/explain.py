@@ -38,7 +38,7 @@ from captum_scorecam.command_line.tables import printable
 from captum_scorecam.datasets import read_image
 from captum_scorecam.engines.by_name import EngineName, check_engine, twin_by_name
 from captum_scorecam.evaluation import MethodOptions, layer_to_explain
-from captum_scorecam.evaluation.method_choice import check_budget, check_methods_run, chosen_methods
+from captum_scorecam.evaluation.method_choice import check_methods_run, check_options_of_run, chosen_methods
 from captum_scorecam.evaluation.methods import DEFAULT_METHODS
 from captum_scorecam.evaluation.request import DEFAULT_OPTIONS
 from captum_scorecam.models import Classifier, ExplainedLayer, check_model_name
@@ -100,7 +100,7 @@ def explain(
             with_errors=max_forwards is not None or error is not None,
             show_progress=sys.stderr.isatty(),
         )
-        check_budget(methods, options)
+        check_options_of_run(methods, options)
         check_writable(output, ".png")
         if save_maps is not None:
             check_maps_folder(save_maps)

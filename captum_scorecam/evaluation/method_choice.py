@@ -13,7 +13,7 @@ from captum_scorecam.evaluation.method import ChosenMethod, Method
 from captum_scorecam.evaluation.methods import METHODS, OWN_METHODS, SCORE_CAM, may_share
 from captum_scorecam.evaluation.options_text import base_and_text, name_and_text, options_of
 from captum_scorecam.evaluation.registry import by_name, unknown_base
-from captum_scorecam.evaluation.request import ExplanationRequest, MethodOptions
+from captum_scorecam.evaluation.request import ExplanationRequest, MethodOptions, merged_options, options_of_run
 from captum_scorecam.models import Classifier, ExplainedLayer, find_layer
 from captum_scorecam.scoring.class_scores import NamedScore
 
@@ -49,10 +49,7 @@ def _chosen(text: str) -> ChosenMethod:
         name = base.removeprefix(f"{CAPTUM}:")
     elif name in METHODS and name != base:
         raise ValueError(f"Expected a new name for {base}, but {name!r} is the name of another method.")
-    try:
-        _check_options(method, options)
-    except (TypeError, ValueError) as error:
-        raise type(error)(f"{base}: {error}") from error
+    _check_options(base, method, options)
     return ChosenMethod(name, base, method, options)
 
 
@@ -70,21 +67,27 @@ def _method(base: str, text: str) -> Method:
     )
 
 
-def _check_options(method: Method, options: Mapping[str, Any]) -> None:
-    if method.check_options is not None:
-        method.check_options(options)
-    elif options:
-        raise ValueError(f"Expected no options, but got {', '.join(options)}.")
+def _check_options(base: str, method: Method, options: Mapping[str, Any]) -> None:
+    try:
+        if method.check_options is not None:
+            method.check_options(options)
+        elif options:
+            raise ValueError(f"Expected no options, but got {', '.join(options)}.")
+    except (TypeError, ValueError) as error:
+        raise type(error)(f"{base}: {error}") from error
 
 
-def check_budget(methods: Methods, options: MethodOptions) -> None:
-    """Checks that `error` is a fraction, and that Score-CAM, which alone has a budget, or a plugin's method runs.
+def check_options_of_run(methods: Methods, options: MethodOptions) -> None:
+    """Checks the options of all methods, together with each method's own, and that a budget has a method that uses it.
 
     Raises:
-        TypeError, ValueError: If it isn't.
+        TypeError, ValueError: If a value is wrong, or neither Score-CAM nor a plugin's method runs.
     """
     if options.error is not None:
         check_fraction("error", options.error)
+    for each in methods.values():
+        if options_of_run(each.base, each.options):
+            _check_options(each.base, each.method, merged_options(each.base, each.options, options))
     bases = {method.base for method in methods.values()}
     without_budget = {base for base in bases if base.startswith(f"{CAPTUM}:")} | OWN_METHODS - {SCORE_CAM}
     for name, value in (("max_forwards", options.max_forwards), ("error", options.error)):
@@ -119,8 +122,8 @@ def explains_more_classes_for_free(method: ChosenMethod, options: MethodOptions)
 
 def _runs_all_masks(method: ChosenMethod, options: MethodOptions) -> bool:
     """Whether Score-CAM runs each mask with these options."""
-    given = {"max_forwards": options.max_forwards, "error": options.error, **method.options}
-    return not any(given.get(name) for name in ("max_forwards", "error", "tolerance"))
+    merged = merged_options(method.base, method.options, options)
+    return not any(merged.get(name) for name in ("max_forwards", "error", "tolerance"))
 
 
 def layer_to_explain(

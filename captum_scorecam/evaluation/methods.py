@@ -25,7 +25,7 @@ from captum_scorecam.attr.score_cam import warn_of_narrow_scores
 from captum_scorecam.budget.within_budget import replayed_within_budget
 from captum_scorecam.evaluation.method import ChosenMethod, Maps, Method, Options, check_names_of_options
 from captum_scorecam.evaluation.registry import register
-from captum_scorecam.evaluation.request import ExplanationRequest, MethodRun
+from captum_scorecam.evaluation.request import ExplanationRequest, MethodRun, merged_options
 from captum_scorecam.evaluation.shared_scores import SharedScores, channel_scores_of, score_cam_of
 from captum_scorecam.scoring.class_scores import BOUNDED_SCORES, output_score
 from captum_scorecam.weighting import ChannelWeighting
@@ -139,12 +139,7 @@ def _grad_cam_plus_plus(request: ExplanationRequest, **options: Any) -> tuple[Ma
 
 def _score_cam(request: ExplanationRequest, **given: Any) -> tuple[Maps, MethodRun]:
     options = request.options
-    chosen = {
-        "channel_weighting": weighting_of(request),
-        "max_forwards": options.max_forwards,
-        "error": options.error,
-        **given,
-    }
+    chosen = {"channel_weighting": weighting_of(request), **merged_options(SCORE_CAM, given, options)}
     score_cam = score_cam_of(request, **chosen)
     if request.shared is not None and may_share(given):
         return _of_shared(request.shared, request, score_cam)
@@ -199,7 +194,7 @@ def _maps_with_errors(scores: ChannelScores, weighting: ChannelWeighting) -> tup
 
 def _rise(request: ExplanationRequest, **given: Any) -> tuple[Maps, MethodRun]:
     options = request.options
-    chosen = {"n_masks": options.n_masks, "score": request.score, **given}
+    chosen = {"score": request.score, **merged_options("rise", given, options)}
     rise = RISE(request.model, masked_forward_func=request.masked_forward_func, **chosen)
     maps = rise.attribute_targets(
         request.inputs,
@@ -213,7 +208,7 @@ def _rise(request: ExplanationRequest, **given: Any) -> tuple[Maps, MethodRun]:
 
 def _mask(request: ExplanationRequest, **given: Any) -> tuple[Maps, MethodRun]:
     options = request.options
-    chosen = {"n_iterations": options.mask_iterations, "score": request.score, **given}
+    chosen = {"score": request.score, **merged_options("mask", given, options)}
     method = MeaningfulPerturbation(request.model, **chosen)
     maps = method.attribute(
         request.repeated_inputs(),

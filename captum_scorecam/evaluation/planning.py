@@ -14,7 +14,12 @@ from captum_scorecam.datasets import ImageDataset, Label, Mosaics, label_table
 from captum_scorecam.engines.by_name import EngineName, check_engine
 from captum_scorecam.evaluation.image_evaluation import StageError, Subject, classify, problem_of_score
 from captum_scorecam.evaluation.loading import load_some
-from captum_scorecam.evaluation.method_choice import check_budget, check_methods_run, chosen_methods, layer_to_explain
+from captum_scorecam.evaluation.method_choice import (
+    check_methods_run,
+    check_options_of_run,
+    chosen_methods,
+    layer_to_explain,
+)
 from captum_scorecam.evaluation.methods import DEFAULT_METHODS
 from captum_scorecam.evaluation.metric_choice import check_metrics_run, chosen_metrics
 from captum_scorecam.evaluation.metrics.registry import DEFAULT_METRICS
@@ -74,7 +79,7 @@ def plan_evaluation(
     check_choice("target", target, Target)
     check_engine(engine)
     _check_numbers(images, options, gallery)
-    check_budget(chosen, options)
+    check_options_of_run(chosen, options)
     example = classifier.inputs(Image.linear_gradient("L").resize((512, 512)).convert("RGB"))
     prediction = classifier.predict(example)
     n_classes = len(prediction.scores)

@@ -9,6 +9,7 @@ from captum_scorecam.evaluation.metrics.metric import ANY_NUMBER, FRACTION
 from captum_scorecam.evaluation.metrics.registry import METRICS, OWN_METRICS
 from captum_scorecam.evaluation.options_text import PACKAGES, base_and_options
 from captum_scorecam.evaluation.records import LARGEST, Curve, Record, RunSettings
+from captum_scorecam.evaluation.request import merged_options
 from captum_scorecam.evaluation.typed_json import Between, members
 from captum_scorecam.scoring.class_scores import NamedScore
 
@@ -120,9 +121,9 @@ def _check_budget(record: Record, settings: RunSettings) -> None:
     base, options = base_and_options(settings.method_options.get(record.method, record.method), *PACKAGES)
     if base not in OWN_METHODS:
         return
-    budget = {"max_forwards": settings.max_forwards, "error": settings.error} | options
-    max_forwards = budget["max_forwards"] if base == SCORE_CAM else None
-    has_budget = base == SCORE_CAM and (max_forwards is not None or budget["error"] is not None)
+    budget = merged_options(base, options, settings) if base == SCORE_CAM else {}
+    max_forwards = budget.get("max_forwards")
+    has_budget = max_forwards is not None or budget.get("error") is not None
     if record.map_error is not None and not has_budget:
         raise ValueError(f"`map_error` is {record.map_error}, and the map has no budget")
     if (record.forwards or 0) > (max_forwards or LARGEST):

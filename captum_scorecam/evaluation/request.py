@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -13,6 +14,7 @@ from captum_scorecam.models import ExplainedLayer
 from captum_scorecam.scoring.class_scores import NamedScore
 
 if TYPE_CHECKING:
+    from captum_scorecam.evaluation.records import RunSettings
     from captum_scorecam.evaluation.shared_scores import SharedScores
 
 
@@ -50,6 +52,28 @@ class MethodOptions:
 
 
 DEFAULT_OPTIONS = MethodOptions()
+_OF_RUN = {  # method: its option: that of all methods
+    "score_cam": {"max_forwards": "max_forwards", "error": "error"},
+    "rise": {"n_masks": "n_masks"},
+    "mask": {"n_iterations": "mask_iterations"},
+}
+
+
+def options_of_run(base: str, own: Mapping[str, Any]) -> dict[str, str]:
+    """Returns the options of `MethodOptions` that a method uses, since it has none of its own, by its names for them.
+
+    Args:
+        base (str): The method.
+        own (mapping of str): Its own options. A ``tolerance`` takes the place of a budget.
+    """
+    if own.get("tolerance") is not None:
+        return {}
+    return {name: of_run for name, of_run in _OF_RUN.get(base, {}).items() if name not in own}
+
+
+def merged_options(base: str, own: Mapping[str, Any], run: MethodOptions | RunSettings) -> dict[str, Any]:
+    """Returns a method's own options and those of the run that it uses."""
+    return {name: getattr(run, of_run) for name, of_run in options_of_run(base, own).items()} | {**own}
 
 
 @dataclass(frozen=True)

@@ -27,6 +27,8 @@ from captum_scorecam.models import Classifier, find_layer
 from tests.support.tiny_classifier import Pictures, picture
 from tests.support.tiny_evaluation import evaluate
 
+METRIC = ["average_drop"]
+
 
 def request_of(classifier: Classifier, **options: Any) -> ExplanationRequest:
     inputs = classifier.inputs(picture(1)[0])
@@ -160,6 +162,27 @@ def test_options_are_those_of_the_class(classifier: Classifier) -> None:
         torch.testing.assert_close(found(text), resized[:, 0].detach())
     assert run_method(chosen_methods(["rise:n_masks=9"])["rise"], request)[1].forwards == 9
     assert run_method(chosen_methods(["mask:n_iterations=2"])["mask"], request)[1].forwards == 2
+
+
+def test_a_tolerance_overrides_the_budget_of_the_run(classifier: Classifier, tmp_path: Path) -> None:
+    near = "near=score_cam:score=probability,channel_weighting=score,tolerance=0.01"
+    options = MethodOptions(max_forwards=2, error=0.5)
+    evaluate(classifier, Pictures(2), tmp_path / "both", methods=["score_cam", near], metrics=METRIC, options=options)
+    of_budget, of_tolerance, *_ = records = read_records(tmp_path / "both")
+    assert [record.error for record in records] == [None] * 4
+    assert (of_budget.forwards, of_budget.map_error is None) == (2, False)
+    evaluate(classifier, Pictures(2), tmp_path / "near", methods=[near], metrics=METRIC)
+    assert (of_tolerance.forwards, of_tolerance.map_error) == (4, None)
+    assert read_records(tmp_path / "near") == records[1::2]
+
+
+def test_options_of_the_run_are_checked_as_the_method_gets_them(classifier: Classifier) -> None:
+    options = MethodOptions(n_masks=2**31, mask_iterations=2**31)
+    for method, name in (("rise", "n_masks"), ("a=mask:jitter=2", "n_iterations")):
+        with pytest.raises(ValueError, match=f"Expected `{name}` to be at most 2147483647, but got 2147483648"):
+            plan_evaluation(classifier, Pictures(1), methods=[method], metrics=METRIC, options=options)
+    methods = ["rise:n_masks=5", "mask:n_iterations=2", "grad_cam"]
+    assert plan_evaluation(classifier, Pictures(1), methods=methods, metrics=METRIC, options=options).options == options
 
 
 def test_a_run_records_names_and_options(classifier: Classifier, tmp_path: Path) -> None:

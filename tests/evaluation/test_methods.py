@@ -27,7 +27,7 @@ from captum_scorecam.evaluation import (
     register_method,
     run_method,
 )
-from captum_scorecam.evaluation.method_choice import check_budget
+from captum_scorecam.evaluation.method_choice import check_options_of_run
 from captum_scorecam.models import find_layer, load_classifier
 from tests.support import colour_classifier
 from tests.support.tiny_classifier import picture
@@ -230,11 +230,11 @@ def test_score_cam_stops_at_its_error() -> None:
 def test_a_budget_is_of_score_cam_or_of_a_plugins_method() -> None:
     register_method("of_plugin", Method(lambda request: (request.inputs, MethodRun(1))))
     options = MethodOptions(max_forwards=3)
-    check_budget(chosen_methods(["rise", "score_cam"]), options)
-    check_budget(chosen_methods(["rise"]), MethodOptions())
-    check_budget(chosen_methods(["of_plugin"]), options)
+    check_options_of_run(chosen_methods(["rise", "score_cam"]), options)
+    check_options_of_run(chosen_methods(["rise"]), MethodOptions())
+    check_options_of_run(chosen_methods(["of_plugin"]), options)
     with pytest.raises(ValueError, match="to include score_cam, the only method with `max_forwards`, but got rise"):
-        check_budget(chosen_methods(["rise"]), options)
+        check_options_of_run(chosen_methods(["rise"]), options)
 
 
 def test_a_layer_that_returns_several_tensors_is_refused() -> None:
