@@ -40,7 +40,7 @@ from captum_scorecam.datasets import DATA_FORMATS, DataFormat, open_data, read_l
 from captum_scorecam.datasets.formats import lists_folder
 from captum_scorecam.engines.by_name import check_engine
 from captum_scorecam.evaluation import METRICS, MethodOptions, plan_evaluation, run_evaluation
-from captum_scorecam.evaluation.method_choice import check_options_of_run, chosen_methods
+from captum_scorecam.evaluation.method_choice import check_options_of_run, chosen_methods, warn_of_unused_options
 from captum_scorecam.evaluation.methods import DEFAULT_METHODS
 from captum_scorecam.evaluation.metric_choice import chosen_metrics
 from captum_scorecam.evaluation.metrics.registry import DEFAULT_METRICS
@@ -169,6 +169,7 @@ def evaluate(
             error=error,
         )
         check_options_of_run(methods, options)
+        warn_of_unused_options(methods, options)
         check_model_name(model)
         check_engine(engine)
         labels = None if classes is None else read_label_table(classes)

@@ -38,7 +38,12 @@ from captum_scorecam.command_line.tables import printable
 from captum_scorecam.datasets import read_image
 from captum_scorecam.engines.by_name import EngineName, check_engine, twin_by_name
 from captum_scorecam.evaluation import MethodOptions, layer_to_explain
-from captum_scorecam.evaluation.method_choice import check_methods_run, check_options_of_run, chosen_methods
+from captum_scorecam.evaluation.method_choice import (
+    check_methods_run,
+    check_options_of_run,
+    chosen_methods,
+    warn_of_unused_options,
+)
 from captum_scorecam.evaluation.methods import DEFAULT_METHODS
 from captum_scorecam.evaluation.request import DEFAULT_OPTIONS
 from captum_scorecam.models import Classifier, ExplainedLayer, check_model_name
@@ -101,6 +106,7 @@ def explain(
             show_progress=sys.stderr.isatty(),
         )
         check_options_of_run(methods, options)
+        warn_of_unused_options(methods, options)
         check_writable(output, ".png")
         if save_maps is not None:
             check_maps_folder(save_maps)

@@ -7,13 +7,19 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from captum_scorecam._messages import check_fraction, closest_matches
+from captum_scorecam._messages import check_fraction, closest_matches, warn_caller
 from captum_scorecam.evaluation.captum_methods import CAPTUM, CLASSES, CaptumMethod, captum_method
 from captum_scorecam.evaluation.method import ChosenMethod, Method
 from captum_scorecam.evaluation.methods import METHODS, OWN_METHODS, SCORE_CAM, may_share
 from captum_scorecam.evaluation.options_text import base_and_text, name_and_text, options_of
 from captum_scorecam.evaluation.registry import by_name, unknown_base
-from captum_scorecam.evaluation.request import ExplanationRequest, MethodOptions, merged_options, options_of_run
+from captum_scorecam.evaluation.request import (
+    DEFAULT_OPTIONS,
+    ExplanationRequest,
+    MethodOptions,
+    merged_options,
+    options_of_run,
+)
 from captum_scorecam.models import Classifier, ExplainedLayer, find_layer
 from captum_scorecam.scoring.class_scores import NamedScore
 
@@ -81,20 +87,44 @@ def check_options_of_run(methods: Methods, options: MethodOptions) -> None:
     """Checks the options of all methods, together with each method's own, and that a budget has a method that uses it.
 
     Raises:
-        TypeError, ValueError: If a value is wrong, or neither Score-CAM nor a plugin's method runs.
+        TypeError, ValueError: If a value is wrong, or no method uses the budget.
     """
     if options.error is not None:
         check_fraction("error", options.error)
     for each in methods.values():
         if options_of_run(each.base, each.options):
             _check_options(each.base, each.method, merged_options(each.base, each.options, options))
-    bases = {method.base for method in methods.values()}
-    without_budget = {base for base in bases if base.startswith(f"{CAPTUM}:")} | OWN_METHODS - {SCORE_CAM}
-    for name, value in (("max_forwards", options.max_forwards), ("error", options.error)):
-        if value is not None and bases <= without_budget:
+    unused = _unused(methods, options)
+    for name in ("max_forwards", "error"):
+        if name in unused and SCORE_CAM in {method.base for method in methods.values()}:
+            raise ValueError(
+                f"Expected no `{name}`, since each score_cam of `methods` has its own, or a tolerance, but got "
+                f"{getattr(options, name)}."
+            )
+        if name in unused:
             raise ValueError(
                 f"Expected `methods` to include score_cam, the only method with `{name}`, but got {', '.join(methods)}."
             )
+
+
+def warn_of_unused_options(methods: Methods, options: MethodOptions) -> None:
+    """Warns of a number of masks or steps that no method uses."""
+    unused = _unused(methods, options)
+    for name, base, own in (("n_masks", "rise", "n_masks"), ("mask_iterations", "mask", "n_iterations")):
+        if name in unused:
+            warn_caller(
+                f"`{name}` has no effect: only {base} without {own} of its own uses it, and `methods` includes none."
+            )
+
+
+def _unused(methods: Methods, options: MethodOptions) -> set[str]:
+    """The options that are not the default and that no method uses. A plugin's method may use any."""
+    used = {"seed", "perturbations_per_eval", "with_errors", "show_progress"}
+    for method in methods.values():
+        if method.base not in OWN_METHODS and not method.base.startswith(f"{CAPTUM}:"):
+            return set()
+        used |= {*options_of_run(method.base, method.options).values()}
+    return {name for name, value in vars(options).items() if value != getattr(DEFAULT_OPTIONS, name)} - used
 
 
 def scores_to_share(methods: Methods, options: MethodOptions) -> tuple[NamedScore, ...]:

@@ -9,7 +9,7 @@ import pytest
 from tests.support.command_line import invoke
 from tests.support.tiny_classifier import write_folder
 
-TINY = ("--model", "tests.support.tiny_classifier:tiny", "--n-masks", "20")
+TINY = ("--model", "tests.support.tiny_classifier:tiny")
 QUICK = (*TINY, "--method", "grad_cam", "--metric", "average_drop")
 
 
@@ -21,7 +21,8 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_forwards_are_counted_and_nothing_is_written(folder: Path) -> None:
-    options = (*TINY, "--method", "score_cam", "--method", "rise", "--metric", "insertion", "--metric", "average_drop")
+    methods = ("--method", "score_cam", "--method", "rise", "--n-masks", "20")
+    options = (*TINY, *methods, "--metric", "insertion", "--metric", "average_drop")
     result = invoke("evaluate", "data", "--output", "run", *options, "--dry-run", "--images", "3")
     assert result.exit_code == 0, result.output
     assert "Data: 3 of 8 images, labels\n" in result.stdout

@@ -20,7 +20,7 @@ from tests.support.small_net import NARROW
 from tests.support.systems import needs_posix
 from tests.support.tiny_classifier import write_folder
 
-TINY = ("--model", "tests.support.tiny_classifier:tiny", "--n-masks", "20")
+TINY = ("--model", "tests.support.tiny_classifier:tiny")
 QUICK = (*TINY, "--method", "grad_cam", "--metric", "average_drop")
 
 
@@ -51,7 +51,17 @@ def test_a_run_prints_the_summary_and_leaves_all_files(folder: Path) -> None:
     assert written == {"configuration.json", "records", "times", "gallery", "summary.json", "summary.csv"}
     settings = read_settings(folder / "run")
     assert (settings.data, settings.data_format, settings.weights) == (str(folder / "data"), "auto", "DEFAULT")
-    assert (settings.model, settings.n_masks) == ("tests.support.tiny_classifier:tiny", 20)
+    assert (settings.model, settings.n_masks) == ("tests.support.tiny_classifier:tiny", 2000)
+
+
+def test_a_number_that_no_method_uses_is_warned_of(folder: Path) -> None:
+    result = evaluate("data", "--output", "run", *QUICK, "--n-masks", "20", "--mask-iterations", "300")
+    assert (result.exit_code, result.stderr) == (
+        0,
+        "Warning: `--n-masks` has no effect: only rise without n_masks of its own uses it, and `--method` includes "
+        "none.\n",
+    )
+    assert read_settings(folder / "run").n_masks == 20
 
 
 def test_a_budget_is_printed_recorded_and_cannot_change(folder: Path) -> None:
@@ -126,6 +136,10 @@ def test_unreadable_images_end_with_status_1_and_the_rest_is_done(folder: Path) 
         (
             ["data", "--method", "mask", "--error", "0.1"],
             "Expected `--method` to include score_cam, the only method with `--error`, but got grad_cam, mask.",
+        ),
+        (
+            ["data", "--method", "a=score_cam:error=0.1", "--error", "0.2"],
+            "Expected no `--error`, since each score_cam of `--method` has its own, or a tolerance, but got 0.2.",
         ),
         (["data", "--device", "cuda"], "Expected `--device` to be cpu or auto, since PyTorch finds no CUDA device"),
     ],

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import replace
 from typing import Any, cast
 
@@ -27,11 +29,12 @@ from captum_scorecam.evaluation import (
     register_method,
     run_method,
 )
-from captum_scorecam.evaluation.method_choice import check_options_of_run
+from captum_scorecam.evaluation.method_choice import check_options_of_run, warn_of_unused_options
 from captum_scorecam.models import find_layer, load_classifier
 from tests.support import colour_classifier
 from tests.support.tiny_classifier import picture
 
+OF_PLUGIN = Method(lambda request: (request.inputs, MethodRun(1)))
 OPTIONS = MethodOptions(n_masks=40, seed=3, mask_iterations=15)
 RED_SQUARE, GREEN_SQUARE = (slice(0, 16), slice(0, 16)), (slice(24, 32), slice(24, 32))
 
@@ -228,13 +231,54 @@ def test_score_cam_stops_at_its_error() -> None:
 
 
 def test_a_budget_is_of_score_cam_or_of_a_plugins_method() -> None:
-    register_method("of_plugin", Method(lambda request: (request.inputs, MethodRun(1))))
+    register_method("of_plugin", OF_PLUGIN)
     options = MethodOptions(max_forwards=3)
     check_options_of_run(chosen_methods(["rise", "score_cam"]), options)
     check_options_of_run(chosen_methods(["rise"]), MethodOptions())
     check_options_of_run(chosen_methods(["of_plugin"]), options)
     with pytest.raises(ValueError, match="to include score_cam, the only method with `max_forwards`, but got rise"):
         check_options_of_run(chosen_methods(["rise"]), options)
+
+
+NEAR = "near=score_cam:score=probability,channel_weighting=score,tolerance=0.1"
+
+
+@pytest.mark.parametrize(
+    ("option", "texts"),
+    [
+        ({"max_forwards": 3}, ["score_cam:max_forwards=2", "rise"]),
+        ({"max_forwards": 3}, ["score_cam:max_forwards=None"]),
+        ({"error": 0.1}, ["score_cam:error=0.2", NEAR]),
+        ({"error": 0.1}, [NEAR]),
+    ],
+)
+def test_a_budget_that_every_score_cam_overrides_is_refused(option: dict[str, Any], texts: list[str]) -> None:
+    ((name, value),) = option.items()
+    message = f"Expected no `{name}`, since each score_cam of `methods` has its own, or a tolerance, but got {value}."
+    with pytest.raises(ValueError, match=re.escape(message)):
+        check_options_of_run(chosen_methods(texts), MethodOptions(**option))
+    check_options_of_run(chosen_methods([*texts, "other=score_cam:max_channels=2"]), MethodOptions(**option))
+
+
+@pytest.mark.parametrize(
+    ("option", "texts", "warned"),
+    [
+        ({"n_masks": 20}, ["grad_cam", "score_cam"], "`n_masks` has no effect: only rise without n_masks of its own"),
+        ({"n_masks": 20}, ["rise:n_masks=30"], "`n_masks` has no effect"),
+        ({"n_masks": 20}, ["a=rise:n_masks=30", "rise"], None),
+        ({"n_masks": 2000, "mask_iterations": 300, "seed": 1}, ["grad_cam"], None),
+        ({"mask_iterations": 2}, ["mask:n_iterations=3"], "only mask without n_iterations of its own uses it"),
+        ({"mask_iterations": 2}, ["captum:Saliency"], "and `methods` includes none"),
+        ({"mask_iterations": 2}, ["mask"], None),
+        ({"mask_iterations": 2}, ["of_plugin"], None),
+    ],
+)
+def test_a_number_that_no_method_uses_is_warned_of(
+    option: dict[str, Any], texts: list[str], warned: str | None
+) -> None:
+    register_method("of_plugin", OF_PLUGIN)
+    with nullcontext() if warned is None else pytest.warns(UserWarning, match=warned):
+        warn_of_unused_options(chosen_methods(texts), MethodOptions(**option))
 
 
 def test_a_layer_that_returns_several_tensors_is_refused() -> None:
