@@ -39,11 +39,19 @@ def chosen_methods(texts: Sequence[str]) -> dict[str, ChosenMethod]:
         dict: The methods by name, without duplicates.
 
     Raises:
-        ValueError: If a text has another form, a method or option is unknown, a value is wrong, or a name is used twice
-            or belongs to another method.
+        ValueError: If a text has another form, a method or option is unknown, a value is wrong, or a name is used
+            twice, also in another case, or belongs to another method.
         TypeError: If a value has the wrong type.
     """
-    return by_name(map(_chosen, texts), "methods")
+    chosen = by_name(map(_chosen, texts), "methods")
+    of_files: dict[str, str] = {}
+    for name in chosen:
+        if (other := of_files.setdefault(name.lower(), name)) != name:
+            raise ValueError(
+                f"Expected names of `methods` that differ in more than case, since they name files, but got {other} "
+                f"and {name}."
+            )
+    return chosen
 
 
 def _chosen(text: str) -> ChosenMethod:

@@ -131,6 +131,14 @@ def test_a_name_is_of_one_method() -> None:
         chosen_methods(["score_cam", "score_cam:max_forwards=3"])
 
 
+@pytest.mark.parametrize("texts", [["A=rise:n_masks=5", "mask", "a=grad_cam"], ["rise", "Rise=rise"]])
+def test_names_that_are_one_file_where_case_does_not_matter_are_refused(texts: list[str]) -> None:
+    first, second = texts[0].partition("=")[0], texts[-1].partition("=")[0]
+    message = f"Expected names of `methods` that differ in more than case, .* but got {first} and {second}"
+    with pytest.raises(ValueError, match=message):
+        chosen_methods(texts)
+
+
 def test_options_are_those_of_the_class(classifier: Classifier) -> None:
     request = request_of(classifier, n_masks=7, mask_iterations=3, max_forwards=1)
     model, features, inputs = classifier.model, classifier.model.get_submodule("features"), request.inputs
