@@ -7,7 +7,7 @@ from captum_scorecam.evaluation.image_evaluation import StageError, Subject, cla
 from captum_scorecam.evaluation.loading import LoadedImages, load_images
 from captum_scorecam.evaluation.metrics.metric import MetricInput, On
 from captum_scorecam.evaluation.plan import Plan
-from captum_scorecam.evaluation.record_checks import MAP
+from captum_scorecam.evaluation.registry import MAP
 
 
 def measure_forwards(plan: Plan) -> dict[str, dict[str, int]]:

@@ -18,8 +18,9 @@ from captum_scorecam.evaluation.method_choice import explains_more_classes_for_f
 from captum_scorecam.evaluation.methods import run_method
 from captum_scorecam.evaluation.metrics.metric import MetricInput, MetricResult, On, other_class
 from captum_scorecam.evaluation.plan import Plan
-from captum_scorecam.evaluation.record_checks import MAP, problem_of_result
+from captum_scorecam.evaluation.record_checks import problem_of_result
 from captum_scorecam.evaluation.records import Curve, Failure, Record, RegionKind, Stage, Times
+from captum_scorecam.evaluation.registry import MAP
 from captum_scorecam.evaluation.request import ExplanationRequest, MethodRun
 from captum_scorecam.evaluation.shared_scores import SharedScores
 from captum_scorecam.evaluation.typed_json import Between

@@ -9,11 +9,11 @@ from captum_scorecam.evaluation.metrics.metric import ANY_NUMBER, FRACTION
 from captum_scorecam.evaluation.metrics.registry import METRICS, OWN_METRICS
 from captum_scorecam.evaluation.options_text import PACKAGES, base_and_options
 from captum_scorecam.evaluation.records import LARGEST, Curve, Record, RunSettings
+from captum_scorecam.evaluation.registry import MAP
 from captum_scorecam.evaluation.request import merged_options
 from captum_scorecam.evaluation.typed_json import Between, members
 from captum_scorecam.scoring.class_scores import NamedScore
 
-MAP = "map"
 _ROUNDING = 1e-3  # the sum of a model's probabilities may be off by as much
 _OF_EVERY_RECORD = ("image", "index", "method", "error")
 _OF_EVERY_RESULT = ("method", "target", "target_name", "predicted", "forwards")

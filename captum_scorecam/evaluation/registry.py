@@ -12,12 +12,15 @@ Item = TypeVar("Item")
 Kind: TypeAlias = Literal["method", "metric"]
 
 NAME = re.compile(r"\w+", re.ASCII)
+MAP = "map"  # in records, the part of the work that is the map's; the other parts are metrics
 
 
 def check_name(name: str, kind: Kind) -> None:
     """Raises ValueError if a name can't be that of a method or metric."""
     if not NAME.fullmatch(name):
         raise ValueError(f"Expected the name of a {kind} to be letters, digits and underscores, but got {name!r}.")
+    if kind == "metric" and name == MAP:
+        raise ValueError(f"Expected a name for a metric that records do not use for the map itself, but got {name!r}.")
 
 
 def register(registry: dict[str, Item], name: str, item: Item, kind: Kind) -> None:
@@ -30,7 +33,7 @@ def register(registry: dict[str, Item], name: str, item: Item, kind: Kind) -> No
         kind (str): ``method`` or ``metric``, for error messages.
 
     Raises:
-        ValueError: If the name has other characters or belongs to another item.
+        ValueError: If the name has other characters, belongs to another item, or is ``map`` for a metric.
     """
     check_name(name, kind)
     if registry.setdefault(name, item) is not item:

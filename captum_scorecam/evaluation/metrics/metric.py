@@ -185,7 +185,7 @@ class Metric:
     """A metric for the evaluation, the report and the command line.
 
     Attributes:
-        name (str): Letters, digits and underscores.
+        name (str): Letters, digits and underscores, but not ``map``.
         title (str): Title with the unit, for tables.
         higher_is_better (bool): Whether a higher value is better.
         compute (callable): Takes a `MetricInput` and returns a `MetricResult`. Exceptions are recorded as errors.

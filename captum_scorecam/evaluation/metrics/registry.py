@@ -35,8 +35,8 @@ def register_metric(metric: Metric) -> None:
         metric (Metric): The metric. Registering it again has no effect.
 
     Raises:
-        ValueError: If the name is taken or has characters other than letters, digits and underscores, or a field has an
-            unknown value.
+        ValueError: If the name is taken, is ``map`` or has characters other than letters, digits and underscores, or a
+            field has an unknown value.
     """
     check_choice("on", metric.on, On)
     if not metric.needs <= {*get_args(Need)}:

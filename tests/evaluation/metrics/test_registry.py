@@ -29,6 +29,7 @@ def test_names_of_metrics_are_checked_and_kept_once() -> None:
         ("sparsness", "but got 'sparsness'. Closest matches: sparseness, quantus:Sparseness."),
         ("quantus:Focuss:x", "to name a metric of Quantus, but got 'Focuss'. Closest matches: Focus."),
         ("quantus:AUC:abs=true,abs=false", "option of quantus:AUC once, but got abs twice in 'abs=true,abs=false'."),
+        ("map=quantus:Sparseness", "for a metric that records do not use for the map itself, but got 'map'."),
         ("my-focus=quantus:Focus", "name of a metric to be letters, digits and underscores, but got 'my-focus'."),
     ],
 )
@@ -59,6 +60,7 @@ ONE_LABEL: Any = ("x",)
     ("metric", "message"),
     [
         (Metric("a b", "", True, nothing), "name of a metric to be letters, digits and underscores, but got 'a b'"),
+        (Metric("map", "", True, nothing), "for a metric that records do not use for the map itself, but got 'map'"),
         (Metric("insertion", "", True, nothing), "Expected a new name for a metric, but 'insertion' is taken"),
         (
             Metric("x", "", True, nothing, axes=ONE_LABEL),
