@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class MethodOptions:
-    """Options of the methods.
+    """Options of all methods. A method's own override them, and Score-CAM's ``tolerance`` overrides a budget.
 
     Attributes:
         n_masks (int): Number of RISE's masks. Default: 2000.
