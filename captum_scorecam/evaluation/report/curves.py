@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 _METADATA = ("Creator", "Date", "Format", "Type")
+_MOST_SIDE_BY_SIDE = 3
 _LONGEST_TEXT, _LONGEST_LINE = 48, 24
 _NO_XML = re.compile("[^\t\n\r -\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 _STYLE = {
@@ -99,7 +100,7 @@ def draw_curves(
     metrics: Sequence[str],
     kind: Literal["svg", "pdf"],
 ) -> bytes:
-    """Draws the curves of all metrics side by side under one legend, for a paper: an SVG or PDF with its own fonts.
+    """Draws the curves of all metrics under one legend, for a paper: an SVG or PDF with its own fonts.
 
     Raises:
         ValueError: If no metric has curves.
@@ -112,11 +113,17 @@ def draw_curves(
         raise ValueError(f"Expected a run of metrics with curves, but got {', '.join(metrics)}.")
     handles: dict[str, tuple[Artist, str]] = {}  # by method
     with style.context(["default", _STYLE | {"svg.fonttype": "path", "pdf.fonttype": 42, "svg.hashsalt": "curves"}]):
-        figure = Figure(figsize=(4.2 * len(drawn), 3.2), layout="constrained")
-        for metric, axes in zip(drawn, figure.subplots(1, len(drawn), squeeze=False)[0], strict=True):
+        columns = min(len(drawn), _MOST_SIDE_BY_SIDE)
+        rows = -(-len(drawn) // columns)
+        figure = Figure(layout="constrained")
+        cells = list(figure.subplots(rows, columns, squeeze=False).flat)
+        for axes in cells[len(drawn) :]:
+            axes.remove()
+        for metric, axes in zip(drawn, cells, strict=False):
             xlabel, ylabel = curve_axes(metric)
             title, _ = title_and_unit(metric)
-            _draw(curves[metric], methods, xlabel, f"{title}: {ylabel.lower()}" if ylabel else title, axes)
+            ylabel = ylabel.lower() if ylabel[1:].islower() else ylabel  # but for abbreviations
+            _draw(curves[metric], methods, xlabel, f"{title}: {ylabel}" if ylabel else title, axes)
             axes.set_title(f"n = {_number_of_images(curves[metric])}", fontsize="small")
             legend = axes.get_legend()
             if legend is not None:
@@ -124,10 +131,9 @@ def draw_curves(
                 for method, text, line in zip(shown, legend.get_texts(), axes.lines, strict=True):
                     handles[method] = line, text.get_text()
                 legend.remove()
-        columns = min(len(handles), 2 * len(drawn))
-        rows = -(-len(handles) // columns)
-        figure.set_figheight(3.2 + 0.2 * rows)
-        figure.legend(*zip(*handles.values(), strict=True), loc="outside upper left", ncols=columns, frameon=False)
+        of_legend = min(len(handles), 2 * columns)
+        figure.set_size_inches(4.2 * columns, 3.2 * rows + 0.2 * -(-len(handles) // of_legend))
+        figure.legend(*zip(*handles.values(), strict=True), loc="outside upper left", ncols=of_legend, frameon=False)
         file = io.BytesIO()
         undated = dict.fromkeys(_METADATA) if kind == "svg" else {"CreationDate": None}
         figure.savefig(file, format=kind, metadata=undated)

@@ -180,11 +180,22 @@ def test_curves_are_drawn_as_svg_and_pdf(run: Path) -> None:
 
 def test_charts_share_a_legend_and_a_metric_without_labels_has_its_title() -> None:
     curves = {name: MeanCurve((0.0, 1.0), [3.0, 0.0], 3) for name in ("grad_cam", "score_cam")}
-    metrics = ("deletion", "morf", "of_a_plugin")
+    metrics = ("deletion", "srg", "of_a_plugin")
     svg = draw_curves(dict.fromkeys(metrics, curves), ("grad_cam", "score_cam"), metrics, "svg").decode()
     texts = Counter(re.findall("<!-- (.*) -->", svg))  # beside its outlines, each text is a comment
     assert {texts[name] for name in ("Grad-CAM", "Score-CAM", "Deletion: class score", "of_a_plugin")} == {1}
+    assert texts["SRG: LeRF − MoRF"] == 1
     assert texts["Share of pixels deleted"] == texts["Share of pixels removed"] == 1
+
+
+@pytest.mark.parametrize(("n", "columns"), [(1, 1), (3, 3), (5, 3)])
+def test_at_most_three_charts_are_side_by_side(n: int, columns: int) -> None:
+    metrics = tuple(f"metric_{index}" for index in range(n))
+    curves = {"grad_cam": MeanCurve((0.0, 1.0), [3.0, 0.0], 3)}
+    svg = draw_curves(dict.fromkeys(metrics, curves), ("grad_cam",), metrics, "svg").decode()
+    width = ElementTree.fromstring(svg).get("width")
+    assert width == f"{72 * 4.2 * columns:.1f}pt".replace(".0pt", "pt")
+    assert svg.count("<!-- n = 3 -->") == n
 
 
 def test_methods_whose_shortened_names_are_equal_are_in_the_legend() -> None:
