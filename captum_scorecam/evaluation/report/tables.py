@@ -32,7 +32,8 @@ class Cell:
         value (float, optional): The value to sort by.
         text (str): The value as text.
         interval (str): Its interval as text.
-        ends (tuple): The interval's ends, None if there is none.
+        numbers (dict): What a spreadsheet gets beside the value: the interval's ends and n, and of a difference the
+            effect size and the corrected p-value; None if there is none.
         evidence (str): The effect size and corrected p-value of a difference as text.
         n (int): The number of images or pairs.
         mark (str): ``best``, ``better``, ``worse`` or nothing.
@@ -42,7 +43,7 @@ class Cell:
     value: float | None
     text: str
     interval: str
-    ends: tuple[float | None, float | None]
+    numbers: dict[str, float | None]
     evidence: str
     n: int
     mark: Mark
@@ -149,9 +150,12 @@ def _cell(estimate: Estimate, places: int, mark: Mark, span: tuple[float, float]
     bar = None
     if estimate.mean is not None and estimate.low is not None and estimate.high is not None:
         bar = (_percent(estimate.low, span), _percent(estimate.high, span), _percent(estimate.mean, span))
-    evidence = evidence_text(estimate) if isinstance(estimate, Difference) else ""
-    ends = (estimate.low, estimate.high)
-    return Cell(estimate.mean, text, interval_text(estimate, places), ends, evidence, estimate.n, mark, bar)
+    evidence = ""
+    numbers: dict[str, float | None] = {"low": estimate.low, "high": estimate.high, "n": estimate.n}
+    if isinstance(estimate, Difference):
+        evidence = evidence_text(estimate)
+        numbers |= {"d": estimate.effect_size, "p": estimate.corrected_p_value}
+    return Cell(estimate.mean, text, interval_text(estimate, places), numbers, evidence, estimate.n, mark, bar)
 
 
 def _span(estimates: Sequence[Estimate], *, with_zero: bool) -> tuple[float, float]:

@@ -295,13 +295,13 @@ def test_without_scripts_tables_curves_and_pictures_are_there(browser: Browser, 
     context.close()
 
 
-def table_of(page: Page) -> list[list[str]]:
-    """The first table as a spreadsheet has it: the mean and the ends of its interval for each metric."""
+def table_of(page: Page, number: int = 0, names: tuple[str, ...] = ("value", "low", "high", "n")) -> list[list[str]]:
+    """A table as a spreadsheet has it: the numbers of each metric."""
     rows = []
-    for row in page.locator("table.estimates").first.locator("tbody tr").all():
+    for row in page.locator("table.estimates").nth(number).locator("tbody tr").all():
         cells = [row.locator("th").inner_text().strip()]
         for cell in row.locator("td").all():
-            cells += [cell.get_attribute(f"data-{name}") or "" for name in ("value", "low", "high")]
+            cells += [cell.get_attribute(f"data-{name}") or "" for name in names]
         rows.append(cells)
     return rows
 
@@ -312,8 +312,18 @@ def test_a_table_is_downloaded_as_csv(visit: Visit, reports: dict[bool, Path]) -
         page.locator("button.download").first.click()
     assert download.value.suggested_filename == "means_of_each_metric_by_method.csv"
     head, *rows = csv.reader(io.StringIO(Path(download.value.path()).read_text(encoding="utf-8")))
-    assert head[:4] == ["Method", "Average drop, %", "Average drop, %: low", "Average drop, %: high"]
+    assert head[:5] == ["Method", "Average drop, %", *(f"Average drop, %: {name}" for name in ("low", "high", "n"))]
     assert rows == table_of(page)
+
+
+def test_differences_are_downloaded_with_their_evidence(visit: Visit, reports: dict[bool, Path]) -> None:
+    page = visit(reports[False])
+    with page.expect_download() as download:
+        page.locator("button.download").nth(1).click()
+    head, *rows = csv.reader(io.StringIO(Path(download.value.path()).read_text(encoding="utf-8")))
+    assert head[1:7] == ["Average drop, %", *(f"Average drop, %: {name}" for name in ("low", "high", "n", "d", "p"))]
+    assert rows == table_of(page, 1, ("value", "low", "high", "n", "d", "p"))
+    assert all(0 <= float(row[6]) <= 1 for row in rows)
 
 
 def test_a_table_is_copied_for_a_spreadsheet(visit: Visit, reports: dict[bool, Path]) -> None:

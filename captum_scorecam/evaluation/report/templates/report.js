@@ -58,14 +58,16 @@
     });
   }
 
-  // Tables for spreadsheets: the mean and the ends of its interval, unrounded.
+  // Tables for spreadsheets: the values and what stands beside them, unrounded.
   function rowsOf(table) {
-    const titles = [...table.tHead.rows[0].cells].slice(1).map((cell) => cell.querySelector(".sort-heading").textContent.trim());
-    const head = ["Method", ...titles.flatMap((title) => [title, `${title}: low`, `${title}: high`])];
+    const cellsOf = (row) => [...row.cells].slice(1);
+    const titles = cellsOf(table.tHead.rows[0]).map((cell) => cell.querySelector(".sort-heading").textContent.trim());
     const body = [...table.tBodies[0].rows].map((row) => [
       row.cells[0].textContent.trim(),
-      ...[...row.cells].slice(1).flatMap((cell) => [cell.dataset.value, cell.dataset.low, cell.dataset.high]),
+      ...cellsOf(row).flatMap((cell) => Object.values(cell.dataset)),
     ]);
+    const names = Object.keys(table.tBodies[0].rows[0].cells[1].dataset).slice(1);
+    const head = ["Method", ...titles.flatMap((title) => [title, ...names.map((name) => `${title}: ${name}`)])];
     return [head, ...body];
   }
   const quoted = (text) => /[",\n]/.test(text) ? `"${text.replaceAll('"', '""')}"` : text;
