@@ -85,14 +85,15 @@ def evaluate(
         typer.Option(help="Evaluate N random images. Default: all.", min=1, metavar="N", show_default=False),
     ] = None,
     target: Annotated[
-        Target, typer.Option(help="The class to explain: the predicted one or the image's label.")
+        Target,
+        typer.Option(help="The class to explain: the predicted one or the image's label, that of the boxes."),
     ] = "predicted",
     method: MethodNames = list(DEFAULT_METHODS),  # noqa: B006 (Typer needs a list, and copies it)
     metric: Annotated[
         list[str],
         typer.Option(
-            help=f"One of {', '.join(METRICS)}, or quantus:CLASS with options. Can be repeated. Use pointing games "
-            "with --target label.",
+            help=f"One of {', '.join(METRICS)}, or quantus:CLASS with options. Can be repeated. Use metrics of "
+            "boxes, such as pointing games and iou, with --target label.",
             metavar="METRIC",
             rich_help_panel=OF_METHODS,
         ),

@@ -154,6 +154,7 @@ def _check(plan: Plan) -> None:
         raise ValueError(f"Expected a data set with labels for {plan.needing_labels[0]}, but it has none.")
     if plan.dataset.has_labels:
         _check_labels(plan)
+        _check_boxes_are_of_target(plan)
 
 
 def _tried(plan: Plan) -> list[Subject]:
@@ -192,6 +193,16 @@ def _check_labels(plan: Plan) -> None:
         warn_caller(
             f"{len(unknown)} of {len(plan.indices)} images have no label that is a class of the model. "
             f"The first: {unknown[0]}"
+        )
+
+
+def _check_boxes_are_of_target(plan: Plan) -> None:
+    """Warns if the class of the boxes may be another than the explained one."""
+    names = [metric.name for metric in plan.chosen_metrics("image") if "boxes" in metric.needs]
+    if names and plan.target == "predicted":
+        warn_caller(
+            f"Boxes and masks are those of the label, but the predicted class is explained: where it is another, "
+            f"{', '.join(names)} compare its map with the wrong object. Set `target` to 'label'."
         )
 
 

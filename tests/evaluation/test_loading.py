@@ -112,6 +112,7 @@ def test_a_run_on_coco_compares_maps_with_masks_where_there_are_any(classifier: 
     chosen: dict[str, Any] = {
         "methods": ["grad_cam"],
         "metrics": ["iou", "relevance_mass", "energy_pointing_game", "max_box_acc"],
+        "target": "label",
     }
     records = {}
     for name, segmentations in (("masks", (triangle, None)), ("boxes", (None, None))):

@@ -259,6 +259,16 @@ def test_labels_that_are_no_classes_are_warned_of_at_the_callers_line(classifier
     assert [warning.filename for warning in found] == [__file__]
 
 
+def test_boxes_of_another_class_than_the_explained_one_are_warned_of(classifier: Classifier) -> None:
+    metrics = ["average_drop", "pointing_game", "iou", "mosaic_pointing_game"]
+    message = "where it is another, pointing_game, iou compare its map with the wrong object. Set `target` to 'label'"
+    with pytest.warns(UserWarning, match=message) as found:
+        plan_evaluation(classifier, Pictures(4), **(QUICK | {"metrics": metrics}))
+    assert [warning.filename for warning in found] == [__file__]
+    plan_evaluation(classifier, Pictures(4), **(QUICK | {"metrics": metrics}), target="label")
+    plan_evaluation(classifier, Pictures(4), **(QUICK | {"metrics": ["average_drop", "mosaic_pointing_game"]}))
+
+
 def test_another_preprocessing_is_another_setting(classifier: Classifier) -> None:
     size = replace(classifier, preprocess=partial(tiny_classifier.preprocess, side=24))
     scale = replace(classifier, preprocess=lambda image: tiny_classifier.preprocess(image) / 2)

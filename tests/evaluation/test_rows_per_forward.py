@@ -87,7 +87,9 @@ def test_the_fastest_of_several_chunks_counts(classifier: Classifier, clocked: C
 def test_a_run_of_few_masks_is_not_tuned(
     methods: list[str], metrics: list[str], rows: int, classifier: Classifier, clocked: Callable[..., Any]
 ) -> None:
-    plan = plan_evaluation(classifier, Pictures(3), **(TUNED | {"methods": methods, "metrics": metrics}))
+    plan = plan_evaluation(
+        classifier, Pictures(3), **(TUNED | {"methods": methods, "metrics": metrics, "target": "label"})
+    )
     with clocked(by_rates) as shapes:
         assert tuned_rows(plan) == rows
     assert (shapes == []) == (rows == 4)
