@@ -91,7 +91,7 @@ def captum_method(class_name: str) -> Method:
     return _method_of(CLASSES[class_name], class_name)
 
 
-def register_captum(name: str, factory: Factory, *, of_layer: bool | None = None) -> None:
+def register_captum(name: str, factory: Factory, *, of_layer: bool | None = None, title: str | None = None) -> None:
     """Adds an attribution of Captum's kind to `METHODS`, for use in `plan_evaluation` and on the command line.
 
     Parameters of its constructor and of its ``attribute`` are options of the method. Attributions N×C×h×w, of the input
@@ -105,6 +105,7 @@ def register_captum(name: str, factory: Factory, *, of_layer: bool | None = None
             the layer, and returns an instance.
         of_layer (bool, optional): Whether the factory takes the layer, too. Default: None, it does if it has a
             parameter ``layer``.
+        title (str, optional): Name in tables and figures. Default: None, the registered name.
 
     Raises:
         TypeError: If `factory` is not callable.
@@ -112,10 +113,10 @@ def register_captum(name: str, factory: Factory, *, of_layer: bool | None = None
     """
     if not callable(factory):
         raise TypeError(f"Expected `factory` to be a class or function, but got {type(factory).__name__}.")
-    register_method(name, _method_of(factory, name, of_layer))
+    register_method(name, _method_of(factory, title, of_layer))
 
 
-def _method_of(factory: Factory, title: str, of_layer: bool | None = None) -> Method:
+def _method_of(factory: Factory, title: str | None, of_layer: bool | None = None) -> Method:
     explain = CaptumMethod(factory, _takes_layer(factory) if of_layer is None else of_layer)
     return Method(explain, explain.of_layer, title, explain.check_options, explain.runs_masks)
 

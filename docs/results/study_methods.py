@@ -67,7 +67,7 @@ def gain(metric_input):
     )
 
 
-register_captum("layer_cam", LayerCAM)
+register_captum("layer_cam", LayerCAM, title="LayerCAM")
 register_method("centre", Method(centre, of_layer=False, title="Centre", in_chunks=False))
 register_method("uniform", Method(uniform, of_layer=False, title="Uniform", in_chunks=False))
 for name, title, higher_is_better, compute, lowest, axes in (

@@ -27,6 +27,7 @@ from captum_scorecam.evaluation import (
     run_method,
 )
 from captum_scorecam.evaluation.captum_methods import CLASSES, REFUSED
+from captum_scorecam.evaluation.presentation import method_title
 from captum_scorecam.models import Classifier, find_layer, load_classifier
 from tests.support.guide_tables import rows_below
 from tests.support.tiny_classifier import Pictures, picture
@@ -165,7 +166,8 @@ class LayerCAM(LayerGradientXActivation):
 
 
 def test_a_subclass_of_ones_own_is_registered_and_evaluated(classifier: Classifier, tmp_path: Path) -> None:
-    register_captum("layer_cam", LayerCAM)
+    register_captum("layer_cam", LayerCAM, title="LayerCAM")
+    assert method_title("layer_cam") == "LayerCAM"
     request = request_of(classifier, [2])
     maps = classifier.model.get_submodule("features")(request.inputs).detach().requires_grad_()
     score = classifier.model.get_submodule("score")(F.adaptive_avg_pool2d(maps, 1).flatten(1))[0, 2]
@@ -183,6 +185,7 @@ def test_a_function_makes_the_attribution(classifier: Classifier) -> None:
         return captum.attr.NoiseTunnel(captum.attr.Saliency(model))
 
     register_captum("smooth_grad", smooth)
+    assert method_title("smooth_grad") == "smooth_grad"
     first, second = (run_method("smooth_grad", request_of(classifier, [2]))[0] for _ in range(2))
     assert torch.equal(first, second)
     assert not METHODS["smooth_grad"].of_layer
