@@ -17,6 +17,7 @@ from captum._utils.common import (
 )
 from captum._utils.progress import progress
 from captum._utils.typing import BaselineType, TargetType
+from captum.attr._core.deep_lift import SUPPORTED_NON_LINEAR
 from torch import Tensor
 from torch.nn import Parameter
 from torch.utils._pytree import tree_leaves, tree_map_only
@@ -25,6 +26,7 @@ from captum_scorecam._kept_buffers import same_values
 from captum_scorecam._messages import check_dense, type_of
 
 __all__ = [
+    "MODULES_OF_DEEP_LIFT",
     "BaselineType",
     "ForwardFunction",
     "TargetType",
@@ -44,6 +46,8 @@ __all__ = [
 
 ForwardFunction: TypeAlias = Callable[..., Any]
 Tensors: TypeAlias = tuple[Tensor, ...]
+
+MODULES_OF_DEEP_LIFT = tuple(SUPPORTED_NON_LINEAR)
 
 
 def format_inputs(inputs: Tensor | Tensors) -> Tensors:

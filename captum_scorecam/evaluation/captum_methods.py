@@ -12,13 +12,15 @@ from typing import Any, Literal, TypeAlias
 
 import captum.attr
 import torch
-from captum.attr import Attribution, LayerActivation, LayerAttribution, LayerGradCam, PerturbationAttribution
+from captum.attr import Attribution, LayerActivation, LayerAttribution, LayerGradCam, Lime, PerturbationAttribution
 from torch import Tensor
 
-from captum_scorecam._messages import check_choice, check_whole_number
+from captum_scorecam._messages import check_choice, check_whole_number, warn_caller
 from captum_scorecam.evaluation.forward_rows import forward_rows
+from captum_scorecam.evaluation.hooked_modules import check_modules_are_hooked
 from captum_scorecam.evaluation.method import Method, Options, check_flags_of, check_names_of_options
 from captum_scorecam.evaluation.methods import register_method
+from captum_scorecam.evaluation.patches import SAMPLES_PER_PATCH, default_patches, numbered_patches
 from captum_scorecam.evaluation.random_state import seeded
 from captum_scorecam.evaluation.request import ExplanationRequest, MethodRun
 from captum_scorecam.scoring.class_scores import output_score
@@ -27,7 +29,6 @@ Factory: TypeAlias = Callable[..., Attribution]
 Sign: TypeAlias = Literal["positive", "negative", "absolute_value", "all"]
 
 CAPTUM = "captum"
-PATCHES = 14  # in each direction, of inputs whose parts are ablated
 _GRADIENT_ROWS = 8  # at once, of methods that integrate gradients
 _ABSTRACT = "it is abstract"
 _OF_TEXT = "it explains language models"
@@ -166,11 +167,10 @@ class CaptumMethod:
 
     def __call__(self, request: ExplanationRequest, **options: Any) -> tuple[Tensor, MethodRun]:
         """Explains an image."""
-        sign, patches = options.pop("sign", "positive"), options.pop("patches", PATCHES)
-        of_constructor = {name: value for name, value in options.items() if name in _names(self.factory)}
-        attribution = self._attribution(request, of_constructor)
-        arguments = self._arguments(request, attribution, patches)
-        arguments |= {name: value for name, value in options.items() if name not in of_constructor}
+        sign = options.pop("sign", "positive")
+        attribution = self.attribution(request, options)
+        arguments = self._arguments(request, attribution, options.pop("patches", default_patches(attribution)))
+        arguments |= {name: value for name, value in options.items() if name not in _names(self.factory)}
         inputs = request.repeated_inputs()
         if "baselines" in arguments:
             arguments["baselines"] = _baselines(attribution, inputs, arguments["baselines"])
@@ -180,6 +180,21 @@ class CaptumMethod:
         maps = self._maps(request, attribution, attributions)
         return _signed(maps.sum(1, keepdim=True), sign), MethodRun(sum(rows))
 
+    def check_request(self, name: str, request: ExplanationRequest, options: Options) -> None:
+        """Checks what depends on the model and the size of its inputs, and warns of maps that would be mostly noise.
+
+        Raises:
+            ValueError: Same as `check_modules_are_hooked`.
+        """
+        attribution = self.attribution(request, options)
+        check_modules_are_hooked(name, attribution, request)
+        patches = int(numbered_patches(request.inputs, options.get("patches", default_patches(attribution))).max()) + 1
+        if isinstance(attribution, Lime) and options.get("n_samples", patches) < patches:
+            warn_caller(
+                f"{name} fits the weights of {patches} patches to {options['n_samples']} samples, so its map is mostly "
+                "noise. Set more `n_samples` or fewer `patches`."
+            )
+
     def _parameters(self) -> dict[str, inspect.Parameter]:
         """The parameters of the constructor and of ``attribute``, if the factory is a class."""
         attribute = getattr(self.factory, "attribute", None)
@@ -188,23 +203,28 @@ class CaptumMethod:
         variable = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
         return {name: parameter for name, parameter in found.items() if parameter.kind not in variable}
 
-    def _attribution(self, request: ExplanationRequest, options: dict[str, Any]) -> Attribution:
+    def attribution(self, request: ExplanationRequest, options: Options) -> Attribution:
+        """Returns the attribution, made with those of the options that its constructor takes."""
         first = next(iter(inspect.signature(self.factory).parameters), "")
         run = request.forward_of_masked if inspect.isclass(self.factory) and self.runs_masks else request.model
         function = request.model if first == "model" or not inspect.isclass(self.factory) else _scores_of(run)
-        return self.factory(function, *([request.layer.module] if self.of_layer else []), **options)
+        chosen = {name: value for name, value in options.items() if name in _names(self.factory)}
+        return self.factory(function, *([request.layer.module] if self.of_layer else []), **chosen)
 
     def _arguments(self, request: ExplanationRequest, attribution: Attribution, patches: int) -> dict[str, Any]:
         """The arguments of ``attribute`` that the evaluation sets, as far as it has them."""
         rows = request.options.perturbations_per_eval
+        feature_mask = numbered_patches(request.inputs, patches)
         known = {
             "target": request.targets,
             "attribute_to_layer_input": request.layer.of_input,
             "perturbations_per_eval": rows or 1,
             "internal_batch_size": max(rows or _GRADIENT_ROWS, 2 * len(request.targets)),
             "show_progress": request.options.show_progress,
-            "feature_mask": _patches(request.inputs, patches),
+            "feature_mask": feature_mask,
         }
+        if isinstance(attribution, Lime):
+            known["n_samples"] = SAMPLES_PER_PATCH * (int(feature_mask.max()) + 1)
         parameters = inspect.signature(attribution.attribute).parameters
         takes_any = any(p.kind is inspect.Parameter.VAR_KEYWORD for p in parameters.values())
         chosen = {name: value for name, value in known.items() if name in parameters}
@@ -243,16 +263,6 @@ def _names(factory: Factory) -> set[str]:
 
 def _scores_of(forward: Callable[[Tensor], Any]) -> Callable[[Tensor], Tensor]:
     return lambda inputs: output_score(forward(inputs))
-
-
-def _patches(inputs: Tensor, patches: int) -> Tensor:
-    """A mask that numbers square patches, 1×1×H×W."""
-    mask = torch.zeros(1, 1, *[1] * (inputs.dim() - 2), dtype=torch.long, device=inputs.device)
-    for axis, size in enumerate(inputs.shape[2:], start=2):
-        n_patches = min(patches, size)
-        numbers = torch.arange(size, device=inputs.device) * n_patches // size
-        mask = mask * n_patches + numbers.view([-1 if each == axis else 1 for each in range(inputs.dim())])
-    return mask
 
 
 def _baselines(attribution: Attribution, inputs: Tensor, baselines: Any) -> Any:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
+from captum.attr import PerturbationAttribution
 from torch import Tensor, nn
 
 from captum_scorecam._messages import check_fraction, closest_matches, warn_caller
@@ -202,22 +204,22 @@ def check_methods_run(
         n_classes (int): The model's number of classes. Default: 1.
 
     Raises:
-        ValueError: If a method raises an error.
+        ValueError: If a method raises an error, or knows none of the model's activation modules.
     """
     options = MethodOptions(perturbations_per_eval=_ROWS_TRIED)
     for name, chosen in methods.items():
-        if not isinstance(chosen.method.explain, CaptumMethod):
+        method, request = chosen.method.explain, ExplanationRequest(model, layer, inputs, [0], "output", options)
+        if not isinstance(method, CaptumMethod):
             continue
-        is_masked = chosen.method.in_chunks and not chosen.method.of_layer
-        tried = _Zeros(n_classes) if is_masked else model
-        request = ExplanationRequest(tried, layer, inputs, [0], "output", options)
         try:
-            chosen.explain(request)
+            is_masked = isinstance(method.attribution(request, chosen.options), PerturbationAttribution)
+            chosen.explain(replace(request, model=_Zeros(n_classes)) if is_masked and not method.of_layer else request)
         except Exception as error:  # Captum raises AssertionError, too
             text = str(error) or "no message"
             raise ValueError(
                 f"Expected `methods` that explain this model, but {name} raised {type(error).__name__}: {text}"
             ) from error
+        method.check_request(name, request, chosen.options)
 
 
 class _Zeros(nn.Module):

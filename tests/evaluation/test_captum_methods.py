@@ -186,6 +186,7 @@ def test_a_function_makes_the_attribution(classifier: Classifier) -> None:
 
     register_captum("smooth_grad", smooth)
     assert method_title("smooth_grad") == "smooth_grad"
+    assert plan_evaluation(classifier, Pictures(1), methods=["smooth_grad"], metrics=["average_drop"]).methods
     first, second = (run_method("smooth_grad", request_of(classifier, [2]))[0] for _ in range(2))
     assert torch.equal(first, second)
     assert not METHODS["smooth_grad"].of_layer
