@@ -7,8 +7,8 @@ from captum.attr import Attribution, Lime
 from torch import Tensor
 
 PATCHES = 14  # in each direction, of inputs whose parts are ablated
-FITTED_PATCHES = 5  # in each direction, of Lime and KernelShap, which fit a linear model of all patches at once
-SAMPLES_PER_PATCH = 20  # for the fit
+FITTED_PATCHES = 4  # in each direction, of Lime and KernelShap, which fit a linear model of all patches at once
+SAMPLES_PER_PATCH = 60  # for the fit
 
 
 def default_patches(attribution: Attribution) -> int:

@@ -144,6 +144,26 @@ def test_patches_are_ablated_as_one(classifier: Classifier) -> None:
     torch.testing.assert_close(maps[0, 0, 0], 3 * expected)  # summed over the channels, which share their patch
 
 
+@pytest.mark.parametrize("name", ["Lime", "KernelShap"])
+def test_a_linear_fit_has_60_samples_for_each_of_16_patches_or_the_users(name: str, classifier: Classifier) -> None:
+    request = request_of(classifier, [1], perturbations_per_eval=8)
+    for options, rows in {"": 16 * 60, ":patches=2": 4 * 60, ":patches=2,n_samples=5": 5}.items():
+        (method,) = chosen_methods([f"captum:{name}{options}"]).values()
+        assert run_method(method, request)[1].forwards == rows
+
+
+@pytest.mark.parametrize("name", ["Lime", "KernelShap"])
+def test_fewer_samples_than_patches_are_warned_of(name: str, classifier: Classifier) -> None:
+    def plan(n_samples: int) -> object:
+        method = f"captum:{name}:patches=3,n_samples={n_samples}"
+        return plan_evaluation(classifier, Pictures(1), methods=[method], metrics=["average_drop"])
+
+    with pytest.warns(UserWarning, match=f"{name} fits the weights of 9 patches to 8 samples") as found:
+        plan(8)
+    assert [warning.filename for warning in found] == [__file__]
+    plan(9)
+
+
 def test_masked_inputs_run_through_the_twin(classifier: Classifier) -> None:
     rows: list[int] = []
 
