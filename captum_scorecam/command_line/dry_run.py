@@ -10,6 +10,7 @@ from captum_scorecam.command_line.tables import plain_table, stdout_console
 from captum_scorecam.evaluation import Plan, measure_forwards
 from captum_scorecam.evaluation.planned_records import left_to_do
 from captum_scorecam.evaluation.presentation import method_title
+from captum_scorecam.evaluation.registry import MAP
 from captum_scorecam.evaluation.rows_per_forward import rows_of_run
 from captum_scorecam.evaluation.run import check_resumable
 
@@ -40,7 +41,7 @@ def print_plan(plan: Plan, folder: Path, threads: int | None = None, retry_error
     table.add_column("Forwards per image, measured on the first one")
     for method in plan.methods:
         table.add_column(method_title(method), justify="right")
-    for part in ("map", *plan.metrics):
+    for part in (MAP, *plan.metrics):
         table.add_row(part, *(str(forwards[method][part]) for method in plan.methods))
     table.add_section()
     table.add_row("total", *(str(per_image[method]) for method in plan.methods))

@@ -86,7 +86,7 @@ def evaluate(
     ] = None,
     target: Annotated[
         Target,
-        typer.Option(help="The class to explain: the predicted one or the image's label, that of the boxes."),
+        typer.Option(help="The class to explain: the predicted one or the image's label, whose boxes metrics use."),
     ] = "predicted",
     method: MethodNames = list(DEFAULT_METHODS),  # noqa: B006 (Typer needs a list, and copies it)
     metric: Annotated[

@@ -12,7 +12,15 @@ from typing import Any, Literal, TypeAlias
 
 import captum.attr
 import torch
-from captum.attr import Attribution, LayerActivation, LayerAttribution, LayerGradCam, Lime, PerturbationAttribution
+from captum.attr import (
+    Attribution,
+    KernelShap,
+    LayerActivation,
+    LayerAttribution,
+    LayerGradCam,
+    Lime,
+    PerturbationAttribution,
+)
 from torch import Tensor
 
 from captum_scorecam._messages import check_choice, check_whole_number, warn_caller
@@ -188,8 +196,10 @@ class CaptumMethod:
         """
         attribution = self.attribution(request, options)
         check_modules_are_hooked(name, attribution, request)
+        if not isinstance(attribution, Lime):
+            return
         patches = int(numbered_patches(request.inputs, options.get("patches", default_patches(attribution))).max()) + 1
-        if isinstance(attribution, Lime) and options.get("n_samples", patches) < patches:
+        if options.get("n_samples", patches) < patches:
             warn_caller(
                 f"{name} fits the weights of {patches} patches to {options['n_samples']} samples, so its map is mostly "
                 "noise. Set more `n_samples` or fewer `patches`."
@@ -223,7 +233,7 @@ class CaptumMethod:
             "show_progress": request.options.show_progress,
             "feature_mask": feature_mask,
         }
-        if isinstance(attribution, Lime):
+        if type(attribution) in (Lime, KernelShap):  # subclasses have their own default
             known["n_samples"] = SAMPLES_PER_PATCH * (int(feature_mask.max()) + 1)
         parameters = inspect.signature(attribution.attribute).parameters
         takes_any = any(p.kind is inspect.Parameter.VAR_KEYWORD for p in parameters.values())

@@ -13,6 +13,8 @@ from captum_scorecam._messages import warn_caller
 from captum_scorecam._threads import hooks
 from captum_scorecam.evaluation.request import ExplanationRequest
 
+_FILES = ("activation", "activations", "activations_jit", "activations_me")
+
 
 def check_modules_are_hooked(name: str, attribution: Attribution, request: ExplanationRequest) -> None:
     """Checks that an attribution that replaces the gradients of activation modules knows those of the model.
@@ -49,11 +51,15 @@ def check_modules_are_hooked(name: str, attribution: Attribution, request: Expla
 
 
 def _activations(model: nn.Module) -> list[nn.Module]:
-    """The modules whose class, or a base of it, is defined in a file of activations, as in PyTorch and timm."""
+    """The modules whose class, or a base of it, is defined in a file of activations of PyTorch, timm or transformers.
+
+    The softmax of class scores is none, and neither is attention, which PyTorch has in that file.
+    """
     return [
         module
         for module in model.modules()
-        if any(base.__module__.rpartition(".")[2].startswith("activation") for base in type(module).__mro__)
+        if not isinstance(module, (nn.Softmax, nn.LogSoftmax, nn.MultiheadAttention))
+        and any(base.__module__.rpartition(".")[2] in _FILES for base in type(module).__mro__)
     ]
 
 

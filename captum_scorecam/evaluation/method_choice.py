@@ -10,13 +10,14 @@ from captum.attr import PerturbationAttribution
 from torch import Tensor, nn
 
 from captum_scorecam._messages import check_fraction, closest_matches, warn_caller
-from captum_scorecam.evaluation.captum_methods import CAPTUM, CLASSES, CaptumMethod, captum_method
+from captum_scorecam.evaluation.captum_methods import CAPTUM, CLASSES, REFUSED, CaptumMethod, captum_method
 from captum_scorecam.evaluation.method import ChosenMethod, Method
 from captum_scorecam.evaluation.methods import METHODS, OWN_METHODS, SCORE_CAM, may_share
 from captum_scorecam.evaluation.options_text import base_and_text, name_and_text, options_of
 from captum_scorecam.evaluation.registry import by_name, unknown_base
 from captum_scorecam.evaluation.request import (
     DEFAULT_OPTIONS,
+    OPTIONS_OF_RUN,
     ExplanationRequest,
     MethodOptions,
     merged_options,
@@ -26,6 +27,7 @@ from captum_scorecam.models import Classifier, ExplainedLayer, find_layer
 from captum_scorecam.scoring.class_scores import NamedScore
 
 Methods = Mapping[str, ChosenMethod]
+_USABLE = sorted(CLASSES.keys() - REFUSED)
 _ROWS_TRIED = 64
 
 
@@ -74,12 +76,12 @@ def _method(base: str, text: str) -> Method:
         return METHODS[base]
     kind, _, class_name = base.partition(":")
     if kind != CAPTUM:
-        raise unknown_base(text, METHODS, CAPTUM, CLASSES, "methods")
+        raise unknown_base(text, METHODS, CAPTUM, _USABLE, "methods")
     if class_name in CLASSES:
         return captum_method(class_name)
     raise ValueError(
         f"Expected each of `methods` that begins with {CAPTUM}: to name a class of captum.attr, but got "
-        f"{class_name!r}.{closest_matches(class_name, CLASSES)}"
+        f"{class_name!r}.{closest_matches(class_name, _USABLE)}"
     )
 
 
@@ -94,47 +96,42 @@ def _check_options(base: str, method: Method, options: Mapping[str, Any]) -> Non
 
 
 def check_options_of_run(methods: Methods, options: MethodOptions) -> None:
-    """Checks the options of all methods, together with each method's own, and that a budget has a method that uses it.
+    """Checks the options of all methods, together with each method's own, and that a budget comes with Score-CAM.
 
     Raises:
-        TypeError, ValueError: If a value is wrong, or no method uses the budget.
+        TypeError, ValueError: If they are wrong, or it doesn't.
     """
     if options.error is not None:
         check_fraction("error", options.error)
     for each in methods.values():
         if options_of_run(each.base, each.options):
             _check_options(each.base, each.method, merged_options(each.base, each.options, options))
-    unused = _unused(methods, options)
-    for name in ("max_forwards", "error"):
-        if name in unused and SCORE_CAM in {method.base for method in methods.values()}:
-            raise ValueError(
-                f"Expected no `{name}`, since each score_cam of `methods` has its own, or a tolerance, but got "
-                f"{getattr(options, name)}."
-            )
-        if name in unused:
+    if SCORE_CAM not in {method.base for method in methods.values()}:
+        for name in _unused(methods, options) & {"max_forwards", "error"}:
             raise ValueError(
                 f"Expected `methods` to include score_cam, the only method with `{name}`, but got {', '.join(methods)}."
             )
 
 
 def warn_of_unused_options(methods: Methods, options: MethodOptions) -> None:
-    """Warns of a number of masks or steps that no method uses."""
+    """Warns of options of the run that no method uses."""
     unused = _unused(methods, options)
-    for name, base, own in (("n_masks", "rise", "n_masks"), ("mask_iterations", "mask", "n_iterations")):
-        if name in unused:
-            warn_caller(
-                f"`{name}` has no effect: only {base} without {own} of its own uses it, and `methods` includes none."
-            )
+    for base, names in OPTIONS_OF_RUN.items():
+        for own, name in names.items():
+            if name in unused:
+                only = f"only {base} without {own} of its own uses it"
+                warn_caller(f"`{name}` has no effect: {only}, and `methods` includes none.")
 
 
 def _unused(methods: Methods, options: MethodOptions) -> set[str]:
     """The options that are not the default and that no method uses. A plugin's method may use any."""
-    used = {"seed", "perturbations_per_eval", "with_errors", "show_progress"}
+    used: set[str] = set()
     for method in methods.values():
-        if method.base not in OWN_METHODS and not method.base.startswith(f"{CAPTUM}:"):
+        if method.base not in OWN_METHODS and not isinstance(method.method.explain, CaptumMethod):
             return set()
         used |= {*options_of_run(method.base, method.options).values()}
-    return {name for name, value in vars(options).items() if value != getattr(DEFAULT_OPTIONS, name)} - used
+    of_methods = {name for names in OPTIONS_OF_RUN.values() for name in names.values()}
+    return {name for name in of_methods - used if getattr(options, name) != getattr(DEFAULT_OPTIONS, name)}
 
 
 def scores_to_share(methods: Methods, options: MethodOptions) -> tuple[NamedScore, ...]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
 
 import torch
@@ -68,17 +68,22 @@ def _classes() -> Collection[str]:
         return ()
 
 
-def add_known_metrics(texts: Iterable[str]) -> None:
-    """Adds the metrics of a run to `METRICS`, for their titles and directions, as far as their packages are there."""
-    with suppress(ModuleNotFoundError, ValueError):
-        chosen_metrics([*texts])
+def add_known_metrics(texts: Mapping[str, str]) -> None:
+    """Adds the metrics of a run to `METRICS`, for their titles and directions, as far as their packages are there.
+
+    Args:
+        texts (mapping of str): How they were chosen, by name.
+    """
+    for name, text in texts.items():
+        with suppress(ModuleNotFoundError, ValueError):
+            chosen_metrics([f"{name}={text}"])
 
 
 def check_metrics_run(metrics: Iterable[Metric], request: ExplanationRequest) -> None:
     """Tries the metrics of Quantus on one image with a map of noise, since some return no number for one image.
 
     Raises:
-        ValueError: If one raises an error.
+        ValueError: If one raises an error or gives no number.
     """
     size = request.inputs.shape[2:]
     draws = torch.Generator("cpu").manual_seed(0)
@@ -90,9 +95,11 @@ def check_metrics_run(metrics: Iterable[Metric], request: ExplanationRequest) ->
             continue
         try:
             result = metric.compute(MetricInput(_NOISE, request, maps, region, None))
-            if result.value is None:
-                raise ValueError("Expected a finite number for noise.")
         except Exception as error:  # whatever Quantus raises
             raise ValueError(
                 f"Expected `metrics` that fit this model, but {metric.name} raised {type(error).__name__}: {error}"
             ) from error
+        if result.value is None:
+            raise ValueError(
+                f"Expected `metrics` that fit this model, but {metric.name} gives no finite number for a map of noise."
+            )

@@ -55,7 +55,7 @@ def plan_evaluation(
             average_drop, average_increase, insertion and deletion.
         layer (str): The layer to explain, as accepted by `find_layer`. Default: "auto".
         target (str): The class to explain: ``predicted``, or ``label`` for the class of the image's label,
-            which metrics of boxes need. Default: "predicted".
+            which metrics of boxes should use. Default: "predicted".
         images (int, optional): Number of images to draw at random, with ``options.seed``. Default: None, all.
         options (MethodOptions): Options of the methods. If `perturbations_per_eval` is None, `run_evaluation` tunes it
             once, before the first image, and keeps it in the run's settings, since it affects rounding.

@@ -52,7 +52,7 @@ class MethodOptions:
 
 
 DEFAULT_OPTIONS = MethodOptions()
-_OF_RUN = {  # method: its option: that of all methods
+OPTIONS_OF_RUN = {  # method: its option: that of all methods
     "score_cam": {"max_forwards": "max_forwards", "error": "error"},
     "rise": {"n_masks": "n_masks"},
     "mask": {"n_iterations": "mask_iterations"},
@@ -68,7 +68,7 @@ def options_of_run(base: str, own: Mapping[str, Any]) -> dict[str, str]:
     """
     if own.get("tolerance") is not None:
         return {}
-    return {name: of_run for name, of_run in _OF_RUN.get(base, {}).items() if name not in own}
+    return {name: of_run for name, of_run in OPTIONS_OF_RUN.get(base, {}).items() if name not in own}
 
 
 def merged_options(base: str, own: Mapping[str, Any], run: MethodOptions | RunSettings) -> dict[str, Any]:

@@ -49,8 +49,10 @@ def test_each_class_that_takes_an_image_classifier_is_evaluated(photo: Path) -> 
     sparseness = {record.method: record.values["sparseness"] for record in records}
     constant = {name for name, value in sparseness.items() if value == 0}  # such as a map of zeros
     assert constant <= {"InternalInfluence"}, sparseness
-    rounded = {name: round(value or 0, 5) for name, value in sparseness.items()}
-    equal = {frozenset(name for name in names if rounded[name] == value) for value in rounded.values()}
+    equal = {
+        frozenset(name for name in names if sparseness[name] == pytest.approx(value, abs=1e-5))
+        for value in sparseness.values()
+    }
     assert {group for group in equal if len(group) > 1} == EQUAL, sparseness
 
 

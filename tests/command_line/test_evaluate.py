@@ -137,10 +137,6 @@ def test_unreadable_images_end_with_status_1_and_the_rest_is_done(folder: Path) 
             ["data", "--method", "mask", "--error", "0.1"],
             "Expected `--method` to include score_cam, the only method with `--error`, but got grad_cam, mask.",
         ),
-        (
-            ["data", "--method", "a=score_cam:error=0.1", "--error", "0.2"],
-            "Expected no `--error`, since each score_cam of `--method` has its own, or a tolerance, but got 0.2.",
-        ),
         (["data", "--device", "cuda"], "Expected `--device` to be cpu or auto, since PyTorch finds no CUDA device"),
     ],
 )

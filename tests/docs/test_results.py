@@ -108,10 +108,10 @@ def test_the_guide_has_the_false_verdicts_that_were_measured() -> None:
     kinds: dict[str, list[dict[str, float]]] = defaultdict(list)
     for row in json.loads(measured)["rows"]:
         kinds[row["differences"]].append(row)
-    for rows in kinds.values():
+    for kind, rows in kinds.items():
         columns = ([row[name] for row in rows] for name in ("here", "percentile", "BCa", "studentised", "t"))
         cells = (", ".join(f"{value:.{value < 1:d}f}" for value in column) for column in columns)
-        assert "".join(f"     - {cell}\n" for cell in cells) in guide
+        assert "".join((f"   * - {kind}\n", *(f"     - {cell}\n" for cell in cells))) in guide
 
 
 @pytest.mark.slow

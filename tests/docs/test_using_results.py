@@ -10,6 +10,7 @@ from unittest.mock import MagicMock
 
 import pandas as pd
 import pytest
+from matplotlib import pyplot as plt
 
 from captum_scorecam.evaluation import export_run, write_report
 from captum_scorecam.models import load_classifier
@@ -42,6 +43,7 @@ def test_pandas_reads_the_values(folder: Path, monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.chdir(folder)
     names: dict[str, pd.DataFrame] = {}
     exec(example("pandas"), names)
+    plt.close("all")
     assert names["values"].shape[0] == 6
     assert names["wide"].shape == (3, 2)
     assert names["wide"].notna().all(axis=None)

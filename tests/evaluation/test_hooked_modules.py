@@ -96,3 +96,19 @@ def test_only_activations_after_the_explained_layer_matter_to_it() -> None:
     for layer, names in {"0": "ReLU6, SiLU", "1": "ReLU6", "1:input": "ReLU6, SiLU", "3:input": "ReLU6"}.items():
         with pytest.raises(ValueError, match=f"LayerDeepLift replaces .* are {names}:"):
             check(model, "captum:LayerDeepLift", layer)
+
+
+@pytest.mark.parametrize("name", [*GUIDED, *DEEP_LIFT])
+def test_the_softmax_of_scores_and_attention_are_no_activations(name: str) -> None:
+    class Attending(nn.Sequential):
+        def forward(self, inputs: Tensor) -> Tensor:
+            tokens = self[0](inputs).flatten(2).transpose(1, 2)
+            scores: Tensor = self[2](self[1](tokens, tokens, tokens)[0].mean(1))
+            return scores
+
+    check(net(nn.ReLU()).append(nn.Softmax(1)), f"captum:{name}")
+    with pytest.raises(ValueError, match=f"but {name} replaces .* activation modules are SiLU:"):
+        check(net(nn.SiLU()).append(nn.Softmax(1)), f"captum:{name}")
+    attention = nn.MultiheadAttention(4, 1, batch_first=True)
+    with pytest.raises(ValueError, match=f"but {name} replaces .* activation modules are none:"):
+        check(Attending(nn.Conv2d(3, 4, 3), attention, nn.Linear(4, 2)).eval(), f"captum:{name}")

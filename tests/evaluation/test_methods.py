@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import replace
@@ -244,25 +243,13 @@ NEAR = "near=score_cam:score=probability,channel_weighting=score,tolerance=0.1"
 
 
 @pytest.mark.parametrize(
-    ("option", "texts"),
-    [
-        ({"max_forwards": 3}, ["score_cam:max_forwards=2", "rise"]),
-        ({"max_forwards": 3}, ["score_cam:max_forwards=None"]),
-        ({"error": 0.1}, ["score_cam:error=0.2", NEAR]),
-        ({"error": 0.1}, [NEAR]),
-    ],
-)
-def test_a_budget_that_every_score_cam_overrides_is_refused(option: dict[str, Any], texts: list[str]) -> None:
-    ((name, value),) = option.items()
-    message = f"Expected no `{name}`, since each score_cam of `methods` has its own, or a tolerance, but got {value}."
-    with pytest.raises(ValueError, match=re.escape(message)):
-        check_options_of_run(chosen_methods(texts), MethodOptions(**option))
-    check_options_of_run(chosen_methods([*texts, "other=score_cam:max_channels=2"]), MethodOptions(**option))
-
-
-@pytest.mark.parametrize(
     ("option", "texts", "warned"),
     [
+        ({"max_forwards": 3}, ["score_cam:max_forwards=2", "rise"], "`max_forwards` has no effect: only score_cam"),
+        ({"max_forwards": 3}, ["score_cam:max_forwards=None"], "`max_forwards` has no effect"),
+        ({"max_forwards": 3}, ["score_cam:max_forwards=2", "other=score_cam"], None),
+        ({"error": 0.1}, ["score_cam:error=0.2", NEAR], "only score_cam without error of its own uses it"),
+        ({"error": 0.1}, [NEAR], "`error` has no effect"),
         ({"n_masks": 20}, ["grad_cam", "score_cam"], "`n_masks` has no effect: only rise without n_masks of its own"),
         ({"n_masks": 20}, ["rise:n_masks=30"], "`n_masks` has no effect"),
         ({"n_masks": 20}, ["a=rise:n_masks=30", "rise"], None),

@@ -85,7 +85,8 @@ def quantus_metric(name: str, class_name: str, options: Mapping[str, Any], text:
     except Exception as error:  # whatever Quantus raises
         raise ValueError(f"{QUANTUS}:{class_name}: {type(error).__name__}: {error}") from error
     needs: frozenset[Need] = frozenset({"boxes"}) if compute.is_of_regions else frozenset()
-    return Metric(name, made.name, made.score_direction.value == "higher", compute, needs=needs, text=text)
+    title = made.name if name == class_name else name
+    return Metric(name, title, made.score_direction.value == "higher", compute, needs=needs, text=text)
 
 
 @dataclass(frozen=True)

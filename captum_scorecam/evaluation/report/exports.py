@@ -105,7 +105,7 @@ def export_run(run: Path | str, file_format: Format, output: Path | str | None =
     if output.name == "summary.csv" and (output.parent / CONFIGURATION).exists():
         raise ValueError(f"Expected `output` to be another file than the summary of a run, but got {str(output)!r}.")
     settings = read_configuration(run).settings
-    add_known_metrics(settings.metric_options.values())
+    add_known_metrics(settings.metric_options)
     records = read_records(run, curves=False)
     if not records:
         raise ValueError(f"Expected a run with records, but {str(run)!r} has none yet.")

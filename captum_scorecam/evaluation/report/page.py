@@ -63,7 +63,7 @@ def write_report(run: Path | str, output: Path | str | None = None, reference: s
     run = Path(run)
     output = run / "report.html" if output is None else Path(output)
     configuration = read_configuration(run)
-    add_known_metrics(configuration.settings.metric_options.values())
+    add_known_metrics(configuration.settings.metric_options)
     _check_output(output)
     records = read_records(run, curves=False)
     if not records:
