@@ -9,6 +9,7 @@ import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import cache
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +34,7 @@ from captum_scorecam.evaluation import (
     run_evaluation,
 )
 from captum_scorecam.evaluation.record_files import rank_file
-from captum_scorecam.evaluation.run import check_folder
+from captum_scorecam.evaluation.run import _versions, check_folder
 from captum_scorecam.models import Classifier, load_classifier
 from tests.support import tiny_classifier
 from tests.support.systems import needs_posix
@@ -178,6 +179,13 @@ def test_another_model_or_other_labels_are_refused(classifier: Classifier, tmp_p
         evaluate(replace(classifier, model=changed), Pictures(3), tmp_path, **QUICK)
     with pytest.raises(ValueError, match="different settings: `images_digest`: "):
         evaluate(classifier, Pictures(3, ["red", "red", "red"]), tmp_path, **QUICK)
+
+
+def test_versions_include_that_of_the_engine(classifier: Classifier) -> None:
+    plan = plan_evaluation(classifier, Pictures(1), methods=["grad_cam"], metrics=["average_drop"])
+    eager = _versions(plan)
+    assert _versions(replace(plan, engine="compile")) == eager
+    assert _versions(replace(plan, engine="onnxruntime")) == {**eager, "onnxruntime": metadata.version("onnxruntime")}
 
 
 def test_other_versions_are_warned_of_at_the_callers_line(classifier: Classifier, tmp_path: Path) -> None:
