@@ -23,7 +23,6 @@ from captum_scorecam.evaluation.statistics import (
     FEWEST_TESTED,
     LEVEL,
     MOST_PERMUTED,
-    PERMUTATIONS,
     RESAMPLES,
     SEED,
     Difference,
@@ -261,9 +260,7 @@ def _plain(summary: Summary) -> dict[str, Any]:
         "reference": summary.reference,
         "interval": {"level": LEVEL, "bootstrap_resamples": RESAMPLES, "seed": SEED},
         "test": {
-            "fewest_permutations": PERMUTATIONS,
             "most_permuted": MOST_PERMUTED,
-            "seed": SEED,
             "fewest_pairs": FEWEST_TESTED,
             "correction": "holm",
             "comparisons": summary.tests,
