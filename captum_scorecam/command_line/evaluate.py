@@ -137,7 +137,7 @@ def evaluate(
         ),
     ] = None,
     retry_errors: Annotated[
-        bool, typer.Option("--retry-errors", help="Retry images that failed.", rich_help_panel=OF_RUN)
+        bool, typer.Option("--retry-errors", help="Retry what failed.", rich_help_panel=OF_RUN)
     ] = False,
     dry_run: Annotated[
         bool,

@@ -8,7 +8,7 @@ from rich.table import Table
 from rich.text import Text
 
 from captum_scorecam.command_line.tables import plain_table, printable, stdout_console
-from captum_scorecam.evaluation import Difference, Record, Summary
+from captum_scorecam.evaluation import Difference, Failure, Record, Summary
 from captum_scorecam.evaluation.presentation import (
     budget_texts,
     decimals,
@@ -17,6 +17,7 @@ from captum_scorecam.evaluation.presentation import (
     method_title,
     metric_title,
     number_text,
+    title_and_unit,
 )
 from captum_scorecam.evaluation.statistics import FEWEST_TESTED
 from captum_scorecam.evaluation.summary import Differences, Estimates
@@ -54,22 +55,24 @@ def _test(summary: Summary) -> str:
 
 def _failures(summary: Summary) -> Iterator[str]:
     """Yields the first failures, or only the first if everything failed, as the others are likely the same."""
-    if not summary.errors:
+    failures = summary.failures
+    if not failures:
         return
     if summary.overall.images == 0:
-        yield f"All images failed. The first: {_failure(summary.errors[0])}"
+        yield f"All images failed. The first: {_failure(*failures[0])}"
     else:
-        yield f"Failed: {len(summary.errors)}"
-        yield from (f"  {_failure(record)}" for record in summary.errors[:_MOST_FAILURES])
-        if len(summary.errors) > _MOST_FAILURES:
-            yield f"  and {len(summary.errors) - _MOST_FAILURES} more, listed in the report"
+        yield f"Failed: {len(failures)}"
+        yield from (f"  {_failure(*failed)}" for failed in failures[:_MOST_FAILURES])
+        if len(failures) > _MOST_FAILURES:
+            yield f"  and {len(failures) - _MOST_FAILURES} more, listed in the report"
     yield "To try again, run the same command with --retry-errors."
 
 
-def _failure(record: Record) -> str:
-    failed = record.image if record.method is None else f"{record.image}, {method_title(record.method)}"
-    reason = "" if record.error is None else record.error.message or record.error.type
-    return printable(f"{failed}: {reason}")
+def _failure(record: Record, metric: str | None, failure: Failure) -> str:
+    parts = [record.image]
+    parts += [] if record.method is None else [method_title(record.method)]
+    parts += [] if metric is None else [title_and_unit(metric)[0]]
+    return printable(f"{', '.join(parts)}: {failure.message or failure.type}")
 
 
 def _table(summary: Summary, rows: Estimates | Differences, *, signed: bool = False) -> Table:

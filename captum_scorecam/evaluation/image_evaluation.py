@@ -215,12 +215,19 @@ def _evaluate_method(plan: Plan, loaded: Loaded, subject: Subject, method: str) 
         explained = {on: explain(plan, subject, method, on) for on in subject.views}
         if shared := [rows_of for _, run in explained.values() for rows_of in run.chunk_rows or ()]:
             rows[MAP] = shared  # whichever method ran them
+    failed: dict[str, Failure] = {}
     for metric in plan.chosen_metrics():
-        with _stage("metric"), _measured(plan, metric.name, rows, seconds):
-            results[metric.name] = _checked(metric.compute(explained[metric.on][0]), metric.name, plan.classifier.score)
+        name = metric.name
+        try:
+            with _stage("metric"), _measured(plan, name, rows, seconds):
+                results[name] = _checked(metric.compute(explained[metric.on][0]), name, plan.classifier.score)
+        except StageError as error:
+            failed[name] = error.failure
+            results[name] = MetricResult(None)
+            del rows[name]
     metric_input, run = explained["image"]
     chunk_rows = {part: tuple(dict.fromkeys(of_part)) for part, of_part in rows.items() if of_part}
-    record = _record(plan, loaded, subject, method, run, results, chunk_rows)
+    record = replace(_record(plan, loaded, subject, method, run, results, chunk_rows), failed_metrics=failed)
     times = Times(loaded.index, method, seconds.pop(MAP), seconds)
     return Outcome(record, times, subject.pixels, metric_input.maps[0, 0])
 

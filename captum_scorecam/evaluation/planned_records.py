@@ -17,7 +17,7 @@ Todo: TypeAlias = dict[int, tuple[str, ...]]
 def left_to_do(plan: Plan, folder: Path, *, retry_errors: bool = False) -> Todo:
     """Returns the methods still to run on each unfinished image of a plan; all methods if the folder has no run."""
     records = iterate_records(folder, curves=False) if (folder / CONFIGURATION).exists() else ()
-    return _missing(plan, (record for record in records if not retry_errors or record.error is None))
+    return _missing(plan, (record for record in records if not (retry_errors and record.failures)))
 
 
 def _missing(plan: Plan, records: Iterable[Record]) -> Todo:

@@ -94,6 +94,10 @@ def _check_numbers(record: Record, settings: RunSettings) -> None:
     _check_keys("chunk_rows", record.chunk_rows, metrics | {MAP})
     _check_chunk_rows(record)
     _check_budget(record, settings)
+    _check_keys("failed_metrics", record.failed_metrics, metrics)
+    for metric in record.failed_metrics:
+        if record.values.get(metric) is not None or metric in record.curves:
+            raise ValueError(f"{metric} has both a result and a failure")
     if missing := metrics - record.values.keys():
         raise ValueError(f"`values` lacks {min(missing)!r}")
     for metric, value in record.values.items():

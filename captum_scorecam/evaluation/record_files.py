@@ -237,7 +237,7 @@ def missing_methods(records: Iterable[Record], methods: Sequence[str]) -> dict[i
 
 
 def remove_failures(run: Path) -> None:
-    """Removes the records with errors from a run, so that they are run again.
+    """Removes the records with failures from a run, so that they are run again.
 
     Raises:
         ValueError: If a line is damaged.
@@ -247,5 +247,5 @@ def remove_failures(run: Path) -> None:
     known = KnownImages(settings.images)
     for path in _files_of(run, RECORDS):
         lines = _whole_lines(path)
-        kept = [line for line, place in lines if _read_line(line, place, settings, known).error is None]
+        kept = [line for line, place in lines if not _read_line(line, place, settings, known).failures]
         write_durably(path, b"".join(kept))

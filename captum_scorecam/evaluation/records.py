@@ -32,7 +32,7 @@ _LONGEST_MESSAGE = 1000
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """The reason why an image or a method has no result.
+    """The reason why an image, a method or a metric has no result.
 
     Attributes:
         type (str): Class name of the exception.
@@ -92,12 +92,14 @@ class Record:
             other methods, and for a map that is zero.
         region (str, optional): How the object of the label is known: by its ``boxes`` or by a ``mask``, which metrics
             that compare the map with its pixels use instead; None if it is not. Missing in older records.
-        values (mapping of str to float): Values by metric name, in the metric's unit; None if undefined, or if the
-            metric is the best point of the mean curve over all images.
+        values (mapping of str to float): Values by metric name, in the metric's unit; None if undefined, if the metric
+            failed, or if it is the best point of the mean curve over all images.
         curves (mapping of str to Curve): Curves by metric name, for metrics that have one.
         chunk_rows (mapping of str to tuple of int): The distinct numbers of rows per forward pass, in the order
             first run, for the ``map`` (with the mosaic's) and by metric name; parts that ran none are omitted. A chunk
             that did not fit in memory was halved, which shows here and changes rounding.
+        failed_metrics (mapping of str to Failure): Failures by metric name, of a map whose other metrics have values.
+            Missing in older records.
     """
 
     image: str
@@ -116,6 +118,12 @@ class Record:
     values: Mapping[str, float | None] = field(default_factory=dict)
     curves: Mapping[str, Curve] = field(default_factory=dict)
     chunk_rows: Mapping[str, tuple[Positive, ...]] = field(default_factory=dict)
+    failed_metrics: Mapping[str, Failure] = field(default_factory=dict, metadata=MAY_BE_MISSING)
+
+    @property
+    def failures(self) -> list[tuple[str | None, Failure]]:
+        """What failed: metrics, given with their names, or the image or the method, with None."""
+        return [(None, self.error)] if self.error is not None else [*self.failed_metrics.items()]
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,7 +135,7 @@ class Times:
         method (str, optional): A name in `RunSettings.methods`; None if no method could run.
         attribution (float, optional): Seconds for the map, and the mosaic's map if a metric needs one; None after a
             failure.
-        metrics (mapping of str to float): Seconds by metric name; empty after a failure.
+        metrics (mapping of str to float): Seconds by metric name, of those that did not fail.
     """
 
     index: Count

@@ -72,7 +72,8 @@ def run_evaluation(
         workers (int): Number of processes that read images ahead of time. Default: 0, this process reads them.
         threads (int, optional): PyTorch's number of CPU threads, which affects rounding. Default: None, the number of
             the resumed run, or PyTorch's current number.
-        retry_errors (bool): Whether to rerun images and methods that failed before. Default: False.
+        retry_errors (bool): Whether to rerun images and methods that failed before, or a metric of whose map did.
+            Default: False.
         on_image (callable, optional): Called after each image with the number of finished images and the number of all
             images that this process runs in this call. Default: None.
 
@@ -171,12 +172,12 @@ def _explained_write_errors(records: Path) -> Iterator[None]:
 
 def _check_device(outcome: Outcome) -> None:
     """Stops after an error that leaves the GPU unusable, since all later images would fail too."""
-    failure = outcome.record.error
-    if failure is not None and re.search(_UNUSABLE_GPU, failure.message):
-        raise RuntimeError(
-            f"The GPU failed on {outcome.record.image!r} (the failure is recorded): {failure.message} "
-            "Run the evaluation again to resume with the next image."
-        )
+    for _, failure in outcome.record.failures:
+        if re.search(_UNUSABLE_GPU, failure.message):
+            raise RuntimeError(
+                f"The GPU failed on {outcome.record.image!r} (the failure is recorded): {failure.message} "
+                "Run the evaluation again to resume with the next image."
+            )
 
 
 def check_folder(folder: Path) -> None:

@@ -204,7 +204,7 @@ def _permutation_p_value(differences: Values) -> float:
     middle = len(differences) // 2
     first, second = _signed_sums(differences[:middle]), np.sort(_signed_sums(differences[middle:]))
     as_large = first.size * second.size - int(np.searchsorted(second, threshold - first).sum())
-    return 2 * as_large / 2 ** len(differences)
+    return math.ldexp(as_large, 1 - len(differences))
 
 
 def _signed_sums(values: Values) -> Values:

@@ -18,7 +18,7 @@ from captum_scorecam.evaluation.durable_files import write_durably
 from captum_scorecam.evaluation.mean_curves import at_best_points, best_of_curves, best_points
 from captum_scorecam.evaluation.metrics.metric import ANY_NUMBER
 from captum_scorecam.evaluation.metrics.registry import METRICS
-from captum_scorecam.evaluation.records import Record, RunSettings
+from captum_scorecam.evaluation.records import Failure, Record, RunSettings
 from captum_scorecam.evaluation.statistics import (
     FEWEST_TESTED,
     LEVEL,
@@ -96,7 +96,7 @@ class Summary:
         grouped_by (str): ``label`` if images are grouped by label, ``target`` if no image has a label.
         classes (tuple of Group): Results per class, by ascending index.
         costs (dict of str to Cost): The work of each method that has a result, over all images.
-        errors (tuple of Record): The records of failures.
+        errors (tuple of Record): The records with failures.
     """
 
     methods: tuple[str, ...]
@@ -107,6 +107,11 @@ class Summary:
     classes: tuple[Group, ...]
     costs: dict[str, Cost]
     errors: tuple[Record, ...]
+
+    @property
+    def failures(self) -> list[tuple[Record, str | None, Failure]]:
+        """Each failure with its record, and its metric; None if the image or the method failed."""
+        return [(record, metric, failure) for record in self.errors for metric, failure in record.failures]
 
     @property
     def tests(self) -> int:
@@ -140,7 +145,7 @@ def summarize(records: Sequence[Record], settings: RunSettings, reference: str |
     table = ValueTable(results, methods, metrics, reference)
     overall = table.group(ALL_IMAGES, list(table.rows.values()), tested=True)
     classes = tuple(table.group(name, rows) for name, rows in _rows_by_class(results, grouped_by, table.rows).items())
-    errors = tuple(record for record in records if record.error is not None)
+    errors = tuple(record for record in records if record.failures)
     costs = {method: _cost(of_method) for method in methods if (of_method := _of_method(results, method))}
     return Summary(methods, metrics, reference, overall, grouped_by, classes, costs, errors)
 
@@ -265,7 +270,7 @@ def _plain(summary: Summary) -> dict[str, Any]:
             "correction": "holm",
             "comparisons": summary.tests,
         },
-        "errors": len(summary.errors),
+        "errors": len(summary.failures),
         "costs": {method: asdict(cost) for method, cost in summary.costs.items()},
         "all": _plain_group(summary.overall),
         "grouped_by": summary.grouped_by,

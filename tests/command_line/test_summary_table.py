@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from captum_scorecam.command_line.summary_table import print_summary
-from captum_scorecam.evaluation import summarize
+from captum_scorecam.evaluation import Failure, summarize
 from tests.support.run_records import SETTINGS, failure, record
 
 
@@ -54,6 +54,18 @@ def test_a_few_failures_are_named_and_the_others_counted(capsys: pytest.CaptureF
         *(f"  {index}.png: reason {index}?[2J" for index in (6, 7, 8)),
         "  and 3 more, listed in the report",
         "To try again, run the same command with --retry-errors.",
+    ]
+
+
+def test_a_failed_metric_is_named(capsys: pytest.CaptureFixture[str]) -> None:
+    reasons = {"insertion": "reason", "average_drop": ""}
+    failed = {metric: Failure("ValueError", reason, "metric") for metric, reason in reasons.items()}
+    one = record(0, "grad_cam", dict.fromkeys(reasons), failed_metrics=failed)
+    print_summary(summarize([one], SETTINGS))
+    assert capsys.readouterr().out.splitlines()[-4:-1] == [
+        "Failed: 2",
+        "  0.png, Grad-CAM, Insertion: reason",
+        "  0.png, Grad-CAM, Average drop: ValueError",
     ]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import warnings
 from dataclasses import replace
 from pathlib import Path
@@ -20,8 +21,10 @@ from captum_scorecam.evaluation import (
     Failure,
     Method,
     Metric,
+    MetricInput,
     MetricResult,
     Record,
+    export_run,
     image_evaluation,
     read_records,
     register_method,
@@ -138,7 +141,50 @@ def test_a_method_or_metric_that_raises_is_a_record(classifier: Classifier, tmp_
     assert found == [("raising", raised), ("infinite", infinite), ("grad_cam", None)] * 2
     evaluate(classifier, Pictures(2), tmp_path / "b", **(QUICK | {"metrics": ["undefined", "average_drop"]}))
     undefined = Failure("ValueError", "Expected finite numbers from undefined, but got NaN or Inf.", "metric")
-    assert [record.error for record in read_records(tmp_path / "b")] == [undefined] * 4
+    for record in read_records(tmp_path / "b"):
+        assert (record.error, record.failed_metrics) == (None, {"undefined": undefined})
+        assert record.values["undefined"] is None
+        assert record.values["average_drop"] is not None
+
+
+def test_a_failed_metric_leaves_the_others_their_values_and_is_done_again_on_request(
+    classifier: Classifier, tmp_path: Path
+) -> None:
+    fails = [True]
+
+    def failing(found: MetricInput) -> MetricResult:
+        found.request.model(found.request.inputs)
+        name = found.method if isinstance(found.method, str) else found.method.name
+        if fails[0] and name == "rise":
+            raise RuntimeError("no result")
+        return MetricResult(0.5, Curve([0.0, 1.0], [0.5, 0.5]))
+
+    register_metric(Metric("failing", "Failing", True, failing))
+    metrics = ["failing", "insertion", "average_drop"]
+    arguments = QUICK | {"metrics": metrics, "methods": ["grad_cam", "rise"]}
+    whole = evaluate(classifier, Pictures(3), tmp_path / "whole", **(arguments | {"metrics": metrics[1:]}))
+    summary = evaluate(classifier, Pictures(3), tmp_path / "run", **arguments)
+    assert summary is not None
+    assert whole is not None
+    means = {method: {m: of[m] for m in metrics[1:]} for method, of in summary.overall.means.items()}
+    assert means == whole.overall.means
+    assert [summary.overall.means[method]["failing"].n for method in arguments["methods"]] == [3, 0]
+    failure = Failure("RuntimeError", "no result", "metric")
+    failures = [(record.index, record.method, metric, found) for record, metric, found in summary.failures]
+    assert failures == [(index, "rise", "failing", failure) for index in range(3)]
+    parts = {r.method: {*r.chunk_rows} for r in read_records(tmp_path / "run")}
+    assert parts["grad_cam"] - parts["rise"] == {"failing"}
+    with export_run(tmp_path / "run", "csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["error"] for row in rows] == ["", "failing: RuntimeError: no result"] * 3
+    before = contents(tmp_path / "run")
+    evaluate(classifier, Pictures(3), tmp_path / "run", **arguments)
+    assert contents(tmp_path / "run") == before
+    fails[0] = False
+    summary = evaluate(classifier, Pictures(3), tmp_path / "run", **arguments, retry_errors=True)
+    assert summary is not None
+    assert summary.failures == []
+    assert summary.overall.means["rise"]["failing"].n == 3
 
 
 @pytest.mark.parametrize("error", [torch.OutOfMemoryError, MemoryError])
@@ -177,9 +223,8 @@ def test_a_result_that_could_not_be_read_back_is_a_failure_of_the_metric(
     register_metric(Metric("own", "Own", True, lambda _: result, range=(0, 1)))
     evaluate(classifier, Pictures(1), tmp_path, **(QUICK | {"metrics": ["own"], "methods": ["grad_cam"]}))
     (record,) = read_records(tmp_path)
-    assert record.error == Failure(
-        "ValueError", f"Expected a result of own that fits its metric, but {message}.", "metric"
-    )
+    failure = Failure("ValueError", f"Expected a result of own that fits its metric, but {message}.", "metric")
+    assert record.failures == [("own", failure)]
 
 
 def test_outputs_that_are_no_probabilities_have_no_range(classifier: Classifier, tmp_path: Path) -> None:
@@ -250,7 +295,7 @@ def test_a_metric_that_returns_something_else_is_named(name: str, classifier: Cl
     register_metric(Metric("own", "Own", True, lambda _: result))  # type: ignore[arg-type, return-value]
     evaluate(classifier, Pictures(1), tmp_path, **(QUICK | {"metrics": ["own"], "methods": ["grad_cam"]}))
     (record,) = read_records(tmp_path)
-    assert record.error == Failure("TypeError", message, "metric")
+    assert record.failures == [("own", Failure("TypeError", message, "metric"))]
 
 
 METHOD_RESULTS: dict[str, tuple[Any, str]] = {

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from captum_scorecam.evaluation import Curve, Record, read_records
+from captum_scorecam.evaluation import Curve, Failure, Record, read_records
 from captum_scorecam.evaluation.record_files import (
     LineFile,
     iterate_records,
@@ -122,6 +122,10 @@ def test_an_incomplete_line_longer_than_a_block_is_cut_off(run: Path) -> None:
         (b"[]\n", r"but it is \[\]\."),
         (b'{"index":1}\n', "but it lacks the key 'chunk_rows'"),
         (to_json(replace(FAILURE, method="magic")).encode() + b"\n", "but the run has no method 'magic'"),
+        (
+            to_json(replace(RECORDS[0], failed_metrics={"insertion": Failure("E", "", "metric")})).encode() + b"\n",
+            "but insertion has both a result and a failure",
+        ),
     ],
 )
 def test_a_damaged_line_is_refused_with_its_place(run: Path, damage: bytes, message: str) -> None:

@@ -181,8 +181,10 @@ def test_p_values_of_thirty_pairs_are_those_of_many_random_signs() -> None:
 
 
 def test_sums_that_differ_by_rounding_are_as_extreme() -> None:
-    differences = np.array([0.3 - 0.1, 0.4 - 0.2, 0.5 - 0.3, 0.6 - 0.4, 0.1, 0.2 - 0.1, 0.3 - 0.2, 0.4 - 0.3, 0.0, -0.1])
+    before = np.array([0.1, 0.2, 0.3, 0.4, 0.0, 0.1, 0.2, 0.3, 0.0, 0.1])
+    differences = np.array([0.3, 0.4, 0.5, 0.6, 0.1, 0.2, 0.3, 0.4, 0.0, 0.0]) - before
     tenths = np.array([2, 2, 2, 2, 1, 1, 1, 1, 0, -1])
+    assert len({*differences.tolist()}) > 4
     signs = np.array(list(itertools.product([-1, 1], repeat=10)))
     (found,) = compared(differences[:, None])
     assert found.p_value == np.mean(np.abs(signs @ tenths) >= 11)

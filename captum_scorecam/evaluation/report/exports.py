@@ -173,7 +173,7 @@ def _notes_on_n(summary: Summary, settings: RunSettings) -> list[str]:
     if images < settings.images:
         notes.append(f"Not finished: {images} of {settings.images} images.")
     if summary.errors:
-        notes.append(f"Failures, which are left out: {len(summary.errors)}.")
+        notes.append(f"Failures, which are left out: {len(summary.failures)}.")
     for metric in summary.metrics:
         numbers = sorted({of_method[metric].n for of_method in summary.overall.means.values()})
         if numbers != [images]:
@@ -187,9 +187,12 @@ def _values(records: Sequence[Record], settings: RunSettings, run: Path) -> Iter
     seconds = {(times.index, times.method): times.attribution for times in known}
     metrics = _metric_columns(settings)
     for record in records:
-        error = None if record.error is None else f"{record.error.type}: {record.error.message}"
+        error = "; ".join(
+            f"{'' if metric is None else f'{metric}: '}{failure.type}: {failure.message}"
+            for metric, failure in record.failures
+        )
         row = {name: getattr(record, name) for name in _COLUMNS if name not in ("error", "seconds")}
-        row |= {"error": error, "seconds": seconds.get((record.index, record.method))}
+        row |= {"error": error or None, "seconds": seconds.get((record.index, record.method))}
         yield row | {column: record.values.get(metric) for metric, column in metrics.items()}
 
 

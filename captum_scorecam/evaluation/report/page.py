@@ -18,9 +18,16 @@ from captum_scorecam._palette import CURVE_COLORS, MAP_COLORS
 from captum_scorecam.evaluation.durable_files import write_durably
 from captum_scorecam.evaluation.mean_curves import mean_curves
 from captum_scorecam.evaluation.metric_choice import add_known_metrics
-from captum_scorecam.evaluation.presentation import budget_texts, decimals, method_title, metric_title, number_text
+from captum_scorecam.evaluation.presentation import (
+    budget_texts,
+    decimals,
+    method_title,
+    metric_title,
+    number_text,
+    title_and_unit,
+)
 from captum_scorecam.evaluation.record_files import iterate_records, missing_methods, read_records
-from captum_scorecam.evaluation.records import Configuration, Record
+from captum_scorecam.evaluation.records import Configuration, Record, Stage
 from captum_scorecam.evaluation.report.curves import make_charts
 from captum_scorecam.evaluation.report.gallery import (
     COMPARED_SIZE,
@@ -39,6 +46,12 @@ MOST_ERRORS = 200
 MOST_NAMES = 5
 COLOR_STOPS = 17
 _TEMPLATES = "templates"
+_STAGES: dict[Stage, str] = {
+    "image": "reading the image",
+    "label": "finding the label",
+    "method": "explaining",
+    "metric": "computing the metric",
+}
 
 
 def write_report(run: Path | str, output: Path | str | None = None, reference: str | None = None) -> Path:
@@ -183,11 +196,10 @@ def _errors(summary: Summary) -> list[dict[str, str]]:
         {
             "image": record.image,
             "method": method_title(record.method) if record.method else "all",
-            "stage": record.error.stage,
-            "text": f"{record.error.type}: {record.error.message}",
+            "stage": _STAGES[failure.stage] if metric is None else f"computing {title_and_unit(metric)[0]}",
+            "text": f"{failure.type}: {failure.message}",
         }
-        for record in summary.errors[:MOST_ERRORS]
-        if record.error is not None
+        for record, metric, failure in summary.failures[:MOST_ERRORS]
     ]
 
 

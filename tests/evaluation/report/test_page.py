@@ -19,7 +19,7 @@ from PIL import Image
 
 from captum_scorecam._palette import CURVE_COLORS
 from captum_scorecam.evaluation import METHODS as REGISTERED
-from captum_scorecam.evaluation import Curve, Record, write_report
+from captum_scorecam.evaluation import Curve, Failure, Record, write_report
 from captum_scorecam.evaluation.mean_curves import mean_curves
 from captum_scorecam.evaluation.report.curves import make_charts
 from captum_scorecam.evaluation.report.gallery import disagreement
@@ -265,6 +265,21 @@ def test_a_run_in_which_everything_failed_has_a_report(tmp_path: Path) -> None:
     page = Page(write_report(run).read_text(encoding="utf-8"))
     assert page.texts["h2"] == ["Means", "Differences from Score-CAM", "Failures", "Settings and versions"]
     assert page.of("article") == []
+
+
+def test_a_failed_metric_stands_among_the_failures(tmp_path: Path) -> None:
+    run = write_run(tmp_path / "run")
+    whole = next(record for record in make_records() if "insertion" in record.curves)
+    failed = replace(
+        whole,
+        values={**whole.values, "insertion": None},
+        curves={name: curve for name, curve in whole.curves.items() if name != "insertion"},
+        failed_metrics={"insertion": Failure("RuntimeError", "no insertion", "metric")},
+    )
+    write_records(run, [failed])
+    html = write_report(run).read_text(encoding="utf-8")
+    assert "<td>computing Insertion</td><td>RuntimeError: no insertion</td>" in html
+    assert "1 failure</a>: what failed is left out of the means." in html
 
 
 def test_a_run_without_records_is_an_error_and_leaves_no_page(tmp_path: Path) -> None:
