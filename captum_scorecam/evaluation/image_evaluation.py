@@ -155,18 +155,18 @@ def _label(plan: Plan, loaded: Loaded) -> int | None:
         return None
 
 
-def problem_of_score(plan: Plan, subject: Subject) -> str | None:
-    """Returns why a metric is undefined for the score of a classified image, or None."""
+def problems_of_score(plan: Plan, subject: Subject) -> dict[str, str]:
+    """Returns the metrics that are undefined for the score of a classified image, and why."""
     score = float(subject.prediction.probabilities[subject.views["image"].target])
-    for metric in plan.chosen_metrics("image"):
-        needed = Between(*metric.scores, rounding=_ROUNDING)
-        if score not in needed:
-            logits = "'sigmoid'" if plan.n_classes == 1 else "'probability' or 'sigmoid'"
-            return (
-                f"Expected a score {needed} for {metric.name}, but the output of the explained class is {score:.4g}. "
-                f"If the outputs are logits, set `score` to {logits}; otherwise choose other `metrics`."
-            )
-    return None
+    logits = "'sigmoid'" if plan.n_classes == 1 else "'probability' or 'sigmoid'"
+    return {
+        metric.name: (
+            f"Expected a score {needed} for {metric.name}, but the output of the explained class is {score:.4g}. "
+            f"If the outputs are logits, set `score` to {logits}; otherwise choose other `metrics`."
+        )
+        for metric in plan.chosen_metrics("image")
+        if score not in (needed := Between(*metric.scores, rounding=_ROUNDING))
+    }
 
 
 def explain(plan: Plan, subject: Subject, method: str, on: On) -> tuple[MetricInput, MethodRun]:
@@ -208,9 +208,10 @@ def _evaluate_method(plan: Plan, loaded: Loaded, subject: Subject, method: str) 
     rows: dict[str, list[int]] = {}
     seconds: dict[str, float] = {}
     results: dict[str, MetricResult] = {}
-    with _stage("metric"):
-        if problem := problem_of_score(plan, subject):
-            raise ValueError(problem)
+    problems = problems_of_score(plan, subject)
+    if len(problems) == len(plan.metrics):  # no need for a map
+        with _stage("metric"):
+            raise ValueError(next(iter(problems.values())))
     with _stage("method"), _measured(plan, MAP, rows, seconds):
         explained = {on: explain(plan, subject, method, on) for on in subject.views}
         if shared := [rows_of for _, run in explained.values() for rows_of in run.chunk_rows or ()]:
@@ -220,11 +221,13 @@ def _evaluate_method(plan: Plan, loaded: Loaded, subject: Subject, method: str) 
         name = metric.name
         try:
             with _stage("metric"), _measured(plan, name, rows, seconds):
+                if name in problems:
+                    raise ValueError(problems[name])
                 results[name] = _checked(metric.compute(explained[metric.on][0]), name, plan.classifier.score)
         except StageError as error:
             failed[name] = error.failure
             results[name] = MetricResult(None)
-            del rows[name]
+            rows.pop(name, None)
     metric_input, run = explained["image"]
     chunk_rows = {part: tuple(dict.fromkeys(of_part)) for part, of_part in rows.items() if of_part}
     record = replace(_record(plan, loaded, subject, method, run, results, chunk_rows), failed_metrics=failed)

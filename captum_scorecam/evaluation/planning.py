@@ -12,7 +12,7 @@ from PIL import Image
 from captum_scorecam._messages import check_choice, check_whole_number, warn_caller
 from captum_scorecam.datasets import ImageDataset, Label, Mosaics, label_table
 from captum_scorecam.engines.by_name import EngineName, check_engine
-from captum_scorecam.evaluation.image_evaluation import StageError, Subject, classify, problem_of_score
+from captum_scorecam.evaluation.image_evaluation import StageError, Subject, classify, problems_of_score
 from captum_scorecam.evaluation.loading import load_some
 from captum_scorecam.evaluation.method_choice import (
     check_methods_run,
@@ -168,9 +168,10 @@ def _tried(plan: Plan) -> list[Subject]:
 
 def _check_scores(plan: Plan, tried: Sequence[Subject]) -> None:
     """Checks that the metrics are defined for outputs that are explained as they are."""
-    problems = [problem_of_score(plan, subject) for subject in tried]
-    if problems and all(problems):
-        raise ValueError(problems[0])
+    problems = [problems_of_score(plan, subject) for subject in tried]
+    for metric, problem in (problems[0] if problems else {}).items():
+        if all(metric in of_image for of_image in problems):
+            raise ValueError(problem)
 
 
 def _classes(plan: Plan) -> dict[Label, int]:

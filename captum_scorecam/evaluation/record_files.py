@@ -237,13 +237,17 @@ def missing_methods(records: Iterable[Record], methods: Sequence[str]) -> dict[i
 
 
 def remove_failures(run: Path) -> None:
-    """Removes the records with failures from a run, so that they are run again.
+    """Removes the records with failures from a run, and their times, so that they are run again.
 
     Raises:
         ValueError: If a line is damaged.
         OSError: If a file can't be written; its records are left unchanged.
     """
+    failed = {(record.index, record.method) for record in iterate_records(run, curves=False) if record.failures}
     settings = read_settings(run)
+    for path in _files_of(run, TIMES):
+        found = [(line, from_json(Times, line, place)) for line, place in _whole_lines(path)]
+        write_durably(path, b"".join(line for line, of in found if (of.index, of.method) not in failed))
     known = KnownImages(settings.images)
     for path in _files_of(run, RECORDS):
         lines = _whole_lines(path)

@@ -98,8 +98,8 @@ class Record:
         chunk_rows (mapping of str to tuple of int): The distinct numbers of rows per forward pass, in the order
             first run, for the ``map`` (with the mosaic's) and by metric name; parts that ran none are omitted. A chunk
             that did not fit in memory was halved, which shows here and changes rounding.
-        failed_metrics (mapping of str to Failure): Failures by metric name, of a map whose other metrics have values.
-            Missing in older records.
+        failed_metrics (mapping of str to Failure): Failures by metric name, of a map that was computed. Missing in
+            older records.
     """
 
     image: str

@@ -15,7 +15,7 @@ RESAMPLES = 2000
 SEED = 0
 FEWEST_RESAMPLED, MOST_RESAMPLED = 5, 1000
 FEWEST_TESTED, MOST_PERMUTED = 10, 30
-_ROUNDING = 1e-9  # of the largest value: what the rounding of subtractions may change
+_ROUNDING = 1e-6  # of the largest value: what metrics that are computed in float32 may be off by
 _WIDEST = 4  # times Student's critical value
 
 Values = NDArray[np.float64]
@@ -91,12 +91,19 @@ def estimates(values: Values, ranges: Sequence[tuple[float, float]] | None = Non
     return found
 
 
+def paired_differences(first: Values, second: Values) -> Values:
+    """Subtracts values of one method from those of another; what only rounding tells apart differs by 0."""
+    differences = first - second
+    rounding = _ROUNDING * np.maximum(np.abs(first), np.abs(second))
+    return np.where(np.abs(differences) <= rounding, 0.0, differences)
+
+
 def compared(differences: Values, *, tested: bool = True) -> list[Difference]:
     """Estimates the mean of each column of paired differences, and tests whether it is 0.
 
     The test flips the signs of the differences: the p-value is the share of all combinations of signs whose mean is as
-    far from 0. Beyond 30 pairs, where the two agree, it is Student's t test. Columns with fewer than 10 pairs are
-    not tested. Holm's correction counts all tested columns.
+    far from 0. Beyond 30 pairs, where the two seldom differ, it is Student's t test. Columns with fewer than 10 pairs
+    are not tested. Holm's correction counts all tested columns.
 
     Args:
         differences (ndarray): N×C, one row per image; NaN where one of two values is missing.

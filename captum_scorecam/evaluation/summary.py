@@ -30,6 +30,7 @@ from captum_scorecam.evaluation.statistics import (
     Values,
     compared,
     estimates,
+    paired_differences,
 )
 from captum_scorecam.models import class_name
 
@@ -188,7 +189,7 @@ class ValueTable:
         """Returns the means over some rows, and the differences from the reference."""
         values = self.values[rows]
         others = [number for number, method in enumerate(self.methods) if method != self.reference]
-        differences = values[:, others] - values[:, [self.methods.index(self.reference)]]
+        differences = paired_differences(values[:, others], values[:, [self.methods.index(self.reference)]])
         ranges = [METRICS[name].range if name in METRICS else ANY_NUMBER for name in self.metrics]
         means = estimates(_flat(values), ranges * len(self.methods))
         return Group(
@@ -202,7 +203,7 @@ class ValueTable:
         """Returns the tested difference of each pair of methods, the first minus the second, for each metric."""
         pairs = [*itertools.combinations(range(len(self.methods)), 2)]
         firsts, seconds = [first for first, _ in pairs], [second for _, second in pairs]
-        differences = compared(_flat(self.values[:, firsts] - self.values[:, seconds]))
+        differences = compared(_flat(paired_differences(self.values[:, firsts], self.values[:, seconds])))
         return self._by_name(differences, [(self.methods[first], self.methods[second]) for first, second in pairs])
 
     def _by_name(self, columns: Sequence[_Column], names: Sequence[_Name]) -> dict[_Name, dict[str, _Column]]:

@@ -264,6 +264,22 @@ def test_an_image_for_whose_output_a_metric_is_undefined_fails_before_it_is_expl
     assert message.endswith("set `score` to 'probability' or 'sigmoid'; otherwise choose other `metrics`.")
 
 
+def test_a_metric_that_is_undefined_for_the_output_of_an_image_leaves_the_others_theirs(
+    classifier: Classifier, tmp_path: Path
+) -> None:
+    model = classifier.model
+    tops = [float(model(classifier.inputs(Pictures(5)[index].image)).detach().max()) for index in range(5)]
+    with torch.no_grad():
+        model.get_parameter("score.bias").sub_(sorted(tops)[2] - 1e-3)  # two tops become negative
+    arguments = QUICK | {"metrics": ["sparseness", "average_drop"], "methods": ["grad_cam"]}
+    evaluate(replace(classifier, score="output"), Pictures(5), tmp_path, **arguments)
+    for record, top in zip(read_records(tmp_path), tops, strict=True):
+        assert record.error is None
+        assert record.values["sparseness"] is not None
+        assert (record.values["average_drop"] is None) == ("average_drop" in record.failed_metrics)
+        assert ("average_drop" in record.failed_metrics) == (top < sorted(tops)[2])
+
+
 def test_workers_change_nothing(classifier: Classifier, tmp_path: Path) -> None:
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=".*fork", category=DeprecationWarning)

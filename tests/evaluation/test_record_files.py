@@ -18,8 +18,10 @@ from captum_scorecam.evaluation.record_files import (
     iterate_records,
     missing_methods,
     rank_file,
+    read_times,
     remove_failures,
 )
+from captum_scorecam.evaluation.records import Times
 from captum_scorecam.evaluation.settings import write_configuration
 from captum_scorecam.evaluation.typed_json import to_json
 from tests.support.run_records import SETTINGS, failure, record
@@ -230,7 +232,13 @@ def test_failures_are_removed_and_nothing_else(run: Path) -> None:
     append(run, [RECORDS[0], FAILURE, replace(failure(0, "score_cam"), image=RECORDS[0].image)])
     path = append(run, [RECORDS[2]], rank=1)
     path.write_bytes(path.read_bytes() + b'{"incomplete')
+    (run / "times").mkdir()
+    kept = [Times(0, "rise", 1.0), Times(1, "rise", 2.0, {"insertion": 3.0})]
+    with LineFile(rank_file(run, "times", 0)) as file:
+        for times in (Times(0, "score_cam", 4.0), kept[0], Times(2, None), kept[1]):
+            file.append(to_json(times))
     remove_failures(run)
+    assert list(read_times(run)) == kept
     assert read_records(run) == [RECORDS[0], RECORDS[2]]
     assert path.read_bytes().count(b"\n") == len(path.read_bytes().splitlines()) == 1
 

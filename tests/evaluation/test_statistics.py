@@ -10,7 +10,15 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from captum_scorecam.evaluation.statistics import Difference, Estimate, Values, compared, estimates, holm
+from captum_scorecam.evaluation.statistics import (
+    Difference,
+    Estimate,
+    Values,
+    compared,
+    estimates,
+    holm,
+    paired_differences,
+)
 
 Draw = Callable[[np.random.Generator, tuple[int, int]], Values]
 
@@ -188,6 +196,18 @@ def test_sums_that_differ_by_rounding_are_as_extreme() -> None:
     signs = np.array(list(itertools.product([-1, 1], repeat=10)))
     (found,) = compared(differences[:, None])
     assert found.p_value == np.mean(np.abs(signs @ tenths) >= 11)
+
+
+def test_values_that_only_float32_tells_apart_do_not_differ() -> None:
+    first = np.random.default_rng(12).uniform(0.2, 0.3, (12, 1))
+    second = first.astype(np.float32).astype(np.float64)
+    differences = paired_differences(first, second)
+    assert (first != second).all()
+    assert compared(differences) == [Difference(0.0, None, None, 12, None, 1.0, 1.0)]
+    assert estimates(np.full((5, 1), 0.25) + np.array([[0], [3e-8], [0], [0], [0]]))[0].low is None
+    clear = paired_differences(first, first + 1e-4)
+    assert clear == pytest.approx(np.full((12, 1), -1e-4))
+    assert np.isnan(paired_differences(np.array([[np.nan]]), first[:1])).all()
 
 
 def test_a_clear_difference_is_found_among_many_tests() -> None:
