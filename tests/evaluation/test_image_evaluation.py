@@ -31,6 +31,7 @@ from captum_scorecam.evaluation import (
     register_metric,
     run_method,
 )
+from captum_scorecam.evaluation.record_files import read_times
 from captum_scorecam.models import Classifier
 from tests.support.tiny_classifier import NAMES, Pictures
 from tests.support.tiny_evaluation import OPTIONS, QUICK, contents, evaluate, metric_input
@@ -185,6 +186,8 @@ def test_a_failed_metric_leaves_the_others_their_values_and_is_done_again_on_req
     assert summary is not None
     assert summary.failures == []
     assert summary.overall.means["rise"]["failing"].n == 3
+    times = [(of.index, of.method, {*of.metrics} == {*metrics}) for of in read_times(tmp_path / "run")]
+    assert sorted(times) == [(index, method, True) for index in range(3) for method in ("grad_cam", "rise")]
 
 
 @pytest.mark.parametrize("error", [torch.OutOfMemoryError, MemoryError])

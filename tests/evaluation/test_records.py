@@ -41,7 +41,8 @@ def test_a_configuration_comes_back_equal() -> None:
 
 def test_a_record_is_one_flat_line_with_sorted_keys() -> None:
     assert to_json(record(1, "rise", {"insertion": 0.1}, target_name="ä", chunk_rows={"map": (1, 4)})) == (
-        '{"chunk_rows":{"map":[1,4]},"correct":null,"curves":{},"error":null,"forwards":1,"image":"1.png","index":1,"label":null,"map_error":null,"method":"rise",'
+        '{"chunk_rows":{"map":[1,4]},"correct":null,"curves":{},"error":null,"failed_metrics":{},"forwards":1,'
+        '"image":"1.png","index":1,"label":null,"map_error":null,"method":"rise",'
         '"predicted":0,"probability":0.75,"region":null,"target":0,"target_name":"\\u00e4","values":{"insertion":0.1}}'
     )
 
@@ -87,11 +88,11 @@ def test_a_damaged_record_is_refused_with_its_place_and_key(changed: dict[str, A
 
 def test_a_record_older_than_a_key_is_read() -> None:
     older = json.loads(to_json(replace(RECORD, region="mask")))
-    del older["region"]
+    del older["region"], older["failed_metrics"]
     assert from_json(Record, json.dumps(older), "line 5") == RECORD
 
 
-@pytest.mark.parametrize("key", [key for key in json.loads(to_json(RECORD)) if key != "region"])
+@pytest.mark.parametrize("key", [key for key in json.loads(to_json(RECORD)) if key not in ("region", "failed_metrics")])
 def test_a_record_without_one_of_its_keys_is_refused(key: str) -> None:
     members = json.loads(to_json(RECORD))
     del members[key]
