@@ -24,7 +24,7 @@ def print_plan(plan: Plan, folder: Path, threads: int | None = None, retry_error
         plan (Plan): The evaluation.
         folder (Path): The run's folder, which need not exist.
         threads (int, optional): PyTorch's number of CPU threads. Default: None, as for `run_evaluation`.
-        retry_errors (bool): Whether images and methods that failed before count as left to do. Default: False.
+        retry_errors (bool): Whether what failed before counts as left to do. Default: False.
 
     Raises:
         ValueError: If the folder contains a run with different settings.

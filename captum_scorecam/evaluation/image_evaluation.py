@@ -227,7 +227,7 @@ def _evaluate_method(plan: Plan, loaded: Loaded, subject: Subject, method: str) 
         except StageError as error:
             failed[name] = error.failure
             results[name] = MetricResult(None)
-            rows.pop(name, None)
+            del rows[name]
     metric_input, run = explained["image"]
     chunk_rows = {part: tuple(dict.fromkeys(of_part)) for part, of_part in rows.items() if of_part}
     record = replace(_record(plan, loaded, subject, method, run, results, chunk_rows), failed_metrics=failed)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
@@ -246,8 +247,13 @@ def remove_failures(run: Path) -> None:
     failed = {(record.index, record.method) for record in iterate_records(run, curves=False) if record.failures}
     settings = read_settings(run)
     for path in _files_of(run, TIMES):
-        found = [(line, from_json(Times, line, place)) for line, place in _whole_lines(path)]
-        write_durably(path, b"".join(line for line, of in found if (of.index, of.method) not in failed))
+        of_results = []
+        for line, place in _whole_lines(path):
+            with suppress(ValueError):  # after a crash of the machine, times may be damaged
+                times = from_json(Times, line, place)
+                if (times.index, times.method) not in failed:
+                    of_results.append(line)
+        write_durably(path, b"".join(of_results))
     known = KnownImages(settings.images)
     for path in _files_of(run, RECORDS):
         lines = _whole_lines(path)

@@ -72,7 +72,7 @@ def run_evaluation(
         workers (int): Number of processes that read images ahead of time. Default: 0, this process reads them.
         threads (int, optional): PyTorch's number of CPU threads, which affects rounding. Default: None, the number of
             the resumed run, or PyTorch's current number.
-        retry_errors (bool): Whether to rerun images and methods that failed before, and methods of which a metric did.
+        retry_errors (bool): Whether to rerun images and methods that failed before, and methods with a failed metric.
             Default: False.
         on_image (callable, optional): Called after each image with the number of finished images and the number of all
             images that this process runs in this call. Default: None.

@@ -15,7 +15,7 @@ RESAMPLES = 2000
 SEED = 0
 FEWEST_RESAMPLED, MOST_RESAMPLED = 5, 1000
 FEWEST_TESTED, MOST_PERMUTED = 10, 30
-_ROUNDING = 1e-6  # of the largest value: what metrics that are computed in float32 may be off by
+_ROUNDING = 1e-6  # of the largest value, for metrics that are computed in float32
 _WIDEST = 4  # times Student's critical value
 
 Values = NDArray[np.float64]
@@ -92,10 +92,13 @@ def estimates(values: Values, ranges: Sequence[tuple[float, float]] | None = Non
 
 
 def paired_differences(first: Values, second: Values) -> Values:
-    """Subtracts values of one method from those of another; what only rounding tells apart differs by 0."""
+    """Subtracts values of one method from those of another, both with a row per image.
+
+    A difference of up to a millionth of the column's largest value is taken as rounding in float32, and is 0.
+    """
     differences = first - second
-    rounding = _ROUNDING * np.maximum(np.abs(first), np.abs(second))
-    return np.where(np.abs(differences) <= rounding, 0.0, differences)
+    largest = np.fmax.reduce(np.fmax(np.abs(first), np.abs(second)), axis=0, initial=0.0)
+    return np.where(np.abs(differences) <= _ROUNDING * largest, 0.0, differences)
 
 
 def compared(differences: Values, *, tested: bool = True) -> list[Difference]:

@@ -205,6 +205,10 @@ def test_values_that_only_float32_tells_apart_do_not_differ() -> None:
     assert (first != second).all()
     assert compared(differences) == [Difference(0.0, None, None, 12, None, 1.0, 1.0)]
     assert estimates(np.full((5, 1), 0.25) + np.array([[0], [3e-8], [0], [0], [0]]))[0].low is None
+    assert paired_differences(np.array([[0.0], [0.7]]), np.array([[3e-8], [0.4]])) == pytest.approx(
+        np.array([[0.0], [0.3]])
+    )
+    assert paired_differences(first[:0], second[:0]).shape == (0, 1)
     clear = paired_differences(first, first + 1e-4)
     assert clear == pytest.approx(np.full((12, 1), -1e-4))
     assert np.isnan(paired_differences(np.array([[np.nan]]), first[:1])).all()

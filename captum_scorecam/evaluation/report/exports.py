@@ -182,7 +182,9 @@ def _notes_on_n(summary: Summary, settings: RunSettings) -> list[str]:
 
 
 def _values(records: Sequence[Record], settings: RunSettings, run: Path) -> Iterator[dict[str, Any]]:
-    seconds = {(times.index, times.method): times.attribution for times in read_times(run)}
+    # A method that failed took no time; after its records were repeated by another rank, it may come last.
+    known = (times for times in read_times(run) if times.attribution is not None)
+    seconds = {(times.index, times.method): times.attribution for times in known}
     metrics = _metric_columns(settings)
     for record in records:
         error = "; ".join(

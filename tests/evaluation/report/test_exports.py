@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import csv
+import json
 import re
+import shutil
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
@@ -279,6 +281,15 @@ def test_a_title_that_begins_with_a_bracket_is_no_option_of_the_line_before(run:
     records = [replace(record, method="bracket") for record in read_records(run) if record.method == "grad_cam"]
     _, rows = tabular_of(_table(records, settings, "latex"))
     assert rows[1][0] == r"{}[a] \textless{} b"
+
+
+def test_the_seconds_are_of_the_attempt_that_succeeded(run: Path, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(run, tmp_path / "run"))
+    of_first = (folder / "times" / "rank-000.jsonl").read_text().splitlines()[0]
+    failed = {**json.loads(of_first), "attribution": None, "metrics": {}}
+    (folder / "times" / "rank-001.jsonl").write_text(f"{json.dumps(failed)}\n")
+    with export_run(folder, "csv").open(encoding="utf-8") as file:
+        assert all(float(row["seconds"]) > 0 for row in csv.DictReader(file))
 
 
 def test_an_export_does_not_replace_a_file_of_a_run(run: Path) -> None:
