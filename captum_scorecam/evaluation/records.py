@@ -122,7 +122,7 @@ class Record:
 
     @property
     def failures(self) -> list[tuple[str | None, Failure]]:
-        """What failed: metrics, given with their names, or the image or the method, with None."""
+        """Each failure with the name of its metric, or with None if the image or the method failed."""
         return [(None, self.error)] if self.error is not None else [*self.failed_metrics.items()]
 
 
