@@ -230,7 +230,7 @@ def _evaluate_method(plan: Plan, loaded: Loaded, subject: Subject, method: str) 
             del rows[name]
     metric_input, run = explained["image"]
     chunk_rows = {part: tuple(dict.fromkeys(of_part)) for part, of_part in rows.items() if of_part}
-    record = replace(_record(plan, loaded, subject, method, run, results, chunk_rows), failed_metrics=failed)
+    record = _record(plan, loaded, subject, method, run, results, failed, chunk_rows)
     times = Times(loaded.index, method, seconds.pop(MAP), seconds)
     return Outcome(record, times, subject.pixels, metric_input.maps[0, 0])
 
@@ -251,6 +251,7 @@ def _record(
     method: str,
     run: MethodRun,
     results: Mapping[str, MetricResult],
+    failed: Mapping[str, Failure],
     chunk_rows: Mapping[str, tuple[int, ...]],
 ) -> Record:
     target, predicted = subject.views["image"].target, int(subject.prediction.scores.argmax())
@@ -272,6 +273,7 @@ def _record(
         values={name: result.value for name, result in results.items()},
         curves={name: result.curve for name, result in results.items() if result.curve is not None},
         chunk_rows=chunk_rows,
+        failed_metrics=failed,
     )
 
 

@@ -46,6 +46,9 @@ class Failure:
     message: str
     stage: Stage
 
+    def __str__(self) -> str:
+        return f"{self.type}: {self.message}"
+
     @classmethod
     def from_exception(cls, error: Exception, stage: Stage) -> Failure:
         """Creates a failure from an exception and its notes; equal exceptions give equal failures."""

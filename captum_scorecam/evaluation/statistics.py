@@ -231,7 +231,7 @@ def _effect_size(differences: Values) -> float | None:
 
 
 def _are_equal(values: Values) -> bool:
-    """Checks whether values are equal, up to the rounding errors of a subtraction."""
+    """Checks whether values are equal up to rounding."""
     return bool(np.ptp(values) <= _ROUNDING * np.abs(values).max())
 
 

@@ -187,12 +187,9 @@ def _values(records: Sequence[Record], settings: RunSettings, run: Path) -> Iter
     seconds = {(times.index, times.method): times.attribution for times in known}
     metrics = _metric_columns(settings)
     for record in records:
-        error = "; ".join(
-            f"{'' if metric is None else f'{metric}: '}{failure.type}: {failure.message}"
-            for metric, failure in record.failures
-        )
+        texts = [str(failure) if metric is None else f"{metric}: {failure}" for metric, failure in record.failures]
         row = {name: getattr(record, name) for name in _COLUMNS if name not in ("error", "seconds")}
-        row |= {"error": error or None, "seconds": seconds.get((record.index, record.method))}
+        row |= {"error": "; ".join(texts) or None, "seconds": seconds.get((record.index, record.method))}
         yield row | {column: record.values.get(metric) for metric, column in metrics.items()}
 
 

@@ -197,7 +197,7 @@ def _errors(summary: Summary) -> list[dict[str, str]]:
             "image": record.image,
             "method": method_title(record.method) if record.method else "all",
             "stage": _STAGES[failure.stage] if metric is None else f"computing {title_and_unit(metric)[0]}",
-            "text": f"{failure.type}: {failure.message}",
+            "text": str(failure),
         }
         for record, metric, failure in summary.failures[:MOST_ERRORS]
     ]
