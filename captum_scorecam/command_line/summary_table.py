@@ -21,7 +21,7 @@ from captum_scorecam.evaluation.presentation import (
 )
 from captum_scorecam.evaluation.statistics import FEWEST_TESTED
 from captum_scorecam.evaluation.summary import Differences, Estimates
-from captum_scorecam.evaluation.verdicts import best_methods, higher_is_better, verdict
+from captum_scorecam.evaluation.verdicts import higher_is_better, verdict
 
 _WIDTH = 160  # if the output is not a terminal
 _MOST_FAILURES = 5
@@ -33,8 +33,8 @@ def print_summary(summary: Summary) -> None:
     console = stdout_console(_WIDTH)
     overall = summary.overall
     if overall.images > 0 or not summary.errors:
-        heading = "images with 95 % intervals; ↑ higher is better, the best in bold"
-        console.print(Text(f"Means over {overall.images} {heading}"))
+        bold = "; in bold the best, and those that no test finds worse" if any(summary.leading.values()) else ""
+        console.print(Text(f"Means over {overall.images} images with 95 % intervals; ↑ higher is better{bold}"))
         console.print(_table(summary, overall.means))
         if overall.differences:
             reference = method_title(summary.reference)
@@ -79,7 +79,7 @@ def _table(summary: Summary, rows: Estimates | Differences, *, signed: bool = Fa
     table = _empty_table(summary)
     means = summary.overall.means
     places = {m: decimals(of_metric[m].mean for of_metric in means.values()) for m in summary.metrics}
-    best = {} if signed else {metric: best_methods(summary.overall, metric) for metric in summary.metrics}
+    best = {} if signed else summary.leading
     for method, of_metric in rows.items():
         cells = []
         for metric, estimate in of_metric.items():

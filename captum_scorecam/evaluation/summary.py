@@ -21,8 +21,10 @@ from captum_scorecam.evaluation.metrics.registry import METRICS
 from captum_scorecam.evaluation.records import Failure, Record, RunSettings
 from captum_scorecam.evaluation.statistics import (
     FEWEST_TESTED,
+    FLIPS_PER_TEST,
     LEVEL,
-    MOST_PERMUTED,
+    MOST_ENUMERATED,
+    MOST_RESAMPLED,
     RESAMPLES,
     SEED,
     Difference,
@@ -32,6 +34,7 @@ from captum_scorecam.evaluation.statistics import (
     estimates,
     paired_differences,
 )
+from captum_scorecam.evaluation.verdicts import leading_methods
 from captum_scorecam.models import class_name
 
 Estimates: TypeAlias = dict[str, dict[str, Estimate]]  # by method and metric
@@ -94,6 +97,9 @@ class Summary:
         metrics (tuple of str): In the order of the run's settings.
         reference (str): The method that the others are compared with.
         overall (Group): Results over all images.
+        leading (dict of str to set): For each metric, the method with the best mean and those that no test finds worse;
+            none if no method is found worse than the best. Every pair of methods is tested as for the differences, and
+            Holm's correction counts all pairs and metrics, since which method is the best is known only afterwards.
         grouped_by (str): ``label`` if images are grouped by label, ``target`` if no image has a label.
         classes (tuple of Group): Results per class, by ascending index.
         costs (dict of str to Cost): The work of each method that has a result, over all images.
@@ -104,6 +110,7 @@ class Summary:
     metrics: tuple[str, ...]
     reference: str
     overall: Group
+    leading: dict[str, set[str]]
     grouped_by: GroupedBy
     classes: tuple[Group, ...]
     costs: dict[str, Cost]
@@ -148,7 +155,9 @@ def summarize(records: Sequence[Record], settings: RunSettings, reference: str |
     classes = tuple(table.group(name, rows) for name, rows in _rows_by_class(results, grouped_by, table.rows).items())
     errors = tuple(record for record in records if record.failures)
     costs = {method: _cost(of_method) for method in methods if (of_method := _of_method(results, method))}
-    return Summary(methods, metrics, reference, overall, grouped_by, classes, costs, errors)
+    return Summary(
+        methods, metrics, reference, overall, table.leading(overall.means), grouped_by, classes, costs, errors
+    )
 
 
 def _of_method(records: Sequence[Record], method: str) -> list[Record]:
@@ -199,12 +208,20 @@ class ValueTable:
             self._by_name(compared(_flat(differences), tested=tested), [self.methods[number] for number in others]),
         )
 
-    def pairs(self) -> dict[tuple[str, str], dict[str, Difference]]:
-        """Returns the tested difference of each pair of methods, the first minus the second, for each metric."""
+    def leading(self, means: Estimates) -> dict[str, set[str]]:
+        """Returns the leading methods of each metric, from the means over all images."""
         pairs = [*itertools.combinations(range(len(self.methods)), 2)]
         firsts, seconds = [first for first, _ in pairs], [second for _, second in pairs]
         differences = compared(_flat(paired_differences(self.values[:, firsts], self.values[:, seconds])))
-        return self._by_name(differences, [(self.methods[first], self.methods[second]) for first, second in pairs])
+        of_pairs = self._by_name(differences, [(self.methods[first], self.methods[second]) for first, second in pairs])
+        return {
+            metric: leading_methods(
+                metric,
+                {method: of_method[metric].mean for method, of_method in means.items()},
+                {pair: of_pair[metric] for pair, of_pair in of_pairs.items()},
+            )
+            for metric in self.metrics
+        }
 
     def _by_name(self, columns: Sequence[_Column], names: Sequence[_Name]) -> dict[_Name, dict[str, _Column]]:
         each = iter(columns)
@@ -266,8 +283,10 @@ def _plain(summary: Summary) -> dict[str, Any]:
         "reference": summary.reference,
         "interval": {"level": LEVEL, "bootstrap_resamples": RESAMPLES, "seed": SEED},
         "test": {
-            "most_permuted": MOST_PERMUTED,
             "fewest_pairs": FEWEST_TESTED,
+            "most_exact_pairs": MOST_ENUMERATED,
+            "most_flipped_pairs": MOST_RESAMPLED,
+            "flips_per_comparison": FLIPS_PER_TEST,
             "correction": "holm",
             "comparisons": summary.tests,
         },

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Literal
 
 from captum_scorecam.evaluation.metrics.registry import METRICS
-from captum_scorecam.evaluation.records import Record, RunSettings
 from captum_scorecam.evaluation.statistics import LEVEL, Difference
-from captum_scorecam.evaluation.summary import ALL_IMAGES, Group, ValueTable
 
 
 def higher_is_better(name: str) -> bool | None:
@@ -26,11 +24,6 @@ def best_of(values: Mapping[str, float | None], metric: str) -> set[str]:
     return {name for name, value in present.items() if value == best}
 
 
-def best_methods(group: Group, metric: str) -> set[str]:
-    """Returns the methods with the best mean."""
-    return best_of({method: estimates[metric].mean for method, estimates in group.means.items()}, metric)
-
-
 def verdict(difference: Difference, metric: str) -> Literal["better", "worse"] | None:
     """Returns ``better`` or ``worse`` if the corrected test finds a difference, otherwise None."""
     higher, p = higher_is_better(metric), difference.corrected_p_value
@@ -39,34 +32,22 @@ def verdict(difference: Difference, metric: str) -> Literal["better", "worse"] |
     return "better" if (difference.mean > 0) == higher else "worse"
 
 
-def leading_methods(records: Sequence[Record], settings: RunSettings) -> dict[str, set[str]]:
-    """Returns, by metric, the method with the best mean and those that no test finds worse.
-
-    Each pair of methods is tested as for `compared`, and Holm's correction counts all pairs and metrics, since which
-    method is the best is known only afterwards.
+def leading_methods(
+    metric: str, means: Mapping[str, float | None], pairs: Mapping[tuple[str, str], Difference]
+) -> set[str]:
+    """Returns the method with the best mean and those that no test finds worse.
 
     Args:
-        records (sequence of Record): From `read_records`; curves are not needed.
-        settings (RunSettings): From `read_settings`.
+        metric (str): The metric.
+        means (mapping): The mean of each method.
+        pairs (mapping): For each pair of methods, the tested difference of the first minus the second.
 
     Returns:
-        dict: The names by metric; none where no method is found worse than the best, or the direction is unknown.
+        set of str: The methods; none where no method is found worse than the best, or the direction is unknown.
     """
-    methods, metrics = settings.methods, settings.metrics
-    table = ValueTable([record for record in records if record.error is None], methods, metrics, methods[0])
-    worse: dict[str, set[tuple[str, str]]] = {metric: set() for metric in metrics}  # the first than the second
-    for (first, second), differences in table.pairs().items():
-        for metric, difference in differences.items():
-            found = verdict(difference, metric)
-            if found == "worse":
-                worse[metric].add((first, second))
-            elif found == "better":
-                worse[metric].add((second, first))
-    means = table.group(ALL_IMAGES, range(len(table.rows))).means
-    leading: dict[str, set[str]] = {}
-    for metric in metrics:
-        values = {method: mean for method in methods if (mean := means[method][metric].mean) is not None}
-        best = (max if higher_is_better(metric) else min)(values, key=values.__getitem__, default=None)
-        beaten = {method for method in values if (method, best) in worse[metric]}
-        leading[metric] = {*values} - beaten if beaten else set()
-    return leading
+    found = {pair: verdict(difference, metric) for pair, difference in pairs.items()}
+    worse = {pair if than == "worse" else pair[::-1] for pair, than in found.items() if than is not None}
+    values = {method: mean for method, mean in means.items() if mean is not None}
+    best = (max if higher_is_better(metric) else min)(values, key=values.__getitem__, default=None)
+    beaten = {method for method in values if (method, best) in worse}
+    return {*values} - beaten if beaten else set()

@@ -17,7 +17,7 @@ from captum_scorecam._held_modules import held_modules
 from captum_scorecam._messages import check_whole_number
 from captum_scorecam.scoring.tuner import Tuner
 
-SIZES = {"cpu": (3, 6, 12, 24, 48), "cuda": (64, 128, 256, 512, 1024, 2048)}
+SIZES = {"cpu": (2, 4, 8, 16, 32), "cuda": (64, 128, 256, 512, 1024, 2048)}
 COMPILED_SIZES = {"cpu": (8, 16, 32), "cuda": (128, 256, 512)}
 COMPILATION_SECONDS = 10.0  # at least, as of a size that another object compiled for, whose first chunk is fast
 MOST_PADDING = 1 / 40  # of the rows of a call
@@ -64,7 +64,7 @@ class ChunkSize:
 
     @property
     def rows_per_second(self) -> float:
-        """The highest rate measured at the size to use; 0 before it is known."""
+        """The last rate measured at the size to use; 0 before it is known."""
         return self._tuner.rows_per_second
 
     def next_rows(self, done: int, total: int, device: torch.device) -> Tensor:

@@ -21,9 +21,11 @@ class Tuner:
     into the rows known to follow, and these and the work at this size take at least `WORK_PER_SETUP` times as long. A
     cost below `FREE_SETUP` does not count, so that short calls of small models run the same chunks each time.
 
-    The kept size is timed again: at once if a larger one was slower, and then after pauses that double. All sizes are
-    measured anew, at most twice, if it is clearly faster than before, so that the machine must have been busy, or
-    clearly slower than another size was.
+    A rate that was measured before a larger size ran is out of date: other processes come and go, and what a larger
+    size leaves behind in the allocator can slow smaller ones down. So the fastest size is timed again after the last
+    one that was tried, and then after pauses that double, and so is each size whose last known rate is as high, or
+    lower by no more than `WORTHWHILE_GAIN`. If one is faster than before by `CLEAR_DIFFERENCE`, the machine must have
+    been busy, and all sizes are measured anew, at most twice.
 
     Args:
         sizes (int): Rows per chunk, in ascending order. A single size is kept.
@@ -42,6 +44,7 @@ class Tuner:
         self._sizes = sizes
         self._larger: int | None = None
         self._rates: dict[int, float] = {}
+        self._up_to_date: set[int] = set()
         self._worked: set[int] = set()
         self._seconds: list[float] = []
         self._setup_seconds = setup_seconds
@@ -53,7 +56,7 @@ class Tuner:
 
     @property
     def rows_per_second(self) -> float:
-        """The highest rate measured at the size to use; 0 before it is known."""
+        """The last rate measured at the size to use; 0 before it is known."""
         return self._rates.get(self.rows, 0.0)
 
     def next_chunk(self, left: int) -> int:
@@ -66,6 +69,8 @@ class Tuner:
             if self._larger is not None and self._pays(self._larger, left):
                 self._start(self._larger)
             elif self._chunks_to_wait <= 0:
+                self._up_to_date.clear()
+                self._pause *= 2
                 self._time()
         self._chunks_to_wait -= 1
         self._rows_run += min(self.rows, left)
@@ -79,12 +84,10 @@ class Tuner:
         self._seconds.append(seconds)
         if len(self._seconds) > TIMED_CHUNKS:
             first, fastest = self._seconds[0], min(self._seconds[1:])
-            self.timing = False
-            if self.rows in self._rates:
-                self._check(self.rows / fastest)
-            else:
+            if self.rows not in self._rates:
                 self._setup_seconds = max(self._setup_seconds, first - fastest)
-                self._compare(self.rows / fastest)
+                self._up_to_date.clear()
+            self._measured(self.rows / fastest)
 
     def measure_again(self) -> None:
         """Forgets the rates and starts from the smallest size."""
@@ -121,30 +124,40 @@ class Tuner:
         self._seconds = []
         self.timing = len(self._sizes) > 1
 
-    def _rest(self, chunks: int) -> None:
-        self.timing = False
-        self._chunks_to_wait = chunks
-
-    def _compare(self, rate: float) -> None:
-        best = max(self._rates.values(), default=0.0)
-        self._rates[self.rows] = rate
-        if rate >= WORTHWHILE_GAIN * best:
-            self._larger = next((size for size in self._sizes if size > self.rows), None)
-        if rate < best:
-            self.rows = max(self._rates, key=self._rates.__getitem__)
-        self._rest(self._pause if rate >= best else 0)
-
-    def _check(self, rate: float) -> None:
-        before = self._rates.pop(self.rows)
-        others = max(self._rates.values(), default=0.0)
-        self._pause *= 2
-        contradicts = rate > CLEAR_DIFFERENCE * before or others > CLEAR_DIFFERENCE * rate
-        if contradicts and self._restarts < MOST_RESTARTS:
+    def _measured(self, rate: float) -> None:
+        if rate > CLEAR_DIFFERENCE * self._rates.get(self.rows, rate) and self._restarts < MOST_RESTARTS:
             self._restarts += 1
             self.measure_again()
+            return
+        others = max((other for size, other in self._rates.items() if size != self.rows), default=0.0)
+        self._rates[self.rows] = rate
+        self._up_to_date.add(self.rows)
+        if self.rows == max(self._rates) and rate >= WORTHWHILE_GAIN * others:
+            self._larger = next((size for size in self._sizes if size > self.rows), None)
         else:
-            self._rates[self.rows] = max(rate, before)
-            self._rest(self._pause)
+            self._larger = None
+        if self._larger is None:
+            self._choose()
+        else:
+            self._rest()
+
+    def _choose(self) -> None:
+        best = max(self._rates.values())
+        doubtful = {
+            size: rate
+            for size, rate in self._rates.items()
+            if size not in self._up_to_date and WORTHWHILE_GAIN * rate >= best
+        }
+        rates = doubtful or self._rates
+        self.rows = max(rates, key=rates.__getitem__)
+        if doubtful:
+            self._time()
+        else:
+            self._rest()
+
+    def _rest(self) -> None:
+        self.timing = False
+        self._chunks_to_wait = self._pause
 
     def _pays(self, rows: int, left: int) -> bool:
         seconds_of_work = (self._rows_run + left) / self.rows_per_second

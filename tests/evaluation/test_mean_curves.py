@@ -12,7 +12,6 @@ from captum_scorecam.evaluation.mean_curves import at_best_points, best_of_curve
 from captum_scorecam.evaluation.record_files import rank_file
 from captum_scorecam.evaluation.settings import write_configuration
 from captum_scorecam.evaluation.typed_json import to_json
-from captum_scorecam.evaluation.verdicts import leading_methods
 from tests.support.run_records import SETTINGS, failure, record
 
 NAME = "max_box_acc"
@@ -55,7 +54,7 @@ def test_leading_methods_are_compared_at_their_thresholds() -> None:
         for index in range(12)
         for method in OF_BOXES.methods
     ]
-    assert leading_methods(many, OF_BOXES) == {NAME: {"score_cam"}}
+    assert summarize(many, OF_BOXES).leading == {NAME: {"score_cam"}}
 
 
 def write(run: Path, records: list[Record]) -> Path:

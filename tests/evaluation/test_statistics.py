@@ -43,7 +43,8 @@ def false_alarms(draw: Draw, n: int, runs: int) -> float:
 
 def false_verdicts(draw: Draw, n: int, runs: int) -> float:
     """Returns the share of runs, each of one comparison, in which the test finds a difference."""
-    found = compared(draw(np.random.default_rng(n), (n, runs)))
+    blocks = np.array_split(draw(np.random.default_rng(n), (n, runs)), runs // 50, axis=1)
+    found = [each for block in blocks for each in compared(block)]
     return float(np.mean([each.p_value is not None and each.p_value <= 0.05 for each in found]))
 
 
@@ -226,18 +227,45 @@ def test_a_clear_difference_is_found_among_many_tests() -> None:
     assert [each.p_value for each in found[3:21]] == [each.p_value for each in few[2:]]
 
 
-def test_many_pairs_get_students_p_value() -> None:
-    values = np.random.default_rng(6).normal(0.3, 1, size=200)
-    (found,) = compared(values[:, None])
-    assert found.p_value == pytest.approx(stats.ttest_1samp(values, 0).pvalue)
-    # At the change, both tests agree.
-    thirty = compared(values[:30, None])[0].p_value
-    assert thirty == pytest.approx(stats.ttest_1samp(values[:30], 0).pvalue, abs=0.01)
+def test_beyond_thirty_pairs_p_values_are_shares_of_random_signs() -> None:
+    differences = np.random.default_rng(13).gamma(0.5, size=(200, 12)) - np.linspace(0.4, 0.6, 12)
+    differences[:150, 3] = np.nan
+    differences[:178, 7] = np.nan  # 22 pairs: all combinations
+    signs = np.random.default_rng(14).choice([-1.0, 1.0], (100_000, 200))
+    values = np.nan_to_num(differences)
+    expected = (np.abs(signs @ values) >= np.abs(values.sum(0))).mean(0)
+    found = [each.p_value for each in compared(differences)]
+    assert found == pytest.approx(expected, abs=0.02)  # four standard errors of 12,000 combinations at 0.5
+    assert found[7] == compared(differences[:, 7:8])[0].p_value
 
 
-def test_the_order_of_images_does_not_change_a_p_value() -> None:
-    values = np.random.default_rng(7).normal(0.4, 1, size=30)
-    assert compared(values[:, None])[0].p_value == compared(values[::-1, None])[0].p_value
+def test_a_few_large_differences_count_for_less_than_students_test_says() -> None:
+    differences = np.array([[40.0]] + [[0.5], [0.0]] * 40)
+    by_signs, by_t = compared(differences)[0].p_value, stats.ttest_1samp(differences[:, 0], 0).pvalue
+    assert by_signs == pytest.approx(2.0**-40, abs=1 / 1001)
+    assert by_t > 0.05
+
+
+def test_the_smallest_corrected_p_value_hardly_depends_on_the_number_of_tests() -> None:
+    shifted = np.random.default_rng(15).normal(1.0, 0.1, (40, 50))
+    for n_tests in (1, 50):
+        found = compared(shifted[:, :n_tests])[0]
+        assert found.p_value == pytest.approx(1 / (1000 * n_tests + 1))
+        assert found.corrected_p_value == pytest.approx(0.001, rel=0.01)
+
+
+def test_more_than_a_thousand_pairs_get_students_p_value() -> None:
+    values = np.random.default_rng(6).normal(0.03, 1, size=1001)
+    assert compared(values[:, None])[0].p_value == pytest.approx(stats.ttest_1samp(values, 0).pvalue)
+    thousand, by_t = compared(values[:1000, None])[0].p_value, stats.ttest_1samp(values[:1000], 0).pvalue
+    assert thousand == pytest.approx(by_t, abs=0.06)
+    assert thousand != pytest.approx(by_t, rel=1e-6)
+
+
+@pytest.mark.parametrize("n", [30, 31, 200])
+def test_neither_order_nor_direction_changes_a_p_value(n: int) -> None:
+    values = np.random.default_rng(7).normal(0.1, 1, size=(n, 1))
+    assert compared(values)[0].p_value == compared(values[::-1])[0].p_value == compared(-values)[0].p_value
 
 
 def test_fewer_than_ten_pairs_are_not_tested_and_not_counted() -> None:

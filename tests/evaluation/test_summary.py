@@ -13,7 +13,6 @@ import pytest
 from captum_scorecam.evaluation import Cost, Record, RunSettings, summarize
 from captum_scorecam.evaluation.statistics import Difference, Estimate
 from captum_scorecam.evaluation.summary import write_summary
-from captum_scorecam.evaluation.verdicts import leading_methods
 from tests.support.evaluation_run import CLASSES, METHODS, METRICS, make_records
 from tests.support.run_records import SETTINGS, failure, record
 
@@ -129,8 +128,10 @@ def test_the_files_hold_the_same_numbers_and_no_times(tmp_path: Path) -> None:
     names = ("effect_size", "p_value", "corrected_p_value")
     assert [float(row[key]) for key in names] == [difference[key] for key in names]
     assert plain["test"] == {
-        "most_permuted": 30,
         "fewest_pairs": 10,
+        "most_exact_pairs": 30,
+        "most_flipped_pairs": 1000,
+        "flips_per_comparison": 1000,
         "correction": "holm",
         "comparisons": 8,  # of 2 methods and 6 metrics; two of these have fewer than 10 pairs
     }
@@ -206,5 +207,5 @@ def test_a_method_that_is_better_on_the_images_of_both_is_not_found_worse() -> N
     means = summarize(records, SETTINGS).overall.means
     assert means["grad_cam"]["insertion"].mean == pytest.approx(0.695)
     assert means["score_cam"]["insertion"].mean == pytest.approx((20 * 0.8045 + 40 * 0.1) / 60)
-    assert leading_methods(records, SETTINGS)["insertion"] == set()
-    assert leading_methods(pairs(*easy), SETTINGS)["insertion"] == {"score_cam"}
+    assert summarize(records, SETTINGS).leading["insertion"] == set()
+    assert summarize(pairs(*easy), SETTINGS).leading["insertion"] == {"score_cam"}

@@ -8,7 +8,8 @@ from dataclasses import replace
 import numpy as np
 
 from captum_scorecam.evaluation.statistics import Difference
-from captum_scorecam.evaluation.verdicts import leading_methods, verdict
+from captum_scorecam.evaluation.summary import summarize
+from captum_scorecam.evaluation.verdicts import verdict
 from tests.support.run_records import SETTINGS, record
 
 
@@ -19,7 +20,7 @@ def leading(values: Mapping[str, Iterable[float]]) -> set[str]:
         for index, value in enumerate(of_method)
     ]
     settings = replace(SETTINGS, methods=tuple(values), metrics=("average_drop",))
-    return leading_methods(records, settings)["average_drop"]
+    return summarize(records, settings).leading["average_drop"]
 
 
 def difference(mean: float, p: float | None) -> Difference:

@@ -167,27 +167,27 @@ def test_memory_for_two_rows_is_enough_for_two_examples() -> None:
     model, masks = OutOfMemoryAbove(2), random_masks(2, 5, (4,))
     chunk_size = ChunkSizes().get(model, (torch.rand(2, 1, 4),), None)
     score_masked_inputs(forward_of(model, torch.rand(2, 1, 4)), masks, chunk_size)
-    assert model.rows == [3] + 5 * [2]
+    assert model.rows == 5 * [2]
     with pytest.raises(torch.OutOfMemoryError, match="with 2 masked inputs per forward pass"):
         score_masked_inputs(forward_of(OutOfMemoryAbove(1), torch.rand(2, 1, 4)), masks, chunk_size)
 
 
 @pytest.mark.skipif(sys.version_info < (3, 11), reason="notes on exceptions are new in Python 3.11")
-@pytest.mark.parametrize("error", [ValueError("input 0 has batch size 4, not 2"), AssertionError(), KeyError("x")])
+@pytest.mark.parametrize("error", [ValueError("input 0 has batch size 2, not 3"), AssertionError(), KeyError("x")])
 def test_an_error_of_a_model_that_takes_no_other_number_of_rows_points_to_perturbations_per_eval(
     error: Exception,
 ) -> None:
     def fixed(x: Tensor) -> Tensor:
-        if len(x) != 2:
+        if len(x) != 3:
             raise error
         return x.flatten(1)
 
-    inputs, masks = torch.rand(2, 1, 4), random_masks(2, 5, (4,))
+    inputs, masks = torch.rand(3, 1, 4), random_masks(3, 5, (4,))
     forward = forward_of(fixed, inputs)
     with pytest.raises(type(error)) as caught:
         score_masked_inputs(forward, masks, ChunkSizes().get(fixed, (inputs,), None))
     assert "pass perturbations_per_eval=1" in "".join(caught.value.__notes__)
-    odd = random_masks(1, 3, (4,))  # three masks of the first example
+    odd = random_masks(1, 4, (4,))  # four masks of the first example
     for given in (masks, odd):
         scores = score_masked_inputs(forward, given, ChunkSizes().get(fixed, (inputs,), 1))
         assert len(scores) == len(given)

@@ -35,8 +35,8 @@ class Timed(nn.Module):
         return normed.flatten(1)
 
 
-def best_at_12(rows: int) -> float:
-    return rows / {3: 2.0, 6: 3.0, 12: 4.0, 24: 3.0}.get(rows, 1.0)
+def best_at_8(rows: int) -> float:
+    return rows / {2: 2.0, 4: 3.0, 8: 4.0, 16: 3.0}.get(rows, 1.0)
 
 
 def fastest(model: Timed, n_rows: int, monkeypatch: pytest.MonkeyPatch) -> int:
@@ -45,22 +45,23 @@ def fastest(model: Timed, n_rows: int, monkeypatch: pytest.MonkeyPatch) -> int:
 
 
 def test_each_size_is_measured_twice_and_no_more_is_run(monkeypatch: pytest.MonkeyPatch) -> None:
-    model = Timed(best_at_12).eval()
-    assert fastest(model, 100_000, monkeypatch) == 12
-    assert {rows: model.rows.count(rows) for rows in (3, 6, 12, 24)} == {
-        3: LOOKS * GROUP,
-        6: LOOKS * GROUP,
-        12: LOOKS * 2 * GROUP,  # again after 24, which was slower
-        24: LOOKS * GROUP,
+    model = Timed(best_at_8).eval()
+    assert fastest(model, 100_000, monkeypatch) == 8
+    assert {rows: model.rows.count(rows) for rows in (2, 4, 8, 16)} == {
+        2: 2 + LOOKS * GROUP,  # two compare memory formats
+        4: LOOKS * GROUP,
+        8: LOOKS * 2 * GROUP,  # again after 16, which was slower
+        16: LOOKS * GROUP,
     }
 
 
-@pytest.mark.parametrize(("n_rows", "rows"), [(1, 3), (11, 6), (12, 12)])
+@pytest.mark.parametrize(("n_rows", "rows"), [(1, 2), (7, 4), (8, 8)])
 def test_no_size_is_tried_that_never_fills(n_rows: int, rows: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert fastest(Timed(best_at_12).eval(), n_rows, monkeypatch) == rows
+    assert fastest(Timed(best_at_8).eval(), n_rows, monkeypatch) == rows
 
 
 def test_a_size_that_takes_long_to_set_up_is_tried_for_many_rows_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(chunk_size.SIZES, "cpu", (3, 6))
     setup = 100.0
     enough = int(WORK_PER_SETUP * setup * 2.0)  # at two rows per second
     for n_rows, expected in ((enough, 6), (enough - 100, 3)):
@@ -68,7 +69,7 @@ def test_a_size_that_takes_long_to_set_up_is_tried_for_many_rows_only(monkeypatc
         assert fastest(model.eval(), n_rows, monkeypatch) == expected
 
 
-@pytest.mark.parametrize(("most", "rows"), [(23, 12), (11, 6), (5, 3), (2, 1)])
+@pytest.mark.parametrize(("most", "rows"), [(15, 8), (7, 4), (3, 2), (1, 1)])
 def test_a_size_that_does_not_fit_into_memory_is_left_out(
     most: int, rows: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -76,7 +77,7 @@ def test_a_size_that_does_not_fit_into_memory_is_left_out(
 
 
 def test_the_model_is_left_as_it_was() -> None:
-    model = Timed(best_at_12)  # in training mode, so that running statistics change
+    model = Timed(best_at_8)  # in training mode, so that running statistics change
     forward, state = forward_of(model, torch.rand(1, 1, 6, 6)), torch.get_rng_state()
     fastest_rows(forward, 100)
     assert model.training

@@ -105,7 +105,7 @@ def test_each_rank_runs_half_of_the_masked_inputs(ranks: list[dict[str, Any]]) -
     masked = [[rank["rows"][call] - unmasked[call] for rank in ranks] for call in range(len(CALLS))]
     assert [rows - n for rows, n in zip(alone, unmasked, strict=True)] == [21, 21, 3]
     # A last chunk of one row is padded: three examples were given, and a model may not take a single one.
-    assert masked == [[11, 10 + 1], [11, 10], [2, 1 + 1]]
+    assert masked == [[11 + 1, 10], [11, 10], [2, 1 + 1]]
 
 
 def test_a_rank_that_fails_raises_its_error_and_the_other_does_not_wait(ranks: list[dict[str, Any]]) -> None:

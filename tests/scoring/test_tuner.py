@@ -128,8 +128,10 @@ def test_a_size_that_was_set_up_costs_nothing_when_sizes_are_measured_again() ->
 
 def test_a_machine_that_gets_busy_while_a_size_is_measured_is_noticed() -> None:
     tuner = Tuner(2, 4, 8, 16, 32)
-    ran = run(tuner, RISING, 8 * GROUP, busy=lambda number: 3.0 if GROUP <= number < 3 * GROUP else 1.0)
-    assert ran[: 4 * GROUP] == [2] * GROUP + [4] * GROUP + [2] * GROUP + [2] * GROUP  # 2 is slower now than 4 was
+    ran = run(tuner, RISING, 10 * GROUP + FIRST_PAUSE, busy=lambda number: 3.0 if GROUP <= number < 3 * GROUP else 1.0)
+    first = [2] * GROUP + [4] * GROUP + [2] * GROUP  # 2 is slower now than 4 was
+    assert ran[: 4 * GROUP + FIRST_PAUSE] == first + [4] * (FIRST_PAUSE + GROUP)  # which is clearly faster now
+    assert ran[4 * GROUP + FIRST_PAUSE :][: 2 * GROUP] == [2] * GROUP + [4] * GROUP
     assert tuner.rows == 8
 
 
@@ -143,18 +145,35 @@ def test_a_size_that_is_faster_than_it_was_is_measured_again_with_the_others() -
     assert [ran.count(size) for size in (4, 8)] == [GROUP, ran.count(8)]
 
 
-def test_a_size_that_is_slower_than_another_one_was_is_measured_again_with_the_others() -> None:
+def test_a_size_that_is_slower_than_another_one_was_is_compared_with_it_again() -> None:
     tuner = Tuner(2, 4, 8)
-    run(tuner, {2: 2.0, 4: 3.0, 8: 2.9}, 4 * GROUP)
+    run(tuner, {2: 2.0, 4: 3.0, 8: 2.9}, 5 * GROUP)
     assert tuner.rows == 4
-    run(tuner, {2: 2.0, 4: 1.5, 8: 1.0}, 2 * FIRST_PAUSE + 3 * GROUP)
+    ran = run(tuner, {2: 2.0, 4: 1.5, 8: 1.0}, 2 * FIRST_PAUSE + 2 * GROUP)
     assert tuner.rows == 2
+    assert {size: ran.count(size) for size in (2, 8)} == {2: ran.count(2), 8: GROUP}
+
+
+def test_a_size_that_larger_ones_left_behind_slower_is_given_up() -> None:
+    tuner = Tuner(2, 4, 8)
+    assert run(tuner, {2: 8.0, 4: 9.0, 8: 5.0}, 3 * GROUP)[-1] == 8
+    ran = run(tuner, {2: 8.0, 4: 7.0, 8: 5.0}, 100)
+    assert ran[: 2 * GROUP] == [4] * GROUP + [2] * GROUP
+    assert {*ran[2 * GROUP :]} == {2}
+
+
+def test_a_size_that_was_nearly_as_fast_is_tried_again_and_so_are_larger_ones_then() -> None:
+    tuner = Tuner(2, 4, 8)
+    assert {*run(tuner, {2: 8.0, 4: 7.9}, 3 * GROUP)} == {2, 4}
+    assert tuner.rows == 2
+    run(tuner, {2: 8.0, 4: 9.5, 8: 12.0}, FIRST_PAUSE + 3 * GROUP)
+    assert tuner.rows == 8
 
 
 @pytest.mark.parametrize("factor", [0.85, 1.2])
 def test_small_changes_of_speed_are_no_reason_to_measure_again(factor: float) -> None:
     tuner = Tuner(2, 4, 8)
-    run(tuner, {2: 2.0, 4: 3.0, 8: 2.9}, 4 * GROUP)
+    run(tuner, {2: 2.0, 4: 3.0, 8: 2.3}, 4 * GROUP)
     changed = {2: 9.0, 4: 3.0 * factor, 8: 9.0}
     assert {*run(tuner, changed, 500)} == {4}
 

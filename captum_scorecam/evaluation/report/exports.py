@@ -27,7 +27,7 @@ from captum_scorecam.evaluation.records import Record, RunSettings
 from captum_scorecam.evaluation.report.curves import draw_curves
 from captum_scorecam.evaluation.settings import CONFIGURATION, read_configuration
 from captum_scorecam.evaluation.summary import Summary, summarize, text_cell
-from captum_scorecam.evaluation.verdicts import higher_is_better, leading_methods
+from captum_scorecam.evaluation.verdicts import higher_is_better
 
 Format: TypeAlias = Literal["latex", "markdown", "csv", "parquet", "svg", "pdf"]
 
@@ -122,7 +122,7 @@ def export_run(run: Path | str, file_format: Format, output: Path | str | None =
 
 
 def _table(records: Sequence[Record], settings: RunSettings, file_format: Literal["latex", "markdown"]) -> str:
-    summary, leading = summarize(records, settings), leading_methods(records, settings)
+    summary = summarize(records, settings)
     places = {
         metric: decimals(of_method[metric].mean for of_method in summary.overall.means.values())
         for metric in settings.metrics
@@ -134,7 +134,7 @@ def _table(records: Sequence[Record], settings: RunSettings, file_format: Litera
                 {
                     "mean": number_text(estimate.mean, places[metric]),
                     "interval": interval_text(estimate, places[metric]),
-                    "leads": method in leading[metric],
+                    "leads": method in summary.leading[metric],
                 }
                 for metric, estimate in summary.overall.means[method].items()
             ],
@@ -162,7 +162,7 @@ def _table(records: Sequence[Record], settings: RunSettings, file_format: Litera
         images=summary.overall.images,
         metrics=[(metric_title(metric), higher_is_better(metric)) for metric in settings.metrics],
         rows=rows,
-        has_leading=any(leading.values()),
+        has_leading=any(summary.leading.values()),
         notes=_notes_on_n(summary, settings),
     )
 

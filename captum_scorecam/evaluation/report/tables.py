@@ -16,7 +16,7 @@ from captum_scorecam.evaluation.presentation import (
 )
 from captum_scorecam.evaluation.statistics import Difference, Estimate
 from captum_scorecam.evaluation.summary import Differences, Estimates, Group, Summary
-from captum_scorecam.evaluation.verdicts import best_methods, higher_is_better, verdict
+from captum_scorecam.evaluation.verdicts import higher_is_better, verdict
 
 Mark: TypeAlias = Literal["best", "better", "worse", ""]
 Marks: TypeAlias = dict[str, dict[str, Mark]]  # by metric and method
@@ -101,10 +101,10 @@ class ReportTable:
     rows: list[Row]
 
 
-def means_table(summary: Summary, group: Group) -> ReportTable:
-    """Returns the table of a group's means."""
-    marks: Marks = {metric: dict.fromkeys(best_methods(group, metric), "best") for metric in summary.metrics}
-    return _table(summary, group, group.means, marks, signed=False)
+def means_table(summary: Summary) -> ReportTable:
+    """Returns the table of means over all images."""
+    marks: Marks = {metric: dict.fromkeys(leading, "best") for metric, leading in summary.leading.items()}
+    return _table(summary, summary.overall, summary.overall.means, marks, signed=False)
 
 
 def differences_table(summary: Summary) -> ReportTable:
@@ -118,9 +118,9 @@ def differences_table(summary: Summary) -> ReportTable:
 
 
 def class_tables(summary: Summary) -> list[ReportTable]:
-    """Returns the tables of means of the `MOST_CLASSES` classes with the most images."""
+    """Returns the tables of means of the `MOST_CLASSES` classes with the most images; they are not tested."""
     largest = sorted(summary.classes, key=lambda group: -group.images)[:MOST_CLASSES]
-    return [means_table(summary, group) for group in largest]
+    return [_table(summary, group, group.means, {}, signed=False) for group in largest]
 
 
 def _table(summary: Summary, group: Group, rows: Estimates | Differences, marks: Marks, *, signed: bool) -> ReportTable:
@@ -130,7 +130,9 @@ def _table(summary: Summary, group: Group, rows: Estimates | Differences, marks:
         places = decimals(estimates[metric].mean for estimates in summary.overall.means.values())
         span = _span(list(column.values()), with_zero=signed)
         columns.append(_column(metric, list(column.values()), span if signed else None))
-        cells.append([_cell(e, places, marks[metric].get(method, ""), span, signed) for method, e in column.items()])
+        cells.append(
+            [_cell(e, places, marks.get(metric, {}).get(method, ""), span, signed) for method, e in column.items()]
+        )
     by_method = [
         Row(method_title(method), summary.methods.index(method), [column_cells[number] for column_cells in cells])
         for number, method in enumerate(rows)

@@ -36,7 +36,6 @@ from captum_scorecam.evaluation.report.curves import draw_curves, make_charts
 from captum_scorecam.evaluation.report.exports import _table
 from captum_scorecam.evaluation.report.tables import means_table
 from captum_scorecam.evaluation.summary import summarize
-from captum_scorecam.evaluation.verdicts import leading_methods
 from captum_scorecam.models import Classifier
 from tests.support.command_line import invoke
 from tests.support.run_records import SETTINGS
@@ -131,7 +130,7 @@ def test_the_markdown_table_has_a_row_for_each_method(run: Path) -> None:
 
 
 def test_bold_marks_the_leading_methods(run: Path) -> None:
-    leading = leading_methods(read_records(run), read_settings(run))
+    leading = summarize(read_records(run), read_settings(run)).leading
     assert any(leading.values())
     latex, markdown = export_run(run, "latex").read_text(), export_run(run, "markdown").read_text()
     n_leading = sum(map(len, leading.values()))
@@ -222,7 +221,7 @@ def test_a_title_with_several_commas_is_the_same_in_charts_and_tables() -> None:
     register_metric(Metric("drop", "Drop, top half, %", False, lambda _: MetricResult(0.0)))
     records = [record_of(index, "grad_cam", {"drop": 0.5}) for index in range(3)]
     summary = summarize(records, replace(SETTINGS, methods=("grad_cam",), metrics=("drop",)))
-    (column,) = means_table(summary, summary.overall).columns
+    (column,) = means_table(summary).columns
     curves = {"drop": {"grad_cam": MeanCurve((0.0, 1.0), [3.0, 0.0], 3)}}
     (chart,) = make_charts(curves, ("grad_cam",), ("drop",))
     svg = draw_curves(curves, ("grad_cam",), ("drop",), "svg").decode()

@@ -21,6 +21,7 @@ from captum_scorecam._palette import CURVE_COLORS
 from captum_scorecam.evaluation import METHODS as REGISTERED
 from captum_scorecam.evaluation import Curve, Failure, Record, write_report
 from captum_scorecam.evaluation.mean_curves import mean_curves
+from captum_scorecam.evaluation.record_files import RECORDS
 from captum_scorecam.evaluation.report.curves import make_charts
 from captum_scorecam.evaluation.report.gallery import disagreement
 from captum_scorecam.evaluation.settings import write_configuration
@@ -96,8 +97,20 @@ def test_the_means_are_in_the_table_with_their_intervals(page: Page) -> None:
     rows = page.texts["tbody"][0].split()
     assert rows[0] == "Grad-CAM"
     assert [rows.count(name) for name in ("Grad-CAM", "Score-CAM", "RISE")] == [1, 1, 1]
-    assert page.texts["tbody"][0].count("best") == 7  # in the pointing game, two are level
+    assert page.texts["tbody"][0].count("best") == 4  # of average drop two, of insertion and deletion one
+    assert "Best marks the best mean of a metric, and those that a paired test" in page.texts["section"][0]
     assert re.search(r"\d\.\d{3} *(best)?\s+\[\d\.\d{3}, \d\.\d{3}\]", page.texts["tbody"][0])
+
+
+@pytest.mark.usefixtures("no_charts")
+def test_without_a_test_that_decides_no_mean_is_marked(tmp_path: Path) -> None:
+    run = write_run(tmp_path / "run")
+    for file in (run / RECORDS).iterdir():
+        file.unlink()
+    write_records(run, [record for record in make_records() if record.index < 9])
+    page = Page(write_report(run).read_text(encoding="utf-8"))
+    assert "best" not in page.texts["tbody"][0]
+    assert "No mean is marked as best" in page.texts["section"][0]
 
 
 @pytest.mark.usefixtures("no_charts")
