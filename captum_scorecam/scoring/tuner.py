@@ -21,11 +21,11 @@ class Tuner:
     into the rows known to follow, and these and the work at this size take at least `WORK_PER_SETUP` times as long. A
     cost below `FREE_SETUP` does not count, so that short calls of small models run the same chunks each time.
 
-    A rate that was measured before a larger size ran is out of date: other processes come and go, and what a larger
-    size leaves behind in the allocator can slow smaller ones down. So the fastest size is timed again after the last
-    one that was tried, and then after pauses that double, and so is each size whose last known rate is as high, or
-    lower by no more than `WORTHWHILE_GAIN`. If one is faster than before by `CLEAR_DIFFERENCE`, the machine must have
-    been busy, and all sizes are measured anew, at most twice.
+    Rates that were measured before a larger size was first tried are out of date: other processes come and go, and what
+    larger chunks leave behind in the allocator can slow smaller ones down. So once the search ends, and then after
+    pauses that double, the fastest size is timed again, and with it each one that is out of date and slower by a factor
+    of at most `WORTHWHILE_GAIN`. If a rate is higher than the last one of its size by more than a factor of
+    `CLEAR_DIFFERENCE`, the machine must have been busy, and all sizes are measured anew, at most twice.
 
     Args:
         sizes (int): Rows per chunk, in ascending order. A single size is kept.
@@ -49,6 +49,7 @@ class Tuner:
         self._seconds: list[float] = []
         self._setup_seconds = setup_seconds
         self._rows_run = 0
+        self._left = 0
         self._pause = FIRST_PAUSE
         self._chunks_to_wait = 0
         self._restarts = 0
@@ -68,11 +69,12 @@ class Tuner:
         if not self.timing:
             if self._larger is not None and self._pays(self._larger, left):
                 self._start(self._larger)
-            elif self._chunks_to_wait <= 0:
+            elif self._chunks_to_wait <= 0 and len(self._sizes) > 1:
                 self._up_to_date.clear()
                 self._pause *= 2
                 self._time()
         self._chunks_to_wait -= 1
+        self._left = left
         self._rows_run += min(self.rows, left)
         return self.rows
 
@@ -129,31 +131,29 @@ class Tuner:
             self._restarts += 1
             self.measure_again()
             return
-        others = max((other for size, other in self._rates.items() if size != self.rows), default=0.0)
         self._rates[self.rows] = rate
         self._up_to_date.add(self.rows)
-        if self.rows == max(self._rates) and rate >= WORTHWHILE_GAIN * others:
-            self._larger = next((size for size in self._sizes if size > self.rows), None)
-        else:
-            self._larger = None
-        if self._larger is None:
-            self._choose()
-        else:
-            self._rest()
-
-    def _choose(self) -> None:
-        best = max(self._rates.values())
+        fastest = max(self._rates, key=self._rates.__getitem__)
+        best = self._rates[fastest]
         doubtful = {
             size: rate
             for size, rate in self._rates.items()
-            if size not in self._up_to_date and WORTHWHILE_GAIN * rate >= best
+            if size not in self._up_to_date and WORTHWHILE_GAIN * rate >= best and size <= self._left
         }
-        rates = doubtful or self._rates
-        self.rows = max(rates, key=rates.__getitem__)
-        if doubtful:
+        self._larger = self._next_size(fastest) if fastest in self._up_to_date else None
+        if self._larger is None and doubtful:
+            self.rows = max(doubtful, key=doubtful.__getitem__)
             self._time()
         else:
+            self.rows = fastest
             self._rest()
+
+    def _next_size(self, fastest: int) -> int | None:
+        """Returns the size to try next, if the fastest is the largest so far and well ahead of the others."""
+        others = max((rate for size, rate in self._rates.items() if size != fastest), default=0.0)
+        if fastest < max(self._rates) or self._rates[fastest] < WORTHWHILE_GAIN * others:
+            return None
+        return next((size for size in self._sizes if size > fastest), None)
 
     def _rest(self) -> None:
         self.timing = False

@@ -54,13 +54,17 @@ class Recorder(nn.Module):
         return self.calls[1:]
 
     def masked_rows(self, argument: int = 0) -> Tensor:
-        """The rows, but for copies of the last one, which fill a chunk."""
-        return torch.cat([call[argument][: n_distinct(call)] for call in self.masked_calls])
+        """The rows, but for copies of the last one, which fill the last chunk."""
+        *full, last = self.masked_calls
+        return torch.cat([*(call[argument] for call in full), last[argument][: len(last[0]) - n_filled(last)]])
 
 
-def n_distinct(call: tuple[Any, ...]) -> int:
-    as_last = [(each == each[-1]).view(len(each), -1).all(1) for each in call if isinstance(each, Tensor)]
-    return len(call[0]) - int(torch.stack(as_last).all(0).sum()) + 1
+def n_filled(call: tuple[Any, ...]) -> int:
+    tensors = [each for each in call if isinstance(each, Tensor)]
+    n = 0
+    while n + 1 < len(call[0]) and all(torch.equal(each[-1 - n], each[-2 - n]) for each in tensors):
+        n += 1
+    return n
 
 
 def marked_images(batch: int, *size: int, seed: int = 0) -> Tensor:
@@ -285,7 +289,7 @@ def test_baseline_is_run_only_where_its_score_counts(channel_weighting: ChannelW
 def test_baseline_is_scored_with_the_arguments_of_each_example() -> None:
     net, x = Recorder(), marked_images(3, 6, 8)
     own = torch.tensor([10.0, 20.0, 30.0])
-    ScoreCAM(net, net.maps, channel_weighting="increase").attribute(x, 0, own)
+    ScoreCAM(net, net.maps, channel_weighting="increase").attribute(x, 0, own, perturbations_per_eval=1)
     blank = net.masked_rows().flatten(1).abs().amax(dim=1) == 0
     assert net.masked_rows(argument=1)[blank].tolist() == own.tolist()
 

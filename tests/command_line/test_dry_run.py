@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
 from pathlib import Path
 
 import pytest
 
+from captum_scorecam.scoring import chunk_size
 from tests.support.command_line import invoke
 from tests.support.tiny_classifier import write_folder
 
@@ -20,7 +22,8 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return write_folder(tmp_path / "data", 8).parent
 
 
-def test_forwards_are_counted_and_nothing_is_written(folder: Path) -> None:
+def test_forwards_are_counted_and_nothing_is_written(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(chunk_size, "perf_counter", itertools.count().__next__)  # all chunks take equally long
     methods = ("--method", "score_cam", "--method", "rise", "--n-masks", "20")
     options = (*TINY, *methods, "--metric", "insertion", "--metric", "average_drop")
     result = invoke("evaluate", "data", "--output", "run", *options, "--dry-run", "--images", "3")
@@ -32,7 +35,7 @@ def test_forwards_are_counted_and_nothing_is_written(folder: Path) -> None:
     rows = {cells[0]: cells[1:] for cells in map(str.split, result.stdout.splitlines()) if cells}
     assert "Forwards per image, measured on the first one  Score-CAM  RISE " in result.stdout
     # Score-CAM's map: the image, and four channels, since one of the five is constant. RISE: the image and 20 masks.
-    # Insertion: the image and 101 steps, the last chunk of two filled.
+    # Insertion: the image and 101 steps, in chunks of 2, 4, 8 and 16, of which the last one is filled.
     assert (rows["map"], rows["insertion"], rows["average_drop"]) == (["5", "21"], ["103"] * 2, ["3"] * 2)
     assert (rows["total"], rows["images"]) == (["111", "127"], ["left", "3", "3"])
     assert "Forwards left: about 717, " in result.stdout  # 3 · (1 + 111 + 127)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 
 from captum_scorecam.command_line.summary_table import print_summary
@@ -9,17 +11,21 @@ from captum_scorecam.evaluation import Failure, summarize
 from tests.support.run_records import SETTINGS, failure, record
 
 
-def test_the_terminal_shows_means_differences_and_failures(capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_terminal_shows_means_differences_and_failures(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     insertions = [(0.2, 0.5), (0.21, 0.52), (0.19, 0.48), (0.2, 0.51)] * 3
     records = [
         record(index, method, {"insertion": value, "average_drop": 1.0})
         for index, pair in enumerate(insertions)
         for method, value in zip(SETTINGS.methods, pair, strict=True)
     ]
-    print_summary(summarize([*records, failure(12)], SETTINGS))
+    summary = summarize([*records, failure(12)], SETTINGS)
+    print_summary(summary)
     printed = capsys.readouterr().out
     means, differences = printed.split("Differences from Score-CAM")
     assert "Means over 12 images" in means
+    assert "; in bold the best, and those that no test finds worse\n" in means
     assert "Insertion, AUC ↑" in means
     assert "0.200" in means
     assert "0.502" in means
@@ -28,6 +34,12 @@ def test_the_terminal_shows_means_differences_and_failures(capsys: pytest.Captur
     assert "−0.302*" in differences
     assert "p < 0.001" in differences
     assert printed.endswith("Failed: 1\n  12.png: text\nTo try again, run the same command with --retry-errors.\n")
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    print_summary(summary)
+    means, differences = capsys.readouterr().out.split("Differences from Score-CAM")
+    assert summary.leading == {"insertion": {"score_cam"}, "average_drop": set()}
+    assert re.findall(r"\x1b\[1m([\d.]+)\x1b", means) == ["0.502"]
+    assert re.findall(r"\x1b\[1m([\d.]+)\x1b", differences) == []
 
 
 def test_fewer_than_ten_images_are_compared_without_a_test(capsys: pytest.CaptureFixture[str]) -> None:
@@ -37,7 +49,8 @@ def test_fewer_than_ten_images_are_compared_without_a_test(capsys: pytest.Captur
         for method, value in zip(SETTINGS.methods, (0.2, 0.5), strict=True)
     ]
     print_summary(summarize(records, SETTINGS))
-    differences = capsys.readouterr().out.split("Differences from Score-CAM")[1]
+    means, differences = capsys.readouterr().out.split("Differences from Score-CAM")
+    assert "bold" not in means
     assert differences.startswith(" on the same images; not tested, which takes 10 images\n")
     assert "−0.300" in differences
     assert "*" not in differences

@@ -231,11 +231,11 @@ def test_beyond_thirty_pairs_p_values_are_shares_of_random_signs() -> None:
     differences = np.random.default_rng(13).gamma(0.5, size=(200, 12)) - np.linspace(0.4, 0.6, 12)
     differences[:150, 3] = np.nan
     differences[:178, 7] = np.nan  # 22 pairs: all combinations
-    signs = np.random.default_rng(14).choice([-1.0, 1.0], (100_000, 200))
+    signs = np.random.default_rng(14).choice([-1.0, 1.0], (20_000, 200))
     values = np.nan_to_num(differences)
     expected = (np.abs(signs @ values) >= np.abs(values.sum(0))).mean(0)
     found = [each.p_value for each in compared(differences)]
-    assert found == pytest.approx(expected, abs=0.02)  # four standard errors of 12,000 combinations at 0.5
+    assert found == pytest.approx(expected, abs=0.03)  # four standard errors of 4096 combinations at 0.5
     assert found[7] == compared(differences[:, 7:8])[0].p_value
 
 

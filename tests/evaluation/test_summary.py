@@ -132,6 +132,7 @@ def test_the_files_hold_the_same_numbers_and_no_times(tmp_path: Path) -> None:
         "most_exact_pairs": 30,
         "most_flipped_pairs": 1000,
         "flips_per_comparison": 1000,
+        "seed": 0,
         "correction": "holm",
         "comparisons": 8,  # of 2 methods and 6 metrics; two of these have fewer than 10 pairs
     }

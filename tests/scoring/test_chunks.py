@@ -163,13 +163,14 @@ def test_the_least_size_and_a_given_one_have_nothing_to_fall_back_on(sizes: tupl
     assert model.rows == [6]
 
 
-def test_memory_for_two_rows_is_enough_for_two_examples() -> None:
-    model, masks = OutOfMemoryAbove(2), random_masks(2, 5, (4,))
-    chunk_size = ChunkSizes().get(model, (torch.rand(2, 1, 4),), None)
-    score_masked_inputs(forward_of(model, torch.rand(2, 1, 4)), masks, chunk_size)
-    assert model.rows == 5 * [2]
+def test_memory_for_two_rows_is_enough_for_several_examples() -> None:
+    inputs = torch.rand(3, 1, 4)
+    model, masks = OutOfMemoryAbove(2), random_masks(3, 5, (4,))
+    chunk_size = ChunkSizes().get(model, (inputs,), 1)
+    score_masked_inputs(forward_of(model, inputs), masks, chunk_size)
+    assert model.rows == [3] + 8 * [2]
     with pytest.raises(torch.OutOfMemoryError, match="with 2 masked inputs per forward pass"):
-        score_masked_inputs(forward_of(OutOfMemoryAbove(1), torch.rand(2, 1, 4)), masks, chunk_size)
+        score_masked_inputs(forward_of(OutOfMemoryAbove(1), inputs), masks, chunk_size)
 
 
 @pytest.mark.skipif(sys.version_info < (3, 11), reason="notes on exceptions are new in Python 3.11")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 from collections.abc import Callable, Mapping
 from itertools import pairwise
 
@@ -128,10 +129,8 @@ def test_a_size_that_was_set_up_costs_nothing_when_sizes_are_measured_again() ->
 
 def test_a_machine_that_gets_busy_while_a_size_is_measured_is_noticed() -> None:
     tuner = Tuner(2, 4, 8, 16, 32)
-    ran = run(tuner, RISING, 10 * GROUP + FIRST_PAUSE, busy=lambda number: 3.0 if GROUP <= number < 3 * GROUP else 1.0)
-    first = [2] * GROUP + [4] * GROUP + [2] * GROUP  # 2 is slower now than 4 was
-    assert ran[: 4 * GROUP + FIRST_PAUSE] == first + [4] * (FIRST_PAUSE + GROUP)  # which is clearly faster now
-    assert ran[4 * GROUP + FIRST_PAUSE :][: 2 * GROUP] == [2] * GROUP + [4] * GROUP
+    ran = run(tuner, RISING, 8 * GROUP, busy=lambda number: 3.0 if GROUP <= number < 3 * GROUP else 1.0)
+    assert ran[: 4 * GROUP] == [2] * GROUP + [4] * GROUP + [2] * GROUP + [8] * GROUP  # 2 is slower now than 4 was
     assert tuner.rows == 8
 
 
@@ -176,6 +175,31 @@ def test_small_changes_of_speed_are_no_reason_to_measure_again(factor: float) ->
     run(tuner, {2: 2.0, 4: 3.0, 8: 2.3}, 4 * GROUP)
     changed = {2: 9.0, 4: 3.0 * factor, 8: 9.0}
     assert {*run(tuner, changed, 500)} == {4}
+
+
+def test_a_gain_that_shows_only_later_is_followed_up() -> None:
+    tuner = Tuner(2, 4, 8)
+    run(tuner, {2: 10.0, 4: 10.5}, 2 * GROUP)
+    ran = run(tuner, {2: 9.0, 4: 10.5, 8: 12.0}, 2 * GROUP)
+    assert ran == [2] * GROUP + [8] * GROUP
+
+
+def test_a_size_larger_than_the_rows_left_is_not_timed_again() -> None:
+    tuner = Tuner(2, 4, 8)
+    rates = {2: 2.0, 4: 3.0, 8: 2.9}
+    assert {*run(tuner, rates, 4 * GROUP)} == {2, 4, 8}
+    assert {*run(tuner, rates, 500, left=7)} == {4}
+    assert not tuner.timing
+    assert 8 in run(tuner, rates, 2000)
+
+
+@pytest.mark.parametrize("sizes", [(7,), (2, 7)])
+def test_a_size_that_is_kept_for_good_leaves_nothing_behind(sizes: tuple[int, ...]) -> None:
+    tuner = Tuner(*sizes)
+    tuner.stop(7)
+    before = len(pickle.dumps(tuner))
+    run(tuner, {7: 1.0}, 5000)
+    assert len(pickle.dumps(tuner)) < before + 50
 
 
 def test_pauses_between_timed_chunks_double() -> None:

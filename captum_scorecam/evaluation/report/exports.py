@@ -76,10 +76,10 @@ def export_run(run: Path | str, file_format: Format, output: Path | str | None =
     """Writes a run's results in another format.
 
     ``latex`` and ``markdown`` are the table of means with their intervals. In bold, per metric, are the best mean and
-    those that no paired test finds worse; none if no test finds a difference. ``csv`` and ``parquet`` have a row for
-    each image and method, with a column for each metric, the target, the seconds of the map, and the error of a failed
-    one; the forward passes that methods share count as seconds of the first of them. ``svg`` and ``pdf`` are the mean
-    curves.
+    those that no paired test finds worse; none where no method is found worse than the best. ``csv`` and ``parquet``
+    have a row for each image and method, with a column for each metric, the target, the seconds of the map, and the
+    error of a failed one; the forward passes that methods share count as seconds of the first of them. ``svg`` and
+    ``pdf`` are the mean curves.
 
     Args:
         run (Path or str): The run's folder.

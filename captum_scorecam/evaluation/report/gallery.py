@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
@@ -35,6 +35,7 @@ class Tile:
         source (str, optional): The map, as a data URI.
         error (str, optional): Why there is no map.
         values (mapping of str to float): The map's values by metric.
+        failed (collection of str): The metrics that failed.
     """
 
     method: str
@@ -43,6 +44,7 @@ class Tile:
     source: str | None
     error: str | None
     values: Mapping[str, float | None]
+    failed: Collection[str]
 
 
 @dataclass(frozen=True)
@@ -173,7 +175,8 @@ def _tile(method: str, series: int, record: Record | None, found: Image.Image | 
     if error is None and found is None:
         error = "the map's file is missing or damaged"
     source = None if error or found is None else _data_uri(found, MAP_SIZE)
-    return Tile(method, method_title(method), series, source, error, {} if record is None else record.values)
+    values, failed = ({}, ()) if record is None else (record.values, record.failed_metrics)
+    return Tile(method, method_title(method), series, source, error, values, failed)
 
 
 def _smaller(image: Image.Image, longest: int) -> Image.Image:
