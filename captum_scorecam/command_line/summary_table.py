@@ -33,7 +33,8 @@ def print_summary(summary: Summary) -> None:
     console = stdout_console(_WIDTH)
     overall = summary.overall
     if overall.images > 0 or not summary.errors:
-        bold = "; in bold the best, and those that no test finds worse" if any(summary.leading.values()) else ""
+        has_bold = console.is_terminal and any(summary.leading.values())
+        bold = "; in bold the best, and those that no test finds worse" if has_bold else ""
         console.print(Text(f"Means over {overall.images} images with 95 % intervals; ↑ higher is better{bold}"))
         console.print(_table(summary, overall.means))
         if overall.differences:
@@ -76,7 +77,7 @@ def _failure(record: Record, metric: str | None, failure: Failure) -> str:
 
 
 def _table(summary: Summary, rows: Estimates | Differences, *, signed: bool = False) -> Table:
-    table = _empty_table(summary)
+    table = _empty_table(summary, rows)
     means = summary.overall.means
     places = {m: decimals(of_metric[m].mean for of_metric in means.values()) for m in summary.metrics}
     best = {} if signed else summary.leading
@@ -93,11 +94,11 @@ def _table(summary: Summary, rows: Estimates | Differences, *, signed: bool = Fa
     return table
 
 
-def _empty_table(summary: Summary) -> Table:
+def _empty_table(summary: Summary, rows: Estimates | Differences) -> Table:
     table = plain_table()
     table.add_column("Method", no_wrap=True)
     for metric in summary.metrics:
-        counts = {of_metric[metric].n for of_metric in summary.overall.means.values()}
+        counts = {of_metric[metric].n for of_metric in rows.values()}
         n = "–".join(str(count) for count in sorted({min(counts), max(counts)}))
         heading = Text(f"{metric_title(metric)}{_ARROWS[higher_is_better(metric)]}\nn {n}")
         table.add_column(heading, justify="right")

@@ -9,6 +9,7 @@ from captum_scorecam.evaluation.methods import METHODS
 from captum_scorecam.evaluation.metrics.registry import METRICS
 from captum_scorecam.evaluation.statistics import Difference, Estimate
 from captum_scorecam.evaluation.summary import Summary
+from captum_scorecam.evaluation.verdicts import higher_is_better
 
 
 def method_title(name: str) -> str:
@@ -72,6 +73,12 @@ def decimals(values: Iterable[float | None]) -> int:
     """Returns the number of decimals, from 1 to 6, that gives the largest value three significant digits."""
     largest = max((abs(value) for value in values if value is not None), default=1.0)
     return 1 if largest == 0 else min(6, max(1, 2 - math.floor(math.log10(largest))))
+
+
+def unmarked_text(metrics: Iterable[str]) -> str | None:
+    """Says which metrics have no known direction, so that nothing is marked as best, better or worse; None if none."""
+    unknown = [title_and_unit(metric)[0] for metric in metrics if higher_is_better(metric) is None]
+    return f"Not marked, since their plugin was not given: {', '.join(unknown)}." if unknown else None
 
 
 def number_text(value: float | None, places: int, *, signed: bool = False) -> str:

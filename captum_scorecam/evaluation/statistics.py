@@ -18,6 +18,7 @@ FEWEST_TESTED, MOST_ENUMERATED = 10, 30
 MOST_FLIPPED, FLIPS_PER_TEST = 1000, 1000
 _ROUNDING = 1e-6  # of the largest value, for metrics that are computed in float32
 _BLOCK = 4096  # combinations of signs at once
+_MOST_FLIPS = 1_000_000
 _ENOUGH_HITS = 400  # of which the standard error is 5 %
 _WIDEST = 4  # times Student's critical value
 
@@ -108,11 +109,11 @@ def compared(differences: Values, *, tested: bool = True) -> list[Difference]:
     """Estimates the mean of each column of paired differences, and tests whether it is 0.
 
     The test flips the signs of the differences: the p-value is the share of the combinations of signs whose mean is at
-    least as far from 0. Up to 30 pairs, all combinations count; from 31 to 1000, up to 1000 random ones for each tested
-    column, and the one observed. They are drawn with a fixed seed, but p-values change slightly with the other columns:
-    their standard errors are about 5 %, and 14 % for one that Holm's correction of all columns brings to 0.05. Beyond
-    1000 pairs, it is Student's t test. Columns with fewer than 10 pairs are not tested. Holm's correction counts all
-    tested columns.
+    least as far from 0. Up to 30 pairs, all combinations count; from 31 to 1000, random ones and the one observed, 1000
+    times as many as there are tested columns (at most a million), drawn with a fixed seed and shared by all columns. So
+    p-values change slightly with the other columns; their standard errors are about 5 %, and 14 % for one that Holm's
+    correction of all columns brings to 0.05. Beyond 1000 pairs, it is Student's t test. Columns with fewer than 10
+    pairs are not tested. Holm's correction counts all tested columns.
 
     Args:
         differences (ndarray): N×C, one row per image; NaN where one of two values is missing.
@@ -209,7 +210,8 @@ def _p_values(columns: Sequence[Values]) -> list[float | None]:
         else:
             found[number] = _rounded(stats.ttest_1samp(differences, 0).pvalue)
     if sampled:
-        n_flips = FLIPS_PER_TEST * sum(len(differences) >= FEWEST_TESTED for differences in columns)
+        n_tests = sum(len(differences) >= FEWEST_TESTED for differences in columns)
+        n_flips = min(FLIPS_PER_TEST * n_tests, _MOST_FLIPS)
         p_values = _sampled_p_values([columns[number] for number in sampled], n_flips)
         for number, p_value in zip(sampled, p_values, strict=True):
             found[number] = p_value

@@ -21,6 +21,7 @@ from captum_scorecam.evaluation.presentation import (
     method_title,
     metric_title,
     number_text,
+    unmarked_text,
 )
 from captum_scorecam.evaluation.record_files import iterate_records, read_records, read_times
 from captum_scorecam.evaluation.records import Record, RunSettings
@@ -172,6 +173,8 @@ def _notes_on_n(summary: Summary, settings: RunSettings) -> list[str]:
     images, notes = summary.overall.images, []
     if images < settings.images:
         notes.append(f"Not finished: {images} of {settings.images} images.")
+    if text := unmarked_text(summary.metrics):
+        notes.append(text)
     if summary.errors:
         notes.append(f"Failures, which are left out: {len(summary.failures)}.")
     for metric in summary.metrics:

@@ -25,6 +25,7 @@ from captum_scorecam.evaluation.presentation import (
     metric_title,
     number_text,
     title_and_unit,
+    unmarked_text,
 )
 from captum_scorecam.evaluation.record_files import iterate_records, missing_methods, read_records
 from captum_scorecam.evaluation.records import Configuration, Record, Stage
@@ -142,6 +143,7 @@ def _results_context(summary: Summary) -> dict[str, Any]:
         "fewest_tested": FEWEST_TESTED,
         "tests": summary.tests,
         "means": means_table(summary),
+        "unmarked": unmarked_text(summary.metrics),
         "has_leading": any(summary.leading.values()),
         "differences": differences_table(summary),
         "class_tables": class_tables(summary),

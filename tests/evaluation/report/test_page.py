@@ -19,7 +19,7 @@ from PIL import Image
 
 from captum_scorecam._palette import CURVE_COLORS
 from captum_scorecam.evaluation import METHODS as REGISTERED
-from captum_scorecam.evaluation import Curve, Failure, Record, summarize, write_report
+from captum_scorecam.evaluation import METRICS, Curve, Failure, Record, export_run, summarize, write_report
 from captum_scorecam.evaluation.mean_curves import mean_curves
 from captum_scorecam.evaluation.report.curves import make_charts
 from captum_scorecam.evaluation.report.gallery import disagreement
@@ -104,7 +104,10 @@ def test_the_means_are_in_the_table_with_their_intervals(page: Page) -> None:
 
 
 @pytest.mark.usefixtures("no_charts")
-@pytest.mark.parametrize(("n_images", "note"), [(9, "Intervals: "), (10, "No mean is marked as best: paired tests")])
+@pytest.mark.parametrize(
+    ("n_images", "note"),
+    [(9, "No mean is marked as best: means over fewer"), (10, "No mean is marked as best: paired tests")],
+)
 def test_without_a_test_that_decides_no_mean_is_marked(n_images: int, note: str, tmp_path: Path) -> None:
     run = write_run(tmp_path / "run")
     records = [record for record in make_records() if record.index < n_images]
@@ -112,6 +115,13 @@ def test_without_a_test_that_decides_no_mean_is_marked(n_images: int, note: str,
     page = Page(write_report(run).read_text(encoding="utf-8"))
     assert "best" not in page.texts["tbody"][0]
     assert any(text.strip().startswith(note) for text in page.texts["p"])
+
+
+def test_metrics_without_their_plugin_are_said_to_be_unmarked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = write_run(tmp_path / "run")
+    monkeypatch.delitem(METRICS, "insertion")
+    for path in (write_report(run), export_run(run, "latex"), export_run(run, "markdown")):
+        assert "Not marked, since their plugin was not given: insertion." in path.read_text(encoding="utf-8")
 
 
 @pytest.mark.usefixtures("no_charts")
