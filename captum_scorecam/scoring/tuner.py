@@ -145,8 +145,8 @@ class Tuner:
             self.rows = max(doubtful, key=doubtful.__getitem__)
             self._time()
         else:
-            self.rows = fastest
-            self._rest()
+            self.rows, self.timing = fastest, False
+            self._chunks_to_wait = self._pause
 
     def _next_size(self, fastest: int) -> int | None:
         """Returns the size to try next, if the fastest is the largest so far and well ahead of the others."""
@@ -154,10 +154,6 @@ class Tuner:
         if fastest < max(self._rates) or self._rates[fastest] < WORTHWHILE_GAIN * others:
             return None
         return next((size for size in self._sizes if size > fastest), None)
-
-    def _rest(self) -> None:
-        self.timing = False
-        self._chunks_to_wait = self._pause
 
     def _pays(self, rows: int, left: int) -> bool:
         seconds_of_work = (self._rows_run + left) / self.rows_per_second
