@@ -22,10 +22,11 @@ class Tuner:
     cost below `FREE_SETUP` does not count, so that short calls of small models run the same chunks each time.
 
     Rates that were measured before a larger size was first tried are out of date: other processes come and go, and what
-    larger chunks leave behind in the allocator can slow smaller ones down. So once the search ends, and then after
-    pauses that double, the fastest size is timed again, and with it each one that is out of date and slower by a factor
-    of at most `WORTHWHILE_GAIN`. If a rate is higher than the last one of its size by more than a factor of
-    `CLEAR_DIFFERENCE`, the machine must have been busy, and all sizes are measured anew, at most twice.
+    larger chunks leave behind in the allocator can slow smaller ones down or speed them up. So before yet another size
+    is tried, the second fastest is timed again. Once the search ends, and then after pauses that double, the fastest
+    size is timed again, and with it each one that is out of date and slower by a factor of at most `WORTHWHILE_GAIN`.
+    If a rate is higher than the last one of its size by more than a factor of `CLEAR_DIFFERENCE`, the machine must have
+    been busy, and all sizes are measured anew, at most twice.
 
     Args:
         sizes (int): Rows per chunk, in ascending order. A single size is kept.
@@ -133,25 +134,22 @@ class Tuner:
             return
         self._rates[self.rows] = rate
         self._up_to_date.add(self.rows)
-        fastest = max(self._rates, key=self._rates.__getitem__)
-        best = self._rates[fastest]
-        doubtful = {
-            size: rate
-            for size, rate in self._rates.items()
-            if size not in self._up_to_date and WORTHWHILE_GAIN * rate >= best and size <= self._left
-        }
-        self._larger = self._next_size(fastest) if fastest in self._up_to_date else None
-        if self._larger is None and doubtful:
-            self.rows = max(doubtful, key=doubtful.__getitem__)
+        fastest, *others = sorted(self._rates, key=self._rates.__getitem__, reverse=True)
+        larger = self._next_size(fastest, others)
+        near = [size for size in others if WORTHWHILE_GAIN * self._rates[size] >= self._rates[fastest]]
+        rivals = others[:1] if larger is not None else near
+        doubtful = [size for size in (fastest, *rivals) if size not in self._up_to_date and size <= self._left]
+        if doubtful:
+            self.rows = doubtful[0]
             self._time()
         else:
             self.rows, self.timing = fastest, False
+            self._larger = larger if fastest in self._up_to_date else None
             self._chunks_to_wait = self._pause
 
-    def _next_size(self, fastest: int) -> int | None:
+    def _next_size(self, fastest: int, others: list[int]) -> int | None:
         """Returns the size to try next, if the fastest is the largest so far and well ahead of the others."""
-        others = max((rate for size, rate in self._rates.items() if size != fastest), default=0.0)
-        if fastest < max(self._rates) or self._rates[fastest] < WORTHWHILE_GAIN * others:
+        if any(size > fastest or WORTHWHILE_GAIN * self._rates[size] > self._rates[fastest] for size in others):
             return None
         return next((size for size in self._sizes if size > fastest), None)
 

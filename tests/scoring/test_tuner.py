@@ -42,8 +42,8 @@ def run(
 
 def test_sizes_grow_while_rows_per_second_rise_and_the_best_is_kept() -> None:
     tuner = Tuner(2, 4, 8, 16, 32)
-    ran = run(tuner, RISING, 6 * GROUP)
-    assert ran == [2] * GROUP + [4] * GROUP + [8] * GROUP + [16] * GROUP + [8] * 2 * GROUP
+    ran = run(tuner, RISING, 8 * GROUP)
+    assert ran == [rows for rows in (2, 4, 2, 8, 4, 16, 8, 8) for _ in range(GROUP)]
     assert (tuner.rows, tuner.rows_per_second, tuner.timing) == (8, 4.0, False)
 
 
@@ -129,8 +129,8 @@ def test_a_size_that_was_set_up_costs_nothing_when_sizes_are_measured_again() ->
 
 def test_a_machine_that_gets_busy_while_a_size_is_measured_is_noticed() -> None:
     tuner = Tuner(2, 4, 8, 16, 32)
-    ran = run(tuner, RISING, 8 * GROUP, busy=lambda number: 3.0 if GROUP <= number < 3 * GROUP else 1.0)
-    assert ran[: 4 * GROUP] == [2] * GROUP + [4] * GROUP + [2] * GROUP + [8] * GROUP  # 2 is slower now than 4 was
+    ran = run(tuner, RISING, 12 * GROUP, busy=lambda number: 3.0 if GROUP <= number < 3 * GROUP else 1.0)
+    assert ran[::GROUP] == [2, 4, 2, 8, 4, 2, 4, 2, 8, 4, 16, 8]  # 4 is faster than it was: all are measured anew
     assert tuner.rows == 8
 
 
@@ -155,10 +155,17 @@ def test_a_size_that_is_slower_than_another_one_was_is_compared_with_it_again() 
 
 def test_a_size_that_larger_ones_left_behind_slower_is_given_up() -> None:
     tuner = Tuner(2, 4, 8)
-    assert run(tuner, {2: 8.0, 4: 9.0, 8: 5.0}, 3 * GROUP)[-1] == 8
+    assert run(tuner, {2: 8.0, 4: 9.0, 8: 5.0}, 4 * GROUP)[-1] == 8
     ran = run(tuner, {2: 8.0, 4: 7.0, 8: 5.0}, 100)
     assert ran[: 2 * GROUP] == [4] * GROUP + [2] * GROUP
     assert {*ran[2 * GROUP :]} == {2}
+
+
+def test_a_size_that_a_larger_one_left_behind_faster_is_noticed_before_a_third_is_tried() -> None:
+    tuner = Tuner(2, 4, 8)
+    run(tuner, {2: 2.0, 4: 2.6}, 2 * GROUP)
+    assert {*run(tuner, {2: 2.45, 4: 2.6}, 100)} == {2, 4}
+    assert tuner.rows == 4
 
 
 def test_a_size_that_was_nearly_as_fast_is_tried_again_and_so_are_larger_ones_then() -> None:
@@ -231,7 +238,7 @@ def test_a_stopped_search_keeps_its_size() -> None:
 
 def test_a_size_that_fails_at_once_is_left_for_the_best_of_the_smaller_ones() -> None:
     tuner = Tuner(2, 4, 8, 16, 32)
-    run(tuner, RISING, 3 * GROUP)
+    run(tuner, RISING, 5 * GROUP)
     assert tuner.next_chunk(100) == 16
     assert tuner.retreat(16)
     assert {*run(tuner, RISING, 300)} == {8}
@@ -251,5 +258,6 @@ def test_a_size_that_has_worked_is_not_left() -> None:
 def test_sizes_are_measured_anew_a_few_times_at_most() -> None:
     tuner = Tuner(2, 4, 8, 16, 32)
     ran = run(tuner, RISING, 5000, busy=lambda number: 2.0 ** -(number // 60))  # ever faster
-    assert sum(rows == 2 != before for before, rows in pairwise([0, *ran])) == 1 + MOST_RESTARTS
+    times_2_began = sum(rows == 2 != before for before, rows in pairwise([0, *ran]))
+    assert times_2_began == 2 * (1 + MOST_RESTARTS)  # and once more before 8 is tried
     assert tuner.rows == 8
