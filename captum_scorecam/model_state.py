@@ -97,11 +97,13 @@ class ModelState:
         """Saves the buffers of the modules that run in its body, and of those that the forward function holds."""
         held = held_modules(self._forward_func)
         self._keep(held, bound=True)
-        with hooks(*self._registrations(held)):
-            yield
-        for (module, name), (kept, buffer) in self._replaced.items():
-            # After `torch.func.functional_call`, the module has its own buffer back.
-            kept.bound = kept.bound or current_buffer(module, name) is buffer
+        try:
+            with hooks(*self._registrations(held)):
+                yield
+        finally:
+            for (module, name), (kept, buffer) in self._replaced.items():
+                # After `torch.func.functional_call`, the module has its own buffer back.
+                kept.bound = kept.bound or current_buffer(module, name) is buffer
 
     def restore(self) -> None:
         """Restores the saved buffers and the random state."""
@@ -135,7 +137,7 @@ class ModelState:
         # Hooks of single modules leave the other models of the process alone, but a function may hide modules.
         if not isinstance(self._forward_func, Module):
             before, after = register_module_forward_pre_hook, register_module_forward_hook
-            return [lambda: before(self._note), lambda: after(self._note_replaced)]
+            return [lambda: before(self._note), lambda: after(self._note_replaced, always_call=True)]
         registered = (m.register_forward_pre_hook for m in held if uses_batch_statistics(m))
         return [partial(register, self._note) for register in registered]
 

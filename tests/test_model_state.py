@@ -562,6 +562,16 @@ def test_buffers_are_restored_however_they_are_updated(update: Any, as_function:
         RISE((lambda x: holder.model(x)) if as_function else model, n_masks=9).attribute(images(), 1)
 
 
+def test_a_replaced_buffer_is_restored_after_an_error_in_the_first_forward() -> None:
+    model = MovingMean(replace_buffer).eval()
+    holder = SimpleNamespace(model=model)
+    with nothing_changes(model):
+        with pytest.raises(IndexError):
+            RISE(lambda x: holder.model(x), n_masks=9).attribute(images(), 99999)
+        with pytest.raises(RuntimeError):  # of a layer after the buffer was replaced
+            RISE(lambda x: holder.model(x), n_masks=9).attribute(images()[:, :2], 1)
+
+
 @pytest.mark.parametrize("update", UPDATES)
 def test_looking_for_a_layer_restores_buffers_however_they_are_updated(update: Any) -> None:
     model = MovingMean(update).eval()

@@ -15,7 +15,7 @@ _CODE = '''"""Maps as the app of captum-scorecam {version} drew them.{where}"""
 
 {imports}
 
-classifier = load_classifier({load})
+{seed}classifier = load_classifier({load})
 inputs = classifier.inputs({picture})
 pixels = seen_pixels(inputs, classifier.preprocess)
 prediction = classifier.predict(inputs)
@@ -64,12 +64,14 @@ def python_code(
     finished = [column for column in columns if column.maps is not None]
     if not finished:
         return ""
+    has_random_weights = load.get("weights", "").lower() == "none"
     is_sample, engine = picture.content is None, _ENGINES.get(prepared.engine)
     stem, title = "-minus-".join(map(str, [*names][:2])), " − ".join([*names.values()][:2])
     return _CODE.format(
         version=captum_scorecam.__version__,
         where="" if is_sample else " Run it in the folder of your picture.",
-        imports="\n".join(_imports(is_sample, engine)),
+        imports="\n".join(_imports(is_sample, engine, has_random_weights)),
+        seed="torch.manual_seed(0)  # the weights are random\n" if has_random_weights else "",
         load=", ".join(repr(value) if key == "name" else f"{key}={value!r}" for key, value in load.items()),
         picture=(
             f"Image.fromarray(skimage.data.{SAMPLES[picture.name]}())"
@@ -85,11 +87,13 @@ def python_code(
     )
 
 
-def _imports(is_sample: bool, engine: str | None) -> list[str]:
+def _imports(is_sample: bool, engine: str | None, has_random_weights: bool) -> list[str]:
     return [
         *([] if is_sample else ["from pathlib import Path", ""]),
         "import numpy as np",
-        *(["import skimage.data", "from PIL import Image"] if is_sample else []),
+        *(["import skimage.data"] if is_sample else []),
+        *(["import torch"] if has_random_weights else []),
+        *(["from PIL import Image"] if is_sample else []),
         "",
         "from captum_scorecam import overlay",
         *([] if is_sample else ["from captum_scorecam.datasets import read_image"]),

@@ -6,6 +6,7 @@ import threading
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import torch
 from torch import Tensor, nn
@@ -85,6 +86,13 @@ class Models:
         self.running, self.closing = threading.Lock(), threading.Event()
         self._load = load
         self._loaded: OrderedDict[str, LoadedModel] = OrderedDict()
+
+    def shown_arguments(self, name: str) -> dict[str, str]:
+        """Returns the arguments of `load_classifier` for a model; others than the owner see no path of a file."""
+        arguments = {**self.offered.get(name, {})}
+        if "weights" in arguments and not self.any_name:
+            arguments["weights"] = Path(arguments["weights"]).name
+        return arguments
 
     def get(self, name: str) -> LoadedModel:
         """Returns a model.

@@ -218,7 +218,7 @@ class _Page(Parts):
         run = Run(classifier, prepared, subject.inputs, prediction, choices, self.models.running, self.models.closing)
         names = {index: class_name(index, classifier.class_names) for index in choices.classes}
         notes = {index: score_text(prediction, index) for index in choices.classes}
-        load = {"name": subject.model_name, **self.models.offered.get(subject.model_name, {})}
+        load = {"name": subject.model_name, **self.models.shown_arguments(subject.model_name)}
         seen = seen_pixels(subject.inputs, classifier.preprocess)
         shown = Shown(seen, choices.classes, names, notes, (), running=True)
         with closing(run.updates()) as updates:

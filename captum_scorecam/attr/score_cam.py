@@ -79,7 +79,8 @@ class ScoreCAM(LayerAttribution, PerturbationAttribution):
         error (float, optional): Run masks until the largest standard error of a map is at most this share of the map's
             largest value, in (0, 1), or `max_forwards` were run. Default: None.
         masked_forward_func (callable, optional): A faster function that gives the output of `forward_func`, such as one
-            of `captum_scorecam.engines`. It runs the masked inputs once it was found to agree. Default: None.
+            of `captum_scorecam.engines`. It runs the masked inputs once it was found to agree; compiled code runs
+            eagerly in this comparison. Default: None.
 
     Attributes:
         last_run (RunStatistics or None): What the last call ran and skipped; None before the first call.

@@ -10,6 +10,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from captum_scorecam.masking.scaling import precise
+
 BLOCK = 256  # masks whose covariance with the others is in memory at a time
 
 
@@ -75,11 +77,6 @@ class MaskSpace:
     def variance(self, kernel: Kernel) -> Tensor:
         """Computes the diagonal of the covariance between all masks, shape P; the Matérn kernel is 1 there."""
         return 1 + kernel.linear * self._features.square().sum(1)
-
-
-def precise(values: Tensor) -> Tensor:
-    """Converts values to float64, or to float32 on a device without it."""
-    return values.to(torch.float32 if values.device.type == "mps" else torch.float64)
 
 
 def exact_distances(first: Tensor, second: Tensor) -> Tensor:

@@ -7,8 +7,9 @@ import math
 import torch
 from torch import Tensor
 
-from captum_scorecam.budget.gaussian_process import Posterior, precise
+from captum_scorecam.budget.gaussian_process import Posterior
 from captum_scorecam.budget.score_scale import softmax_changes
+from captum_scorecam.masking.scaling import precise
 from captum_scorecam.weighting import ChannelWeighting
 
 WIDENING = 1.8  # of the standard errors of scores and maps, and further of maps, in `map_widening`; see the method page

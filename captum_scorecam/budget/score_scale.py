@@ -6,7 +6,7 @@ import numpy
 import torch
 from torch import Tensor
 
-from captum_scorecam.budget.gaussian_process import precise
+from captum_scorecam.masking.scaling import precise
 
 LEAST_PROBABILITY = 1e-6
 

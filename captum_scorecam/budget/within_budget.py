@@ -13,11 +13,12 @@ from torch import Tensor
 from torch.distributed import ProcessGroup
 
 from captum_scorecam.budget.channel_scores import ChannelScores, Prediction
-from captum_scorecam.budget.gaussian_process import PRIOR, MaskSpace, Posterior, fit, precise
+from captum_scorecam.budget.gaussian_process import PRIOR, MaskSpace, Posterior, fit
 from captum_scorecam.budget.map_errors import in_dtype, map_errors
 from captum_scorecam.budget.mask_choice import most_informative, random_rows
 from captum_scorecam.budget.score_scale import from_latent, to_latent
 from captum_scorecam.masking.channel_masks import ChannelMasks
+from captum_scorecam.masking.scaling import precise
 from captum_scorecam.scoring.chunks import MaskRows, Masks
 from captum_scorecam.scoring.process_group import from_first_rank
 from captum_scorecam.weighting import ChannelWeighting

@@ -46,7 +46,7 @@ def demo(
         options = MethodOptions(
             max_forwards=max_forwards,
             error=error,
-            with_errors=max_forwards is not None or error is not None,
+            with_errors=True,
             show_progress=sys.stderr.isatty(),
         )
         twin = twin_by_name(engine, classifier.model, inputs)

@@ -151,8 +151,9 @@ def evaluate(
     Writes records, pictures and a summary to a folder. Run the same command
     again to resume an interrupted run.
 
-    Exit status: 0 if all images were evaluated, 1 if some failed, 2 for bad
-    input, 130 after Ctrl-C, 143 after SIGTERM.
+    Exit status: 0 if all images were evaluated, 1 if some or the device
+    failed, 2 for bad input or files that can't be read or written, 130 after
+    Ctrl-C, 143 after SIGTERM.
     """
     with plain_messages(context, _IF_PLAN_STOPPED if dry_run else _IF_STOPPED):
         first_rank, gpu = is_first_rank(), local_rank()  # like the next lines, checked before the model is loaded

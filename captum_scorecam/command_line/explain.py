@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from captum_scorecam.command_line.explanation import PREDICTED, ImageExplanation, explain_image
+from captum_scorecam.command_line.explanation import PREDICTED, ImageExplanation, check_target, explain_image
 from captum_scorecam.command_line.explanation_table import print_explanations
 from captum_scorecam.command_line.messages import plain_messages
 from captum_scorecam.command_line.options import (
@@ -102,7 +102,7 @@ def explain(
             perturbations_per_eval=perturbations_per_eval,
             max_forwards=max_forwards,
             error=error,
-            with_errors=max_forwards is not None or error is not None,
+            with_errors=True,
             show_progress=sys.stderr.isatty(),
         )
         check_options_of_run(methods, options)
@@ -117,6 +117,7 @@ def explain(
         inputs = [classifier.inputs(read_image(path)) for path in images]
         explained_layer = layer_to_explain(methods, classifier, inputs[0], layer)
         check_methods_run(methods, classifier.model, explained_layer, inputs[0])
+        check_target(classifier, inputs[0], target)
         explain_one = partial(
             explain_image,
             classifier,

@@ -136,6 +136,16 @@ def explain_image(
     return ImageExplanation(image_name, seen_pixels(inputs, classifier.preprocess), classes, runs)
 
 
+def check_target(classifier: Classifier, inputs: Tensor, target: str) -> None:
+    """Checks that the model has a class to explain.
+
+    Raises:
+        ValueError: If it doesn't.
+    """
+    if target != PREDICTED:
+        find_class(target, len(classifier.predict(inputs).scores), classifier.class_names)
+
+
 def _error(run: MethodRun, largest: float, position: int) -> MapError:
     return MapError(largest, None if run.errors is None or largest == 0 else run.errors[position])
 

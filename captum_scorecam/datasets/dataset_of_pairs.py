@@ -9,7 +9,7 @@ from typing import Any
 from PIL import Image
 
 from captum_scorecam.datasets.images import upright_rgb
-from captum_scorecam.datasets.sample import Label, Sample
+from captum_scorecam.datasets.sample import Label, Sample, check_name
 
 
 class DatasetOfPairs:
@@ -23,6 +23,7 @@ class DatasetOfPairs:
         names (sequence of str, optional): A unique name for each image. Default: None, the index.
 
     Raises:
+        TypeError: If a name is not a str.
         ValueError: If the number of labels or names differs from the number of images, or names are not unique.
 
     Example:
@@ -41,6 +42,8 @@ class DatasetOfPairs:
         for parameter, values in (("labels", labels), ("names", names)):
             if values is not None and len(values) != len(dataset):
                 raise ValueError(f"Expected `{parameter}` to have {len(dataset)} entries, but got {len(values)}.")
+        for name in names or ():
+            check_name(name)
         if names is not None and len(set(names)) < len(names):
             raise ValueError("Expected `names` to be unique, but some are equal.")
         self._dataset, self._labels, self._names = dataset, labels, names

@@ -65,7 +65,9 @@ def upright_size(path: Path) -> tuple[int, int] | None:
     try:
         with Image.open(path) as file:
             width, height = file.size
-            is_lying = file.getexif().get(ExifTags.Base.Orientation, 1) >= 5
+            if isinstance(file, TiffImagePlugin.TiffImageFile):  # whose size newer versions of Pillow have turned
+                width, height = file.tag_v2[TiffImagePlugin.IMAGEWIDTH], file.tag_v2[TiffImagePlugin.IMAGELENGTH]
+            is_lying = file.getexif().get(ExifTags.Base.Orientation) in (5, 6, 7, 8)
     except Exception:  # of many types, as in `read_image`
         return None
     return (height, width) if is_lying else (width, height)

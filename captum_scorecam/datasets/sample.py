@@ -16,6 +16,12 @@ def by(size: Sequence[int]) -> str:
     return "×".join(map(str, size))
 
 
+def check_name(name: object) -> None:
+    """Raises TypeError if the name of an image is not a str."""
+    if not isinstance(name, str):
+        raise TypeError(f"Expected names of images to be str, but got {type(name).__name__}.")
+
+
 @dataclass(frozen=True)
 class Sample:
     """An image with its label and region.

@@ -22,7 +22,7 @@ class Arguments:
     Tensors with as many rows as the first input follow its rows. Other values are part of the exported model.
 
     Attributes:
-        values (tuple): All arguments, with at least two rows.
+        values (tuple): All arguments; those that follow the rows have two.
         with_rows (tuple of bool): Which of them follow the rows.
     """
 
@@ -52,7 +52,7 @@ class Arguments:
         with_rows = tuple(isinstance(value, Tensor) and value.dim() > 0 and len(value) == n_rows for value in values)
         # An exporter takes a batch of one for a fixed size.
         repeated = tuple(
-            value.detach().repeat_interleave(2, 0) if follows else value
+            value[:1].detach().repeat_interleave(2, 0) if follows else value
             for value, follows in zip(values, with_rows, strict=True)
         )
         devices = {str(value.device) for value in values if isinstance(value, Tensor)}

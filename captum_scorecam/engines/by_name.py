@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 import threading
 from collections.abc import Callable
 from typing import Any, Literal, TypeAlias
@@ -44,17 +45,29 @@ def twin_by_name(engine: EngineName, model: nn.Module, inputs: Tensor) -> nn.Mod
             sizes are kept, so one more is exported each time that it comes again.
 
     Raises:
-        ValueError: If the model can't be exported, or the twin gives something else.
+        ValueError: If the model can't be exported, nothing can be compiled here, or the twin gives something else.
         ModuleNotFoundError: If a package of the extra ``onnx`` or ``openvino`` is missing.
     """
     if engine == "eager":
         return None
     if engine == "compile":
+        _check_compiler(inputs.device)
         twin: nn.Module = _Compiled(model)
     else:
         twin = _OfEachSize(model, {"onnxruntime": onnx_runtime, "openvino": openvino}[engine])
     _compare(model, twin, inputs)
     return twin
+
+
+def _check_compiler(device: torch.device) -> None:
+    """Compiles a small function, since compilation otherwise fails only after the model has been compared."""
+    try:
+        torch.compile(lambda x: x + 1)(torch.zeros(1, device=device))
+    except Exception as error:  # of many types, by what is missing
+        raise ValueError(
+            "Expected a compiler that works for `masked_forward_func` 'compile', but compiling a sum raised "
+            f"{type(error).__name__}: {textwrap.shorten(str(error), 200)} Choose 'eager'."
+        ) from error
 
 
 class _Compiled(nn.Module):

@@ -37,7 +37,7 @@ Factory: TypeAlias = Callable[..., Attribution]
 Sign: TypeAlias = Literal["positive", "negative", "absolute_value", "all"]
 
 CAPTUM = "captum"
-_GRADIENT_ROWS = 8  # at once, of methods that integrate gradients
+_GRADIENT_ROWS = 8  # at most at once, of methods that integrate gradients, since backward passes keep all activations
 _ABSTRACT = "it is abstract"
 _OF_TEXT = "it explains language models"
 _OF_NEURON = "it explains a neuron, not a class"
@@ -229,7 +229,7 @@ class CaptumMethod:
             "target": request.targets,
             "attribute_to_layer_input": request.layer.of_input,
             "perturbations_per_eval": rows or 1,
-            "internal_batch_size": max(rows or _GRADIENT_ROWS, 2 * len(request.targets)),
+            "internal_batch_size": max(min(rows or _GRADIENT_ROWS, _GRADIENT_ROWS), 2 * len(request.targets)),
             "show_progress": request.options.show_progress,
             "feature_mask": feature_mask,
         }

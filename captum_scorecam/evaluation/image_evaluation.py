@@ -264,6 +264,7 @@ def _record(
         target=target,
         target_name=class_name(target, plan.classifier.class_names),
         label=subject.label,
+        label_name=None if subject.label is None else class_name(subject.label, plan.classifier.class_names),
         predicted=predicted,
         correct=None if subject.label is None else predicted == subject.label,
         probability=None if without_probabilities else float(subject.prediction.probabilities[target]),

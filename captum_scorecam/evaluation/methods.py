@@ -144,7 +144,7 @@ def _score_cam(request: ExplanationRequest, **given: Any) -> tuple[Maps, MethodR
     if request.shared is not None and may_share(given):
         return _of_shared(request.shared, request, score_cam)
     errors = None
-    if options.with_errors and score_cam.tolerance is None:
+    if options.with_errors and _has_budget(score_cam):
         scores = channel_scores_of(request, score_cam)
         maps, errors = _maps_with_errors(scores, score_cam.channel_weighting)
     else:
@@ -171,8 +171,7 @@ def _of_shared(shared: SharedScores, request: ExplanationRequest, score_cam: Sco
     scores = replayed_within_budget(
         shared.of(request, score), score_cam.max_forwards, score_cam.error, weighting, score in BOUNDED_SCORES
     )
-    has_budget = score_cam.max_forwards is not None or score_cam.error is not None
-    run = RunStatistics().plus(scores, scores.n_forwards, max(shared.chunk_rows), weighting, has_budget)
+    run = RunStatistics().plus(scores, scores.n_forwards, max(shared.chunk_rows), weighting, _has_budget(score_cam))
     warn_of_narrow_scores(scores, weighting, score)
     maps, errors = _maps_with_errors(scores, weighting)
     return maps, MethodRun(
@@ -181,6 +180,10 @@ def _of_shared(shared: SharedScores, request: ExplanationRequest, score_cam: Sco
         errors=errors if request.options.with_errors else None,
         chunk_rows=shared.chunk_rows,
     )
+
+
+def _has_budget(score_cam: ScoreCAM) -> bool:
+    return score_cam.max_forwards is not None or score_cam.error is not None
 
 
 def weighting_of(request: ExplanationRequest) -> ChannelWeighting:

@@ -6,6 +6,7 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache, cached_property
+from pathlib import Path
 from typing import TypedDict
 
 import torch
@@ -26,17 +27,17 @@ class Provenance(TypedDict, total=False):
     """The source of a run's data, weights and code, which only the caller knows. All keys are optional.
 
     Attributes:
-        data (str): Path of the data set.
+        data (str or Path): Path of the data set.
         data_format (str): Format of the data set, as accepted by `open_data`.
-        weights (str): Source of the weights, as accepted by `load_classifier`.
+        weights (str or Path): Source of the weights, as accepted by `load_classifier`.
         plugins (sequence of str): Imported modules that the results depend on. Modules that define the methods and
             metrics or the model's factory need not be listed.
         command (str): The command that runs the evaluation.
     """
 
-    data: str
+    data: str | Path
     data_format: DataFormat
-    weights: str
+    weights: str | Path
     plugins: Sequence[str]
     command: str
 
@@ -176,9 +177,9 @@ class Plan:
         """
         assert self.options.perturbations_per_eval is not None  # chosen before a run starts
         return RunSettings(
-            data=self.provenance.get("data"),
+            data=_text_or_none(self.provenance.get("data")),
             data_format=self.provenance.get("data_format"),
-            weights=self.provenance.get("weights"),
+            weights=_text_or_none(self.provenance.get("weights")),
             score=self.classifier.score,
             sources=self._digests_of_sources(),
             command=self.provenance.get("command"),
@@ -216,3 +217,7 @@ class Plan:
             [each.method.explain for each in self.methods.values()]
             + [metric.compute for metric in self.chosen_metrics()],
         )
+
+
+def _text_or_none(path: str | Path | None) -> str | None:
+    return None if path is None else str(path)

@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
+from typing import Any
 
 import torch
 from PIL import Image
 
 from captum_scorecam._messages import check_choice, check_whole_number, warn_caller
 from captum_scorecam.datasets import ImageDataset, Label, Mosaics, label_table
+from captum_scorecam.datasets.sample import check_name
 from captum_scorecam.engines.by_name import EngineName, check_engine
 from captum_scorecam.evaluation.image_evaluation import StageError, Subject, classify, problems_of_score
 from captum_scorecam.evaluation.loading import load_some
@@ -70,6 +72,7 @@ def plan_evaluation(
         Plan: The plan for `run_evaluation`.
 
     Raises:
+        TypeError: If an argument or a name of an image is of another type.
         ValueError: If an argument is invalid, does not match the model (Captum's methods are tried on a synthetic
             image), or needs labels or boxes that the data set does not have, or a metric is undefined for the outputs
             of the model, tried on four images.
@@ -78,7 +81,7 @@ def plan_evaluation(
     chosen, of_maps = chosen_methods(methods), chosen_metrics(metrics)
     check_choice("target", target, Target)
     check_engine(engine)
-    _check_numbers(images, options, gallery)
+    images, gallery, options = _whole_numbers(images, gallery, options)
     check_options_of_run(chosen, options)
     example = classifier.inputs(Image.linear_gradient("L").resize((512, 512)).convert("RGB"))
     prediction = classifier.predict(example)
@@ -116,19 +119,23 @@ def plan_evaluation(
     )
 
 
-def _check_numbers(images: int | None, options: MethodOptions, gallery: int) -> None:
-    """Checks that numbers are in the ranges in which the run's configuration can be read back."""
-    for name, value, least, most in (
-        ("n_masks", options.n_masks, 1, LARGEST),
-        ("mask_iterations", options.mask_iterations, 1, LARGEST),
-        ("perturbations_per_eval", options.perturbations_per_eval, 1, LARGEST),
-        ("max_forwards", options.max_forwards, 1, LARGEST),
-        ("images", images, 1, None),
-        ("gallery", gallery, 0, LARGEST),
-        ("seed", options.seed, *SEEDS),
-    ):
-        if value is not None:
-            check_whole_number(name, value, least, most)
+def _whole_numbers(images: int | None, gallery: int, options: MethodOptions) -> tuple[int | None, int, MethodOptions]:
+    """Returns numbers as int, in the ranges in which the run's configuration can be read back.
+
+    Raises:
+        TypeError: If one is not a whole number.
+        ValueError: If one is out of its range.
+    """
+    of_masks: dict[str, Any] = {
+        name: value if value is None else check_whole_number(name, value, 1, LARGEST)
+        for name in ("n_masks", "mask_iterations", "perturbations_per_eval", "max_forwards")
+        for value in [getattr(options, name)]
+    }
+    return (
+        None if images is None else check_whole_number("images", images, 1, None),
+        check_whole_number("gallery", gallery, 0, LARGEST),
+        replace(options, seed=check_whole_number("seed", options.seed, *SEEDS), **of_masks),
+    )
 
 
 def _drawn(available: int, wanted: int | None, seed: int) -> tuple[int, ...]:
@@ -144,6 +151,8 @@ def _check(plan: Plan) -> None:
         raise ValueError("Expected a data set with at least one image, but it has none.")
     if not plan.methods or not plan.metrics:
         raise ValueError("Expected at least one method and one metric.")
+    for index in plan.indices:
+        check_name(plan.dataset.name(index))
     for metric in plan.chosen_metrics("image"):
         if "boxes" in metric.needs and not plan.dataset.has_boxes:
             raise ValueError(f"Expected a data set with boxes for {metric.name}, but it has none.")

@@ -208,14 +208,20 @@ def read_records(run: Path | str, *, curves: bool = True) -> list[Record]:
 
 
 def read_times(run: Path) -> Iterator[Times]:
-    """Reads the times of a run; an incomplete last line, of a killed process, is left out.
+    """Reads the times of a run. Lines that a crash of the machine damaged are left out, since results don't need them.
 
     Raises:
-        ValueError: If a line is damaged.
         OSError: If a file can't be read.
     """
-    for line, place in _whole_lines(*_files_of(run, TIMES)):
-        yield from_json(Times, line, place)
+    for path in _files_of(run, TIMES):
+        for _, times in _lines_of_times(path):
+            yield times
+
+
+def _lines_of_times(path: Path) -> Iterator[tuple[bytes, Times]]:
+    for line, place in _whole_lines(path):
+        with suppress(ValueError):
+            yield line, from_json(Times, line, place)
 
 
 def missing_methods(records: Iterable[Record], methods: Sequence[str]) -> dict[int, tuple[str, ...]]:
@@ -247,13 +253,8 @@ def remove_failures(run: Path) -> None:
     failed = {(record.index, record.method) for record in iterate_records(run, curves=False) if record.failures}
     settings = read_settings(run)
     for path in _files_of(run, TIMES):
-        of_results = []
-        for line, place in _whole_lines(path):
-            with suppress(ValueError):  # after a crash of the machine, times may be damaged
-                times = from_json(Times, line, place)
-                if (times.index, times.method) not in failed:
-                    of_results.append(line)
-        write_durably(path, b"".join(of_results))
+        kept = [line for line, times in _lines_of_times(path) if (times.index, times.method) not in failed]
+        write_durably(path, b"".join(kept))
     known = KnownImages(settings.images)
     for path in _files_of(run, RECORDS):
         lines = _whole_lines(path)

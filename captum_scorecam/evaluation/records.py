@@ -83,6 +83,7 @@ class Record:
         target (int, optional): Index of the explained class.
         target_name (str, optional): Name of the explained class; ``class 3`` if the model has no names.
         label (int, optional): Class index of the image's label; None if the model has no such class.
+        label_name (str, optional): Name of the label's class, as of `target_name`. Missing in older records.
         predicted (int, optional): Index of the class with the highest score.
         correct (bool, optional): Whether the label was predicted; None without a label.
         probability (float, optional): The target's probability, in [0, 1]; None if the model's outputs are explained as
@@ -112,6 +113,7 @@ class Record:
     target: Count | None = None
     target_name: str | None = None
     label: Count | None = None
+    label_name: str | None = field(default=None, metadata=MAY_BE_MISSING)
     predicted: Count | None = None
     correct: bool | None = None
     probability: Probability | None = None

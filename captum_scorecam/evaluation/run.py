@@ -82,13 +82,18 @@ def run_evaluation(
 
     Raises:
         ValueError: If the folder contains a run with different settings or other files, or is used by another process,
-            or `threads` is not in 1 to 4096.
+            `threads` is not in 1 to 4096, or `workers` is negative.
+        RuntimeError: If a GPU becomes unusable, or another rank fails. Finished records are kept.
         OSError: If a file can't be written, or something else removed, replaced or changed files of the run meanwhile.
             The message says what is kept.
     """
-    folder = Path(folder)
+    folder, workers = Path(folder), check_whole_number("workers", workers, least=0)
     threads = _threads_of(folder) if threads is None else check_whole_number("threads", threads, 1, MOST_THREADS)
     with joined_ranks() as ranks, _torch_threads(threads), ExitStack() as locks:
+
+        def check() -> None:
+            check_folder(folder)
+            check_resumable(plan, folder, threads)
 
         def prepare() -> int:
             _make_folders(folder)
@@ -109,6 +114,7 @@ def run_evaluation(
                 _warn_of_changes(plan, folder, with_files=bool(todo))
             return settings, todo
 
+        ranks.from_first(check)  # before the work of making a twin
         plan = plan.with_twin()
         plan = plan.with_rows(ranks.from_first(prepare))
         settings = plan.settings(threads)

@@ -112,6 +112,7 @@ def check_same_settings(before: RunSettings, now: RunSettings) -> None:
     """
     if before.inputs is None:  # of an earlier version, which recorded neither
         before = replace(before, inputs=now.inputs, unbounded=now.unbounded)
+    before = replace(before, weights=now.weights)  # `weights_digest` tells whether they differ, however they are named
     changes = _changes(*map(_by_parameter, (before, now)))
     if changes:
         raise ValueError(

@@ -244,12 +244,11 @@ def _rows_by_class(records: Sequence[Record], grouped_by: GroupedBy, rows: Mappi
 
 
 def class_names(records: Sequence[Record]) -> dict[int, str]:
-    """Returns the names of the explained classes, by index."""
-    return {
-        record.target: record.target_name
-        for record in records
-        if record.target is not None and record.target_name is not None
-    }
+    """Returns the names of the explained classes and those of labels, by index."""
+    named = [
+        pair for record in records for pair in ((record.target, record.target_name), (record.label, record.label_name))
+    ]
+    return {index: name for index, name in named if index is not None and name is not None}
 
 
 def class_title(index: int, names: Mapping[int, str]) -> str:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from captum_scorecam.masking.scaling import min_max_normalize, resize, varies, working_dtype
+from captum_scorecam.masking.scaling import min_max_normalize, precise, resize, varies, working_dtype
 
 EQUAL_TO_ROUNDING = 32  # multiples of the dtype's epsilon, for values in [0, 1]
 
@@ -58,7 +58,8 @@ class ChannelMasks:
         masked = torch.stack([varies(_at_most(activations, size)) for size in sizes]).any(0)
         n_constant = masked.numel() - int(masked.sum())
         if max_channels is not None:
-            masked &= most_varied(maps, max_channels)
+            constant = ~masked.reshape(*masked.shape, *[1] * (maps.dim() - 2))
+            masked &= most_varied(maps.masked_fill(constant, 0), max_channels)
         examples = masked.nonzero()[:, 0]
         scaled = min_max_normalize(maps).flatten(2)[masked]
         group, first = _equal_rows(scaled, examples)
@@ -106,7 +107,8 @@ class ChannelMasks:
 def _equal_rows(rows: Tensor, examples: Tensor) -> tuple[Tensor, Tensor]:
     """Groups the rows (R×D, in [0, 1]) of each example that are equal up to rounding.
 
-    Rows are sorted by their dot product with a random vector, which makes equal rows adjacent.
+    Rows are sorted by their dot product with a random vector, which makes equal rows adjacent. In float64, where there
+    is one, so that ranks on different hardware, which add in other orders, sort alike.
 
     Returns:
         tuple: The group of each row (R), in ascending order of examples, and the first row of each group.
@@ -114,7 +116,7 @@ def _equal_rows(rows: Tensor, examples: Tensor) -> tuple[Tensor, Tensor]:
     generator = torch.Generator("cpu").manual_seed(0)
     vector = torch.rand(rows.shape[1], generator=generator, dtype=rows.dtype, device="cpu")
     with torch.autocast(rows.device.type, enabled=False):  # which would round the product
-        order = (rows @ vector.to(rows.device)).argsort(stable=True)
+        order = (precise(rows) @ precise(vector.to(rows.device))).argsort(stable=True)
     order = order[examples[order].argsort(stable=True)]
     differ = rows[order].diff(dim=0).abs().amax(1) > EQUAL_TO_ROUNDING * torch.finfo(rows.dtype).eps
     starts = torch.ones_like(examples, dtype=torch.bool)

@@ -61,3 +61,8 @@ def varies(maps: Tensor) -> Tensor:
 def working_dtype(dtype: torch.dtype) -> torch.dtype:
     """Returns the dtype in which masks, scores and weights are computed: float64 for float64, else float32."""
     return torch.float64 if dtype == torch.float64 else torch.float32
+
+
+def precise(values: Tensor) -> Tensor:
+    """Converts values to float64, or to float32 on a device without it."""
+    return values.to(torch.float32 if values.device.type == "mps" else torch.float64)

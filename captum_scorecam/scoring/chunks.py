@@ -6,6 +6,7 @@ import errno
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
+from operator import itemgetter
 from typing import Protocol
 
 import torch
@@ -81,7 +82,8 @@ def score_masked_inputs(
     empty = forward.class_scores.zeros(0, forward.inputs[0])
 
     def scores_of(part: Masks) -> Tensor:
-        return torch.cat([empty, *(scores for _, _, scores in scored_chunks(forward, part, chunk_size, progress))])
+        # `map` lets go of a chunk's masks before the next ones are made.
+        return torch.cat([empty, *map(itemgetter(2), scored_chunks(forward, part, chunk_size, progress))])
 
     if process_group is None:
         return scores_of(masks)
@@ -119,6 +121,7 @@ def scored_chunks(
             done += n_rows
             bar.update(n_rows)
             yield rows[:n_rows], tuple(mask[:n_rows] for mask in chunk[0]), scores[-1]
+            del chunk
     if scores:
         _check_finite(torch.cat(scores), masks)
 

@@ -20,7 +20,8 @@ def box_scores(detections: Detections, boxes: Tensor, labels: Tensor) -> Tensor:
     """Returns the score of each chosen box: the best IoU × class probability over all detections of its image.
 
     Call it in `forward_func`, and pass `boxes` and `labels` in `additional_forward_args`, so that they follow their
-    example through the chunks of masked inputs. Box t is then target t.
+    example through the chunks of masked inputs. Box t is then target t. On a GPU, each call waits for the checks of its
+    arguments.
 
     Args:
         detections (sequence of mapping): One per row, as torchvision's detectors return them: ``"boxes"`` D×4,

@@ -106,10 +106,11 @@ class MaskedForward:
         Returns:
             Tensor: R×T, one column per target, in float32 (float64 for float64).
         """
-        # Blending runs along rows of pixels; other memory formats make it four times slower.
         masked = tuple(
-            blend(self._rows(x.contiguous(), examples), mask.to(x.device), self._rows(baseline, examples))
-            for x, mask, baseline in zip(self.inputs, masks, self.baselines, strict=True)
+            in_memory_order(
+                blend(self._contiguous_rows(x, examples), mask.to(x.device), self._rows(baseline, examples)), order
+            )
+            for x, mask, baseline, order in zip(self.inputs, masks, self.baselines, self.memory_orders, strict=True)
         )
         return self.class_scores.select_rows(self.run(masked, examples), examples)
 
@@ -163,6 +164,11 @@ class MaskedForward:
     def _rows(self, value: Any, examples: Tensor) -> Any:
         return rows_of(value, examples, len(self.inputs[0]))
 
+    def _contiguous_rows(self, x: Tensor, examples: Tensor) -> Tensor:
+        """Blending runs along rows of pixels; other memory formats make it four times slower."""
+        rows: Tensor = self._rows(x.contiguous(), examples) if len(x) == 1 else self._rows(x, examples).contiguous()
+        return rows
+
 
 def rows_of(value: Any, examples: Tensor, n_examples: int) -> Any:
     """Returns the rows of the examples if a value is a tensor with one row per example; returns other values unchanged.
@@ -188,8 +194,10 @@ def forward_of_rows(
     copy: bool = True,
 ) -> Any:
     """Runs `forward_func` with rows of the inputs, and (copies of) the arguments' rows for the same examples."""
-    rows = tuple(rows_of(value, examples, n_examples) for value in arguments)
-    return _captum.run_forward(forward_func, inputs, rows, copy)
+    rows = (rows_of(value, examples, n_examples) for value in arguments)
+    # An expanded row has no memory of its own, which a model may read as another shape.
+    own = tuple(row if row is value else row.contiguous() for row, value in zip(rows, arguments, strict=True))
+    return _captum.run_forward(forward_func, inputs, own, copy)
 
 
 def checked_inputs(inputs: Tensor | Tensors) -> Tensors:

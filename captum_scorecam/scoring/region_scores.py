@@ -14,7 +14,7 @@ def region_scores(output: Tensor, regions: Tensor) -> Tensor:
 
     Call it in `forward_func`, and pass `regions` in `additional_forward_args`, so that they follow their example
     through the chunks of masked inputs. Fix the regions beforehand: computed from each masked input, they would define
-    a different score for each.
+    a different score for each. On a GPU, each call waits for the checks of its arguments.
 
     Args:
         output (Tensor): R×C×spatial, logits or probabilities of C classes at each pixel.

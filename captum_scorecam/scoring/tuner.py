@@ -8,7 +8,6 @@ CLEAR_DIFFERENCE = 1.25
 WORK_PER_SETUP = 4
 FREE_SETUP = 1.0  # seconds
 FIRST_PAUSE = 16
-MOST_RESTARTS = 2
 
 
 class Tuner:
@@ -25,8 +24,8 @@ class Tuner:
     larger chunks leave behind in the allocator can slow smaller ones down or speed them up. So before yet another size
     is tried, the second fastest is timed again. Once the search ends, and then after pauses that double, the fastest
     size is timed again, and with it each one that is out of date and slower by a factor of at most `WORTHWHILE_GAIN`.
-    If a rate is higher than the last one of its size by more than a factor of `CLEAR_DIFFERENCE`, the machine must have
-    been busy, and all sizes are measured anew, at most twice.
+    If a rate is higher than the last one of its size by more than a factor of `CLEAR_DIFFERENCE`, the machine was busy,
+    or allocation slow, and all sizes that are out of date are timed again.
 
     Args:
         sizes (int): Rows per chunk, in ascending order. A single size is kept.
@@ -53,7 +52,7 @@ class Tuner:
         self._left = 0
         self._pause = FIRST_PAUSE
         self._chunks_to_wait = 0
-        self._restarts = 0
+        self._all_doubtful = False
         self._start(self.rows)
 
     @property
@@ -128,22 +127,20 @@ class Tuner:
         self.timing = len(self._sizes) > 1
 
     def _measured(self, rate: float) -> None:
-        if rate > CLEAR_DIFFERENCE * self._rates.get(self.rows, rate) and self._restarts < MOST_RESTARTS:
-            self._restarts += 1
-            self.measure_again()
-            return
+        if rate > CLEAR_DIFFERENCE * self._rates.get(self.rows, rate):
+            self._all_doubtful = True
         self._rates[self.rows] = rate
         self._up_to_date.add(self.rows)
         fastest, *others = sorted(self._rates, key=self._rates.__getitem__, reverse=True)
         larger = self._next_size(fastest, others)
         near = [size for size in others if WORTHWHILE_GAIN * self._rates[size] >= self._rates[fastest]]
-        rivals = others[:1] if larger is not None else near
+        rivals = others if self._all_doubtful else near if larger is None else others[:1]
         doubtful = [size for size in (fastest, *rivals) if size not in self._up_to_date and size <= self._left]
         if doubtful:
             self.rows = doubtful[0]
             self._time()
         else:
-            self.rows, self.timing = fastest, False
+            self.rows, self.timing, self._all_doubtful = fastest, False, False
             self._larger = larger if fastest in self._up_to_date else None
             self._chunks_to_wait = self._pause
 

@@ -42,7 +42,7 @@ class Twins:
 
     Both run on the unmasked inputs in every call, which shows a twin of other weights. What follows from a twin's
     structure, such as rows in another order, shows in a batch of another size, once for each kind of inputs, and
-    again for baselines beyond the range of those before.
+    again for baselines beyond the range of those before. Compiled code runs eagerly while they are compared.
     """
 
     def __init__(self) -> None:

@@ -42,6 +42,13 @@ def test_on_this_machine_any_model_can_be_named_and_an_offered_factory(load: Moc
     assert models.get("mine:model").classifier.name == "mine:model"
 
 
+def test_visitors_from_elsewhere_see_no_path_of_the_weights(load: Mock) -> None:
+    offered = {"a": {"weights": "/home/alice/w.pt", "score": "sigmoid"}, "b": {}}
+    assert Models(load, offered).shown_arguments("a") == {"weights": "w.pt", "score": "sigmoid"}
+    assert Models(load, offered, any_name=True).shown_arguments("a") == offered["a"]
+    assert Models(load, offered).shown_arguments("b") == Models(load, offered).shown_arguments("timm/c") == {}
+
+
 def test_the_fastest_engine_that_takes_the_model_runs_it(monkeypatch: pytest.MonkeyPatch) -> None:
     tried = []
 

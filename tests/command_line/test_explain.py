@@ -114,6 +114,19 @@ def test_a_budget_stands_in_the_table_and_in_the_picture(figures: list[Figure]) 
     assert figures[0].axes[2].texts[0].get_text().startswith("1 of 3 forwards, ")
 
 
+def test_a_budget_of_one_method_has_its_error_in_table_picture_and_files(figures: list[Figure], folder: Path) -> None:
+    methods = ["--method", "small=score_cam:max_forwards=1", "--method", "score_cam"]
+    result = invoke("explain", "colours.png", *COLOURS, *methods, "--save-maps", "maps")
+    assert result.exit_code == 0, result.output
+    error = rows_of(result.output)[0][-1]
+    assert re.fullmatch(r"±\d+%", error)
+    assert [axes.texts[1].get_text() for axes in figures[0].axes[1:3]] == [f"small {error}", "Score-CAM"]
+    assert [path.name for path in sorted((folder / "maps").glob("*_error.npy"))] == [
+        "000_colours_small_0_error.npy",
+        "000_colours_small_1_error.npy",
+    ]
+
+
 def test_a_budget_that_is_not_reached_gives_the_exact_map(figures: list[Figure]) -> None:
     exact = invoke("explain", "colours.png", *COLOURS)
     assert exact.exit_code == 0
@@ -391,3 +404,14 @@ def test_a_wrong_or_missing_engine_is_an_error_of_the_option(monkeypatch: pytest
     assert result.exit_code == 2
     assert "Error: Expected `--engine` to give what the model gives, but for the unmasked inputs they" in result.stderr
     assert not Path("scorecam.png").exists()
+
+
+def test_an_unknown_class_is_an_error_before_an_engine_is_prepared(monkeypatch: pytest.MonkeyPatch) -> None:
+    def exported(*_: object) -> None:
+        raise AssertionError("exported")
+
+    monkeypatch.setattr(explain, "twin_by_name", exported)
+    monkeypatch.setattr(explain, "check_engine", lambda _: None)
+    result = invoke("explain", "colours.png", *COLOURS, "--engine", "onnxruntime", "--target", "violet")
+    assert result.exit_code == 2
+    assert "'violet'" in result.stderr

@@ -50,6 +50,8 @@ def test_invalid_labels_names_and_images_raise() -> None:
         DatasetOfPairs(pairs(0, 1), names=["a", "b", "c"])
     with pytest.raises(ValueError, match="Expected `names` to be unique, but some are equal"):
         DatasetOfPairs(pairs(0, 1), names=["a", "a"])
+    with pytest.raises(TypeError, match="Expected names of images to be str, but got int"):
+        DatasetOfPairs(pairs(0, 1), names=[139, 285])  # type: ignore[list-item]
     with pytest.raises(TypeError, match=r"that returns PIL images, but got Tensor\. Remove its transform"):
         DatasetOfPairs([(torch.zeros(3, 2, 2), 0)])[0]
     with pytest.raises(TypeError, match="Expected labels to be class indices or strings, but got dict"):

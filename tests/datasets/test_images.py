@@ -14,6 +14,7 @@ import pytest
 from PIL import Image
 
 from captum_scorecam.datasets import DatasetOfPairs, read_image
+from captum_scorecam.datasets.images import upright_size
 from tests.support.systems import needs_posix
 
 RED, WHITE = (255, 0, 0), (255, 255, 255)
@@ -269,6 +270,18 @@ def test_the_exif_orientation_is_applied(tmp_path: Path) -> None:
     pixels = pixels_of(image, tmp_path / "image.png", exif=exif)
     assert pixels.shape == (3, 2, 3)
     assert pixels[0, 1].tolist() == list(RED)
+
+
+@pytest.mark.parametrize("suffix", ["png", "jpg", "tiff"])
+@pytest.mark.parametrize(("orientation", "size"), [(1, (3, 2)), (3, (3, 2)), (6, (2, 3)), (8, (2, 3)), (9, (3, 2))])
+def test_the_size_of_an_upright_image_is_known_without_reading_it(
+    suffix: str, orientation: int, size: tuple[int, int], tmp_path: Path
+) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    path = tmp_path / f"image.{suffix}"
+    Image.new("RGB", (3, 2)).save(path, exif=exif)
+    assert upright_size(path) == read_image(path).size == size
 
 
 def test_the_first_frame_of_an_animation_is_read(tmp_path: Path) -> None:

@@ -101,7 +101,17 @@ def test_a_compiled_twin_is_compiled_without_the_hooks_of_the_model(monkeypatch:
             torch.testing.assert_close(twin(images(4, torch.float32)), net(images(4, torch.float32)))
         for handle in handles:
             handle.remove()
-    assert len(graphs) == 1
+    assert len(graphs) == 1 + 1  # and a sum, to see whether anything can be compiled
+
+
+def test_without_a_compiler_nothing_is_compared(monkeypatch: pytest.MonkeyPatch) -> None:
+    def backend(*_: Any) -> Any:
+        raise RuntimeError("g++ not found")
+
+    torch.compiler.reset()
+    monkeypatch.setattr(torch, "compile", partial(torch.compile, backend=backend))
+    with pytest.raises(ValueError, match=r"Expected a compiler that works .* g\+\+ not found.* Choose 'eager'"):
+        twin_by_name("compile", Compilable(), images(1, torch.float32))
 
 
 @pytest.mark.parametrize("package", ["onnxruntime", "onnx", "onnxscript", "openvino"])

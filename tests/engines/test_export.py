@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from captum_scorecam.engines import export as export_module
 from captum_scorecam.engines import onnx_runtime, openvino
+from captum_scorecam.engines.arguments import Arguments
 from captum_scorecam.engines.export import ExportedModel, export
 from captum_scorecam.engines.onnx_runtime import Session
 from captum_scorecam.engines.openvino import CompiledModel
@@ -193,3 +194,9 @@ def test_a_missing_package_names_its_extra(
     message = rf'The engine needs {package}: pip install "captum-scorecam\[{extra}\]"\.'
     with pytest.raises(ModuleNotFoundError, match=message):
         make(Net(), images())
+
+
+def test_an_export_keeps_two_rows_of_a_large_batch() -> None:
+    values = Arguments.from_call(torch.rand(64, 3, 8, 8), (torch.rand(64, 2), torch.rand(3))).tensors
+    assert [tuple(value.shape) for value in values] == [(2, 3, 8, 8), (2, 2), (3,)]
+    assert sum(value.untyped_storage().nbytes() for value in values) == 4 * (2 * 3 * 8 * 8 + 2 * 2 + 3)

@@ -126,6 +126,15 @@ def test_attributions_are_those_of_captum(classifier: Classifier) -> None:
         torch.testing.assert_close(found(request, text), resized(expected))
 
 
+@pytest.mark.parametrize(("given", "most"), [(64, 8), (3, 3), (None, 8)])
+def test_gradients_are_integrated_over_few_rows_at_once(given: int | None, most: int, classifier: Classifier) -> None:
+    rows: list[int] = []
+    request = request_of(classifier, [3], perturbations_per_eval=given)
+    with classifier.model.register_forward_pre_hook(lambda _, taken: rows.append(len(taken[0]))):
+        found(request, "captum:IntegratedGradients:n_steps=40")
+    assert max(rows) == most
+
+
 def test_captums_grad_cam_is_ours(classifier: Classifier) -> None:
     request = request_of(classifier, [0, 3])
     torch.testing.assert_close(found(request, "captum:LayerGradCam"), found(request, "grad_cam"))

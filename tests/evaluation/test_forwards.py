@@ -146,6 +146,26 @@ def test_the_first_image_that_can_be_classified_is_measured(model: CountedModel)
     assert model.rows == 1 + 31 + 102
 
 
+class Shifted(nn.Module):
+    """A counted model whose outputs are negative for one image."""
+
+    def __init__(self, negative: Tensor) -> None:
+        super().__init__()
+        self.model, self.negative = CountedModel(), negative
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        scores: Tensor = self.model(inputs) + 50
+        return scores - 100 if torch.equal(inputs[:1], self.negative) else scores
+
+
+def test_an_image_is_measured_for_which_the_metrics_are_defined() -> None:
+    data = Pictures(4)
+    model = Shifted(preprocess(data[0].image)[None]).eval()
+    classifier = Classifier("shifted", model, preprocess, NAMES, layer="model.model.features", score="output")
+    planned = plan_evaluation(classifier, data, methods=["grad_cam"], metrics=["average_drop"], options=OPTIONS)
+    assert measure_forwards(planned) == {"grad_cam": {"map": 1, "average_drop": 3}}
+
+
 def test_without_an_image_that_can_be_classified_there_is_an_error(model: CountedModel) -> None:
     planned = plan(model, Unreadable(2, broken=[0, 1]))
     message = "Expected at least one image that can be evaluated, but all failed. The first error: no picture 0$"

@@ -7,6 +7,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
@@ -202,6 +203,27 @@ def test_a_metric_that_is_defined_for_the_outputs_is_planned(
     shift: float, metrics: list[str], classifier: Classifier
 ) -> None:
     assert plan_evaluation(shifted(classifier, shift), Pictures(5), **(QUICK | {"metrics": metrics})).metrics
+
+
+class Numbered(Pictures):
+    def name(self, index: int) -> Any:
+        return index
+
+
+def test_names_of_images_that_are_no_text_are_refused_before_work(classifier: Classifier) -> None:
+    with pytest.raises(TypeError, match="Expected names of images to be str, but got int"):
+        plan_evaluation(classifier, Numbered(2), **QUICK)
+
+
+def test_numbers_of_numpy_and_paths_become_those_of_json(classifier: Classifier, tmp_path: Path) -> None:
+    of_masks: dict[str, Any] = {"n_masks": np.int64(20), "perturbations_per_eval": np.int64(4), "seed": np.int64(1)}
+    provenance = Provenance(data=tmp_path, weights=tmp_path / "w.pt")
+    numbers: dict[str, Any] = {"images": np.int64(2), "gallery": np.int64(1), "options": MethodOptions(**of_masks)}
+    plan = plan_evaluation(classifier, Pictures(3), **QUICK, **numbers, provenance=provenance)
+    write_configuration(tmp_path, plan.settings(threads=1), {})
+    settings = read_settings(tmp_path)
+    assert (settings.n_masks, settings.seed, settings.images, settings.gallery) == (20, 1, 2, 1)
+    assert (settings.data, settings.weights) == (str(tmp_path), str(tmp_path / "w.pt"))
 
 
 class Unlabelled(Pictures):

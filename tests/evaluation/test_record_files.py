@@ -239,6 +239,7 @@ def test_failures_are_removed_and_nothing_else(run: Path) -> None:
             file.append(to_json(times))
     with rank_file(run, "times", 0).open("ab") as damaged:
         damaged.write(b"\x00\x00\n")
+    assert list(read_times(run)) == [Times(0, "score_cam", 4.0), kept[0], Times(2, None), kept[1]]
     remove_failures(run)
     assert list(read_times(run)) == kept
     assert read_records(run) == [RECORDS[0], RECORDS[2]]

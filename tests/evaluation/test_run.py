@@ -24,6 +24,8 @@ from captum_scorecam.evaluation import (
     ExplanationRequest,
     Method,
     MethodOptions,
+    Plan,
+    Provenance,
     Summary,
     image_evaluation,
     pictures,
@@ -171,6 +173,20 @@ def test_different_settings_are_refused_and_listed(
     assert contents(undisturbed(3), without=()) == before
 
 
+def test_other_settings_are_refused_before_a_twin_is_made(
+    classifier: Classifier, undisturbed: Callable[[int], Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Plan, "with_twin", lambda _: pytest.fail("made a twin"))
+    with pytest.raises(ValueError, match="different settings: `seed`: 3 -> 4"):
+        evaluate(classifier, Pictures(3), undisturbed(3), **(QUICK | {"options": replace(OPTIONS, seed=4)}))
+
+
+def test_weights_are_compared_by_their_values_and_not_by_their_path(classifier: Classifier, tmp_path: Path) -> None:
+    for weights in ("../w.pt", "w.pt"):
+        provenance = Provenance(weights=weights)
+        assert evaluate(classifier, Pictures(1), tmp_path, **QUICK, provenance=provenance) is not None
+
+
 def test_another_model_or_other_labels_are_refused(classifier: Classifier, tmp_path: Path) -> None:
     evaluate(classifier, Pictures(3), tmp_path, **QUICK)
     changed = tiny_classifier.TinyClassifier().eval()
@@ -222,6 +238,12 @@ def test_a_number_of_threads_that_no_machine_has_is_refused(
 ) -> None:
     with pytest.raises(ValueError, match=f"Expected `threads` to be {message}"):
         evaluate(classifier, Pictures(1), tmp_path / "run", **QUICK, threads=threads)
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_negative_number_of_workers_is_refused_before_work(classifier: Classifier, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="Expected `workers` to be at least 0, but got -1"):
+        evaluate(classifier, Pictures(1), tmp_path / "run", **QUICK, workers=-1)
     assert not (tmp_path / "run").exists()
 
 

@@ -12,7 +12,7 @@ import pytest
 
 from captum_scorecam.evaluation import Cost, Record, RunSettings, summarize
 from captum_scorecam.evaluation.statistics import Difference, Estimate
-from captum_scorecam.evaluation.summary import write_summary
+from captum_scorecam.evaluation.summary import class_names, write_summary
 from tests.support.evaluation_run import CLASSES, METHODS, METRICS, make_records
 from tests.support.run_records import SETTINGS, failure, record
 
@@ -210,3 +210,8 @@ def test_a_method_that_is_better_on_the_images_of_both_is_not_found_worse() -> N
     assert means["score_cam"]["insertion"].mean == pytest.approx((20 * 0.8045 + 40 * 0.1) / 60)
     assert summarize(records, SETTINGS).leading["insertion"] == set()
     assert summarize(pairs(*easy), SETTINGS).leading["insertion"] == {"score_cam"}
+
+
+def test_a_label_that_is_never_predicted_keeps_its_name() -> None:
+    records = [record(0, "grad_cam", {}, label=3, label_name="goldfish"), record(1, "grad_cam", {}, label=0)]
+    assert class_names(records) == {0: "tench", 3: "goldfish"}

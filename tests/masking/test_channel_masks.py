@@ -29,6 +29,12 @@ def test_channel_masks_skip_constant_maps_and_share_affine_copies() -> None:
     assert torch.equal(masks[torch.tensor([negative])][0][0, 0], 1 - peak)
 
 
+def test_channels_that_are_constant_up_to_rounding_are_not_selected() -> None:
+    activation = torch.tensor([[[100.0, 100.5, 100.0], [0.0, 0.25, 0.0]]], dtype=torch.bfloat16)
+    masks = ChannelMasks.from_activations(activation, ((3,),), max_channels=1)
+    assert masks.index.tolist() == [[-1, 0]]
+
+
 def test_channel_masks_are_not_shared_across_examples() -> None:
     activation = torch.tensor([[[0.0, 1.0]], [[0.0, 1.0]]])
     masks = ChannelMasks.from_activations(activation, ((2,),))

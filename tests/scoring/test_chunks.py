@@ -250,3 +250,15 @@ def test_no_masks_give_no_scores_and_no_forward() -> None:
     masks = ChannelMasks.from_activations(torch.ones(1, 3, 4), ((4,),))
     assert score_masked_inputs(forward_of(model, torch.rand(1, 1, 4)), masks, ChunkSize(2)).shape == (0, 1)
     assert model.rows == []
+
+
+def test_a_size_that_was_halved_for_memory_is_kept_after_another_error() -> None:
+    model = OutOfMemoryAbove(2)
+    forward, size = forward_of(model, torch.rand(1, 1, 4)), ChunkSize(8)
+    masks = random_masks(1, 8, (4,))
+    score_masked_inputs(forward, masks, size)
+    assert size.rows == 2
+    model.limit, model.error = 0, ValueError("a bad image")
+    with pytest.raises(ValueError, match="a bad image"):
+        score_masked_inputs(forward, masks, size)
+    assert size.rows == 2

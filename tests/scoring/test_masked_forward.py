@@ -106,20 +106,29 @@ def test_sizes_are_those_of_each_input() -> None:
 
 
 @pytest.mark.parametrize("writes", [False, True])
-def test_an_argument_of_one_row_is_not_copied_for_each_masked_input_unless_it_is_written_to(writes: bool) -> None:
-    strides: list[int] = []
+def test_rows_of_an_argument_have_memory_of_their_own(writes: bool) -> None:
+    shapes: list[tuple[int, ...]] = []
 
-    def model(x: Tensor, shift: Tensor) -> Tensor:
-        strides.append(shift.stride(0) if len(shift) > 1 else 0)
-        return total(x) + (shift.add_(1) if writes else shift + 1)[:, 0]
+    def model(x: Tensor, boxes: Tensor) -> Tensor:
+        shapes.append(boxes.view(-1, 4).shape)  # not a view of an expanded row
+        return total(x) + (boxes.add_(1) if writes else boxes + 1)[:, 0, 0]
 
-    shift = torch.zeros(1, 5)
-    forward = forward_of(model, torch.tensor([[[4.0, 8.0]]]), None, additional_forward_args=(shift,))
+    boxes = torch.zeros(1, 5, 4)
+    forward = forward_of(model, torch.tensor([[[4.0, 8.0]]]), None, additional_forward_args=(boxes,))
     assert forward.unmasked_output().tolist() == [13]
     for _ in range(2):
         assert forward((torch.ones(3, 1, 2),), torch.zeros(3, dtype=torch.long)).tolist() == [[13], [13], [13]]
-    assert strides[1:] == ([5, 5] if writes else [0, 0])
-    assert not shift.any()
+    assert shapes == [(5, 4), (15, 4), (15, 4)]
+    assert not boxes.any()
+
+
+def test_inputs_in_another_memory_format_are_blended_row_by_row() -> None:
+    x = torch.rand(3, 2, 4, 5, dtype=torch.float64)
+    masks, examples = (torch.rand(4, 1, 4, 5, dtype=torch.float64),), torch.tensor([2, 0, 2, 1])
+    expected = forward_of(total, x, None)(masks, examples)
+    assert torch.equal(
+        forward_of(total, x.contiguous(memory_format=torch.channels_last), None)(masks, examples), expected
+    )
 
 
 def scale_data(shift: Tensor) -> None:

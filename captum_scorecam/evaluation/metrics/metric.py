@@ -229,7 +229,7 @@ def other_class(inputs: Tensor, target: int, n_classes: int, seed: int) -> int:
 
 def boxes_of_masks(masks: Tensor) -> Tensor:
     """Returns the boxes around masks N×H×W that have a True, N×4, left, top, right, bottom; the last two exclusive."""
-    boxes: Tensor = masks_to_boxes(masks) + torch.tensor([0, 0, 1, 1], device=masks.device)
+    boxes: Tensor = masks_to_boxes(masks).long() + torch.tensor([0, 0, 1, 1], device=masks.device)
     return boxes
 
 

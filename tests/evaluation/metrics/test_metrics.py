@@ -236,3 +236,14 @@ def test_a_map_that_does_not_depend_on_the_model_stays_as_similar_as_can_be(scor
     register_method("fixed", Method(explain))
     fixed = replace(score_cam, method="fixed", maps=score_cam.request.inputs.sum(1)[None])
     assert METRICS["sanity_check"].compute(fixed) == MetricResult(1.0, Curve(["score", "features"], [1.0, 1.0]))
+
+
+def test_an_object_in_the_first_pixel_only_has_a_box(score_cam: MetricInput) -> None:
+    region = torch.zeros_like(REGION)
+    region[0, 0] = True
+    given = replace(score_cam, region=region)
+    assert given.object_boxes is not None
+    assert given.object_boxes.tolist() == [[0, 0, 1, 1]]
+    curve = METRICS["max_box_acc"].compute(given).curve
+    assert curve is not None
+    assert curve.y == [float(hit) for hit in functional.max_box_acc(score_cam.maps, [given.object_boxes]).hits[0]]
