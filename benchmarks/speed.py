@@ -4,10 +4,11 @@
 
 Every system has its own process, so that its peak memory is its own. They take turns on each image, so that a slow
 phase of the machine affects all alike. A floor, the bare forwards of a system, runs in that system's process right
-after it. Peers run at their default batch size and at their fastest one, eager and compiled. Their defaults and the
-loop of the released code run in the first repetition only. Tuning, compilation and export happen before anything is
-timed; after the single call with which `--quick` warms up, tuning may go on. The peak is that of a matrix product,
-measured in a process of its own before all else. Results are written after each repetition.
+after it. Peers run at their default batch size and at their fastest one, eager and compiled; this is chosen by one map
+at each size, in a new process. Their defaults and the loop of the released code run in the first repetition only.
+Tuning, compilation and export happen before anything is timed; after the single call with which `--quick` warms up,
+tuning may go on. The peak is that of a matrix product, measured in a process of its own before all else. Results are
+written after each repetition.
 """
 
 from __future__ import annotations
@@ -109,13 +110,10 @@ class Timings:
 
 
 def serve(pipe: Connection, model: str, device: str, pixels: int, system: System) -> None:
-    """The process of a system: explains an image, runs its floor or becomes another system, until None arrives."""
+    """The process of a system: explains an image, or runs its floor, until None arrives."""
     built = subject(model, device, pixels)
     explain, floor = calls_of(system, built)
     while (request := pipe.recv()) is not None:
-        if len(request) == 1:
-            explain, floor = calls_of(request[0], built)
-            continue
         arguments = [value.to(device) if isinstance(value, Tensor) else value for value in request]
         call: Callable[..., Result | None] = explain if len(arguments) == 2 else floor
         start = time.perf_counter()
@@ -160,10 +158,6 @@ class Worker:
         self._pipe, theirs = context.Pipe()
         self._process = context.Process(target=serve, args=(theirs, model, device, pixels, system), daemon=True)
         self._process.start()
-
-    def become(self, system: System) -> None:
-        """Puts another system in place of the present one."""
-        self._pipe.send((system,))
 
     def ask(self, *request: Any) -> None:
         """Requests an image to be explained, given with a target, or a floor: an image, rows and rows per forward."""
@@ -241,29 +235,31 @@ class Benchmark:
     def worker(self, system: System) -> Worker:
         return Worker(self.model, self.device, self.pixels, system)
 
-    def fastest(self, peer: Peer, worker: Worker) -> Peer:
-        """A peer at the batch size at which it explains the first image in the least time."""
+    def fastest(self, peer: Peer) -> Peer:
+        """A peer at the batch size at which it explains the first image in the least time.
+
+        Each runs in a process of its own, since what has run before changes how fast memory is allocated.
+        """
         seconds: dict[int, float] = {}
         n_calls = 1 if self.device == "cpu" else 2  # a GPU's first call selects kernels
         for batch in self.batches:
-            worker.become(replace(peer, batch=batch))
+            worker = self.worker(replace(peer, batch=batch))
             seconds[batch] = min(worker.call(self.images[0], self.targets[0]).seconds for _ in range(n_calls))
+            worker.stop()
             print(f"{peer.library}, {peer.precision}, batch {batch}: {seconds[batch]:.2f} s", flush=True)
         return replace(peer, batch=min(seconds, key=seconds.__getitem__))
 
     def peers(self, libraries: dict[str, int]) -> dict[str, Peer]:
         """Libraries, given with their default batch size, at their fastest; on the CPU also compiled and by default."""
         found = {}
-        worker = self.worker("naive")
         for library, default in libraries.items():
             for precision in PEER_PRECISIONS[self.device]:
-                best = self.fastest(Peer(library, default, precision), worker)  # type: ignore[arg-type]
+                best = self.fastest(Peer(library, default, precision))  # type: ignore[arg-type]
                 found[f"{library}, {precision}, batch {best.batch}"] = best
             if self.device == "cpu":
                 found[f"{library}, compiled, batch {best.batch}"] = replace(best, compiled=True)
                 if best.batch != default:
                     found[f"{library}, by default, batch {default}"] = replace(best, batch=default)
-        worker.stop()
         return found
 
     def references(self, n_images: int) -> list[Array | None]:
