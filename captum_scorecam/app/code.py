@@ -64,14 +64,15 @@ def python_code(
     finished = [column for column in columns if column.maps is not None]
     if not finished:
         return ""
-    has_random_weights = load.get("weights", "").lower() == "none"
+    weights = load.get("weights", "DEFAULT").upper()
+    may_be_random = weights == "NONE" or (weights == "DEFAULT" and _is_factory(load["name"]))
     is_sample, engine = picture.content is None, _ENGINES.get(prepared.engine)
     stem, title = "-minus-".join(map(str, [*names][:2])), " − ".join([*names.values()][:2])
     return _CODE.format(
         version=captum_scorecam.__version__,
         where="" if is_sample else " Run it in the folder of your picture.",
-        imports="\n".join(_imports(is_sample, engine, has_random_weights)),
-        seed="torch.manual_seed(0)  # the weights are random\n" if has_random_weights else "",
+        imports="\n".join(_imports(is_sample, engine, may_be_random)),
+        seed="torch.manual_seed(0)  # as in the app, for random weights\n" if may_be_random else "",
         load=", ".join(repr(value) if key == "name" else f"{key}={value!r}" for key, value in load.items()),
         picture=(
             f"Image.fromarray(skimage.data.{SAMPLES[picture.name]}())"
@@ -87,12 +88,16 @@ def python_code(
     )
 
 
-def _imports(is_sample: bool, engine: str | None, has_random_weights: bool) -> list[str]:
+def _is_factory(name: str) -> bool:
+    return ":" in name and "/" not in name
+
+
+def _imports(is_sample: bool, engine: str | None, may_be_random: bool) -> list[str]:
     return [
         *([] if is_sample else ["from pathlib import Path", ""]),
         "import numpy as np",
         *(["import skimage.data"] if is_sample else []),
-        *(["import torch"] if has_random_weights else []),
+        *(["import torch"] if may_be_random else []),
         *(["from PIL import Image"] if is_sample else []),
         "",
         "from captum_scorecam import overlay",

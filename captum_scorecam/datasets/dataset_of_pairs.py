@@ -42,7 +42,7 @@ class DatasetOfPairs:
         for parameter, values in (("labels", labels), ("names", names)):
             if values is not None and len(values) != len(dataset):
                 raise ValueError(f"Expected `{parameter}` to have {len(dataset)} entries, but got {len(values)}.")
-        for name in names or ():
+        for name in () if names is None else names:
             check_name(name)
         if names is not None and len(set(names)) < len(names):
             raise ValueError("Expected `names` to be unique, but some are equal.")

@@ -15,6 +15,7 @@ from captum_scorecam.engines.export import import_packages
 from captum_scorecam.engines.onnx_runtime import onnx_runtime
 from captum_scorecam.engines.openvino import openvino
 from captum_scorecam.model_state import unchanged_model_state
+from captum_scorecam.scoring.chunks import is_out_of_memory
 from captum_scorecam.scoring.masked_forward import MaskedForward
 from captum_scorecam.scoring.twin import Twins
 
@@ -64,9 +65,12 @@ def _check_compiler(device: torch.device) -> None:
     try:
         torch.compile(lambda x: x + 1)(torch.zeros(1, device=device))
     except Exception as error:  # of many types, by what is missing
+        if is_out_of_memory(error):
+            raise
+        problem = textwrap.shorten(str(error), 200).rstrip(". ")
         raise ValueError(
             "Expected a compiler that works for `masked_forward_func` 'compile', but compiling a sum raised "
-            f"{type(error).__name__}: {textwrap.shorten(str(error), 200)} Choose 'eager'."
+            f"{type(error).__name__}: {problem}. Choose 'eager'."
         ) from error
 
 

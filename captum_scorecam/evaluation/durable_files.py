@@ -8,13 +8,14 @@ from pathlib import Path
 
 
 def write_durably(path: Path, content: bytes) -> None:
-    """Writes a file under a temporary name and renames it once it is on disk. Of a symbolic link, the target changes.
+    """Writes a file under a temporary name and renames it once it is on disk. Of a link, the target is replaced.
 
     Raises:
         OSError: If the file can't be written; an existing file is left unchanged. It names the file, not the temporary
             one.
     """
-    path = path.resolve()
+    if path.is_symlink():
+        path = Path(os.path.realpath(path))
     unfinished = path.with_name(f".{path.name}.unfinished")
     try:
         with unfinished.open("wb") as file:

@@ -151,7 +151,7 @@ class Times:
 
 @dataclass(frozen=True, slots=True)
 class RunSettings:
-    """All settings of a run. A run can only be resumed with the same settings, apart from `command`.
+    """All settings of a run, which must be the same to resume it, apart from `command` and the name of the weights.
 
     Attributes:
         model (str): The name under which the model was loaded.

@@ -112,7 +112,8 @@ def check_same_settings(before: RunSettings, now: RunSettings) -> None:
     """
     if before.inputs is None:  # of an earlier version, which recorded neither
         before = replace(before, inputs=now.inputs, unbounded=now.unbounded)
-    before = replace(before, weights=now.weights)  # `weights_digest` tells whether they differ, however they are named
+    if before.weights_digest == now.weights_digest:
+        before = replace(before, weights=now.weights)
     changes = _changes(*map(_by_parameter, (before, now)))
     if changes:
         raise ValueError(
@@ -122,7 +123,10 @@ def check_same_settings(before: RunSettings, now: RunSettings) -> None:
 
 
 def compared_settings(settings: RunSettings) -> dict[str, Any]:
-    """Returns the settings that a resumed run must share, by name; each source is one of them."""
+    """Returns the settings that a resumed run must share, by name; each source is one of them.
+
+    The name of the weights may differ if the weights are the same.
+    """
     compared = members(settings)
     del compared["command"]
     sources = compared.pop("sources")

@@ -45,7 +45,7 @@ class ChunkSize:
         self._least = least
         self._lock = Lock()
         self._largest = sizes[0]
-        self._halved_in_vain = False
+        self._reduced_in_vain = False
 
     def __getstate__(self) -> dict[str, Any]:
         return {name: value for name, value in vars(self).items() if name != "_lock"}
@@ -89,7 +89,7 @@ class ChunkSize:
         """Times the body, a forward pass of `rows` rows, if the size is being timed."""
         if not self.timing:
             yield
-            self._halved_in_vain = False
+            self._reduced_in_vain = False
             return
         _synchronize(device)
         start = perf_counter()
@@ -117,15 +117,15 @@ class ChunkSize:
                     f"after halving the chunk size from {self._largest} rows."
                 ) from error
             self._largest = max(self._largest, rows)
-            self._halved_in_vain = True
+            self._reduced_in_vain = True
             self._tuner.stop(max(min(self.rows, rows // 2), self._least))
 
     def restart(self) -> None:
-        """Forgets what was measured and halved, if no forward pass has worked since, so that halving did not help."""
+        """Forgets what was measured if the size was reduced and no forward pass has worked since: it did not help."""
         with self._lock:
-            if self._halved_in_vain:
+            if self._reduced_in_vain:
                 self._tuner = Tuner(*self._sizes, setup_seconds=self._setup_seconds)
-                self._largest, self._halved_in_vain = self._sizes[0], False
+                self._largest, self._reduced_in_vain = self._sizes[0], False
 
     def retreat(self, rows: int) -> bool:
         """Keeps a smaller size after a forward pass failed that had more rows only in the hope of a gain.
@@ -134,7 +134,9 @@ class ChunkSize:
             bool: False if the forward pass had to have as many rows, or some of its size have worked.
         """
         with self._lock:
-            return self._tuner.retreat(rows)
+            retreats = self._tuner.retreat(rows)
+            self._reduced_in_vain |= retreats
+            return retreats
 
 
 class ChunkSizes:

@@ -195,9 +195,9 @@ def forward_of_rows(
 ) -> Any:
     """Runs `forward_func` with rows of the inputs, and (copies of) the arguments' rows for the same examples."""
     rows = (rows_of(value, examples, n_examples) for value in arguments)
-    # An expanded row has no memory of its own, which a model may read as another shape.
-    own = tuple(row if row is value else row.contiguous() for row, value in zip(rows, arguments, strict=True))
-    return _captum.run_forward(forward_func, inputs, own, copy)
+    if not copy:  # copies are contiguous; a model can't view expanded rows in another shape
+        rows = (row if row is value else row.contiguous() for row, value in zip(rows, arguments, strict=True))
+    return _captum.run_forward(forward_func, inputs, tuple(rows), copy)
 
 
 def checked_inputs(inputs: Tensor | Tensors) -> Tensors:

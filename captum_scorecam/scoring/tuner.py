@@ -25,7 +25,7 @@ class Tuner:
     is tried, the second fastest is timed again. Once the search ends, and then after pauses that double, the fastest
     size is timed again, and with it each one that is out of date and slower by a factor of at most `WORTHWHILE_GAIN`.
     If a rate is higher than the last one of its size by more than a factor of `CLEAR_DIFFERENCE`, the machine was busy,
-    or allocation slow, and all sizes that are out of date are timed again.
+    or allocation slow, and all sizes are timed again.
 
     Args:
         sizes (int): Rows per chunk, in ascending order. A single size is kept.
@@ -127,8 +127,9 @@ class Tuner:
         self.timing = len(self._sizes) > 1
 
     def _measured(self, rate: float) -> None:
-        if rate > CLEAR_DIFFERENCE * self._rates.get(self.rows, rate):
+        if rate > CLEAR_DIFFERENCE * self._rates.get(self.rows, rate) and not self._all_doubtful:
             self._all_doubtful = True
+            self._up_to_date.clear()
         self._rates[self.rows] = rate
         self._up_to_date.add(self.rows)
         fastest, *others = sorted(self._rates, key=self._rates.__getitem__, reverse=True)

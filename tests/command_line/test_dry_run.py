@@ -35,10 +35,10 @@ def test_forwards_are_counted_and_nothing_is_written(folder: Path, monkeypatch: 
     rows = {cells[0]: cells[1:] for cells in map(str.split, result.stdout.splitlines()) if cells}
     assert "Forwards per image, measured on the first one  Score-CAM  RISE " in result.stdout
     # Score-CAM's map: the image, and four channels, since one of the five is constant. RISE: the image and 20 masks.
-    # Insertion: the image and 101 steps, in chunks of 2, 4, 8 and 16, of which the last one is filled.
-    assert (rows["map"], rows["insertion"], rows["average_drop"]) == (["5", "21"], ["103"] * 2, ["3"] * 2)
-    assert (rows["total"], rows["images"]) == (["111", "127"], ["left", "3", "3"])
-    assert "Forwards left: about 717, " in result.stdout  # 3 · (1 + 111 + 127)
+    # Insertion: the image and 101 steps, in chunks of 2, 4, 2, 8 and 4.
+    assert (rows["map"], rows["insertion"], rows["average_drop"]) == (["5", "21"], ["102"] * 2, ["3"] * 2)
+    assert (rows["total"], rows["images"]) == (["110", "126"], ["left", "3", "3"])
+    assert "Forwards left: about 711, " in result.stdout  # 3 · (1 + 110 + 126)
     assert not (folder / "run").exists()
 
 

@@ -41,6 +41,7 @@ def test_given_labels_and_names_are_known_without_reading() -> None:
 
     data = DatasetOfPairs(Unreadable(), labels=[1, 0], names=["a", "b"])
     assert [(data.name(index), data.label(index)) for index in range(2)] == [("a", 1), ("b", 0)]
+    assert DatasetOfPairs(pairs(0, 1), names=np.array(["a", "b"])).name(1) == "b"  # type: ignore[arg-type]
 
 
 def test_invalid_labels_names_and_images_raise() -> None:

@@ -60,6 +60,7 @@ def test_the_numbers_are_those_of_methods_and_metrics_called_directly(classifier
             target=label,
             target_name=NAMES[label],
             label=label,
+            label_name=NAMES[label],
             predicted=predicted,
             correct=label == predicted,
             probability=float(probabilities[label]),

@@ -33,6 +33,9 @@ def test_times_come_back_equal(written: Times) -> None:
     assert from_json(Times, to_json(written), "here") == written
 
 
+NEWER = ("region", "failed_metrics", "label_name")  # keys that older records lack
+
+
 def test_a_configuration_comes_back_equal() -> None:
     settings = replace(SETTINGS, data="/data", weights="none", target="label")
     written = Configuration(FORMAT_VERSION, settings, {"torch": "2.6", "cuda": None})
@@ -42,7 +45,7 @@ def test_a_configuration_comes_back_equal() -> None:
 def test_a_record_is_one_flat_line_with_sorted_keys() -> None:
     assert to_json(record(1, "rise", {"insertion": 0.1}, target_name="ä", chunk_rows={"map": (1, 4)})) == (
         '{"chunk_rows":{"map":[1,4]},"correct":null,"curves":{},"error":null,"failed_metrics":{},"forwards":1,'
-        '"image":"1.png","index":1,"label":null,"map_error":null,"method":"rise",'
+        '"image":"1.png","index":1,"label":null,"label_name":null,"map_error":null,"method":"rise",'
         '"predicted":0,"probability":0.75,"region":null,"target":0,"target_name":"\\u00e4","values":{"insertion":0.1}}'
     )
 
@@ -87,12 +90,13 @@ def test_a_damaged_record_is_refused_with_its_place_and_key(changed: dict[str, A
 
 
 def test_a_record_older_than_a_key_is_read() -> None:
-    older = json.loads(to_json(replace(RECORD, region="mask")))
-    del older["region"], older["failed_metrics"]
+    older = json.loads(to_json(replace(RECORD, region="mask", label_name="goldfish")))
+    for key in NEWER:
+        del older[key]
     assert from_json(Record, json.dumps(older), "line 5") == RECORD
 
 
-@pytest.mark.parametrize("key", [key for key in json.loads(to_json(RECORD)) if key not in ("region", "failed_metrics")])
+@pytest.mark.parametrize("key", [key for key in json.loads(to_json(RECORD)) if key not in NEWER])
 def test_a_record_without_one_of_its_keys_is_refused(key: str) -> None:
     members = json.loads(to_json(RECORD))
     del members[key]

@@ -211,7 +211,7 @@ def test_every_rank_uses_the_number_of_the_first(
     (tmp_path / "records" / "rank-000.jsonl").unlink()
     monkeypatch.setattr(run, "tuned_rows", lambda _: pytest.fail("tuned by another rank"))
     todo = dict.fromkeys(range(4), ("grad_cam", "score_cam"))
-    ranks = SecondRank(5, (read_settings(tmp_path), todo))
+    ranks = SecondRank(None, 5, (read_settings(tmp_path), todo))
     monkeypatch.setattr(run, "joined_ranks", lambda: nullcontext(ranks))
     options = {"options": replace(OPTIONS, perturbations_per_eval=given)}
     if given == 6:

@@ -72,8 +72,9 @@ def test_the_configuration_is_readable_json(tmp_path: Path) -> None:
 
 def test_settings_that_differ_are_listed() -> None:
     check_same_settings(SETTINGS, replace(SETTINGS))
-    with pytest.raises(ValueError, match=r'settings: `layer`: "features" -> "head"; `weights`: null -> "none"\.'):
-        check_same_settings(SETTINGS, replace(SETTINGS, layer="head", weights="none"))
+    with pytest.raises(ValueError, match=r'"head"; `weights_digest`: ".*" -> "0"; `weights`: null -> "none"\.'):
+        check_same_settings(SETTINGS, replace(SETTINGS, layer="head", weights="none", weights_digest="0"))
+    check_same_settings(SETTINGS, replace(SETTINGS, weights="other/w.pt"))  # which has the same digest
 
 
 def test_inputs_have_no_negative_zero() -> None:
