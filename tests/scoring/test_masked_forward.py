@@ -10,7 +10,9 @@ import torch
 from torch import Tensor
 
 from captum_scorecam import RISE
+from captum_scorecam.masking.baselines import blend
 from captum_scorecam.masking.channel_masks import ChannelMasks
+from captum_scorecam.scoring import masked_forward
 from captum_scorecam.scoring.chunk_size import ChunkSize
 from captum_scorecam.scoring.chunks import score_baselines, score_masked_inputs
 from captum_scorecam.scoring.masked_forward import MaskedForward
@@ -122,13 +124,21 @@ def test_rows_of_an_argument_have_memory_of_their_own(writes: bool) -> None:
     assert not boxes.any()
 
 
-def test_inputs_in_another_memory_format_are_blended_row_by_row() -> None:
+def test_inputs_in_another_memory_format_are_blended_row_by_row(monkeypatch: pytest.MonkeyPatch) -> None:
+    blended: list[Tensor] = []
+
+    def recording(x: Tensor, mask: Tensor, baseline: Any) -> Tensor:
+        blended.append(x)
+        return blend(x, mask, baseline)
+
+    monkeypatch.setattr(masked_forward, "blend", recording)
     x = torch.rand(3, 2, 4, 5, dtype=torch.float64)
     masks, examples = (torch.rand(4, 1, 4, 5, dtype=torch.float64),), torch.tensor([2, 0, 2, 1])
     expected = forward_of(total, x, None)(masks, examples)
     assert torch.equal(
         forward_of(total, x.contiguous(memory_format=torch.channels_last), None)(masks, examples), expected
     )
+    assert [(len(each), each.is_contiguous()) for each in blended] == [(4, True), (4, True)]
 
 
 def scale_data(shift: Tensor) -> None:
