@@ -262,3 +262,20 @@ def test_a_size_that_was_halved_for_memory_is_kept_after_another_error() -> None
     with pytest.raises(ValueError, match="a bad image"):
         score_masked_inputs(forward, masks, size)
     assert size.rows == 2
+
+
+def test_a_smaller_size_that_did_not_help_is_not_kept() -> None:
+    error = ValueError("a bad image")
+
+    def model(x: Tensor) -> Tensor:
+        rows.append(len(x))
+        if len(rows) > GROUP:
+            raise error
+        return x.flatten(1).sum(1, keepdim=True)
+
+    rows: list[int] = []
+    size = ChunkSize(3, 6, 12)
+    with pytest.raises(ValueError, match="a bad image"):
+        score_masked_inputs(forward_of(model, torch.rand(1, 1, 4)), random_masks(1, 90, (4,)), size)
+    assert rows == [*GROUP * [3], 6, 3]
+    assert size.timing
