@@ -48,6 +48,7 @@ def twin_by_name(engine: EngineName, model: nn.Module, inputs: Tensor) -> nn.Mod
     Raises:
         ValueError: If the model can't be exported, nothing can be compiled here, or the twin gives something else.
         ModuleNotFoundError: If a package of the extra ``onnx`` or ``openvino`` is missing.
+        torch.OutOfMemoryError: If there is no memory to compile anything.
     """
     if engine == "eager":
         return None

@@ -8,7 +8,7 @@ from pathlib import Path
 
 
 def write_durably(path: Path, content: bytes) -> None:
-    """Writes a file under a temporary name and renames it once it is on disk. Of a link, the target is replaced.
+    """Writes a file under a temporary name and renames it once it is on disk. A symbolic link stays.
 
     Raises:
         OSError: If the file can't be written; an existing file is left unchanged. It names the file, not the temporary

@@ -89,7 +89,8 @@ class ChunkSize:
         """Times the body, a forward pass of `rows` rows, if the size is being timed."""
         if not self.timing:
             yield
-            self._reduced_in_vain = False
+            with self._lock:
+                self._reduced_in_vain &= rows > self.rows  # as a larger chunk that another thread began before
             return
         _synchronize(device)
         start = perf_counter()
@@ -142,7 +143,7 @@ class ChunkSize:
 class ChunkSizes:
     """The chunk sizes of an attribution method, cached by shapes, dtypes, device and autocast, for what runs them.
 
-    So a size that did not fit into memory is not tried again in the next call, even if it was given.
+    So a size that did not fit into memory is not tried again in the next call, even if it was given, unless none worked.
     """
 
     def __init__(self) -> None:

@@ -195,8 +195,8 @@ def forward_of_rows(
 ) -> Any:
     """Runs `forward_func` with rows of the inputs, and (copies of) the arguments' rows for the same examples."""
     rows = (rows_of(value, examples, n_examples) for value in arguments)
-    if not copy:  # copies are contiguous; a model can't view expanded rows in another shape
-        rows = (row if row is value else row.contiguous() for row, value in zip(rows, arguments, strict=True))
+    if not copy and n_examples == 1:  # expanded rows have no memory of their own, so they can't be viewed as copies can
+        rows = (row if row is value else row.clone() for row, value in zip(rows, arguments, strict=True))
     return _captum.run_forward(forward_func, inputs, tuple(rows), copy)
 
 

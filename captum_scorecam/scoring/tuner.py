@@ -25,7 +25,7 @@ class Tuner:
     is tried, the second fastest is timed again. Once the search ends, and then after pauses that double, the fastest
     size is timed again, and with it each one that is out of date and slower by a factor of at most `WORTHWHILE_GAIN`.
     If a rate is higher than the last one of its size by more than a factor of `CLEAR_DIFFERENCE`, the machine was busy,
-    or allocation slow, and all sizes are timed again.
+    or allocation slow, and all sizes that fit are timed again.
 
     Args:
         sizes (int): Rows per chunk, in ascending order. A single size is kept.
@@ -141,7 +141,8 @@ class Tuner:
             self.rows = doubtful[0]
             self._time()
         else:
-            self.rows, self.timing, self._all_doubtful = fastest, False, False
+            self.rows, self.timing = fastest, False
+            self._all_doubtful = self._all_doubtful and not self._rates.keys() <= self._up_to_date
             self._larger = larger if fastest in self._up_to_date else None
             self._chunks_to_wait = self._pause
 

@@ -124,6 +124,20 @@ def test_rows_of_an_argument_have_memory_of_their_own(writes: bool) -> None:
     assert not boxes.any()
 
 
+@pytest.mark.parametrize("n_examples", [1, 2])
+@pytest.mark.parametrize("writes", [False, True])
+def test_rows_of_an_argument_keep_its_memory_format(n_examples: int, writes: bool) -> None:
+    def model(x: Tensor, condition: Tensor) -> Tensor:
+        seen = condition.add_(0) if writes else condition
+        return total(x) + seen.permute(0, 2, 3, 1).view(len(seen), -1, 3).sum((1, 2))
+
+    condition = torch.ones(n_examples, 3, 2, 4).contiguous(memory_format=torch.channels_last)
+    forward = forward_of(model, torch.ones(n_examples, 1, 2), None, additional_forward_args=(condition,))
+    assert forward.unmasked_output().tolist() == n_examples * [26]
+    examples = torch.arange(5) % n_examples
+    assert forward((torch.ones(5, 1, 2),), examples).flatten().tolist() == 5 * [26]
+
+
 def test_inputs_in_another_memory_format_are_blended_row_by_row(monkeypatch: pytest.MonkeyPatch) -> None:
     blended: list[Tensor] = []
 

@@ -189,6 +189,16 @@ def test_a_size_that_was_nearly_as_fast_is_tried_again_and_so_are_larger_ones_th
     assert tuner.rows == 8
 
 
+def test_a_doubt_is_kept_until_more_rows_are_left() -> None:
+    tuner = Tuner(2, 4, 8)
+    run(tuner, {2: 2.0, 4: 3.0, 8: 1.0}, 6 * GROUP)  # 8 in a busy time
+    assert tuner.rows == 4
+    free = {2: 4.0, 4: 6.0, 8: 9.0}
+    assert 8 not in run(tuner, free, 4 * FIRST_PAUSE, left=7)
+    run(tuner, free, 16 * FIRST_PAUSE)
+    assert tuner.rows == 8
+
+
 @pytest.mark.parametrize("factor", [0.85, 1.2])
 def test_small_changes_of_speed_are_no_reason_to_measure_again(factor: float) -> None:
     tuner = Tuner(2, 4, 8)
