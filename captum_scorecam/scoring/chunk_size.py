@@ -143,7 +143,7 @@ class ChunkSize:
 class ChunkSizes:
     """The chunk sizes of an attribution method, cached by shapes, dtypes, device and autocast, for what runs them.
 
-    So a size that did not fit into memory is not tried again in the next call, even if it was given, unless none worked.
+    A size that did not fit into memory is not tried again in the next call, even if it was given, unless none worked.
     """
 
     def __init__(self) -> None:
