@@ -227,7 +227,6 @@ def check_resumable(plan: Plan, folder: Path, threads: int | None = None) -> Non
 
 
 def _make_folders(folder: Path) -> None:
-    check_folder(folder)
     for name in (RECORDS, TIMES, GALLERY):
         (folder / name).mkdir(parents=True, exist_ok=True)
 

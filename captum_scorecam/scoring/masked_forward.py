@@ -106,7 +106,7 @@ class MaskedForward:
         Returns:
             Tensor: R×T, one column per target, in float32 (float64 for float64).
         """
-        masked = tuple(
+        masked = tuple(  # in the model's order at once, so that no second copy lives through the forward pass
             in_memory_order(
                 blend(self._contiguous_rows(x, examples), mask.to(x.device), self._rows(baseline, examples)), order
             )
@@ -165,7 +165,7 @@ class MaskedForward:
         return rows_of(value, examples, len(self.inputs[0]))
 
     def _contiguous_rows(self, x: Tensor, examples: Tensor) -> Tensor:
-        """Blending runs along rows of pixels; other memory formats make it four times slower."""
+        """Returns rows to blend, contiguous, since other memory formats make blending four times slower."""
         rows: Tensor = self._rows(x.contiguous(), examples) if len(x) == 1 else self._rows(x, examples).contiguous()
         return rows
 
