@@ -9,6 +9,7 @@ the machine affects all alike; rates are medians over the repetitions. Compilati
 from __future__ import annotations
 
 import statistics
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -16,7 +17,7 @@ import typer
 from images import preprocessed_images, resized
 from recording import Row, machine, record
 from speed import OURS, Worker
-from systems import benchmarked_classifier
+from systems import benchmarked_classifier, subject
 
 SAME_FORWARDS = ("3 rows", "five targets")  # as "memory kept"
 
@@ -41,7 +42,7 @@ def main(
     for repetition in range(repetitions):
         for n in rows:
             for name, engine in engines.items():
-                worker = Worker(model, device, pixels, engine)
+                worker = Worker(partial(subject, model, device, pixels), device, engine)
                 worker.call(x, 4 * n, n)
                 rates[name][n].append(total / worker.call(x, total, n).seconds)
                 worker.stop()

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import statistics
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -54,11 +55,11 @@ def main(
 ) -> None:
     """Measures the seconds to a map of a given correlation, against the exact maps of other libraries."""
     images = preprocessed_images(benchmarked_classifier(model), folder, n_images)
-    pixels = images[0].shape[-1]
+    build = partial(subject, model, "cpu", images[0].shape[-1])
     with torch.no_grad():
-        built = subject(model, "cpu", pixels).model
+        built = build().model
         targets = [int(built(x).argmax()) for x in images]
-    benchmark = Benchmark(model, "cpu", pixels, images, targets, tuple(batch) or BATCHES["cpu"])
+    benchmark = Benchmark(build, "cpu", images, targets, tuple(batch) or BATCHES["cpu"])
     n, worst = forwards_needed(benchmark, correlation)
     systems: dict[str, System] = {
         f"ours, {name}, {n} forwards": replace(each, max_forwards=n) for name, each in CONFIGURATIONS.items()

@@ -27,6 +27,12 @@ def machine(device: str) -> Row:
     return {"device": torch.cuda.get_device_name(device) if device != "cpu" else "CPU", **cpu, **packages}
 
 
+def peak_resident_bytes() -> int:
+    """The peak resident size of this process, under Linux; that of `getrusage` includes the process that started it."""
+    (line,) = (line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM"))
+    return 1024 * int(line.split()[1])
+
+
 def table(rows: Sequence[Row]) -> str:
     """The rows as a Markdown table."""
 

@@ -10,7 +10,6 @@ turns. Memory is the peak resident size of a separate process for each number of
 from __future__ import annotations
 
 import multiprocessing
-import resource
 import statistics
 import time
 from concurrent.futures import ProcessPoolExecutor
@@ -18,6 +17,7 @@ from typing import Annotated
 
 import torch
 import typer
+from recording import peak_resident_bytes
 from torch import Tensor, nn
 
 from captum_scorecam import RISE
@@ -53,7 +53,7 @@ def peak_megabytes(n_masks: int, threads: int) -> float:
     torch.set_num_threads(threads)
     model = load_classifier("efficientnet_lite0").model
     RISE(model, n_masks=n_masks).attribute(image(), TARGET, perturbations_per_eval=8)
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    return peak_resident_bytes() / 2**20
 
 
 def main(

@@ -14,11 +14,11 @@ written after each repetition.
 from __future__ import annotations
 
 import multiprocessing
-import resource
 import statistics
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field, replace
+from functools import partial
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Annotated, Any
@@ -28,7 +28,7 @@ import numpy.typing as npt
 import torch
 import typer
 from images import preprocessed_images, resized
-from recording import Row, machine, record
+from recording import Row, machine, peak_resident_bytes, record
 from systems import (
     Explain,
     Floor,
@@ -109,10 +109,9 @@ class Timings:
         self.agreement.append(agreement(reply.map, reference))
 
 
-def serve(pipe: Connection, model: str, device: str, pixels: int, system: System) -> None:
+def serve(pipe: Connection, build: Callable[[], Subject], device: str, system: System) -> None:
     """The process of a system: explains an image, or runs its floor, until None arrives."""
-    built = subject(model, device, pixels)
-    explain, floor = calls_of(system, built)
+    explain, floor = calls_of(system, build())
     while (request := pipe.recv()) is not None:
         arguments = [value.to(device) if isinstance(value, Tensor) else value for value in request]
         call: Callable[..., Result | None] = explain if len(arguments) == 2 else floor
@@ -145,18 +144,16 @@ def synchronize(device: str) -> None:
 
 
 def peak_bytes(device: str) -> int:
-    if device != "cpu":
-        return torch.cuda.max_memory_allocated()
-    return 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return torch.cuda.max_memory_allocated() if device != "cpu" else peak_resident_bytes()
 
 
 class Worker:
     """The other end of a system's process."""
 
-    def __init__(self, model: str, device: str, pixels: int, system: System) -> None:
+    def __init__(self, build: Callable[[], Subject], device: str, system: System) -> None:
         context = multiprocessing.get_context("spawn")
         self._pipe, theirs = context.Pipe()
-        self._process = context.Process(target=serve, args=(theirs, model, device, pixels, system), daemon=True)
+        self._process = context.Process(target=serve, args=(theirs, build, device, system), daemon=True)
         self._process.start()
 
     def ask(self, *request: Any) -> None:
@@ -209,8 +206,7 @@ def measured_peaks(device: str, precisions: set[Precision]) -> dict[str, float]:
         return {each: pool.apply(flops_per_second, (device, each)) for each in sorted(precisions)}
 
 
-def flops_per_row(model: str, pixels: int) -> int:
-    built = subject(model, "cpu", pixels)
+def flops_per_row(built: Subject) -> int:
     counter = FlopCounterMode(display=False)
     with torch.no_grad(), counter:
         built.model(built.inputs)
@@ -219,21 +215,20 @@ def flops_per_row(model: str, pixels: int) -> int:
 
 @dataclass
 class Benchmark:
-    """One model, its images with their classes, on one device, and the batch sizes to try for peers.
+    """What builds a model, its images with their classes, its device, and the batch sizes to try for peers.
 
     A quick benchmark runs no floors and warms up with one call of each system.
     """
 
-    model: str
+    build: Callable[[], Subject]
     device: str
-    pixels: int
     images: list[Tensor]
     targets: list[int]
     batches: tuple[int, ...]
     quick: bool = False
 
     def worker(self, system: System) -> Worker:
-        return Worker(self.model, self.device, self.pixels, system)
+        return Worker(self.build, self.device, system)
 
     def fastest(self, peer: Peer) -> Peer:
         """A peer at the batch size at which it explains the first image in the least time.
@@ -336,6 +331,7 @@ def row_of(name: str, timings: Timings, base: Timings, share_of_peak: float) -> 
 
 def main(
     model: str = "efficientnet_lite0",
+    layer: Annotated[str | None, typer.Option(help="Name of the layer. Default: the last convolutional one.")] = None,
     images: Annotated[Path | None, typer.Option(help="A folder of images. Default: scikit-image's.")] = None,
     n_images: Annotated[int, typer.Option(min=1, help="The number of images.")] = 5,
     pixels: Annotated[int, typer.Option(help="Height and width of the images.")] = 224,
@@ -363,19 +359,20 @@ def main(
     if base not in ours:
         raise typer.BadParameter(f"Expected {base!r} to stay, with which the others are compared.")
     inputs = [resized(x, pixels) for x in preprocessed_images(benchmarked_classifier(model), images, n_images)]
-    built = subject(model, device, pixels)
+    build = partial(subject, model, device, pixels, layer)
+    built = build()
     with torch.no_grad():
         targets = [int(built.model(x.to(device)).argmax()) for x in inputs]
+    flops = flops_per_row(built)
     del built
-    benchmark = Benchmark(model, device, pixels, inputs, targets, tuple(batch) or BATCHES[device], quick)
+    benchmark = Benchmark(build, device, inputs, targets, tuple(batch) or BATCHES[device], quick)
     peaks = measured_peaks(device, {each.precision for each in ours.values()})
     others: dict[str, System] = {**benchmark.peers(taken(PEERS))}
     if device == "cpu":
         others["released loop"] = "released loop"
     systems: dict[str, System] = {**ours, **taken(others)}
     once = {name for name in systems if "by default" in name or name == "released loop"}
-    flops = flops_per_row(model, pixels)
-    settings = {"model": model, "images": n_images, "pixels": pixels, **machine(device)}
+    settings = {"model": model, "layer": layer or "last", "images": n_images, "pixels": pixels, **machine(device)}
     settings |= {"GFLOP per row": flops / 1e9, **{f"peak in {k}, TFLOP/s": peak / 1e12 for k, peak in peaks.items()}}
     for done, timings in enumerate(benchmark.run(systems, once, repetitions, n_references), 1):
         rows = [

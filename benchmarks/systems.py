@@ -163,16 +163,16 @@ def benchmarked_classifier(name: str) -> Classifier:
     return load_classifier(name, "none" if name in LAYERS else "DEFAULT")
 
 
-def subject(name: str, device: str, pixels: int = 224) -> Subject:
-    """Builds a model by name; random weights are the same in every process."""
+def subject(name: str, device: str, pixels: int = 224, layer: str | None = None) -> Subject:
+    """Builds a model by name, to explain a layer, by default the last; random weights are the same in every process."""
     warnings.filterwarnings("ignore", module="torchcam|pytorch_grad_cam")
     torch.manual_seed(0)
     model = benchmarked_classifier(name).model
     if name not in LAYERS:
         # The activation function of the head runs at the stem too, so an identity after it is explained instead.
         model._avg_pooling = nn.Sequential(nn.Identity(), model.get_submodule("_avg_pooling"))
-    layer = model.get_submodule(LAYERS.get(name, "_avg_pooling.0"))
-    return Subject(model.to(device).eval(), layer, torch.zeros(1, 3, pixels, pixels, device=device))
+    explained = model.get_submodule(layer or LAYERS.get(name, "_avg_pooling.0"))
+    return Subject(model.to(device).eval(), explained, torch.zeros(1, 3, pixels, pixels, device=device))
 
 
 @contextlib.contextmanager

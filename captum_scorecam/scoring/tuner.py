@@ -13,12 +13,14 @@ FIRST_PAUSE = 16
 class Tuner:
     """Chooses among chunk sizes while they run.
 
-    The next larger size is tried as long as rows per second rise by a factor of at least `WORTHWHILE_GAIN`, since
-    memory use grows too; the fastest size is then kept. At each size, the first chunk is not counted (it compiles or
-    selects kernels, and allocates memory), and the fastest of the next four is used, since other processes only slow
-    chunks down. What the first chunk takes longer is the cost of trying a size: the next one is tried only if it fits
-    into the rows known to follow, and these and the work at this size take at least `WORK_PER_SETUP` times as long. A
-    cost below `FREE_SETUP` does not count, so that short calls of small models run the same chunks each time.
+    The next larger size is tried as long as it promises to raise rows per second by a factor of at least
+    `WORTHWHILE_GAIN`, since memory use grows too; the fastest size is then kept. What it promises is known from the
+    sizes before: a chunk takes a time for each row, and one for itself. At each size, the first chunk is not counted
+    (it compiles or selects kernels, and allocates memory), and the fastest of the next four is used, since other
+    processes only slow chunks down. What the first chunk takes longer is the cost of trying a size: the next one is
+    tried only if it fits into the rows known to follow, and these and the work at this size take at least
+    `WORK_PER_SETUP` times as long. A cost below `FREE_SETUP` does not count, so that short calls of small models run
+    the same chunks each time.
 
     Rates that were measured before a larger size was first tried are out of date: other processes come and go, and what
     larger chunks leave behind in the allocator can slow smaller ones down or speed them up. So before yet another size
@@ -147,10 +149,18 @@ class Tuner:
             self._chunks_to_wait = self._pause
 
     def _next_size(self, fastest: int, others: list[int]) -> int | None:
-        """Returns the size to try next, if the fastest is the largest so far and well ahead of the others."""
-        if any(size > fastest or WORTHWHILE_GAIN * self._rates[size] > self._rates[fastest] for size in others):
+        """Returns the size to try next, if the fastest is the largest so far and the others promise a gain from it."""
+        larger = next((size for size in self._sizes if size > fastest), None)
+        if larger is None or any(size > fastest for size in others):
             return None
-        return next((size for size in self._sizes if size > fastest), None)
+        worthwhile = WORTHWHILE_GAIN * self._rates[fastest]
+        return larger if all(self._promised(larger, size, fastest) >= worthwhile for size in others) else None
+
+    def _promised(self, rows: int, smaller: int, fastest: int) -> float:
+        """Returns the rate of a larger size if each row of a chunk takes as long as those added to a smaller one."""
+        seconds = fastest / self._rates[fastest]
+        seconds_per_row = (seconds - smaller / self._rates[smaller]) / (fastest - smaller)
+        return rows / (seconds + max(seconds_per_row, 0.0) * (rows - fastest))
 
     def _pays(self, rows: int, left: int) -> bool:
         seconds_of_work = (self._rows_run + left) / self.rows_per_second

@@ -58,6 +58,17 @@ def test_a_small_gain_is_kept_and_no_larger_size_tried() -> None:
     assert tuner.rows == 4
 
 
+@pytest.mark.parametrize(
+    ("seconds_per_chunk", "tried"),
+    [(0.0, {2, 4}), (0.6, {2, 4}), (0.8, {2, 4, 8}), (1.6, {2, 4, 8, 16}), (3.0, {2, 4, 8, 16, 32})],
+)
+def test_a_larger_size_is_tried_if_the_smaller_ones_promise_a_gain(seconds_per_chunk: float, tried: set[int]) -> None:
+    tuner = Tuner(2, 4, 8, 16, 32)
+    rates = {rows: rows / (seconds_per_chunk + rows) for rows in (2, 4, 8, 16, 32)}  # a second for each row
+    assert {*run(tuner, rates, 12 * GROUP)} == tried
+    assert tuner.rows == max(tried) or seconds_per_chunk == 0.0
+
+
 def test_the_largest_size_ends_the_search() -> None:
     tuner = Tuner(2, 4, 6)
     run(tuner, {2: 1.0, 4: 2.0, 6: 3.0}, 30)
@@ -154,7 +165,7 @@ def test_a_size_that_is_slower_than_another_one_was_is_compared_with_it_again() 
 
 def test_a_size_that_larger_ones_left_behind_slower_is_given_up() -> None:
     tuner = Tuner(2, 4, 8)
-    assert run(tuner, {2: 8.0, 4: 9.0, 8: 5.0}, 4 * GROUP)[-1] == 8
+    assert run(tuner, {2: 8.0, 4: 9.5, 8: 5.0}, 4 * GROUP)[-1] == 8
     ran = run(tuner, {2: 8.0, 4: 7.0, 8: 5.0}, 100)
     assert ran[: 2 * GROUP] == [4] * GROUP + [2] * GROUP
     assert {*ran[2 * GROUP :]} == {2}
@@ -278,8 +289,12 @@ def test_a_size_that_has_worked_is_not_left() -> None:
     assert tuner.rows == 4
 
 
-def test_a_machine_that_gets_ever_faster_costs_few_chunks_of_other_sizes() -> None:
-    tuner = Tuner(2, 4, 8, 16, 32)
-    ran = run(tuner, RISING, 5000, busy=lambda number: 2.0 ** -(number // 60))
-    assert tuner.rows == 8
-    assert sum(rows != 8 for rows in ran[1000:]) <= 3 * 4 * GROUP  # as many pauses end, since they double
+@pytest.mark.parametrize("period", [30, 45, 60, 75])
+def test_a_machine_that_gets_ever_faster_costs_few_timed_chunks(period: int) -> None:
+    tuner, timed = Tuner(2, 4, 8, 16, 32), []
+    for number in range(5000):
+        rows = tuner.next_chunk(10**9)
+        timed.append(tuner.timing)
+        tuner.add(rows, rows / RISING[rows] * 2.0 ** -(number // period))
+    assert sum(timed[:1000]) <= 8 * 5 * GROUP
+    assert sum(timed[1000:]) <= 3 * 5 * GROUP  # as many pauses end, since they double
