@@ -54,7 +54,7 @@ class KeptBuffer:
         """Restores the content of a buffer that was changed, and the buffer itself if the module has replaced it.
 
         In evaluation mode, a cache stays: a buffer of another size or dtype, or one that attributes describe which have
-        changed, too.
+        changed, too. In training mode, a buffer that was replaced takes these attributes back with it.
         """
         if self._content is None:
             if not is_lazy(self._buffer):
@@ -65,7 +65,11 @@ class KeptBuffer:
                 self._buffer.data = self._data
                 # A graph of the user's that has the buffer needs this content, and tells by its version if it has it.
                 self._buffer.data.copy_(self._content)
-        if self.bound and (self._module.training or not self._is_cache):
+        if self.bound and self._module.training:
+            if self.replaced:
+                vars(self._module).update(self._described)
+            self._module._buffers[self._name] = self._buffer
+        elif self.bound and not self._is_cache:
             self._module._buffers[self._name] = self._buffer
 
     @property
@@ -160,8 +164,13 @@ def current_buffer(module: Module, name: str) -> Tensor | None:
 
 def _plain_attributes(module: Module) -> dict[str, Any]:
     """The attributes that may describe a cache, such as its size."""
-    kinds = (int, float, str, tuple, torch.Size, torch.dtype, torch.device)
-    return {name: value for name, value in list(vars(module).items()) if type(value) in kinds}
+    return {name: value for name, value in list(vars(module).items()) if _is_plain(value)}
+
+
+def _is_plain(value: object) -> bool:
+    if type(value) is tuple:
+        return all(map(_is_plain, value))
+    return type(value) in (int, float, str, torch.Size, torch.dtype, torch.device)
 
 
 def is_mapped(tensor: Tensor) -> bool:

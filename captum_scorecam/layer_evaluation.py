@@ -18,6 +18,7 @@ from captum_scorecam._captum import ForwardFunction, Tensors
 from captum_scorecam._kept_buffers import is_mapped
 from captum_scorecam._messages import warn_caller
 from captum_scorecam._threads import CallingThread, hooks
+from captum_scorecam.model_state import gradients_disabled
 
 
 @dataclass(frozen=True)
@@ -108,9 +109,12 @@ class _Recorder:
             return hooks(lambda: self.layer.register_forward_pre_hook(self.before, with_kwargs=True))
         return hooks(lambda: self.layer.register_forward_hook(self.after))
 
-    def before(self, module: Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        """A forward pre-hook that records the tensors that the layer takes."""
-        if not self._is_ours(module):
+    def before(self, module: Module, args: tuple[Any, ...], kwargs: dict[str, Any] | None = None) -> Any:
+        """A forward pre-hook that records the tensors that the layer takes.
+
+        PyTorch may pass no `kwargs` in a call that another thread makes while this one registers or removes the hook.
+        """
+        if not self._is_ours(module) or kwargs is None:
             return None
         tensors = input_tensors(args, kwargs)
         new = dict(zip(tensors, self._record(module, tuple(tensors.values())), strict=True))
@@ -200,7 +204,7 @@ def _submodules_with_tensors(layer: Module, run_again: Callable[[], Any]) -> lis
         return record
 
     named = [(n, m) for n, m in layer.named_modules() if n and not isinstance(m, torch.jit.ScriptModule)]
-    with hooks(*(lambda n=n, m=m: m.register_forward_hook(recorder(n)) for n, m in named)), torch.no_grad():
+    with hooks(*(lambda n=n, m=m: m.register_forward_hook(recorder(n)) for n, m in named)), gradients_disabled():
         run_again()
     return [f"{name} {shape}" for name, shape in list(shapes.items())[-6:]]
 

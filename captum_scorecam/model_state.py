@@ -18,6 +18,7 @@ from torch.jit import ScriptModule
 from torch.nn import Module
 from torch.nn.modules.dropout import _DropoutNd
 from torch.nn.modules.module import register_module_forward_hook, register_module_forward_pre_hook
+from torch.nn.parameter import is_lazy
 
 from captum_scorecam._held_modules import held_modules
 from captum_scorecam._kept_buffers import (
@@ -78,8 +79,11 @@ class ModelState:
         Returns:
             The result of `run`.
         """
-        with compiled_code_run_eagerly(), self.changes_noted(), self._draws:
-            result = run()
+        with compiled_code_run_eagerly(), self.changes_noted():
+            if any(is_lazy(parameter) for module in self._modules for parameter in module.parameters(recurse=False)):
+                run()  # initialises them, with random numbers that are not the scores'
+            with self._draws:
+                result = run()
         buffers = changed_buffers(self._kept.values())
         reproducible: bool | None = True
         if (self._training or any(kept.may_be_statistics for kept in buffers)) and not self._draws.any:
@@ -208,7 +212,7 @@ def unchanged_model_state(
 ) -> Iterator[ModelState]:
     """Disables gradients in its body, then restores what the first forward pass saved (see `ModelState`)."""
     state = ModelState(forward_func, inputs, draws_only_in_forwards)
-    with torch.no_grad():
+    with gradients_disabled():
         try:
             yield state
         finally:
@@ -224,6 +228,16 @@ def unchanged_buffers(model: Module) -> Iterator[None]:
             yield
     finally:
         state.restore()
+
+
+@contextmanager
+def gradients_disabled() -> Iterator[None]:
+    """Disables gradients in its body; autocast then forgets the weights that it has rounded, without a graph, there."""
+    try:
+        with torch.no_grad():
+            yield
+    finally:
+        torch.clear_autocast_cache()
 
 
 @contextmanager

@@ -275,13 +275,52 @@ class Cached(nn.Module):
         return self.net(x * self.scale[-1])  # type: ignore[no-any-return]
 
 
+@pytest.mark.parametrize("training", [False, True])
 @pytest.mark.parametrize("same_size", [True, False])
-def test_a_cache_and_the_attribute_that_describes_it_stay_together(same_size: bool) -> None:
+def test_a_cache_and_the_attribute_that_describes_it_stay_together(same_size: bool, training: bool) -> None:
     model, fresh = Cached(same_size).eval(), Cached(same_size).eval()
     fresh.load_state_dict(model.state_dict())
+    model.training = training
     with warnings_are_errors():
         ScoreCAM(model, model.net.relu).attribute(images(), 1)
     assert torch.equal(model(images()), fresh(images()))
+
+
+def test_a_tuple_of_tensors_in_an_attribute_describes_no_cache() -> None:
+    class Recurrent(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.net = Net()
+            self.hidden = (torch.zeros(7), torch.zeros(7))
+            self.calls: Tensor
+            self.register_buffer("calls", torch.zeros(1))
+
+        def forward(self, x: Tensor) -> Tensor:
+            scores: Tensor = self.net(x)
+            self.calls = self.calls + 1
+            self.hidden = (scores.mean(0), scores.sum(0))
+            return scores
+
+    model = Recurrent().eval()
+    maps = ScoreCAM(model, model.net.relu).attribute(images(), 1)
+    assert isinstance(maps, Tensor)
+    torch.testing.assert_close(maps, ScoreCAM(model.net, model.net.relu).attribute(images(), 1))
+    assert not model.calls.any()
+
+
+def test_the_first_forward_of_a_lazy_model_draws_its_own_numbers() -> None:
+    def lazy() -> nn.Sequential:
+        return nn.Sequential(
+            nn.LazyConv2d(4, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(2), nn.Flatten(), nn.LazyLinear(7)
+        ).eval()
+
+    first, second = lazy(), lazy()
+    x = images(dtype=torch.float32)
+    with torch.random.fork_rng(), warnings_are_errors():
+        for model in (first, second):
+            ScoreCAM(model, model[1]).attribute(x, 1)
+    weights, others = (model.get_parameter("0.weight") for model in (first, second))
+    assert not torch.equal(weights, others)
 
 
 def test_a_loss_in_an_attribute_does_not_make_a_model_train() -> None:

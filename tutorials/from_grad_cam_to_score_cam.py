@@ -260,8 +260,8 @@ assert share < energy_pointing_game(plain[None, None], [helmet]), "the average s
 # Summary
 # -------
 #
-# - ``ScoreCAM(model, layer).attribute(...)`` takes the same call as ``LayerGradCam``. One default differs: the ReLU is
-#   on.
+# - ``ScoreCAM(model, layer).attribute(...)`` takes the same call as ``LayerGradCam``. Two things differ: the ReLU is
+#   on; and maps need no ``detach()``.
 # - Explain several classes with ``attribute_targets``: they share one set of forwards, and the difference between the
 #   maps of two classes says more than a single map.
 # - A map shows where the evidence is, not how much.

@@ -13,6 +13,7 @@ from captum_scorecam import _captum
 from captum_scorecam._captum import Tensors
 from captum_scorecam.masking.baselines import gaussian_blur
 from captum_scorecam.masking.scaling import resize, working_dtype
+from captum_scorecam.model_state import gradients_disabled
 from captum_scorecam.scoring.masked_forward import MaskedForward
 
 PerturbationKind: TypeAlias = Literal["blur", "constant", "noise", "baseline"]
@@ -153,7 +154,7 @@ class DeletionGame:
         distances = torch.stack(torch.meshgrid(*sides, indexing="ij")).square().mean(0).sqrt()
         radii = torch.linspace(0, 1, CIRCLES, dtype=dtype, device=device).view(-1, *[1] * (len(size) + 1))
         masks = (distances >= radii).to(dtype)
-        with torch.no_grad():
+        with gradients_disabled():
             scores = torch.stack([self.scores(m.expand(n_examples, 1, *size), [0] * len(size)) for m in masks])
         _check_finite(scores)
         suppressed = scores - scores[-1] <= SUPPRESSED * (scores[0] - scores[-1])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Literal, TypeAlias
 
+import torch
 from captum.attr import Attribution, LayerAttribution
 from captum.log import log_usage
 from torch import Tensor
@@ -84,7 +85,7 @@ class InputSpaceAttribution(Attribution):
                 f"but got shape {tuple(maps.shape)}."
             )
         mode = self.interpolate_mode or INTERPOLATION_MODES[maps.dim() - 2]
-        summed = maps.to(inputs.dtype if inputs.is_floating_point() else maps.dtype).sum(1, keepdim=True)
+        summed = converted(maps, inputs.dtype if inputs.is_floating_point() else maps.dtype).sum(1, keepdim=True)
         resized: Tensor = LayerAttribution.interpolate(summed, tuple(inputs.shape[2:]), mode)
         return resized.expand_as(inputs).contiguous()
 
@@ -97,6 +98,22 @@ def over_channels(maps: Tensors, inputs: Tensor | Tensors) -> Tensor | Tensors:
         `inputs` is a tuple.
     """
     repeated = tuple(
-        m.to(x).expand_as(x).contiguous() for m, x in zip(maps, _captum.format_inputs(inputs), strict=True)
+        converted(m, x.dtype).to(x).expand_as(x).contiguous()
+        for m, x in zip(maps, _captum.format_inputs(inputs), strict=True)
     )
     return repeated if isinstance(inputs, tuple) else repeated[0]
+
+
+def converted(maps: Tensor, dtype: torch.dtype) -> Tensor:
+    """Converts maps to the dtype of the inputs.
+
+    Raises:
+        ValueError: If a finite value is beyond its range.
+    """
+    found = maps.to(dtype)
+    if not torch.equal(found.isinf(), maps.isinf()):
+        raise ValueError(
+            f"Expected maps within the range of the inputs' {dtype}, but values reach {float(maps.abs().amax()):.3g}. "
+            "Pass inputs in bfloat16 or float32."
+        )
+    return found

@@ -20,8 +20,9 @@ from captum_scorecam._messages import (
     check_whole_number,
     without_constructor_options,
 )
-from captum_scorecam.attr.input_space import over_channels
+from captum_scorecam.attr.input_space import converted, over_channels
 from captum_scorecam.masking.random_grids import check_grid_size, draw_grids
+from captum_scorecam.masking.scaling import precise
 from captum_scorecam.model_state import own_generator, unchanged_model_state
 from captum_scorecam.scoring.chunk_size import ChunkSizes
 from captum_scorecam.scoring.chunks import scored_chunks
@@ -192,7 +193,9 @@ class RISE(PerturbationAttribution):
         scored = self._scored(
             inputs, targets, additional_forward_args, baselines, generator, perturbations_per_eval, show_progress
         )
-        maps = tuple(m.to(x) for m, x in zip(scored.maps(), _captum.format_inputs(inputs), strict=True))
+        maps = tuple(
+            converted(m, x.dtype).to(x) for m, x in zip(scored.maps(), _captum.format_inputs(inputs), strict=True)
+        )
         return maps if isinstance(inputs, tuple) else maps[0]
 
     def _scored(
@@ -257,7 +260,7 @@ class ScoredMasks:
         weights = of_example.unsqueeze(2) * scores.unsqueeze(1).to(masks[0].dtype)
         _add_each(self.sums, [_weighted_sum(weights, mask) for mask in masks])
         if self.with_squares:
-            _add_each(self.squares, [_weighted_sum(weights**2, mask**2) for mask in masks])
+            _add_each(self.squares, [_weighted_sum(precise(weights) ** 2, precise(mask) ** 2) for mask in masks])
 
     def maps(self) -> Tensors:
         """Returns S = Σ_m f_m M_m / (p M), N×T×spatial for each input tensor."""
@@ -267,7 +270,8 @@ class ScoredMasks:
         """Returns the standard deviation of f_m M_m / p over the masks, divided by √M."""
         n, p = self.n_masks, self.keep_probability
         variances = (
-            (square - total**2 / n) / ((n - 1) * p**2) for total, square in zip(self.sums, self.squares, strict=True)
+            (square - precise(total) ** 2 / n) / ((n - 1) * p**2)
+            for total, square in zip(self.sums, self.squares, strict=True)
         )
         return tuple((variance.clamp(min=0) / n).sqrt() for variance in variances)
 

@@ -13,6 +13,7 @@ from captum_scorecam.masking.scaling import precise
 from captum_scorecam.weighting import ChannelWeighting
 
 WIDENING = 1.8  # of the standard errors of scores and maps, and further of maps, in `map_widening`; see the method page
+MOST_CHANGES = 2**24  # of values of maps by scores of masks, that are held at once
 MOST_LOG_VARIANCE = 2.0  # of a score in an exponent; the lognormal mean of a wider one would decide the map
 
 
@@ -42,14 +43,23 @@ def map_errors(
     """
     predicted = torch.ones_like(n_sharing, dtype=torch.bool).index_fill(0, posterior.rows, False).nonzero()[:, 0]
     scores, deviations, sums = precise(scores), precise(deviations), precise(sums)
-    if weighting == "softmax":
-        per_target = zip(scores.T, deviations.T, strict=True)
-        changes = torch.stack([_softmax_changes(*each, sums, precise(n_sharing)) for each in per_target], 1)
-    else:
-        changes = deviations.unsqueeze(2) * sums.unsqueeze(1)
-    variances = posterior.variance_of_sums(predicted, changes[predicted].flatten(1))
+    n_at_once, variances = max(1, MOST_CHANGES // sums.numel()), []
+    for start in range(0, scores.shape[1], n_at_once):
+        some = slice(start, start + n_at_once)
+        changes = _changes(scores[:, some], deviations[:, some], sums, precise(n_sharing), weighting)
+        variances.append(posterior.variance_of_sums(predicted, changes[predicted].flatten(1)))
     factor = map_widening(weighting, len(posterior.rows), len(n_sharing))
-    return factor * variances.sqrt().view(changes.shape[1:])
+    return factor * torch.cat(variances).sqrt().view(-1, sums.shape[1])
+
+
+def _changes(
+    scores: Tensor, deviations: Tensor, sums: Tensor, n_sharing: Tensor, weighting: ChannelWeighting
+) -> Tensor:
+    """Computes the standard deviation of the maps that each mask's score causes, P×T×D."""
+    if weighting != "softmax":
+        return deviations.unsqueeze(2) * sums.unsqueeze(1)
+    per_target = zip(scores.T, deviations.T, strict=True)
+    return torch.stack([_softmax_changes(*each, sums, n_sharing) for each in per_target], 1)
 
 
 def in_dtype(errors: Tensor, dtype: torch.dtype) -> Tensor:

@@ -9,36 +9,41 @@ from torch import Tensor
 from captum_scorecam.masking.scaling import precise
 
 LEAST_PROBABILITY = 1e-6
+TINY_PROBABILITY = 1e-12  # to smaller ones, which `LEAST_PROBABILITY` would swallow, the scale is linear anyway
 
 
-def to_latent(scores: Tensor, bounded: bool) -> Tensor:
+def to_latent(scores: Tensor, bounded: Tensor) -> Tensor:
     """Converts scores to the scale on which a Gaussian process describes them: logits if they are `bounded`.
 
     Probabilities are moved away from 0 and 1 by at most `LEAST_PROBABILITY`, so that all have finite logits.
+
+    Args:
+        scores (Tensor): Any shape whose last dimension is that of `bounded`.
+        bounded (Tensor): Shape T, bool, whether the scores of each target are in [0, 1].
     """
-    if not bounded:
-        return precise(scores)
-    return (LEAST_PROBABILITY + (1 - 2 * LEAST_PROBABILITY) * precise(scores).clamp(0, 1)).logit()
+    moved = LEAST_PROBABILITY + (1 - 2 * LEAST_PROBABILITY) * precise(scores).clamp(0, 1)
+    return torch.where(bounded, moved.logit(), precise(scores))
 
 
-def from_latent(mean: Tensor, variance: Tensor, bounded: bool) -> tuple[Tensor, Tensor]:
+def from_latent(mean: Tensor, variance: Tensor, bounded: Tensor) -> tuple[Tensor, Tensor]:
     """Converts means and variances of latent Gaussian scores to those of the scores.
 
     Args:
-        mean (Tensor): Any shape.
+        mean (Tensor): Any shape whose last dimension is that of `bounded`.
         variance (Tensor): Same shape.
-        bounded (bool): Whether the latent scores are logits of scores in [0, 1].
+        bounded (Tensor): Shape T, bool, whether the latent scores of each target are logits of scores in [0, 1].
 
     Returns:
         tuple: Means and variances of the scores, by Gauss-Hermite quadrature for logits.
     """
-    if not bounded:
+    if not bounded.any():
         return mean, variance
     nodes, weights = _normal_quadrature(mean)
     moved = torch.sigmoid(mean.unsqueeze(-1) + variance.sqrt().unsqueeze(-1) * nodes)
     scores = ((moved - LEAST_PROBABILITY) / (1 - 2 * LEAST_PROBABILITY)).clamp(0, 1)
     expected = (scores * weights).sum(-1)
-    return expected, ((scores - expected.unsqueeze(-1)).square() * weights).sum(-1)
+    spread = ((scores - expected.unsqueeze(-1)).square() * weights).sum(-1)
+    return torch.where(bounded, expected, mean), torch.where(bounded, spread, variance)
 
 
 def softmax_changes(logits: Tensor, rise: Tensor, deviations: Tensor, averages: Tensor) -> Tensor:

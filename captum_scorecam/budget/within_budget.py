@@ -16,7 +16,7 @@ from captum_scorecam.budget.channel_scores import ChannelScores, Prediction
 from captum_scorecam.budget.gaussian_process import PRIOR, MaskSpace, Posterior, fit
 from captum_scorecam.budget.map_errors import in_dtype, map_errors
 from captum_scorecam.budget.mask_choice import most_informative, random_rows
-from captum_scorecam.budget.score_scale import from_latent, to_latent
+from captum_scorecam.budget.score_scale import TINY_PROBABILITY, from_latent, to_latent
 from captum_scorecam.masking.channel_masks import ChannelMasks
 from captum_scorecam.masking.scaling import precise
 from captum_scorecam.scoring.chunks import MaskRows, Masks
@@ -218,6 +218,11 @@ class _Example:
     def _ranges(self) -> Tensor:
         return self._sums.amax(1) - self._sums.amin(1)
 
+    @property
+    def _on_logits(self) -> Tensor:
+        """Whether scores are predicted as logits, shape T: of probabilities, unless all that were run are tiny."""
+        return (self.scores[self.run] > TINY_PROBABILITY).any(0) & self._bounded
+
     def _importance(self) -> Tensor:
         """Computes what an error of each mask's latent score does to the map, averaged over targets."""
         importance = self._ranges.unsqueeze(1)
@@ -225,8 +230,7 @@ class _Example:
             scores = precise(self.scores)
             if self._weighting == "softmax":
                 importance = importance * (scores - scores.amax(0)).exp()
-            if self._bounded:
-                importance = importance * (scores * (1 - scores)).clamp_min(0)
+            importance = importance * torch.where(self._on_logits, (scores * (1 - scores)).clamp_min(0), 1.0)
         return (importance / importance.sum(0).clamp_min(torch.finfo(importance.dtype).tiny)).square().mean(1).sqrt()
 
     def add(self, rows: Tensor, scores: Tensor) -> None:
@@ -237,15 +241,16 @@ class _Example:
         if self.run.all():
             return
         known, unknown = self.run.nonzero()[:, 0], ~self.run
-        latent = to_latent(self.scores[known], self._bounded)
+        on_logits = self._on_logits
+        latent = to_latent(self.scores[known], on_logits)
         # A kernel that is chosen from so many scores would hardly change with more, and the time grows with n³.
         n_fitted = min(len(known), MOST_FITTED)
         fitted = torch.linspace(0, len(known) - 1, n_fitted, dtype=torch.float32, device=known.device).long()
-        space, unmasked = self._posterior.space, to_latent(self._unmasked, self._bounded)
+        space, unmasked = self._posterior.space, to_latent(self._unmasked, on_logits)
         self.kernel, scale = fit(space, known[fitted], latent[fitted], unmasked)
         self._posterior = Posterior.given(space, known, self.kernel)
         mean, variance = from_latent(
-            self._posterior.mean(latent), self._posterior.variance().unsqueeze(1) * scale, self._bounded
+            self._posterior.mean(latent), self._posterior.variance().unsqueeze(1) * scale, on_logits
         )
         self.scores[unknown] = mean[unknown].to(self.scores.dtype)
         self.deviations[unknown] = variance[unknown].sqrt().to(self.scores.dtype)

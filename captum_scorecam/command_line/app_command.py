@@ -47,7 +47,7 @@ def app(
     Drop a picture, choose a model, classes, layers and methods, and see maps
     side by side, refined while they run. Visitors from other machines choose
     among this model and the demo models; on this machine, any model can be
-    named. Pictures stay in memory.
+    named, except for modules. Pictures stay in memory.
     """
     with plain_messages(context, if_stopped="The page is closed; no picture is kept."):
         from captum_scorecam.app import Models, served

@@ -53,7 +53,10 @@ class Mosaics:
         self._class_of = {} if classes is None else classes
         self._members: dict[_Group, list[int]] = defaultdict(list)
         for index in range(len(data)):
-            label = data.label(index)
+            try:
+                label = data.label(index)
+            except (ValueError, OSError):  # of an image that its label is read with
+                continue
             if label is not None:
                 self._members[self._group(label)].append(index)
         if len(self._members) < 4:

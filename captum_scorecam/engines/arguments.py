@@ -47,7 +47,8 @@ class Arguments:
             if not isinstance(value, (Tensor, bool, int, float, str, type(None))):
                 raise TypeError(
                     "Expected `additional_forward_args` to be tensors, numbers, strings or None, which an exported "
-                    f"model takes, but got {type_of(value)}."
+                    f"model takes, but got {type_of(value)}. Run the model eagerly instead, without "
+                    "`masked_forward_func`."
                 )
         with_rows = tuple(isinstance(value, Tensor) and value.dim() > 0 and len(value) == n_rows for value in values)
         # An exporter takes a batch of one for a fixed size.

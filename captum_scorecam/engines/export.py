@@ -7,6 +7,7 @@ import copy
 import io
 import logging
 import re
+import threading
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -16,7 +17,6 @@ import torch
 from torch import Tensor, nn
 from torch.jit import ScriptModule
 
-from captum_scorecam._captum import Tensors
 from captum_scorecam._extras import import_extra
 from captum_scorecam.engines.arguments import Arguments
 from captum_scorecam.scoring.output_parts import output_type, tensor_or_logits
@@ -24,6 +24,7 @@ from captum_scorecam.scoring.output_parts import output_type, tensor_or_logits
 MOST_BYTES = 2**31 - 2**24  # of weights; Protocol Buffers end at 2 GiB
 OUTPUT = "output"
 EAGER = "Run it eagerly instead, without `masked_forward_func`."
+_QUIET = threading.Lock()  # what is hidden, and the exporter itself, belong to the process
 LOGGERS = ("torch.export", "torch.fx.experimental.symbolic_shapes", "torch.onnx", "onnxscript", "onnx_ir")
 
 
@@ -57,15 +58,14 @@ def input_name(position: int) -> str:
     return f"input_{position}"
 
 
-def export(model: nn.Module, inputs: Tensor | Tensors, additional_forward_args: object | None = None) -> ExportedModel:
+def export(model: nn.Module, arguments: Arguments) -> ExportedModel:
     """Exports a model that returns a tensor, or an object with ``logits``, one row per input row.
 
     A copy of the model, which shares its parameters, is traced. Nothing is written to a file.
 
     Args:
         model (nn.Module): The model, in evaluation mode.
-        inputs (Tensor or tuple of Tensor): Examples as attributions take them; any number, any values.
-        additional_forward_args (optional): Arguments of the model after the inputs. Default: None.
+        arguments (Arguments): Examples of its arguments; any number of rows, any values.
 
     Raises:
         TypeError: If `model` is no module.
@@ -76,7 +76,6 @@ def export(model: nn.Module, inputs: Tensor | Tensors, additional_forward_args: 
         raise TypeError(f"Expected `model` to be a torch.nn.Module, but got {type(model).__name__}.")
     name = type(model).__name__
     _check(model, name)
-    arguments = Arguments.from_call(inputs, additional_forward_args)
     import_packages("onnx", "onnx", "onnxscript")
     traced = _OfTensors(model, arguments)
     try:
@@ -202,15 +201,16 @@ def _reason(error: BaseException) -> str:
 
 @contextlib.contextmanager
 def _quietly() -> Iterator[None]:
-    """Hides the warnings, logs and prints of exporters, whose errors say the same."""
+    """Hides the warnings, logs and prints of exporters, whose errors say the same; other exports wait."""
     loggers = [logging.getLogger(name) for name in LOGGERS]
-    levels = [logger.level for logger in loggers]
     with (
+        _QUIET,
         warnings.catch_warnings(),
         contextlib.redirect_stderr(io.StringIO()),
         contextlib.redirect_stdout(io.StringIO()),
     ):
         warnings.simplefilter("ignore")
+        levels = [logger.level for logger in loggers]
         for logger in loggers:
             logger.setLevel(logging.CRITICAL)
         try:

@@ -12,7 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from captum_scorecam._captum import Tensors
-from captum_scorecam.engines.export import OUTPUT, ExportedModel, export, import_packages, input_name
+from captum_scorecam.engines.arguments import Arguments
+from captum_scorecam.engines.export import EAGER, OUTPUT, ExportedModel, export, import_packages, input_name
 from captum_scorecam.scoring.float32_precision import EPSILONS, convolution_epsilon
 
 CUDA = "CUDAExecutionProvider"
@@ -44,8 +45,9 @@ def onnx_runtime(
         ModuleNotFoundError: If a package of the extra ``onnx`` is missing.
     """
     import_packages("onnx", "onnxruntime")
-    exported = export(model, inputs, additional_forward_args)
-    _check_device(exported.arguments.device)
+    arguments = Arguments.from_call(inputs, additional_forward_args)
+    _check_device(arguments.device)
+    exported = export(model, arguments)
     try:
         session = Session(exported)
     except Exception as error:  # of many types
@@ -127,7 +129,8 @@ def _check_device(device: torch.device) -> None:
 
     if device.type != "cpu" and (device.type != "cuda" or CUDA not in onnxruntime.get_available_providers()):
         raise ValueError(
-            f"Expected `inputs` on a CPU, or on an NVIDIA GPU with the package onnxruntime-gpu, but got {device}."
+            "Expected `inputs` on a CPU, or on an NVIDIA GPU with the package onnxruntime-gpu, but got "
+            f"{device}. {EAGER}"
         )
 
 

@@ -9,7 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from captum_scorecam._captum import Tensors
-from captum_scorecam.engines.export import OUTPUT, ExportedModel, export, import_packages, input_name
+from captum_scorecam.engines.arguments import Arguments
+from captum_scorecam.engines.export import EAGER, OUTPUT, ExportedModel, export, import_packages, input_name
 
 HINTS = {torch.float32: "f32", torch.float16: "f16", torch.bfloat16: "bf16"}
 
@@ -36,16 +37,23 @@ def openvino(model: nn.Module, inputs: Tensor | Tensors, additional_forward_args
         ModuleNotFoundError: If a package of the extra ``openvino`` is missing.
     """
     import_packages("openvino", "openvino")
-    exported = export(model, inputs, additional_forward_args)
-    if exported.output_dtype not in HINTS:
-        dtype = exported.output_dtype
-        raise ValueError(f"Expected `model` in float32 or half precision, as OpenVINO computes, but got {dtype}.")
-    if exported.arguments.device.type != "cpu":
-        raise ValueError(f"Expected `inputs` on a CPU, where OpenVINO runs, but got {exported.arguments.device}.")
+    arguments = Arguments.from_call(inputs, additional_forward_args)
+    if arguments.device.type != "cpu":
+        raise ValueError(f"Expected `inputs` on a CPU, where OpenVINO runs, but got {arguments.device}. {EAGER}")
+    _check_dtype(arguments.tensors[0].dtype)
+    exported = export(model, arguments)
+    _check_dtype(exported.output_dtype)
     try:
         return CompiledModel(exported)
     except Exception as error:  # of many types
         exported.refuse("OpenVINO", error)
+
+
+def _check_dtype(dtype: torch.dtype) -> None:
+    if dtype.is_floating_point and dtype not in HINTS:
+        raise ValueError(
+            f"Expected `model` in float32 or half precision, as OpenVINO computes, but got {dtype}. {EAGER}"
+        )
 
 
 class CompiledModel(nn.Module):

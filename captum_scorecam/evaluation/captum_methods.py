@@ -252,7 +252,7 @@ class CaptumMethod:
         transform = request.layer.activation_transform
         if isinstance(attribution, LayerAttribution) and transform is not None:
             of_layer = LayerActivation(request.model, request.layer.module)
-            shape = of_layer.attribute(request.inputs, attribute_to_layer_input=request.layer.of_input).shape
+            shape = of_layer.attribute(request.inputs.clone(), attribute_to_layer_input=request.layer.of_input).shape
             if isinstance(attribution, LayerGradCam) or values.shape[1:] != shape[1:]:
                 raise ValueError(
                     f"Expected attributions of each value of {request.layer.name}, whose activation is converted to "
@@ -272,7 +272,7 @@ def _names(factory: Factory) -> set[str]:
 
 
 def _scores_of(forward: Callable[[Tensor], Any]) -> Callable[[Tensor], Tensor]:
-    return lambda inputs: output_score(forward(inputs))
+    return lambda inputs: output_score(forward(inputs.clone()))  # a leaf, which a model may not modify
 
 
 def _baselines(attribution: Attribution, inputs: Tensor, baselines: Any) -> Any:

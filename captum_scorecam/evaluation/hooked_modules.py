@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from functools import partial
 
-import torch
 from captum.attr import Attribution, Deconvolution, DeepLift, GuidedBackprop, GuidedGradCam, LayerDeepLift, NoiseTunnel
 from torch import nn
 
@@ -12,6 +11,7 @@ from captum_scorecam._captum import MODULES_OF_DEEP_LIFT
 from captum_scorecam._messages import warn_caller
 from captum_scorecam._threads import hooks
 from captum_scorecam.evaluation.request import ExplanationRequest
+from captum_scorecam.model_state import gradients_disabled
 
 _FILES = ("activation", "activations", "activations_jit", "activations_me")
 
@@ -75,6 +75,6 @@ def _run_after_layer(request: ExplanationRequest) -> list[nn.Module]:
 
     register = layer.module.register_forward_pre_hook if layer.of_input else layer.module.register_forward_hook
     each = [partial(module.register_forward_pre_hook, add) for module in _activations(request.model)]
-    with torch.no_grad(), hooks(partial(register, start), *each):
-        request.model(request.inputs)
+    with gradients_disabled(), hooks(partial(register, start), *each):
+        request.model(request.inputs.clone())
     return found

@@ -107,7 +107,7 @@ def _grad_cam(request: ExplanationRequest) -> tuple[Maps, MethodRun]:
 
 def _class_scores(request: ExplanationRequest) -> Callable[[Tensor], Tensor]:
     """Returns the model as Captum's methods need it, with a tensor as its output."""
-    return lambda inputs: output_score(request.model(inputs))
+    return lambda inputs: output_score(request.model(inputs.clone()))  # a leaf, which a model may not modify
 
 
 def _grad_cam_of_tokens(request: ExplanationRequest, transform: Callable[[Tensor], Tensor]) -> Tensor:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Collection
 
 from captum_scorecam.evaluation.methods import OWN_METHODS, SCORE_CAM
-from captum_scorecam.evaluation.metrics.metric import ANY_NUMBER, FRACTION
-from captum_scorecam.evaluation.metrics.registry import METRICS, OWN_METRICS
+from captum_scorecam.evaluation.metrics.metric import FRACTION
+from captum_scorecam.evaluation.metrics.registry import OWN_METRICS, range_of
 from captum_scorecam.evaluation.options_text import PACKAGES, base_and_options
 from captum_scorecam.evaluation.records import LARGEST, Curve, Record, RunSettings
 from captum_scorecam.evaluation.registry import MAP
@@ -135,12 +135,8 @@ def _check_budget(record: Record, settings: RunSettings) -> None:
 
 
 def problem_of_result(metric: str, value: float | None, curve: Curve | None, score: NamedScore | None) -> str | None:
-    """Returns what is wrong with the numbers of a metric, or None.
-
-    Ranges are not known for metrics that are not registered, nor if outputs that need not be probabilities are scores.
-    """
-    is_known = metric in METRICS and score != "output"
-    limits = Between(*(METRICS[metric].range if is_known else ANY_NUMBER), rounding=_ROUNDING)
+    """Returns what is wrong with the numbers of a metric, or None."""
+    limits = Between(*range_of(metric, score), rounding=_ROUNDING)
     numbers = [*([] if value is None else [value]), *([] if curve is None else curve.y)]
     for number in numbers:
         if number not in limits:

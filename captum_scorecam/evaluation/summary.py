@@ -16,8 +16,7 @@ import numpy as np
 
 from captum_scorecam.evaluation.durable_files import write_durably
 from captum_scorecam.evaluation.mean_curves import at_best_points, best_of_curves, best_points
-from captum_scorecam.evaluation.metrics.metric import ANY_NUMBER
-from captum_scorecam.evaluation.metrics.registry import METRICS
+from captum_scorecam.evaluation.metrics.registry import range_of
 from captum_scorecam.evaluation.records import Failure, Record, RunSettings
 from captum_scorecam.evaluation.statistics import (
     FEWEST_TESTED,
@@ -150,7 +149,7 @@ def summarize(records: Sequence[Record], settings: RunSettings, reference: str |
     reference = _checked_reference(reference, methods)
     results = [record for record in records if record.error is None]
     grouped_by: GroupedBy = "target" if all(record.label is None for record in results) else "label"
-    table = ValueTable(results, methods, metrics, reference)
+    table = ValueTable(results, settings, reference)
     overall = table.group(ALL_IMAGES, list(table.rows.values()), tested=True)
     classes = tuple(table.group(name, rows) for name, rows in _rows_by_class(results, grouped_by, table.rows).items())
     errors = tuple(record for record in records if record.failures)
@@ -181,10 +180,10 @@ def _checked_reference(reference: str | None, methods: Sequence[str]) -> str:
 class ValueTable:
     """The values of a run, images × methods × metrics, NaN where a metric is undefined."""
 
-    def __init__(
-        self, records: Sequence[Record], methods: Sequence[str], metrics: Sequence[str], reference: str
-    ) -> None:
+    def __init__(self, records: Sequence[Record], settings: RunSettings, reference: str) -> None:
+        methods, metrics = settings.methods, settings.metrics
         self.methods, self.metrics, self.reference = methods, metrics, reference
+        self._ranges = [range_of(metric, settings.score) for metric in metrics]
         self.rows = {index: row for row, index in enumerate(dict.fromkeys(record.index for record in records))}
         self.values = np.full((len(self.rows), len(methods), len(metrics)), np.nan)
         points = best_points(records, best_of_curves(metrics))
@@ -199,8 +198,7 @@ class ValueTable:
         values = self.values[rows]
         others = [number for number, method in enumerate(self.methods) if method != self.reference]
         differences = paired_differences(values[:, others], values[:, [self.methods.index(self.reference)]])
-        ranges = [METRICS[name].range if name in METRICS else ANY_NUMBER for name in self.metrics]
-        means = estimates(_flat(values), ranges * len(self.methods))
+        means = estimates(_flat(values), self._ranges * len(self.methods))
         return Group(
             name,
             len(rows),

@@ -93,7 +93,10 @@ def find_layer(
     with in_evaluation_mode(model) as evaluated, unchanged_buffers(evaluated):
         probe = Probe(evaluated, tensors, arguments, score)
         with probe.running():
-            name, layout = AutomaticChoice(probe).choose() if layer == "auto" else (layer, _layout_of(probe, layer))
+            if layer == "auto":
+                name, layout = AutomaticChoice(probe).choose()
+            else:
+                name, layout = layer, _layout_of(probe, _first_name(evaluated, layer))
     return ExplainedLayer(name, model.get_submodule(name.removesuffix(INPUT)), layout.transform)
 
 
@@ -107,6 +110,13 @@ def check_name(model: nn.Module, name: str) -> None:
         raise ValueError(
             f"Expected `layer` to name a module of the model, but got {name!r}. Closest matches: {', '.join(nearest)}."
         )
+
+
+def _first_name(model: nn.Module, name: str) -> str:
+    """Returns the first of a module's names, by which it is probed, with the ending of `name`."""
+    module = dict(model.named_modules(remove_duplicate=False))[name.removesuffix(INPUT)]
+    first = next(known for known, each in model.named_modules() if each is module)
+    return f"{first}{INPUT}" if name.endswith(INPUT) else first
 
 
 def _layout_of(probe: Probe, name: str) -> Layout:

@@ -25,7 +25,7 @@ from captum_scorecam.layers.example_scores import Rows, distance, float_values, 
 from captum_scorecam.layers.noise_images import noise_image, slab_bounds, with_slab
 from captum_scorecam.layers.parameter_uses import ParameterUses
 from captum_scorecam.layers.reactions import Reactions
-from captum_scorecam.model_state import compiled_code_run_eagerly
+from captum_scorecam.model_state import compiled_code_run_eagerly, gradients_disabled
 from captum_scorecam.scoring.chunks import is_out_of_memory
 from captum_scorecam.scoring.class_scores import Score
 from captum_scorecam.scoring.masked_forward import rows_of
@@ -69,7 +69,7 @@ class Probe:
     @contextmanager
     def running(self) -> Iterator[None]:
         """Runs the model without gradients, and compiled code eagerly."""
-        with torch.inference_mode(False), torch.no_grad(), compiled_code_run_eagerly():
+        with torch.inference_mode(False), gradients_disabled(), compiled_code_run_eagerly():
             yield
 
     def noise(self, contrast: float = 1.0) -> list[Tensors]:
@@ -98,7 +98,7 @@ class Probe:
                     activation.points.append(Point(name, call, of_input, index, value is alone))
 
         def before(name: str) -> Callable[..., None]:
-            def hook(module: nn.Module, args: Any, kwargs: Any) -> None:
+            def hook(module: nn.Module, args: Any, kwargs: Any = None) -> None:
                 if thread.makes_call_of(module):
                     alone = _only_tensor(tuple(input_tensors(args, kwargs).values()))
                     note(name, True, self.n_calls[name], tree_flatten((args, kwargs))[0], alone)
@@ -242,7 +242,9 @@ class Probe:
 
         if point.of_input:
             register = partial(
-                module.register_forward_pre_hook, lambda _, args, kwargs: changed((args, kwargs)), with_kwargs=True
+                module.register_forward_pre_hook,
+                lambda _, args, kwargs=None: changed((args, kwargs)),
+                with_kwargs=True,
             )
         else:
             register = partial(module.register_forward_hook, lambda _module, _args, output: changed(output))

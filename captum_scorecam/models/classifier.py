@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-import torch
 from PIL import Image
 from torch import Tensor, nn
 
 from captum_scorecam._messages import check_choice, warn_caller
+from captum_scorecam.model_state import gradients_disabled
 from captum_scorecam.models.class_names import listed_class_names
 from captum_scorecam.models.output_range import LastOperation, last_operation
 from captum_scorecam.scoring.class_scores import NamedScore, are_probabilities, output_score, score_function
@@ -113,8 +113,8 @@ class Classifier:
             ValueError: If the model does not return 1×classes scores, the number of classes differs from the number of
                 class names, or `score` does not fit a model with one output.
         """
-        with torch.no_grad():
-            scores = self._scores(self.model(inputs))
+        with gradients_disabled():
+            scores = self._scores(self.model(inputs.clone()))  # which the model may modify
         if scores.dim() != 2 or scores.shape[1] < 1:
             raise ValueError(f"Expected a model that returns N×classes scores, but got {tuple(scores.shape)}.")
         if self.class_names is not None and len(self.class_names) != scores.shape[1]:

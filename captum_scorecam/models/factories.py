@@ -99,9 +99,10 @@ def _cause(error: BaseException) -> str:
 @contextmanager
 def current_directory_on_path() -> Iterator[None]:
     """Makes modules in the current directory importable."""
-    before = list(sys.path)
-    sys.path.insert(0, os.getcwd())
+    directory = os.getcwd()
+    sys.path.insert(0, directory)
     try:
         yield
     finally:
-        sys.path[:] = before
+        if directory in sys.path:  # unless the user's module has removed it
+            sys.path.remove(directory)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import re
 import sys
 from collections.abc import Callable, Iterator
@@ -14,9 +15,10 @@ from PIL import Image
 from torch import Tensor, nn
 
 from captum_scorecam._extras import import_extra
+from captum_scorecam._threads import SharedContext
 from captum_scorecam.models.class_names import listed_class_names
 from captum_scorecam.models.classifier import Classifier
-from captum_scorecam.models.sources import without_attempts
+from captum_scorecam.models.sources import WITHOUT_ATTEMPTS
 from captum_scorecam.models.state_dicts import StateDict, listed_names, load_state_dict, read_state_dict
 from captum_scorecam.scoring.class_scores import NamedScore
 
@@ -80,7 +82,7 @@ def hugging_face_classifier(name: str, weights: str) -> Classifier:
     transformers = import_extra("transformers", "models", name)
     source = name.removeprefix(HUGGING_FACE)
     options = {"trust_remote_code": False, "local_files_only": Path(source).is_dir()}
-    with _quiet(transformers):
+    with _QUIET:
         config = _loaded(name, partial(transformers.AutoConfig.from_pretrained, source, **options))
         if type(config) not in transformers.MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING:
             raise ValueError(f"Expected an image classifier, but {name} is a model of type {config.model_type}.")
@@ -147,17 +149,20 @@ def _class_names(config: Any) -> list[str] | None:
 
 
 @contextmanager
-def _quiet(transformers: Any) -> Iterator[None]:
+def _quiet() -> Iterator[None]:
     """Hides attempts to connect, the report of missing weights and, unless in a terminal, progress bars."""
-    logging = transformers.utils.logging
+    logging = importlib.import_module("transformers.utils.logging")
     verbosity, shows_bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
     logging.set_verbosity_error()
     if not sys.stderr.isatty():
         logging.disable_progress_bar()
     try:
-        with without_attempts():
+        with WITHOUT_ATTEMPTS:
             yield
     finally:
         logging.set_verbosity(verbosity)
         if shows_bars:
             logging.enable_progress_bar()
+
+
+_QUIET = SharedContext(_quiet)

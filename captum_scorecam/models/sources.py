@@ -8,6 +8,8 @@ from contextlib import contextmanager
 
 from torch import nn
 
+from captum_scorecam._threads import SharedContext
+
 
 def downloaded(name: str, load: Callable[[], nn.Module]) -> nn.Module:
     """Calls `load`, which downloads the weights of a model.
@@ -16,7 +18,7 @@ def downloaded(name: str, load: Callable[[], nn.Module]) -> nn.Module:
         OSError: If that fails. The message names the alternatives.
     """
     try:
-        with without_attempts():
+        with WITHOUT_ATTEMPTS:
             return load()
     except OSError as error:  # urllib's and huggingface_hub's errors are OSErrors
         raise OSError(
@@ -26,8 +28,7 @@ def downloaded(name: str, load: Callable[[], nn.Module]) -> nn.Module:
 
 
 @contextmanager
-def without_attempts() -> Iterator[None]:
-    """Hides what huggingface_hub logs at each of its attempts to connect; its error says why the last one failed."""
+def _without_attempts() -> Iterator[None]:
     logger = logging.getLogger("huggingface_hub")
     level = logger.level
     logger.setLevel(logging.ERROR)
@@ -35,3 +36,7 @@ def without_attempts() -> Iterator[None]:
         yield
     finally:
         logger.setLevel(level)
+
+
+# Hides what huggingface_hub logs at each of its attempts to connect; its error says why the last one failed.
+WITHOUT_ATTEMPTS = SharedContext(_without_attempts)

@@ -7,6 +7,7 @@ from typing import Any, Literal, TypeAlias
 
 import torch
 from torch import Tensor
+from torch.utils._pytree import tree_map_only
 
 from captum_scorecam import _captum
 from captum_scorecam._captum import TargetType
@@ -172,12 +173,16 @@ class ClassScores:
         return selected
 
     def all_of_rows(self, output: Any, n_rows: int) -> Tensor:
-        """Returns the scores of all classes in a forward pass of `n_rows` rows."""
+        """Returns the scores of all classes in a forward pass of `n_rows` rows, whose output may be read again."""
+        copied = tree_map_only(Tensor, Tensor.clone, output) if self.by_callable else output
+        return self._scores(copied, n_rows)
+
+    def _scores(self, output: Any, n_rows: int) -> Tensor:
         return row_scores(self._score, output, n_rows).to(self._device)
 
     def select_rows(self, output: Any, examples: Tensor) -> Tensor:
         """Returns the scores R×T of a forward pass in which row r is a masked copy of example ``examples[r]``."""
-        scores = self.all_of_rows(output, len(examples))
+        scores = self._scores(output, len(examples))
         rows = torch.arange(len(examples), device=scores.device)
         columns = [
             # Captum's selection of one target per example would synchronise with the device.

@@ -64,7 +64,8 @@ class Twins:
             twin (callable, optional): The function that takes the model's place.
             output: The model's output for the unmasked inputs.
             state (ModelState): That of the twin.
-            perturbations_per_eval (int, optional): With 1, every forward pass has as many rows as the inputs.
+            perturbations_per_eval (int, optional): How many rows per example a forward pass of the twin has at most.
+                With 1, each has as many rows as the inputs.
             process_group (ProcessGroup, optional): Ranks that all make this call. Default: None.
 
         Raises:
@@ -76,20 +77,19 @@ class Twins:
             return forward
         other = through(forward, twin)
         with failing_together(process_group, forward.device):
-            state.first_forward(
-                lambda: self._compare(forward, other, output, perturbations_per_eval == 1), lambda *_: True
-            )
+            most_rows = perturbations_per_eval and perturbations_per_eval * len(forward.inputs[0])
+            state.first_forward(lambda: self._compare(forward, other, output, most_rows), lambda *_: True)
         return other
 
-    def _compare(self, forward: MaskedForward, other: MaskedForward, output: Any, fixed_rows: bool) -> None:
+    def _compare(self, forward: MaskedForward, other: MaskedForward, output: Any, most_rows: int | None) -> None:
         _compare_unmasked(forward, other, output)
-        kind = (fixed_rows, len(forward.inputs[0]), *kind_of_inputs(forward.inputs))
+        kind = (most_rows, len(forward.inputs[0]), *kind_of_inputs(forward.inputs))
         twin, before = self._compared.get(kind, (None, []))
         ranges = [(float(baseline.min()), float(baseline.max())) for baseline in forward.baselines]
         if twin is other.forward_func:
             ranges = [(min(a[0], b[0]), max(a[1], b[1])) for a, b in zip(before, ranges, strict=True)]
         if twin is not other.forward_func or ranges != before:
-            _compare_batch(forward, other, fixed_rows)
+            _compare_batch(forward, other, most_rows)
             self._compared[kind] = other.forward_func, ranges
 
 
@@ -123,12 +123,13 @@ def _compare_unmasked(forward: MaskedForward, other: MaskedForward, expected: An
         _check_same(forward, own, others, f"the scores of {what}", SCORES_OF_CALLABLES)
 
 
-def _compare_batch(forward: MaskedForward, other: MaskedForward, fixed_rows: bool) -> None:
+def _compare_batch(forward: MaskedForward, other: MaskedForward, most_rows: int | None) -> None:
     """Compares outputs for an example, the same half masked, its baseline and noise.
 
-    The model runs batches of the inputs' size, which it takes.
+    The model runs batches of the inputs' size, which it takes; the twin runs up to `most_rows` rows at once.
     """
     n_examples, scores = len(forward.inputs[0]), forward.class_scores.all_of_rows
+    fixed_rows = most_rows == n_examples
     n_rows = -(-BATCH // n_examples) * n_examples if fixed_rows else BATCH + (n_examples == BATCH)
     others = noise(forward.inputs, n_rows - 3)
     inputs = tuple(
@@ -144,13 +145,13 @@ def _compare_batch(forward: MaskedForward, other: MaskedForward, fixed_rows: boo
 
     expected = torch.cat([run(forward, chunk) for chunk in torch.split(padded, n_examples)])[:n_rows]
     try:
-        actual = torch.cat([run(other, chunk) for chunk in torch.split(rows, n_examples if fixed_rows else n_rows)])
+        actual = torch.cat([run(other, chunk) for chunk in torch.split(rows, min(most_rows or n_rows, n_rows))])
     except Exception as error:
         if fixed_rows or is_out_of_memory(error):
             raise
         raise ValueError(
             f"Expected `masked_forward_func` to take batches of any size, but it took {n_examples} and failed for "
-            f"{n_rows}. If its batch size is fixed, pass perturbations_per_eval=1."
+            f"{min(most_rows or n_rows, n_rows)}. If its batch size is fixed, pass perturbations_per_eval=1."
         ) from error
     # Where the model gives no finite output for a baseline, a twin need not do the same.
     blended = ((rows == 1) | (rows == 2)).to(expected.device)

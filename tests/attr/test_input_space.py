@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from captum_scorecam import RISE, InputSpaceAttribution, ScoreCAM
 from tests.support.score_cam import naive_score_cam
 from tests.support.sequential_net import LAYER_METHODS, LayerMethod, arange_image, sequential_net
-from tests.support.small_net import images
+from tests.support.small_net import Net, images
 
 
 def assert_map(actual: Tensor, expected: Any) -> None:
@@ -120,3 +120,10 @@ def test_a_map_of_integer_inputs_keeps_its_dtype() -> None:
     actual = InputSpaceAttribution(LayerGradCam(of_bytes, net[2])).attribute(x, target=0)
     expected = InputSpaceAttribution(LayerGradCam(net, net[2])).attribute(x.double() / 255, target=0)
     torch.testing.assert_close(actual, expected)
+
+
+def test_maps_beyond_the_range_of_the_inputs_are_refused() -> None:
+    net = Net().float()
+    score_cam = ScoreCAM(lambda inputs: 1e7 * net(inputs.float()), net.relu, channel_weighting="score")
+    with pytest.raises(ValueError, match=r"Expected maps within the range of the inputs' torch\.float16, but values"):
+        InputSpaceAttribution(score_cam).attribute(images(dtype=torch.float16), 2)

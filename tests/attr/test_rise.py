@@ -292,3 +292,23 @@ def test_score_that_is_not_finite_raises() -> None:
 
     with pytest.raises(ValueError, match="Expected finite scores, but got NaN or Inf for"):
         RISE(logarithm, score="output", n_masks=9).attribute(torch.ones(1, 1, 6, 6))
+
+
+@pytest.mark.parametrize("size", [1e-30, 1e30])
+def test_standard_errors_of_scores_of_any_size(size: float) -> None:
+    net, x = Net().float(), images(dtype=torch.float32)
+    _, expected = RISE(net, n_masks=9, score="output").attribute_with_error(
+        x, 2, generator=torch.Generator().manual_seed(0)
+    )
+    scaled = RISE(lambda inputs: size * net(inputs), n_masks=9, score="output")
+    _, errors = scaled.attribute_with_error(x, 2, generator=seeded())
+    assert isinstance(errors, Tensor)
+    assert isinstance(expected, Tensor)
+    torch.testing.assert_close(errors / size, expected, rtol=1e-3, atol=1e-6)
+
+
+def test_maps_beyond_the_range_of_the_inputs_are_refused() -> None:
+    net = Net().float()
+    rise = RISE(lambda inputs: 1e7 * net(inputs.float()), n_masks=9, score="output")
+    with pytest.raises(ValueError, match=r"Expected maps within the range of the inputs' torch\.float16, but values"):
+        rise.attribute(images(dtype=torch.float16), 2)

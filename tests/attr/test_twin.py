@@ -156,6 +156,15 @@ def test_a_twin_of_a_fixed_batch_size_runs_with_one_perturbation_per_eval(batch:
         score_cam.attribute(x, 2)
 
 
+@pytest.mark.parametrize(("batch", "perturbations_per_eval"), [(1, 2), (1, 3), (2, 2), (5, 2)])
+def test_a_twin_gets_no_more_rows_than_asked_for(batch: int, perturbations_per_eval: int) -> None:
+    net, x, twin = Net(), images(batch), Recorder(Net())
+    score_cam = ScoreCAM(net, net.relu, masked_forward_func=twin)
+    actual = score_cam.attribute(x, 2, perturbations_per_eval=perturbations_per_eval)
+    assert_close(actual, naive_score_cam(net, net.relu, x, 2))
+    assert max(twin.rows) <= max(perturbations_per_eval * batch, batch)
+
+
 def test_a_model_of_a_fixed_batch_size_has_a_twin_that_takes_any() -> None:
     class Fixed(Net):
         def forward(self, x: Tensor) -> Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from captum_scorecam.budget.map_errors import WIDENING, map_widening, widening
 from captum_scorecam.masking.channel_masks import ChannelMasks
 from captum_scorecam.weighting import ChannelWeighting, channel_weights
 from tests.support.counting_net import CountingNet, noise
+from tests.support.small_net import Net, images
 
 WEIGHTINGS: tuple[ChannelWeighting, ...] = ("softmax", "increase", "score")
 
@@ -72,6 +74,14 @@ def test_scores_are_those_of_the_masked_inputs() -> None:
         (mask,) = found.masks[row]
         torch.testing.assert_close(found.scores[n, k], net(mask * x[n : n + 1], index[n : n + 1])[0, [2, 0]])
     assert not found.scores[0, :8].any()
+
+
+def test_a_score_that_overwrites_the_output_is_computed_from_the_models_own() -> None:
+    net, x = Net(), images()
+    expected = ScoreCAM(net, net.relu, score="sigmoid").channel_scores(x, [2, 0])
+    found = ScoreCAM(net, net.relu, score=lambda output: output.sigmoid_()).channel_scores(x, [2, 0])
+    torch.testing.assert_close(found.unmasked_scores, net(x)[:, [2, 0]].sigmoid())
+    torch.testing.assert_close(found.mask_scores, expected.mask_scores)
 
 
 def test_what_was_run() -> None:
@@ -306,3 +316,32 @@ def test_paths_that_cannot_be_read_or_written_raise_the_usual_errors(tmp_path: P
     for function in (ChannelScores.load, scored().save):
         with pytest.raises(OSError, match=r"Is a directory|Permission denied"):
             function(tmp_path)
+
+
+def test_tiny_probabilities_are_predicted_on_their_own_scale() -> None:
+    net, x = CountingNet(), noise(2)
+
+    def found(shift: float) -> tuple[Tensor, Tensor]:
+        score_cam = ScoreCAM(
+            lambda inputs, index: net(inputs, index) - shift,
+            net.maps,
+            score="sigmoid",
+            channel_weighting="score",
+            max_forwards=9,
+        )
+        maps, errors = score_cam.attribute_with_error(x, 2, torch.arange(2))
+        assert isinstance(maps, Tensor)
+        assert isinstance(errors, Tensor)
+        return maps, errors
+
+    assert (found(40)[1] > 0).all()
+    for small, tiny in zip(found(40), found(65), strict=True):
+        torch.testing.assert_close(tiny * math.exp(25), small, rtol=1e-3, atol=1e-3 * float(small.max()))
+
+
+def test_many_targets_are_split_when_errors_are_computed(monkeypatch: pytest.MonkeyPatch) -> None:
+    expected = scored(targets=[2, 0, 1], max_forwards=9)
+    monkeypatch.setattr("captum_scorecam.budget.map_errors.MOST_CHANGES", 1)
+    found = scored(targets=[2, 0, 1], max_forwards=9)
+    for weighting in WEIGHTINGS:
+        torch.testing.assert_close(found.standard_errors(weighting), expected.standard_errors(weighting))

@@ -39,20 +39,22 @@ def test_moments_of_probabilities(deviation: float, tolerance: float) -> None:
     means = [-6.0, -2.0, -0.3, 0.0, 1.0, 4.0, 6.0]
     expected = [moments(mean, deviation) for mean in means]
     latent = torch.tensor(means, dtype=torch.float64)
-    mean, variance = from_latent(latent, torch.full_like(latent, deviation**2), bounded=True)
+    mean, variance = from_latent(latent, torch.full_like(latent, deviation**2), bounded=torch.tensor(True))
     assert mean.tolist() == pytest.approx([m for m, _ in expected], abs=tolerance)
     assert variance.tolist() == pytest.approx([v for _, v in expected], abs=tolerance)
 
 
 def test_predictions_beyond_every_probability_are_0_and_1() -> None:
     latent = torch.tensor([-16.0, -30.0, -1e4, 16.0, 30.0, 1e4], dtype=torch.float64)
-    mean, variance = from_latent(latent, torch.zeros_like(latent), bounded=True)
+    mean, variance = from_latent(latent, torch.zeros_like(latent), bounded=torch.tensor(True))
     assert mean.tolist() == pytest.approx([0, 0, 0, 1, 1, 1], abs=1e-15)
     assert variance.tolist() == pytest.approx([0] * 6, abs=1e-30)
 
 
 def test_a_huge_variance_leaves_a_probability_between_0_and_1() -> None:
-    mean, variance = from_latent(torch.zeros(3).double(), torch.tensor([1e4, 1e8, 1e30]).double(), bounded=True)
+    mean, variance = from_latent(
+        torch.zeros(3).double(), torch.tensor([1e4, 1e8, 1e30]).double(), bounded=torch.tensor(True)
+    )
     assert mean.tolist() == pytest.approx([0.5] * 3)
     assert all(0.1 < v <= 0.25 for v in variance.tolist())
 
@@ -60,23 +62,23 @@ def test_a_huge_variance_leaves_a_probability_between_0_and_1() -> None:
 @given(st.lists(st.floats(0, 1), min_size=1))
 def test_a_probability_without_variance_is_itself(values: list[float]) -> None:
     scores = torch.tensor(values, dtype=torch.float64)
-    latent = to_latent(scores, bounded=True)
+    latent = to_latent(scores, bounded=torch.tensor(True))
     assert latent.isfinite().all()
-    mean, variance = from_latent(latent, torch.zeros_like(latent), bounded=True)
+    mean, variance = from_latent(latent, torch.zeros_like(latent), bounded=torch.tensor(True))
     torch.testing.assert_close(mean, scores, rtol=0, atol=1e-15)
     assert variance.tolist() == pytest.approx([0.0] * len(values), abs=1e-30)
 
 
 def test_probabilities_of_0_and_1_have_finite_logits() -> None:
-    latent = to_latent(torch.tensor([0.0, -1e-9, 1.0, 1 + 1e-6]), bounded=True)
+    latent = to_latent(torch.tensor([0.0, -1e-9, 1.0, 1 + 1e-6]), bounded=torch.tensor(True))
     largest = math.log((1 - LEAST_PROBABILITY) / LEAST_PROBABILITY)
     assert latent.tolist() == pytest.approx([-largest, -largest, largest, largest])
 
 
 def test_other_scores_stay_as_they_are() -> None:
     scores = torch.tensor([-1e6, 0.5, 3.0])
-    assert torch.equal(to_latent(scores, bounded=False), scores.double())
-    mean, variance = from_latent(scores, scores.square(), bounded=False)
+    assert torch.equal(to_latent(scores, bounded=torch.tensor(False)), scores.double())
+    mean, variance = from_latent(scores, scores.square(), bounded=torch.tensor(False))
     assert torch.equal(mean, scores)
     assert torch.equal(variance, scores.square())
 

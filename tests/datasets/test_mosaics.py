@@ -188,3 +188,15 @@ def test_labels_of_one_class_do_not_meet() -> None:
         assert len(shown) == 4
     with pytest.raises(ValueError, match="labels of at least four classes for mosaics, but got 3"):
         Mosaics(Painted(labels[:5]), classes={0: 7, 1: 7, 2: 7, 3: 8, 4: 9})
+
+
+def test_images_whose_label_cannot_be_read_are_left_out() -> None:
+    class WithLabels(Painted):
+        def label(self, index: int) -> int | None:
+            if index in self.unreadable:
+                raise OSError("truncated")
+            return super().label(index)
+
+    data = WithLabels([index % 5 for index in range(200)], unreadable=(7,))
+    mosaics = Mosaics(data, tile_size=4)
+    assert all(7 not in {tile for _, tile in tiles(mosaics[index])} for index in range(40) if index != 7)

@@ -11,6 +11,7 @@ import torch
 from filelock import FileLock
 from torch import Tensor, nn
 
+from captum_scorecam.engines.arguments import Arguments
 from captum_scorecam.engines.export import ExportedModel, export
 from captum_scorecam.engines.onnx_runtime import Session
 from captum_scorecam.engines.openvino import CompiledModel
@@ -58,7 +59,7 @@ def exported(model: nn.Module, tmp_path_factory: pytest.TempPathFactory, worker_
     file = (own if worker_id == "master" else own.parent) / "exported"
     with FileLock(file.with_suffix(".lock")):
         if not file.exists():
-            file.write_bytes(pickle.dumps(export(model, inputs_of(1), arguments_of(1))))
+            file.write_bytes(pickle.dumps(export(model, Arguments.from_call(inputs_of(1), arguments_of(1)))))
         read: ExportedModel = pickle.loads(file.read_bytes())
     return read
 

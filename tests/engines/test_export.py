@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 import re
 import sys
+import threading
+import warnings
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -16,12 +19,10 @@ from torch import Tensor, nn
 from captum_scorecam.engines import export as export_module
 from captum_scorecam.engines import onnx_runtime, openvino
 from captum_scorecam.engines.arguments import Arguments
-from captum_scorecam.engines.export import ExportedModel, export
+from captum_scorecam.engines.export import EAGER, LOGGERS, ExportedModel, export
 from captum_scorecam.engines.onnx_runtime import Session
 from captum_scorecam.engines.openvino import CompiledModel
 from tests.support.small_net import Net, images, nothing_changes
-
-EAGER = "Run it eagerly instead, without `masked_forward_func`."
 
 
 class Remembering(nn.Module):
@@ -50,7 +51,7 @@ def test_an_export_changes_nothing_and_writes_nothing(tmp_path: Path, monkeypatc
     latest = model.latest = torch.zeros(1)
     model.register_forward_hook(lambda *_: None)
     with nothing_changes(model, x):
-        exported = export(model, x)
+        exported = export(model, Arguments.from_call(x, None))
     assert model.latest is latest
     assert model.forwards == 0
     assert list(tmp_path.iterdir()) == []
@@ -126,24 +127,31 @@ REFUSED: list[tuple[nn.Module, str]] = [
 def test_models_that_cant_be_exported(model: nn.Module, message: str, capfd: pytest.CaptureFixture[str]) -> None:
     model.train(isinstance(model, Net))
     with pytest.raises(ValueError, match=re.escape(message.format(type(model).__name__))):
-        export(model, images(1, torch.float32))
+        export(model, Arguments.from_call(images(1, torch.float32), None))
     assert capfd.readouterr() == ("", "")
 
 
 @pytest.mark.filterwarnings("ignore:.torch.jit.trace.* is deprecated")
 def test_torchscript_and_large_models_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     x = images(1, torch.float32)
+    arguments = Arguments.from_call(x, None)
     with pytest.raises(ValueError, match="can't: it is TorchScript, which the exporter does not read"):
-        export(torch.jit.trace(Net().float(), x), x)  # type: ignore[no-untyped-call]
+        export(torch.jit.trace(Net().float(), x), arguments)  # type: ignore[no-untyped-call]
     monkeypatch.setattr(export_module, "MOST_BYTES", 100)
     with pytest.raises(ValueError, match=r"Net can't: its weights take 0\.0 GiB, and ONNX keeps less than 2 GiB"):
-        export(Net(), x)
+        export(Net(), arguments)
 
 
 @pytest.mark.parametrize(
     ("model", "inputs", "additional", "error", "message"),
     [
-        (torch.relu, images(), None, TypeError, "Expected `model` to be a torch.nn.Module, but got builtin_function"),
+        (
+            torch.relu,
+            images(1, torch.float32),
+            None,
+            TypeError,
+            "to be a torch.nn.Module, but got builtin_function",
+        ),
         (Net(), None, None, TypeError, "Expected `inputs` to be a tensor or a tuple of tensors, but got NoneType."),
         (Net(), images(2)[:0], None, ValueError, "Expected `inputs` with the same non-zero number of examples, but"),
         (Net(), (images(2), images(1)), None, ValueError, "number of examples, but got shapes [(2, 3, 12, 10), (1, 3"),
@@ -151,9 +159,48 @@ def test_torchscript_and_large_models_are_refused(monkeypatch: pytest.MonkeyPatc
         (Net(), images(), torch.rand(2, device="meta"), ValueError, "on one device, but got ['cpu', 'meta']."),
     ],
 )
-def test_bad_arguments(model: Any, inputs: Any, additional: Any, error: type[Exception], message: str) -> None:
+@pytest.mark.parametrize("make", [onnx_runtime, openvino])
+def test_bad_arguments(
+    make: Any, model: Any, inputs: Any, additional: Any, error: type[Exception], message: str
+) -> None:
     with pytest.raises(error, match=re.escape(message)):
-        export(model, inputs, additional)
+        make(model, inputs, additional)
+
+
+@pytest.mark.parametrize(
+    ("make", "device", "dtype", "message"),
+    [
+        (onnx_runtime, "mps", torch.float32, "the package onnxruntime-gpu, but got mps. "),
+        (openvino, "mps", torch.float32, "on a CPU, where OpenVINO runs, but got mps. "),
+        (openvino, "cpu", torch.float64, "half precision, as OpenVINO computes, but got torch.float64. "),
+    ],
+)
+def test_inputs_that_an_engine_does_not_take_are_refused_before_the_export(
+    make: Any, device: str, dtype: torch.dtype, message: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Arguments, "device", torch.device(device))
+    monkeypatch.setattr(sys.modules[make.__module__], "export", lambda *_: pytest.fail("exported"))
+    with pytest.raises(ValueError, match=re.escape(message + EAGER)):
+        make(Net(), images(1, dtype))
+
+
+def test_several_threads_that_export_leave_prints_warnings_and_logs_as_they_are() -> None:
+    entered, left = threading.Event(), threading.Event()
+
+    def first() -> None:
+        with export_module._quietly():
+            entered.set()
+            left.wait(0.2)
+
+    before = sys.stdout, sys.stderr, warnings.filters, [logging.getLogger(name).level for name in LOGGERS]
+    thread = threading.Thread(target=first)
+    thread.start()
+    assert entered.wait(10)
+    with export_module._quietly():
+        left.set()
+        thread.join(10)
+    assert (sys.stdout, sys.stderr, warnings.filters) == before[:3]
+    assert [logging.getLogger(name).level for name in LOGGERS] == before[3]
 
 
 @pytest.mark.parametrize("runtime", [Session, CompiledModel])
@@ -165,14 +212,14 @@ def test_a_runtime_that_refuses_the_model(
     monkeypatch.setattr(sys.modules[runtime.__module__], "export", lambda *_: broken)
     name = "ONNX Runtime" if runtime is Session else "OpenVINO"
     with pytest.raises(ValueError, match=rf"Expected `model` to run in {name}, but Model does not: [^\n]+\. Run it"):
-        make(Net(), images())
+        make(Net(), images(1, torch.float32))
 
 
 def test_openvino_refuses_float64(exported: ExportedModel, monkeypatch: pytest.MonkeyPatch) -> None:
-    double = replace(exported, output_dtype=torch.float64)
+    double = replace(exported, output_dtype=torch.float64)  # of inputs in float32
     monkeypatch.setattr(sys.modules[CompiledModel.__module__], "export", lambda *_: double)
     with pytest.raises(ValueError, match=r"as OpenVINO computes, but got torch\.float64"):
-        openvino(Net(), images())
+        openvino(Net(), images(1, torch.float32))
 
 
 # --- Missing packages ------------------------------------------------------------------------------------------------

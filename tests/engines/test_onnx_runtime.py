@@ -39,9 +39,10 @@ class Cuda:
         finally:
             self.current = None
 
-    def session(self, _content: bytes, _options: Any, providers: Any) -> Any:
+    def session(self, _content: bytes, options: Any, providers: Any) -> Any:
         self.log.append(("made", self.current))
         self.options = dict(providers[0][1])
+        self.spins = options.get_session_config_entry("session.intra_op.allow_spinning") != "0"
         binding = SimpleNamespace(bind_input=lambda *_: None, bind_output=lambda *_: None)
         return SimpleNamespace(
             get_inputs=list,
@@ -87,10 +88,11 @@ def test_a_session_that_fell_back_to_the_cpu_is_refused(
         onnx_runtime(Net(), images())
 
 
-def test_new_numbers_of_rows_are_not_searched_for_algorithms_and_take_no_more_memory_than_they_need(
+def test_threads_do_not_spin_and_new_numbers_of_rows_are_not_searched_for_algorithms_and_take_what_they_need(
     cuda: Cuda, exported: ExportedModel
 ) -> None:
     Session(exported)
+    assert not cuda.spins
     assert cuda.options["device_id"] == "1"
     assert cuda.options["cudnn_conv_algo_search"] == "HEURISTIC"
     assert cuda.options["arena_extend_strategy"] == "kSameAsRequested"

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from captum_scorecam import ScoreCAM
+from captum_scorecam.engines.arguments import Arguments
 from captum_scorecam.engines.export import ExportedModel, export
 from captum_scorecam.engines.onnx_runtime import Session
 from captum_scorecam.engines.openvino import CompiledModel
@@ -27,7 +28,7 @@ def cat() -> Tensor:
 
 @pytest.fixture(scope="module")
 def exported_lite0(efficientnet_lite0: nn.Module, cat: Tensor) -> ExportedModel:
-    return export(efficientnet_lite0, cat)
+    return export(efficientnet_lite0, Arguments.from_call(cat, None))
 
 
 @pytest.fixture(scope="module")

@@ -114,6 +114,25 @@ def test_the_seed_alone_governs_chance(name: str) -> None:
     assert not torch.equal(first, other)
 
 
+@pytest.mark.parametrize("name", [*METHODS, "captum:LayerGradCam", "captum:Saliency", "captum:FeatureAblation"])
+def test_a_model_that_overwrites_its_input_is_explained_as_one_that_does_not(name: str) -> None:
+    class Overwriting(colour_classifier.ColourClassifier):
+        def forward(self, inputs: Tensor) -> Tensor:
+            return super().forward(inputs.mul_(0.5))
+
+    class Careful(colour_classifier.ColourClassifier):
+        def forward(self, inputs: Tensor) -> Tensor:
+            return super().forward(inputs * 0.5)
+
+    (method,), request = chosen_methods([name]).values(), request_of_colours()
+    found, expected = (
+        run_method(method, replace(request, model=model, layer=find_layer(model, request.inputs)))[0]
+        for model in (Overwriting(), Careful())
+    )
+    assert torch.equal(found, expected)
+    assert torch.equal(request.inputs, request_of_colours().inputs)
+
+
 def test_grad_cam_of_tokens_is_grad_cams_formula_on_maps_of_the_tokens() -> None:
     request = request_of_tokens()
     found, run = run_method("grad_cam", request)

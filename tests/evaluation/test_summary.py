@@ -148,6 +148,14 @@ def test_intervals_of_means_end_at_the_bounds_of_their_metric_and_those_of_diffe
     assert difference.low < -0.5
 
 
+def test_intervals_of_outputs_have_no_bounds() -> None:
+    summary = summarize(pairs((9.0, 9.5), (10.0, 9.5), (11.0, 9.5)), replace(SETTINGS, score="output"))
+    mean = summary.overall.means["grad_cam"]["insertion"]
+    assert mean.low is not None
+    assert mean.high is not None
+    assert mean.low < 10 < mean.high
+
+
 def test_only_differences_over_all_images_are_tested() -> None:
     summary = summarize(pairs(*[(0.1 * number, 0.5) for number in range(12)]), SETTINGS)
     assert summary.overall.differences["grad_cam"]["insertion"].p_value is not None

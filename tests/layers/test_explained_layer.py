@@ -380,4 +380,22 @@ def test_no_hook_stays_on_the_model(channels: int) -> None:
     except RuntimeError:
         failed = True
     assert failed == (channels == 5)
-    assert all(not module._forward_hooks for module in model.modules())
+    assert not any(module._forward_hooks or module._forward_pre_hooks for module in model.modules())
+
+
+@pytest.mark.parametrize("ending", ["", ":input"])
+def test_a_module_may_be_named_by_any_of_its_names(ending: str) -> None:
+    class Renamed(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.base = Branches()
+            self.again = self.base
+
+        def forward(self, x: Tensor) -> Tensor:
+            scores: Tensor = self.again(x)
+            return scores
+
+    model = Renamed().eval()
+    name = f"again.{'pool' if ending else 'single'}{ending}"
+    found = find_layer(model, torch.zeros(1, 3, 4, 4), name)
+    assert (found.name, found.module) == (name, model.base.pool if ending else model.base.single)

@@ -160,3 +160,19 @@ def test_a_model_in_training_mode_that_cannot_be_copied_is_refused(make: Callabl
     assert all(torch.equal(value, state[name]) for name, value in model.state_dict().items())
     assert all(module.training and not module._forward_pre_hooks for module in model.modules())
     assert find_layer(model.eval(), IMAGES).name == "features"
+
+
+def test_a_call_in_another_thread_while_a_hook_is_registered_is_left_alone() -> None:
+    class Meanwhile(Small):
+        def forward(self, inputs: Tensor) -> Tensor:
+            flags = [module._forward_pre_hooks_with_kwargs for module in self.modules()]
+            before = [dict(each) for each in flags]
+            for each in flags:
+                each.clear()
+            in_threads(lambda: self.features(IMAGES))
+            for each, values in zip(flags, before, strict=True):
+                each.update(values)
+            scores: Tensor = super().forward(inputs)  # type: ignore[no-untyped-call]
+            return scores
+
+    assert find_layer(Meanwhile().eval(), IMAGES).name == find_layer(Small().eval(), IMAGES).name

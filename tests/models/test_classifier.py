@@ -190,3 +190,15 @@ def test_preprocessing_that_returns_no_image_raises() -> None:
     classifier = Classifier("own", nn.Identity(), lambda _: torch.zeros(1, 3, 4, 4))
     with pytest.raises(ValueError, match=r"to return a C×H×W tensor, but got \(1, 3, 4, 4\)"):
         classifier.inputs(Image.new("RGB", (4, 4)))
+
+
+def test_a_model_that_overwrites_its_input_gets_a_copy() -> None:
+    class Overwriting(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return x.sub_(0.5).mul_(2).mean((2, 3))
+
+    x = torch.rand(1, 3, 4, 4, generator=torch.Generator().manual_seed(0))
+    before = x.clone()
+    first, second = (own(Overwriting()).predict(x).scores for _ in range(2))
+    assert torch.equal(x, before)
+    assert torch.equal(first, second)

@@ -38,6 +38,17 @@ def test_a_factory_is_found_in_the_current_directory(tmp_path: Path, monkeypatch
     assert sys.path == before
 
 
+def test_a_factorys_module_may_change_the_search_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "models_with_a_path.py").write_text(
+        "import sys\nsys.path.append('vendored')\nfrom tests.support.colour_classifier import with_names\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    before = list(sys.path)
+    monkeypatch.setattr(sys, "path", list(before))
+    load_classifier("models_with_a_path:with_names")
+    assert sys.path == [*before, "vendored"]
+
+
 def test_a_factorys_model_takes_weights_from_a_file(tmp_path: Path) -> None:
     torch.save({"score.weight": torch.full((3, 3), 2.0)}, tmp_path / "weights.pt")
     model = load_classifier("tests.support.colour_classifier:bare", str(tmp_path / "weights.pt")).model

@@ -7,11 +7,12 @@ from typing import get_args
 from captum_scorecam._messages import check_choice
 from captum_scorecam.evaluation.metrics.concentration import METRICS_OF_CONCENTRATION
 from captum_scorecam.evaluation.metrics.curves import METRICS_OF_CURVES
-from captum_scorecam.evaluation.metrics.metric import Metric, Need, On
+from captum_scorecam.evaluation.metrics.metric import ANY_NUMBER, Metric, Need, On, Range
 from captum_scorecam.evaluation.metrics.reexplaining import METRICS_OF_METHODS
 from captum_scorecam.evaluation.metrics.regions import METRICS_OF_REGIONS
 from captum_scorecam.evaluation.metrics.scores_of_masked_inputs import METRICS_OF_MASKED_INPUTS
 from captum_scorecam.evaluation.registry import register
+from captum_scorecam.scoring.class_scores import NamedScore
 
 DEFAULT_METRICS = ("average_drop", "average_increase", "insertion", "deletion")
 
@@ -26,6 +27,14 @@ METRICS = {
     )
 }
 OWN_METRICS = frozenset(METRICS)  # without those registered later
+
+
+def range_of(metric: str, score: NamedScore | None) -> Range:
+    """Returns the range of a metric's values.
+
+    It is not known for a metric that is not registered, nor if outputs that need not be probabilities are scores.
+    """
+    return METRICS[metric].range if metric in METRICS and score != "output" else ANY_NUMBER
 
 
 def register_metric(metric: Metric) -> None:

@@ -131,7 +131,8 @@ def _coherency_update(attributions: Tensor, masked_attributions: Tensor) -> Tens
 
 
 def _l1_complexity_update(attributions: Tensor) -> Tensor:
-    return min_max_normalize(checked_maps(attributions).double().unsqueeze(1)).flatten(1).mean(1)
+    maps = checked_maps(attributions).unsqueeze(1)
+    return min_max_normalize(maps.double()).flatten(1).mean(1) * varies(maps)[:, 0]
 
 
 def _adcc_update(drops: Tensor, coherencies: Tensor, complexities: Tensor) -> Tensor:
@@ -139,9 +140,9 @@ def _adcc_update(drops: Tensor, coherencies: Tensor, complexities: Tensor) -> Te
     for name, (values, _) in given.items():
         check_tensor(name, values, "of one value per example")
     shapes = [tuple(values.shape) for values, _ in given.values()]
-    if len({*shapes}) > 1 or drops.numel() == 0:
+    if len({*shapes}) > 1 or drops.dim() != 1 or len(drops) == 0:
         raise ValueError(
-            "Expected drops, coherencies and complexities of the same shape with at least one example, "
+            "Expected drops, coherencies and complexities of the same shape N with at least one example, "
             f"but got shapes {', '.join(map(str, shapes))}."
         )
     for name, (values, most) in given.items():

@@ -76,7 +76,7 @@ def masked_input_scores(
         mask (str): M on the kept pixels: ``"soft"`` (default), the map scaled to [0, 1], including negative values, or
             ``"binary"``, ones.
         baselines: B, as in Captum, ``"blur"``, or a callable that takes an input tensor. Default: None, zeros.
-        score (str or callable): f: ``"probability"`` (default), ``"output"`` or a callable, as for
+        score (str or callable): f: ``"probability"`` (default), ``"sigmoid"``, ``"output"`` or a callable, as for
             :class:`~captum_scorecam.ScoreCAM`.
         additional_forward_args (optional): Arguments of `forward_func` after the inputs; not masked.
         perturbations_per_eval (int, optional): At most this many × N rows per forward pass. Default: None, tuned.

@@ -28,6 +28,7 @@ from captum_scorecam._messages import (
     type_of,
 )
 from captum_scorecam.attr.input_space import InputSpaceAttribution
+from captum_scorecam.masking.scaling import working_dtype
 from captum_scorecam.metrics.functional.arguments import check_tensor
 from captum_scorecam.metrics.functional.perturbations import (
     PerturbFunction,
@@ -182,7 +183,7 @@ def _scoring_function(attribution: Attribution, inputs: Tensors) -> Callable[...
     """Returns ``attribution.forward_func`` for perturbed inputs, whose output is the tensor of scores or its logits."""
 
     def scores(*arguments: Any) -> Tensor:
-        rows = _arranged(arguments[: len(inputs)], inputs)
+        rows = tuple(row.clone() for row in _arranged(arguments[: len(inputs)], inputs))  # which the model may modify
         with _advice_on_rows(len(rows[0]), len(inputs[0])):
             output = _captum.run_forward(attribution.forward_func, rows, arguments[len(inputs) :])
         found = tensor_or_logits(output)
@@ -191,7 +192,7 @@ def _scoring_function(attribution: Attribution, inputs: Tensors) -> Callable[...
                 "Expected `attribution.forward_func` to return a tensor or an object with `logits`, "
                 f"but got {type_of(output)}."
             )
-        return found
+        return found.to(working_dtype(found.dtype))  # in which sums of squares neither overflow nor cancel
 
     return scores
 

@@ -60,7 +60,7 @@ def insertion(
         step (float): Fraction of pixels per step, in (0, 1]; at least one pixel. Default: 0.01.
         baselines: The starting point: as in Captum, ``"blur"`` (a Gaussian of 11 pixels with σ = 5, as in RISE), or a
             callable that takes an input tensor. Default: ``"blur"``.
-        score (str or callable): ``"probability"`` (default), ``"output"`` or a callable, as for
+        score (str or callable): ``"probability"`` (default), ``"sigmoid"``, ``"output"`` or a callable, as for
             :class:`~captum_scorecam.ScoreCAM`.
         additional_forward_args (optional): Arguments of `forward_func` after the inputs; never changed.
         perturbations_per_eval (int, optional): At most this many × N rows per forward pass. Default: None, tuned.

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from torch import Tensor
 
 from captum_scorecam._messages import check_fraction
-from captum_scorecam.masking.scaling import min_max_normalize
+from captum_scorecam.masking.scaling import min_max_normalize, varies
 from captum_scorecam.metrics.functional.energy_pointing_game import _energy_pointing_game_update
 from captum_scorecam.metrics.functional.example_mean import Reduction, reduce_examples
 from captum_scorecam.metrics.functional.pixel_values import checked_maps
@@ -95,5 +95,5 @@ def _iou_update(attributions: Tensor, regions: Tensor | Sequence[Tensor], thresh
     check_fraction("threshold", threshold)
     maps = checked_maps(attributions)
     masks = region_masks(regions, maps).flatten(1)
-    found = min_max_normalize(maps.double().unsqueeze(1)).flatten(1) > threshold
+    found = varies(maps.unsqueeze(1)) & (min_max_normalize(maps.double().unsqueeze(1)).flatten(1) > threshold)
     return (found & masks).sum(1).double() / (found | masks).sum(1)

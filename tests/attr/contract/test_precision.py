@@ -127,3 +127,21 @@ def test_scores_and_weights_are_float32_if_the_model_returns_bfloat16(method: Me
         actual = method.explain(net, net.maps, x, 3)
     assert {tensor.dtype for tensor in actual} == {torch.float32}
     method.assert_close(actual, expected, 1e-5)
+
+
+@each(OURS)
+def test_parameters_get_gradients_from_a_forward_pass_after_a_map_under_autocast(
+    method: Method, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    net, x, clear, cleared = Net().float(), images(dtype=torch.float32), torch.clear_autocast_cache, list[None]()
+
+    def noted() -> None:
+        cleared.append(clear())
+
+    monkeypatch.setattr(torch, "clear_autocast_cache", noted)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        method.explain(net, net.relu, x, 2)
+        assert cleared  # early versions of PyTorch keep rounded weights without a graph
+        loss = net(x).float().sum()
+    loss.backward()
+    assert all(parameter.grad is not None for parameter in net.parameters())

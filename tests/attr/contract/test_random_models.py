@@ -221,7 +221,9 @@ def test_a_lazy_model_in_training_mode_is_explained_and_keeps_fresh_statistics(m
     for wrapped in (False, True):
         net, x = lazy(), images(dtype=torch.float32)
         forward: Any = (lambda x, net=net: net(x)) if wrapped else net
-        with pytest.warns(UserWarning, match="training mode"):
+        # A function hides the parameters that are still to be drawn.
+        message = "draws random numbers in training mode" if wrapped else "in training mode: scores depend on the batch"
+        with pytest.warns(UserWarning, match=message):
             method.explain(forward, net[2], x, 2)
         state = net[1].state_dict()
         assert int(state["num_batches_tracked"]) == 0

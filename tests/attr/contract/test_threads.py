@@ -155,3 +155,20 @@ def test_two_hundred_calls_in_each_of_three_threads() -> None:
         assert len(maps) == 200
         for other in maps:
             torch.testing.assert_close(other, one, rtol=1e-9, atol=1e-12)
+
+
+def test_a_call_in_another_thread_while_a_hook_is_registered_is_left_alone() -> None:
+    net, x = Net(), images()
+    flags = net.relu._forward_pre_hooks_with_kwargs  # which PyTorch sets after the hook, and another thread reads
+
+    def forward(inputs: Tensor) -> Tensor:
+        before = dict(flags)
+        flags.clear()
+        in_threads(lambda: net(images(5, seed=9)))
+        flags.update(before)
+        scores: Tensor = net(inputs)
+        return scores
+
+    expected = ScoreCAM(net, net.relu).attribute(x, 2, attribute_to_layer_input=True)
+    actual = ScoreCAM(forward, net.relu).attribute(x, 2, attribute_to_layer_input=True)
+    torch.testing.assert_close(actual, expected)

@@ -102,3 +102,13 @@ def test_the_explanation_map_of_several_inputs_is_a_tuple_and_of_a_constant_map_
     assert second[0].tolist() == [[0, 0.5, 1]] * 2
     constant = explanation_map(x[0], torch.ones(1, 1, 2, 2), baselines=-3)
     assert constant.flatten().tolist() == [-3] * 4
+
+
+@pytest.mark.parametrize("shape", [(2, 3), ()])
+def test_values_of_other_shapes_are_refused(shape: tuple[int, ...]) -> None:
+    with pytest.raises(ValueError, match="of the same shape N with at least one example, but got shapes"):
+        adcc(torch.full(shape, 50.0), torch.ones(shape), torch.full(shape, 0.5))
+
+
+def test_a_map_that_is_constant_up_to_rounding_has_no_complexity() -> None:
+    assert l1_complexity(torch.tensor([[[[1.0, 1.0000001], [1.0, 1.0]]]])) == 0

@@ -421,3 +421,42 @@ def test_numbers_may_be_numpys_but_not_huge(metric: Any) -> None:
     assert torch.equal(found, expected)
     with pytest.raises(ValueError, match="Expected `n_perturb_samples` to be at most 2147483647, but got 1000"):
         metric(cam, x, 2, n_perturb_samples=10**30)
+
+
+@pytest.mark.parametrize("metric", METRICS)
+def test_a_model_that_overwrites_its_input_gets_copies(metric: Any) -> None:
+    class Overwriting(nn.Module):
+        def __init__(self, in_place: bool) -> None:
+            super().__init__()
+            self.net, self.in_place = small_net(), in_place
+
+        def forward(self, x: Tensor) -> Tensor:
+            scores: Tensor = self.net(x.mul_(0.5) if self.in_place else x * 0.5)
+            return scores
+
+    x = torch.rand(2, 3, 9, 8, generator=seeded())
+    before = x.clone()
+    found, expected = (
+        metric(ScoreCAM(model, model.net[1]), x, 2, max_examples_per_batch=2, generator=seeded())
+        for model in (Overwriting(True), Overwriting(False))
+    )
+    assert torch.equal(x, before)
+    torch.testing.assert_close(found, expected)
+
+
+def test_infidelity_of_a_model_in_half_precision_is_computed_in_float32() -> None:
+    net, x = small_net(), torch.rand(2, 3, 9, 8, generator=seeded())
+    half = nn.Sequential(net, Times(200.0)).half()
+    score_cam = ScoreCAM(half, half.get_submodule("0.1"), channel_weighting="score")
+    found = infidelity(score_cam, x.half(), 2, normalize=False, noise_std=3.0, generator=seeded())
+    assert found.dtype == torch.float32
+    assert found.isfinite().all()
+
+
+class Times(nn.Module):
+    def __init__(self, factor: float) -> None:
+        super().__init__()
+        self.factor = factor
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * self.factor

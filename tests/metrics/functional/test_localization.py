@@ -77,3 +77,7 @@ def test_values_near_the_largest_number_do_not_overflow() -> None:
     assert relevance_mass(maps, region).item() == 0.5
     assert iou(maps, region, threshold=0.6).item() == 0.5
     assert l1_complexity(maps).item() == pytest.approx(0.625)
+
+
+def test_a_map_that_is_constant_up_to_rounding_finds_nothing() -> None:
+    assert iou(torch.tensor([[[[1.0, 1.0000001], [1.0, 1.0]]]]), [torch.tensor([[1, 0, 2, 1]])]) == 0
