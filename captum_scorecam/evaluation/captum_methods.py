@@ -27,11 +27,10 @@ from captum_scorecam._messages import check_choice, check_whole_number, warn_cal
 from captum_scorecam.evaluation.forward_rows import forward_rows
 from captum_scorecam.evaluation.hooked_modules import check_modules_are_hooked
 from captum_scorecam.evaluation.method import Method, Options, check_flags_of, check_names_of_options
-from captum_scorecam.evaluation.methods import register_method
+from captum_scorecam.evaluation.methods import class_scores_of, register_method
 from captum_scorecam.evaluation.patches import SAMPLES_PER_PATCH, default_patches, numbered_patches
 from captum_scorecam.evaluation.random_state import seeded
 from captum_scorecam.evaluation.request import ExplanationRequest, MethodRun
-from captum_scorecam.scoring.class_scores import output_score
 
 Factory: TypeAlias = Callable[..., Attribution]
 Sign: TypeAlias = Literal["positive", "negative", "absolute_value", "all"]
@@ -217,7 +216,7 @@ class CaptumMethod:
         """Returns the attribution, made with those of the options that its constructor takes."""
         first = next(iter(inspect.signature(self.factory).parameters), "")
         run = request.forward_of_masked if inspect.isclass(self.factory) and self.runs_masks else request.model
-        function = request.model if first == "model" or not inspect.isclass(self.factory) else _scores_of(run)
+        function = request.model if first == "model" or not inspect.isclass(self.factory) else class_scores_of(run)
         chosen = {name: value for name, value in options.items() if name in _names(self.factory)}
         return self.factory(function, *([request.layer.module] if self.of_layer else []), **chosen)
 
@@ -269,10 +268,6 @@ class CaptumMethod:
 
 def _names(factory: Factory) -> set[str]:
     return {*inspect.signature(factory).parameters} - _SET
-
-
-def _scores_of(forward: Callable[[Tensor], Any]) -> Callable[[Tensor], Tensor]:
-    return lambda inputs: output_score(forward(inputs.clone()))  # a leaf, which a model may not modify
 
 
 def _baselines(attribution: Attribution, inputs: Tensor, baselines: Any) -> Any:

@@ -96,7 +96,7 @@ def _grad_cam(request: ExplanationRequest) -> tuple[Maps, MethodRun]:
     if layer.activation_transform is not None:
         maps = _grad_cam_of_tokens(request, layer.activation_transform)
         return maps, MethodRun(forwards=2)
-    maps = LayerGradCam(_class_scores(request), layer.module).attribute(
+    maps = LayerGradCam(class_scores_of(request.model), layer.module).attribute(
         request.repeated_inputs(),
         request.targets,
         attribute_to_layer_input=layer.of_input,
@@ -105,9 +105,12 @@ def _grad_cam(request: ExplanationRequest) -> tuple[Maps, MethodRun]:
     return maps, MethodRun(forwards=1)
 
 
-def _class_scores(request: ExplanationRequest) -> Callable[[Tensor], Tensor]:
-    """Returns the model as Captum's methods need it, with a tensor as its output."""
-    return lambda inputs: output_score(request.model(inputs.clone()))  # a leaf, which a model may not modify
+def class_scores_of(forward: Callable[[Tensor], Any]) -> Callable[[Tensor], Tensor]:
+    """Returns a forward function as Captum's methods need it, with a tensor as its output.
+
+    It gets copies of its inputs, which may be leaves that a model must not modify.
+    """
+    return lambda inputs: output_score(forward(inputs.clone()))
 
 
 def _grad_cam_of_tokens(request: ExplanationRequest, transform: Callable[[Tensor], Tensor]) -> Tensor:
@@ -116,7 +119,7 @@ def _grad_cam_of_tokens(request: ExplanationRequest, transform: Callable[[Tensor
     LayerGradCam averages gradients over all dimensions after the second, which are the channels for tokens.
     """
     layer, inputs = request.layer, request.repeated_inputs()
-    gradient = LayerGradientXActivation(_class_scores(request), layer.module, multiply_by_inputs=False)
+    gradient = LayerGradientXActivation(class_scores_of(request.model), layer.module, multiply_by_inputs=False)
     activation = LayerActivation(request.model, layer.module)
     gradients = transform(gradient.attribute(inputs, request.targets, attribute_to_layer_input=layer.of_input))
     maps = transform(activation.attribute(inputs, attribute_to_layer_input=layer.of_input))

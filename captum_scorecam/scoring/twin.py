@@ -131,6 +131,7 @@ def _compare_batch(forward: MaskedForward, other: MaskedForward, most_rows: int 
     n_examples, scores = len(forward.inputs[0]), forward.class_scores.all_of_rows
     fixed_rows = most_rows == n_examples
     n_rows = -(-BATCH // n_examples) * n_examples if fixed_rows else BATCH + (n_examples == BATCH)
+    at_once = min(most_rows or n_rows, n_rows)
     others = noise(forward.inputs, n_rows - 3)
     inputs = tuple(
         torch.cat([_from_input_to_baseline(x[:1], baseline[:1] if baseline.dim() else baseline), drawn])
@@ -145,13 +146,13 @@ def _compare_batch(forward: MaskedForward, other: MaskedForward, most_rows: int 
 
     expected = torch.cat([run(forward, chunk) for chunk in torch.split(padded, n_examples)])[:n_rows]
     try:
-        actual = torch.cat([run(other, chunk) for chunk in torch.split(rows, min(most_rows or n_rows, n_rows))])
+        actual = torch.cat([run(other, chunk) for chunk in torch.split(rows, at_once)])
     except Exception as error:
         if fixed_rows or is_out_of_memory(error):
             raise
         raise ValueError(
             f"Expected `masked_forward_func` to take batches of any size, but it took {n_examples} and failed for "
-            f"{min(most_rows or n_rows, n_rows)}. If its batch size is fixed, pass perturbations_per_eval=1."
+            f"{at_once}. If its batch size is fixed, pass perturbations_per_eval=1."
         ) from error
     # Where the model gives no finite output for a baseline, a twin need not do the same.
     blended = ((rows == 1) | (rows == 2)).to(expected.device)
