@@ -6,8 +6,9 @@ Every system has its own process, so that its peak memory is its own. They take 
 phase of the machine affects all alike. A floor, the bare forwards of a system, runs in that system's process right
 after it. Peers run at their default batch size and at their fastest one, eager and compiled; this is chosen by one map
 at each size, in a new process. Their defaults and the loop of the released code run in the first repetition only.
-Tuning, compilation and export happen before anything is timed; after the single call with which `--quick` warms up,
-tuning may go on. The peak is that of a matrix product, measured in a process of its own before all else. Results are
+Export, the first compilation and most of the tuning happen before anything is timed; a compiled model may still
+compile for another size within a timed call, which the medians hide. After the single call with which `--quick` warms
+up, tuning goes on. The peak is that of a matrix product, measured in a process of its own before all else. Results are
 written after each repetition.
 """
 

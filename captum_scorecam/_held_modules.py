@@ -23,11 +23,15 @@ def held_modules(forward_func: Callable[..., Any]) -> list[Module]:
 
     Those in them and in their attributes count, too, submodules or not. Others are seen when a function runs them.
     """
-    function = forward_func.func if isinstance(forward_func, functools.partial) else forward_func
-    roots: list[Any] = [function, getattr(function, "__self__", None)]
-    if inspect.isfunction(function) and "forward" in function.__code__.co_names:
-        roots += _variables(function)
-    waiting = [module for root in roots if _is_module(root) or type(root) in (list, tuple) for module in _inside(root)]
+    function, given = forward_func, ()
+    if isinstance(forward_func, functools.partial):
+        function, given = forward_func.func, (*forward_func.args, *forward_func.keywords.values())
+    owner = getattr(function, "__self__", None)
+    roots: list[Any] = [each for each in (function, owner) if _is_module(each) or type(each) in (list, tuple)]
+    for code in _code_of(function):
+        if "forward" in code.__code__.co_names:
+            roots += [*_variables(code), *given, *_named_attributes(owner, code)]
+    waiting = [module for root in roots for module in _inside(root)]
     found: dict[Module, None] = {}
     while waiting:
         module = waiting.pop()
@@ -66,6 +70,24 @@ def _parts(value: Any) -> Iterable[Any]:
         return ()
 
 
+def _code_of(function: Any) -> list[FunctionType]:
+    """The functions that a function or method is and, inside decorators, wraps."""
+    if not (inspect.isfunction(function) or inspect.ismethod(function)):
+        return []
+    wrapping: list[Any] = []
+    wrapped = inspect.unwrap(function, stop=lambda each: wrapping.append(each))  # which appends, and never stops
+    code = [getattr(each, "__func__", each) for each in (*wrapping, wrapped)]
+    return [each for each in code if inspect.isfunction(each)]
+
+
+def _named_attributes(owner: Any, code: FunctionType) -> list[Any]:
+    """The attributes of a method's object that its code names."""
+    try:
+        return [value for name, value in list(vars(owner).items()) if name in code.__code__.co_names]
+    except Exception:  # it has none, or is an object of the user's, which may raise anything
+        return []
+
+
 def _is_module(value: object) -> bool:
     return issubclass(type(value), Module)  # `isinstance` would ask a weak proxy for what it refers to
 
@@ -76,4 +98,4 @@ def _variables(function: FunctionType) -> Iterator[Any]:
         with suppress(ValueError):  # of a variable without a value yet
             yield cell.cell_contents
     names = set(function.__code__.co_names)
-    yield from (value for name, value in function.__globals__.items() if name in names)
+    yield from [function.__globals__[name] for name in names if name in function.__globals__]

@@ -37,6 +37,13 @@ T = TypeVar("T")
 TRAINING_MODE_LOCK = threading.RLock()  # of the thread that runs a model in training mode
 
 
+class _NotItsTurn(BaseException):
+    """A function runs a module in training mode while another thread has its turn.
+
+    The forward pass is given up before it waits, since the function may hold locks that the other thread waits for.
+    """
+
+
 class ModelState:
     """Saves what a forward pass may change, in the first one of a call, and restores it at the end.
 
@@ -79,11 +86,12 @@ class ModelState:
         Returns:
             The result of `run`.
         """
-        with compiled_code_run_eagerly(), self.changes_noted():
-            if any(is_lazy(parameter) for module in self._modules for parameter in module.parameters(recurse=False)):
-                run()  # initialises them, with random numbers that are not the scores'
-            with self._draws:
-                result = run()
+        try:
+            result = self._noted(run)
+        except _NotItsTurn:
+            self._draws.undo()
+            self._has_lock = TRAINING_MODE_LOCK.acquire()
+            result = self._noted(run)
         buffers = changed_buffers(self._kept.values())
         reproducible: bool | None = True
         if (self._training or any(kept.may_be_statistics for kept in buffers)) and not self._draws.any:
@@ -95,6 +103,13 @@ class ModelState:
                 reproducible = changed < 2 or not self._training  # a single number counts forward passes
         self._warn(varies=not reproducible)
         return result
+
+    def _noted(self, run: Callable[[], T]) -> T:
+        with compiled_code_run_eagerly(), self.changes_noted():
+            if any(is_lazy(parameter) for module in self._modules for parameter in module.parameters(recurse=False)):
+                run()  # initialises them, with random numbers that are not the scores'
+            with self._draws:
+                return run()
 
     @contextmanager
     def changes_noted(self) -> Iterator[None]:
@@ -169,10 +184,12 @@ class ModelState:
             self._replaced[module, name] = first, after
 
     def _keep(self, modules: Iterable[Module], bound: bool) -> None:
-        """Saves the buffers of modules."""
+        """Saves the buffers of modules; `bound` before the forward pass, when it may wait for other threads."""
         for module in sorted(modules, key=lambda module: not module.training):
             if self._trains(module) and not self._has_lock and not getattr(module, "_is_replica", False):
-                self._has_lock = TRAINING_MODE_LOCK.acquire()
+                self._has_lock = TRAINING_MODE_LOCK.acquire(blocking=bound)
+                if not self._has_lock:
+                    raise _NotItsTurn
             self._modules.add(module)
             for name, buffer in module._buffers.items():
                 if buffer is not None:

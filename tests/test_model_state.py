@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from captum_scorecam import RISE, InputSpaceAttribution, LayerGradCamPlusPlus, MeaningfulPerturbation, ScoreCAM
+from captum_scorecam._held_modules import held_modules
 from captum_scorecam.layers import find_layer
 from captum_scorecam.metrics.functional import infidelity
 from captum_scorecam.model_state import unchanged_model_state
@@ -357,12 +358,34 @@ def exported(net: nn.Module, x: Tensor) -> nn.Module:
     return torch.export.export(net, (x,)).module()
 
 
+def run_forward(net: nn.Module, x: Tensor) -> Any:
+    return net.forward(x)
+
+
+def run_forward_with(x: Tensor, net: nn.Module) -> Any:
+    return net.forward(x)
+
+
+class Predictor:
+    def __init__(self, net: nn.Module) -> None:
+        self.parts = {"net": net}
+        self.trained = nn.BatchNorm2d(2)
+
+    def predict(self, x: Tensor) -> Any:
+        return self.parts["net"].forward(x)
+
+
 # A network → a function that hides it.
 HIDING: dict[str, Callable[[nn.Module], Callable[[Tensor], Any]]] = {
     "no submodule": lambda net: Hiding(net).train(net.training),
     "bound method": lambda net: net.forward,
     "lambda": lambda net: lambda x: net.forward(x),
     "partial": lambda net: functools.partial(net.forward),
+    "decorated": lambda net: torch.inference_mode()(lambda x: net.forward(x)),
+    "partial of a function": lambda net: functools.partial(run_forward, net),
+    "partial with a keyword": lambda net: functools.partial(run_forward_with, net=net),
+    "method of an object": lambda net: Predictor(net).predict,
+    "wraps its method": lambda net: functools.wraps(net.forward)(lambda x: net.forward(x)),
 }
 
 
@@ -373,6 +396,13 @@ def test_buffers_of_hidden_modules_are_restored(form: str, training: bool) -> No
     model = Counting().train(training)
     with nothing_changes(model):
         RISE(HIDING[form](model), n_masks=9).attribute(images(1), 1, perturbations_per_eval=1)
+
+
+def test_a_method_holds_the_modules_that_its_code_names() -> None:
+    predictor = Predictor(Net())
+    held = held_modules(predictor.predict)
+    assert predictor.parts["net"] in held
+    assert predictor.trained not in held
 
 
 @pytest.mark.filterwarnings(IN_TRAINING)

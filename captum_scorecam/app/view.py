@@ -74,7 +74,7 @@ def score_text(prediction: Prediction, index: int) -> str:
 
 def top_classes(prediction: Prediction) -> list[int]:
     """Returns the classes with the highest scores, the highest first."""
-    scores = prediction.probabilities
+    scores = prediction.scores  # which differ where probabilities round to the same
     return [int(index) for index in scores.topk(min(N_TOP, len(scores))).indices]
 
 

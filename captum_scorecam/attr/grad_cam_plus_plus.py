@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -147,7 +148,13 @@ class LayerGradCamPlusPlus(LayerAttribution, GradientAttribution):
         scores = ClassScores(score_function(self.score), [target], len(tensors[0]), tensors[0].device)
         with _refused_types_named(tensors):
             layer = self._layers.find(
-                self.forward_func, self.layer, self.activation_transform, tensors, arguments, self.score
+                self.forward_func,
+                self.layer,
+                self.activation_transform,
+                tensors,
+                arguments,
+                self.score,
+                attribute_to_layer_input,
             )
         of_input, options = attribute_to_layer_input or layer.of_input, grad_kwargs or {}
         run = partial(forward_of_rows, self.forward_func, arguments, len(tensors[0]))
@@ -192,12 +199,15 @@ class LayerGradCamPlusPlus(LayerAttribution, GradientAttribution):
 
 @contextmanager
 def _refused_types_named(inputs: Tensors) -> Iterator[None]:
-    """Raises TypeError if a forward pass fails with inputs that are not floating-point, which some models take."""
+    """Raises TypeError if a forward pass fails for the dtype of inputs that are not floating-point.
+
+    Some models take such inputs.
+    """
     try:
         yield
     except RuntimeError as error:
         others = [str(x.dtype) for x in inputs if not x.is_floating_point()]
-        if not others or is_out_of_memory(error):
+        if not others or is_out_of_memory(error) or not re.search("type|not implemented for", str(error)):
             raise
         raise TypeError(
             f"Expected `inputs` of a type that `forward_func` takes, usually floating-point, but it failed with "

@@ -166,7 +166,8 @@ class ScoreCAM(LayerAttribution, PerturbationAttribution):
         Args:
             inputs (Tensor or tuple of Tensor): N examples, each tensor N×C×spatial (1-D to 3-D). All inputs are masked.
             target: The class to explain, in any form that Captum accepts. Default: None, for one output per example.
-            additional_forward_args (optional): Arguments of `forward_func` after the inputs; not masked.
+            additional_forward_args (optional): Arguments of `forward_func` after the inputs; not masked. Tensors and
+                NumPy arrays with N rows, also in lists, tuples and dictionaries, follow their examples.
             attribute_to_layer_input (bool): Explain the layer's input instead of its output. Default: False.
             relu_attributions (bool): Keep only positive values, as in the paper. Default: True (LayerGradCam: False).
             attr_dim_summation (bool): Sum over the channels. Default: True.
@@ -366,6 +367,7 @@ class ScoreCAM(LayerAttribution, PerturbationAttribution):
                 forward.inputs,
                 forward.additional_forward_args,
                 self.score,
+                attribute_to_layer_input,
             )
         of_input = attribute_to_layer_input or layer.of_input
         run, has_budget = RunStatistics(), self.max_forwards is not None or self.error is not None
@@ -436,7 +438,8 @@ class ScoreCAM(LayerAttribution, PerturbationAttribution):
             evaluation = evaluate_layer(self.forward_func, layer.module, inputs, arguments, self.device_ids, of_input)
         maps = checked_activation_maps(evaluation.activations, forward.inputs, layer.activation_transform)
         forward.class_scores.select_examples(evaluation.output)
-        return tuple(x.to(forward.device) for x in maps), evaluation.output
+        (output,) = _captum.copies_of_tensors((evaluation.output,))  # the model may reuse the memory of its output
+        return tuple(x.to(forward.device) for x in maps), output
 
 
 def _check_options(

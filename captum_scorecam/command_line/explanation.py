@@ -109,8 +109,9 @@ def explain_image(
     """
     prediction = classifier.predict(inputs)
     scores = prediction.probabilities
-    roles = _roles(scores, classifier.class_names, target, compare)
+    roles = _roles(prediction.scores, classifier.class_names, target, compare)
     unbounded = not prediction.has_probabilities
+    layer = layer.for_inputs(classifier.model, inputs)
     request = ExplanationRequest(
         classifier.model, layer, inputs, list(roles), prediction.score, options, unbounded, twin
     )
@@ -151,7 +152,7 @@ def _error(run: MethodRun, largest: float, position: int) -> MapError:
 
 
 def _roles(scores: Tensor, class_names: Sequence[str] | None, target: str, compare: bool) -> dict[int, Role]:
-    """Returns the classes to explain, with their roles."""
+    """Returns the classes to explain, with their roles; the outputs tell apart probabilities that round to the same."""
     ranking = [int(index) for index in scores.argsort(descending=True)]
     predicted, compare = ranking[0], compare and len(ranking) > 1
     chosen = predicted if target == PREDICTED else find_class(target, len(ranking), class_names)

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from captum_scorecam._messages import warn_caller
 from captum_scorecam.datasets.boxes import MOST_PIXELS, Box, largest_object
-from captum_scorecam.datasets.image_files import ImageFile, ImageFiles, listed_name
+from captum_scorecam.datasets.image_files import ImageFile, ImageFiles, listed_name, without_dots
 from captum_scorecam.datasets.segmentations import Polygons, Runs, Segmentation
 from captum_scorecam.datasets.text_files import read_text
 
@@ -62,7 +62,8 @@ def coco_annotations(path: Path) -> Path | None:
 
 
 def _image_folder(annotations: Path) -> Path:
-    folder = annotations.parent.parent / annotations.stem.removeprefix("instances_")
+    path = Path(without_dots(str(annotations.absolute()), Path()))
+    folder = path.parent.parent / annotations.stem.removeprefix("instances_")
     return folder if folder.is_dir() else annotations.parent
 
 

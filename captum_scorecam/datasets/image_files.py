@@ -116,7 +116,7 @@ class ImageFiles:
 def _check_unique(files: Sequence[ImageFile]) -> None:
     keys = [file.name for file in files]
     if any(map(os.path.isabs, keys)):  # the same file can have a relative name too
-        keys = [_without_dots(str(Path(file.path).absolute()), Path()) for file in files]
+        keys = [without_dots(str(Path(file.path).absolute()), Path()) for file in files]
     first: dict[str, ImageFile] = {}
     for key, file in zip(keys, files, strict=True):
         other = first.setdefault(key, file)
@@ -147,10 +147,10 @@ def listed_name(folder: Path, text: str) -> str:
     """
     if "\\" in text and not os.path.isfile(folder / text):
         text = PureWindowsPath(text).as_posix()
-    return Path(_without_dots(text, folder)).as_posix()
+    return Path(without_dots(text, folder)).as_posix()
 
 
-def _without_dots(path: str, folder: Path) -> str:
+def without_dots(path: str, folder: Path) -> str:
     """Returns a path without ``.`` and ``x/..``, unless x is a link to another place."""
     normal = os.path.normpath(path)
     if ".." in Path(path).parts and _real_folder(folder / path) != _real_folder(folder / normal):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 
 from torchvision.datasets.imagenet import load_meta_file
@@ -14,7 +13,7 @@ from captum_scorecam.datasets.image_files import ImageFiles
 def open_imagenet(root: Path) -> ImageFiles:
     """Opens ImageNet's validation images, or the training images if there are no others.
 
-    The label of an image is its class index among the wnids of ``meta.bin``, even if some classes have no folder.
+    The label of an image is its wnid. `classes` are all wnids of ``meta.bin``, even if some have no folder.
 
     Args:
         root (Path): A folder with ``meta.bin`` and ``val`` or ``train``, as unpacked by torchvision's ImageNet.
@@ -29,14 +28,15 @@ def open_imagenet(root: Path) -> ImageFiles:
             f"Expected meta.bin and val/ in {str(root)!r}. torchvision.datasets.ImageNet(root, 'val') unpacks them "
             "from ImageNet's archives. For plain class folders, set `data_format` to folder."
         )
-    indices = {wnid: index for index, wnid in enumerate(_wnids(root))}
+    wnids = _wnids(root)
     files = open_class_folders(root / split).files
-    unknown = next((file.label for file in files if file.label not in indices), None)
+    known = set(wnids)
+    unknown = next((file.label for file in files if file.label not in known), None)
     if unknown is not None:
         raise ValueError(
             f"Expected folders named by the wnids of meta.bin in {str(root / split)!r}, but got {unknown!r}."
         )
-    return ImageFiles([replace(file, label=indices[str(file.label)]) for file in files])
+    return ImageFiles(files, wnids)
 
 
 def _wnids(root: Path) -> list[str]:

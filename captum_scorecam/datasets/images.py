@@ -52,7 +52,7 @@ def read_image(path: Path) -> Image.Image:
     try:
         with Image.open(path) as file:
             stored = _stored(file)
-            image = ImageOps.exif_transpose(file)
+            image = _upright(file)
     except Exception as error:  # on a damaged file, Pillow's readers raise struct.error, TypeError, RuntimeError, …
         raise ValueError(
             f"Expected an image file, but {str(path)!r} can't be read as one: {_reason(error)}."
@@ -67,7 +67,7 @@ def upright_size(path: Path) -> tuple[int, int] | None:
             width, height = file.size
             if isinstance(file, TiffImagePlugin.TiffImageFile):  # whose size newer versions of Pillow have turned
                 width, height = file.tag_v2[TiffImagePlugin.IMAGEWIDTH], file.tag_v2[TiffImagePlugin.IMAGELENGTH]
-            is_lying = file.getexif().get(ExifTags.Base.Orientation) in (5, 6, 7, 8)
+            is_lying = _orientation(file) in (5, 6, 7, 8)
     except Exception:  # of many types, as in `read_image`
         return None
     return (height, width) if is_lying else (width, height)
@@ -81,7 +81,20 @@ def upright_rgb(image: Image.Image, name: str) -> Image.Image:
         name (str): Its name, for errors and warnings.
     """
     stored = _stored(image)
-    return _rgb(ImageOps.exif_transpose(image), stored, repr(name))
+    return _rgb(_upright(image), stored, repr(name))
+
+
+def _upright(image: Image.Image) -> Image.Image:
+    image.load()  # raises if the pixels are damaged
+    return image.copy() if _orientation(image) is None else ImageOps.exif_transpose(image)
+
+
+def _orientation(image: Image.Image) -> object:
+    """Returns the EXIF orientation, or None if there is none or the EXIF block can't be read, as in other viewers."""
+    try:
+        return image.getexif().get(ExifTags.Base.Orientation)
+    except Exception:  # of many types, as in `read_image`
+        return None
 
 
 def _reason(error: Exception) -> str:

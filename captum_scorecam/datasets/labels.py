@@ -10,12 +10,12 @@ from pathlib import Path
 from captum_scorecam.datasets.csv_rows import read_rows
 from captum_scorecam.datasets.sample import Label
 
-_NO_TABLE: Mapping[str, int] = {}
+_NO_TABLE: Mapping[str, int | None] = {}
 _WNID = re.compile(r"n\d{8}")
 
 
 def resolve_label(
-    label: Label, class_names: Sequence[str] | None, n_classes: int, table: Mapping[str, int] = _NO_TABLE
+    label: Label, class_names: Sequence[str] | None, n_classes: int, table: Mapping[str, int | None] = _NO_TABLE
 ) -> int:
     """Returns the class index of a label.
 
@@ -24,7 +24,8 @@ def resolve_label(
             (first exactly, then ignoring case), and finally parsed as a decimal class index.
         class_names (sequence of str, optional): The model's class names, or None.
         n_classes (int): The model's number of classes.
-        table (mapping of str to int): Class indices of labels that are not class names. Default: empty.
+        table (mapping of str to int): Class indices of labels that are not class names, or None for ambiguous numbers.
+            Default: empty.
 
     Returns:
         int: The class index.
@@ -34,7 +35,13 @@ def resolve_label(
     """
     text = str(label)
     if text in table:
-        return _checked(table[text], text, n_classes)
+        index = table[text]
+        if index is None:
+            raise ValueError(
+                f"Expected `labels` for classes named by numbers, since {text!r} may be class {text} or, as in "
+                "torchvision's ImageFolder, its position in alphabetical order."
+            )
+        return _checked(index, text, n_classes)
     if not isinstance(label, str):
         return _checked(int(label), text, n_classes)
     matches = _classes_named(label, class_names or ())
@@ -50,7 +57,9 @@ def resolve_label(
     raise ValueError(f"Expected a label that names one of the model's {n_classes} classes, but {shown} names none.")
 
 
-def label_table(classes: Sequence[str] | None, class_names: Sequence[str] | None, n_classes: int) -> dict[str, int]:
+def label_table(
+    classes: Sequence[str] | None, class_names: Sequence[str] | None, n_classes: int
+) -> dict[str, int | None]:
     """Returns a table for `resolve_label` that follows ImageFolder: the position of a class is its index.
 
     Args:
@@ -61,12 +70,16 @@ def label_table(classes: Sequence[str] | None, class_names: Sequence[str] | None
     Returns:
         dict of str to int: The position of each class, if there are `n_classes` classes, `resolve_label` can resolve
         none of their names, and the model has no names or the classes are wnids, whose order is ImageNet's; otherwise
-        empty, since other names in alphabetical order need not be the model's classes.
+        empty, since other names in alphabetical order need not be the model's classes. None for each class if the
+        model has no names, and theirs are numbers other than their positions.
     """
     if classes is None or len(classes) != n_classes:
         return {}
     if class_names is not None and not all(map(_WNID.fullmatch, classes)):
         return {}
+    if class_names is None and all(map(str.isdecimal, classes)):
+        agree = all(int(name) == index for index, name in enumerate(classes))
+        return {} if agree else dict.fromkeys(classes)
     if any(_is_known(name, class_names, n_classes) for name in classes):
         return {}
     return {name: index for index, name in enumerate(classes)}

@@ -24,7 +24,7 @@ from captum_scorecam.evaluation.registry import MAP
 from captum_scorecam.evaluation.request import ExplanationRequest, MethodRun
 from captum_scorecam.evaluation.shared_scores import SharedScores
 from captum_scorecam.evaluation.typed_json import Between
-from captum_scorecam.models import Prediction, class_name, seen_pixels
+from captum_scorecam.models import ExplainedLayer, Prediction, class_name, seen_pixels
 from captum_scorecam.scoring.class_scores import NamedScore
 
 _ROUNDING = 1e-3  # as `are_probabilities` allows
@@ -64,10 +64,11 @@ def _stage(name: Stage) -> Iterator[None]:
 
 
 class View(NamedTuple):
-    """An input of the model, and the classes to explain in it: the target, and another one that a metric needs."""
+    """An input of the model, the classes to explain in it (another one if a metric needs it), and the layer."""
 
     image: Preprocessed
     classes: list[int]
+    layer: ExplainedLayer
 
     @property
     def target(self) -> int:
@@ -125,6 +126,7 @@ def classify(plan: Plan, loaded: Loaded) -> Subject:
     """
     if isinstance(loaded.image, Failure):
         raise StageError(loaded.image)
+    model = plan.classifier.model
     with _stage("label"):
         label = _label(plan, loaded)
     with _stage("image"):
@@ -137,9 +139,11 @@ def classify(plan: Plan, loaded: Loaded) -> Subject:
     classes = [target]
     if plan.n_classes > 1 and any(metric.of_other_class for metric in plan.chosen_metrics("image")):
         classes.append(other_class(inputs, target, plan.n_classes, plan.options.seed))
-    views: dict[On, View] = {"image": View(loaded.image, classes)}
-    if loaded.mosaic is not None and label is not None:
-        views["mosaic"] = View(loaded.mosaic, [label])
+    with _stage("image"):
+        views: dict[On, View] = {"image": View(loaded.image, classes, plan.layer.for_inputs(model, inputs))}
+        if loaded.mosaic is not None and label is not None:
+            of_mosaic = plan.classifier.batch(loaded.mosaic.values)
+            views["mosaic"] = View(loaded.mosaic, [label], plan.layer.for_inputs(model, of_mosaic))
     scores = scores_to_share(plan.methods, plan.options)
     shared = {on: SharedScores(scores, view.classes, plan.n_classes) for on, view in views.items()} if scores else {}
     return Subject(views, pixels, prediction, label, shared)
@@ -178,7 +182,7 @@ def explain(plan: Plan, subject: Subject, method: str, on: On) -> tuple[MetricIn
     view, chosen = subject.views[on], plan.methods[method]
     request = ExplanationRequest(
         plan.classifier.model,
-        plan.layer,
+        view.layer,
         plan.classifier.batch(view.image.values),
         [view.target],
         subject.prediction.score,

@@ -61,7 +61,8 @@ class Plan:
         options (MethodOptions): Options of the methods. A ``perturbations_per_eval`` of None is tuned by the run.
         example (Tensor): A preprocessed synthetic image, 1×C×H×W.
         n_classes (int): The model's number of classes.
-        labels (mapping of str to int): Class indices of labels that are not class names of the model.
+        labels (mapping of str to int): Class indices of labels that are not class names of the model; None for numbers
+            that are ambiguous.
         mosaics (Mosaics, optional): Mosaics of the images, if a metric needs them.
         gallery (int): Number of images, from the first on, whose pictures and maps are saved.
         provenance (Provenance): The source of data and weights.
@@ -81,7 +82,7 @@ class Plan:
     options: MethodOptions
     example: Tensor
     n_classes: int
-    labels: Mapping[str, int]
+    labels: Mapping[str, int | None]
     mosaics: Mosaics | None
     gallery: int
     provenance: Provenance = field(default_factory=Provenance)

@@ -86,8 +86,7 @@ def plan_evaluation(
     example = classifier.inputs(Image.linear_gradient("L").resize((512, 512)).convert("RGB"))
     prediction = classifier.predict(example)
     n_classes = len(prediction.scores)
-    if labels is None:
-        labels = label_table(getattr(dataset, "classes", None), classifier.class_names, n_classes)
+    classes = getattr(dataset, "classes", None)
     plan = Plan(
         classifier=classifier,
         dataset=dataset,
@@ -99,7 +98,7 @@ def plan_evaluation(
         options=replace(options, with_errors=False, show_progress=False),
         example=example,
         n_classes=n_classes,
-        labels=labels,
+        labels=label_table(classes, classifier.class_names, n_classes) if labels is None else labels,
         mosaics=None,
         gallery=gallery,
         provenance=provenance,

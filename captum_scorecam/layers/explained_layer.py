@@ -31,11 +31,14 @@ class ExplainedLayer:
         name (str): The module's dotted path, followed by ``:input`` if its input is explained.
         module (nn.Module): The module.
         activation_transform (callable, optional): Converts the layer's activation to maps. Default: None.
+        image_size (tuple of int, optional): The spatial size of the inputs that the transform is for, if it depends on
+            that, as for tokens. Default: None, any.
     """
 
     name: str
     module: nn.Module
     activation_transform: ActivationTransform | None = None
+    image_size: tuple[int, ...] | None = None
 
     @property
     def of_input(self) -> bool:
@@ -45,6 +48,11 @@ class ExplainedLayer:
     def of_copy(self, model: nn.Module) -> ExplainedLayer:
         """Returns the layer of the same name in a copy of the model."""
         return replace(self, module=model.get_submodule(self.name.removesuffix(INPUT)))
+
+    def for_inputs(self, model: nn.Module, inputs: Tensor) -> ExplainedLayer:
+        """Returns the layer with a transform for inputs of this size, for which it is probed again if needed."""
+        fits = self.image_size is None or self.image_size == tuple(inputs.shape[2:])
+        return self if fits else find_layer(model, inputs, self.name)
 
 
 def find_layer(
@@ -97,7 +105,8 @@ def find_layer(
                 name, layout = AutomaticChoice(probe).choose()
             else:
                 name, layout = layer, _layout_of(probe, _first_name(evaluated, layer))
-    return ExplainedLayer(name, model.get_submodule(name.removesuffix(INPUT)), layout.transform)
+    module = model.get_submodule(name.removesuffix(INPUT))
+    return ExplainedLayer(name, module, layout.transform, probe.size if layout.is_flat else None)
 
 
 def check_name(model: nn.Module, name: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Hashable
+from functools import partial
 from typing import Any
 
 from torch.nn import DataParallel, Module
@@ -66,8 +67,9 @@ class FoundLayers:
         inputs: Tensors,
         additional_forward_args: tuple[Any, ...],
         score: Score,
+        of_input: bool = False,
     ) -> ExplainedLayer:
-        """Returns the layer of a score and the transform of its activation.
+        """Returns the layer of a score and the transform of its activation, or with `of_input` of the layer's input.
 
         Raises:
             TypeError: If the model's output has not the named score.
@@ -80,9 +82,11 @@ class FoundLayers:
             return ExplainedLayer(layer, model.get_submodule(layer.removesuffix(INPUT)), activation_transform)
         if score is not self._score:
             self._found, self._score = {}, score
-        found, key = self._found, (layer, *kind_of_inputs(inputs))
+        found, key = self._found, (layer, of_input, *kind_of_inputs(inputs))
         if key not in found or not _is_part(found[key], model):
-            found[key] = find_layer(model, inputs, layer, additional_forward_args, score=score)
+            find = partial(find_layer, model, inputs, additional_forward_args=additional_forward_args, score=score)
+            name = find(layer).name if layer == AUTO and of_input else layer
+            found[key] = find(f"{name.removesuffix(INPUT)}{INPUT}" if of_input else name)
         return found[key]
 
 

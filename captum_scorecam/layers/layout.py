@@ -50,6 +50,11 @@ class Layout:
         transform = self._of_tokens() if self.form == "tokens" or len(self.grid) == 1 else swin_activation_maps
         return partial(_of_sequence_first, transform=transform) if self.batch_axis else transform
 
+    @property
+    def is_flat(self) -> bool:
+        """Whether cells lie along one axis, so that the transform is only right for inputs with this grid."""
+        return self.form in ("tokens", "flat_maps") or (self.form == "channels_last" and len(self.grid) == 1)
+
     def _of_tokens(self) -> ActivationTransform:
         if self.prefix_tokens == 1 and len(self.grid) == 2 and self.grid[0] == self.grid[1]:
             return vit_activation_maps

@@ -40,7 +40,7 @@ class Probe:
     Args:
         model (nn.Module): The model, in evaluation mode.
         inputs (tuple of Tensor): Inputs; noise gets the size, mean and spread of the first example.
-        additional_forward_args (tuple): Arguments after the inputs; tensors with as many rows are indexed by example.
+        additional_forward_args (tuple): Arguments after the inputs, indexed by example as in `rows_of`.
         score (str or callable, optional): The score whose layer is looked for. Default: None, of the logits or the
             first tensor that the model returns.
     """

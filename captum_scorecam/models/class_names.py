@@ -71,8 +71,8 @@ def find_class(target: str, n_classes: int, class_names: Sequence[str] | None = 
     """Finds a class by index or name.
 
     Args:
-        target (str): The class index, name, or a part of the name that no other class contains, ignoring case. Case
-            only matters for names that differ in nothing else ("Cardigan" the dog, "cardigan" the jacket).
+        target (str): The class name, its index, or a part of the name that no other class contains, ignoring case.
+            Case only matters for names that differ in nothing else ("Cardigan" the dog, "cardigan" the jacket).
         n_classes (int): The number of classes.
         class_names (sequence of str, optional): The class names. Default: None, ``class 0``, ``class 1``, …
 
@@ -82,7 +82,7 @@ def find_class(target: str, n_classes: int, class_names: Sequence[str] | None = 
     Raises:
         ValueError: If the index is out of range, or no class or several classes match.
     """
-    if re.fullmatch(r"[+-]?\d{1,18}", target):
+    if re.fullmatch(r"[+-]?\d{1,18}", target) and target not in (class_names or ()):
         if not 0 <= int(target) < n_classes:
             raise ValueError(f"Expected `target` in 0..{n_classes - 1}, but got {target}.")
         return int(target)

@@ -58,16 +58,16 @@ def seen_pixels(inputs: Tensor, preprocess: object) -> Tensor:
     """
     pixels = inputs[0].detach().float().cpu()
     statistics = _normalisation(preprocess)
-    if statistics is not None and len(statistics[0]) == len(pixels):
-        mean, std = (pixels.new_tensor(values).view(-1, 1, 1) for values in statistics)
+    if statistics is not None and all(each.numel() in (1, len(pixels)) for each in statistics):
+        mean, std = (each.to(pixels).view(-1, 1, 1) for each in statistics)
         pixels = (pixels * std + mean).clamp(0, 1)
     else:
         pixels = (pixels - pixels.min()) / (pixels.max() - pixels.min()).clamp_min(torch.finfo(torch.float32).tiny)
     return (pixels if len(pixels) == 3 else pixels[:1].expand(3, -1, -1)).permute(1, 2, 0).contiguous()
 
 
-def _normalisation(preprocess: object) -> tuple[list[float], list[float]] | None:
+def _normalisation(preprocess: object) -> tuple[Tensor, Tensor] | None:
     for step in getattr(preprocess, "transforms", [preprocess]):
         if hasattr(step, "mean") and hasattr(step, "std"):
-            return list(step.mean), list(step.std)
+            return torch.as_tensor(step.mean, dtype=torch.float32), torch.as_tensor(step.std, dtype=torch.float32)
     return None

@@ -141,7 +141,12 @@ def build_with_weights(
     """
     model = build()
     head = head or list(model.state_dict())[-1]
-    heads = [value for name, value in state.items() if f".{name}".endswith(f".{head}") and isinstance(value, Tensor)]
+    auxiliary = tuple(f".{each}{head}" for each in _AUXILIARY)
+    heads = [
+        value
+        for name, value in state.items()
+        if f".{name}".endswith(f".{head}") and not f".{name}".endswith(auxiliary) and isinstance(value, Tensor)
+    ]
     classes = {len(value) for value in heads if value.dim() > 0}
     if len(classes) == 1 and classes != {class_count(model, head)}:
         model = build(num_classes=classes.pop())

@@ -18,7 +18,7 @@ from captum_scorecam._captum import Tensors
 from captum_scorecam._messages import add_note
 from captum_scorecam.masking.channel_masks import ChannelMasks
 from captum_scorecam.scoring.chunk_size import ChunkSize
-from captum_scorecam.scoring.masked_forward import MaskedForward
+from captum_scorecam.scoring.masked_forward import MaskedForward, has_rows
 from captum_scorecam.scoring.process_group import gather_rows, rows_of_rank
 
 
@@ -201,7 +201,7 @@ def _advise(error: Exception, n_rows: int, forward: MaskedForward) -> None:
         f"The forward pass of {n_rows} masked inputs failed, that of the {n_examples} inputs did not. If the model "
         "has a fixed batch size, pass perturbations_per_eval=1."
     )
-    if any(isinstance(x, Tensor) and x.dim() and len(x) == n_examples for x in forward.additional_forward_args):
+    if has_rows(forward.additional_forward_args, n_examples):
         advice += (
             f" An additional argument with {n_examples} {'row' if n_examples == 1 else 'rows'} gets one for each "
             "masked input; bind one that belongs to no example to `forward_func` with functools.partial."

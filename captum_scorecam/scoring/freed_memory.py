@@ -9,6 +9,8 @@ from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import cache
 
+import torch
+
 from captum_scorecam._threads import SharedContext
 
 # Parameters of mallopt(3), and the maxima of glibc's dynamic thresholds on 64-bit machines.
@@ -39,6 +41,17 @@ def freed_memory_kept() -> AbstractContextManager[None]:
         ...     maps = ScoreCAM(model, model[1]).attribute(torch.rand(2, 3, 32, 32), target=3)
     """
     return nullcontext() if not _is_glibc() or _is_tuned_by_the_environment() else _KEPT
+
+
+@cache
+def reuse_large_blocks() -> None:
+    """Makes and frees a block of almost 32 MiB, once per process, so that glibc reuses freed blocks up to this size.
+
+    It gives larger blocks back to the system than any that was freed before, so without this, small chunks would have
+    the memory of their largest layers mapped and zeroed again in each forward pass. No setting is changed: any tensor
+    of this size that the process frees has the same effect. With another C library, it has none.
+    """
+    torch.empty(USUAL[MMAP_THRESHOLD] - 2**13, dtype=torch.uint8, device="cpu")
 
 
 @contextmanager

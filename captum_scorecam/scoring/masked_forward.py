@@ -8,14 +8,17 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
+from torch.utils._pytree import tree_leaves, tree_map
 
 from captum_scorecam import _captum
 from captum_scorecam._captum import BaselineType, ForwardFunction, TargetType, Tensors
 from captum_scorecam._messages import check_finite
 from captum_scorecam.masking.baselines import baseline_tensors, blend
 from captum_scorecam.scoring.class_scores import ClassScores, Score, score_function
+from captum_scorecam.scoring.freed_memory import reuse_large_blocks
 from captum_scorecam.scoring.memory_order import MemoryOrder, channels_last_order, in_memory_order, memory_order
 from captum_scorecam.scoring.repeated_forward import is_reproducible
 
@@ -30,7 +33,7 @@ class MaskedForward:
         forward_func (callable): The model, or any function of the inputs.
         inputs (tuple of Tensor): X, each N×C×spatial.
         baselines (tuple of Tensor): B, one tensor per input, broadcastable to it.
-        additional_forward_args (tuple): Arguments after the inputs. Tensors with N rows are indexed by example.
+        additional_forward_args (tuple): Arguments after the inputs, indexed by example as in `rows_of`.
         class_scores (ClassScores): Computes f^c from the output of `forward_func`.
         memory_orders (tuple): For each input, the order of dimensions in memory in which masked ones are passed.
         keeps_format (bool): Whether no other order is tried for speed. Default: False.
@@ -69,6 +72,8 @@ class MaskedForward:
             AssertionError: Captum's errors for targets.
         """
         inputs = checked_inputs(inputs)
+        if inputs[0].device.type == "cpu":
+            reuse_large_blocks()
         orders = tuple(map(memory_order, inputs))
         inputs = tuple(in_memory_order(x, order) for x, order in zip(inputs, orders, strict=True))
         class_scores = ClassScores(score_function(score), _as_list(targets), len(inputs[0]), inputs[0].device)
@@ -171,18 +176,31 @@ class MaskedForward:
 
 
 def rows_of(value: Any, examples: Tensor, n_examples: int) -> Any:
-    """Returns the rows of the examples if a value is a tensor with one row per example; returns other values unchanged.
+    """Returns the rows of the examples if a value is a tensor or an array with one row per example.
+
+    In lists, tuples and dictionaries, each one is replaced. Other values are returned unchanged.
 
     Args:
         value: An argument of `forward_func`.
         examples (Tensor): Shape R, the example of each row.
         n_examples (int): The number of examples.
     """
-    if not isinstance(value, Tensor) or value.dim() == 0 or len(value) != n_examples:
+    if not has_rows(value, n_examples):
         return value
-    if n_examples == 1:
-        return value.expand(len(examples), *value.shape[1:])
-    return value[examples.to(value.device)]  # which need not be that of the inputs
+    if isinstance(value, Tensor):
+        if n_examples == 1:
+            return value.expand(len(examples), *value.shape[1:])
+        return value[examples.to(value.device)]  # which need not be that of the inputs
+    if isinstance(value, np.ndarray):
+        return value[examples.cpu().numpy()]
+    return tree_map(lambda leaf: rows_of(leaf, examples, n_examples), value)
+
+
+def has_rows(value: Any, n_examples: int) -> bool:
+    """Checks whether a value is a tensor or an array with one row per example, or one is in it."""
+    if isinstance(value, Tensor | np.ndarray):
+        return value.ndim > 0 and len(value) == n_examples
+    return any(has_rows(leaf, n_examples) for leaf in tree_leaves(value) if leaf is not value)
 
 
 def forward_of_rows(
@@ -196,7 +214,8 @@ def forward_of_rows(
     """Runs `forward_func` with rows of the inputs, and (copies of) the arguments' rows for the same examples."""
     rows = (rows_of(value, examples, n_examples) for value in arguments)
     if not copy and n_examples == 1:  # expanded rows have no memory of their own, so they can't be viewed as copies can
-        rows = (row if row is value else row.clone() for row, value in zip(rows, arguments, strict=True))
+        pairs = zip(rows, arguments, strict=True)
+        rows = (row if row is value else _captum.copies_of_tensors((row,))[0] for row, value in pairs)
     return _captum.run_forward(forward_func, inputs, tuple(rows), copy)
 
 

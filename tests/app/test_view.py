@@ -171,6 +171,7 @@ def test_the_classes_with_the_highest_scores() -> None:
     prediction = Prediction(torch.tensor([0.0, 3.0, 1.0, 2.0]), "probability")
     classifier = Classifier("tiny", TinyClassifier(), preprocess, NAMES)
     assert top_classes(prediction) == [1, 3, 2, 0]
+    assert top_classes(Prediction(torch.tensor([18.0, 30.0, 25.0]), "sigmoid")) == [1, 2, 0]
     assert score_text(prediction, 1) == "64.4%"
     html = seen_html(PIXELS, classifier, prediction, "onnxruntime")
     assert re.findall(r"<span>(\w+)</span><b>([\d.]+%)", html)[0] == ("green", "64.4%")

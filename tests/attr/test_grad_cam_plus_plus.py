@@ -212,7 +212,10 @@ def test_token_ids_may_be_the_input() -> None:
             return scores
 
     net, ids = TextNet().double(), torch.tensor([[1, 2, 3, 4, 5, 6], [8, 7, 0, 1, 2, 3]])
-    assert_close(LayerGradCamPlusPlus(net, net.conv).attribute(ids, 2), naive_grad_cam_plus_plus(net, net.conv, ids, 2))
+    explained = LayerGradCamPlusPlus(net, net.conv)
+    assert_close(explained.attribute(ids, 2), naive_grad_cam_plus_plus(net, net.conv, ids, 2))
+    with pytest.raises(RuntimeError, match="Kernel size can't be greater than actual input size"):
+        explained.attribute(ids[:, :2], 2)
 
 
 # --- Training mode, compiled models, bad gradients -------------------------------------------------------------------

@@ -46,6 +46,33 @@ def test_a_name_with_input_means_the_modules_input(attribution: Any) -> None:
     assert_close(attribution(net, "relu").attribute(x, 2, attribute_to_layer_input=True), expected)
 
 
+class ChannelsLastInside(Net):
+    """Its layer `permute` takes N×h×w×K and returns N×K×h×w, and `pool` returns no maps."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.permute, self.pool = Permuted(), nn.AdaptiveAvgPool2d(2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        z = self.permute(self.relu(self.norm(self.conv(x))).movedim(1, -1))
+        scores: Tensor = self.fc(self.pool(z).flatten(1))
+        return scores
+
+
+class Permuted(nn.Module):
+    def forward(self, z: Tensor) -> Tensor:
+        return z.movedim(-1, 1)
+
+
+@BOTH
+@pytest.mark.parametrize("name", ["permute", "pool", "auto"])
+def test_the_input_of_a_named_layer_has_a_layout_of_its_own(attribution: Any, name: str) -> None:
+    net, x = ChannelsLastInside(), images()
+    expected = attribution(net, net.relu).attribute(x, 2)
+    assert_close(attribution(net, name).attribute(x, 2, attribute_to_layer_input=True), expected)
+    assert_close(attribution(net, name).attribute(x, 2, attribute_to_layer_input=True), expected)
+
+
 @BOTH
 def test_auto_finds_the_last_maps_of_each_model(attribution: Any) -> None:
     net, x = Net(), images()

@@ -36,7 +36,7 @@ ENTRIES: dict[str, Any] = {
 
 def explained(net: CountingNet, x: Tensor, entry: str = "attribute", call: Any = None, **options: Any) -> Any:
     """What `entry` returns for a batch of which each row brings the index of its example."""
-    call = {**ENTRIES[entry], **(call or {})}
+    call = {"perturbations_per_eval": 8, **ENTRIES[entry], **(call or {})}
     index = torch.arange(len(x))
     return getattr(ScoreCAM(net, net.maps, **options), entry)(x, additional_forward_args=index, **call)
 
@@ -311,7 +311,7 @@ def test_predictions_have_full_precision_under_autocast(weighting: Any) -> None:
             return net(x)
 
     attribution = ScoreCAM(forward, net.relu, channel_weighting=weighting, max_forwards=12)
-    expected = attribution.attribute_with_error(x, 1)
+    expected = attribution.attribute_with_error(x, 1, perturbations_per_eval=8)
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        actual = attribution.attribute_with_error(x, 1)
+        actual = attribution.attribute_with_error(x, 1, perturbations_per_eval=8)
     torch.testing.assert_close(actual, expected, rtol=1e-6, atol=0)

@@ -46,7 +46,8 @@ class Scored(nn.Module):
 def explained(net: Scored, x: Tensor | None = None, **options: Any) -> tuple[Tensor, Tensor, ScoreCAM]:
     """Map and error before the ReLU, which are finite."""
     score_cam = ScoreCAM(net, net.maps, **options)
-    maps, errors = score_cam.attribute_with_error(images() if x is None else x, 2, relu_attributions=False)
+    x = images() if x is None else x
+    maps, errors = score_cam.attribute_with_error(x, 2, relu_attributions=False, perturbations_per_eval=8)
     assert isinstance(maps, Tensor)
     assert isinstance(errors, Tensor)
     assert maps.isfinite().all()
@@ -257,7 +258,8 @@ def test_the_default_dtype_and_device_do_not_matter(dtype: torch.dtype, budget: 
     torch.set_default_dtype(dtype)
     try:
         with torch.device("meta"):
-            actual = ScoreCAM(net, net.maps, **budget).attribute_with_error(x, 2, relu_attributions=False)
+            score_cam = ScoreCAM(net, net.maps, **budget)
+            actual = score_cam.attribute_with_error(x, 2, relu_attributions=False, perturbations_per_eval=8)
     finally:
         torch.set_default_dtype(torch.float32)
     for one, other in zip(flat(actual), expected, strict=True):

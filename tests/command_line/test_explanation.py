@@ -10,12 +10,14 @@ from captum.attr import LayerAttribution, LayerGradCam
 from PIL import Image
 from skimage import data
 from torch import Tensor, nn
+from torchvision import transforms
 from torchvision.models import VisionTransformer
 
 from captum_scorecam import RunStatistics, ScoreCAM
 from captum_scorecam.command_line.explanation import ImageExplanation, explain_image
 from captum_scorecam.models import Classifier, find_layer, load_classifier
 from tests.support import colour_classifier
+from tests.support.token_nets import TokenNet
 
 RED_SQUARE, GREEN_SQUARE = (slice(0, 16), slice(0, 16)), (slice(24, 32), slice(24, 32))
 
@@ -50,6 +52,36 @@ def test_the_target_and_the_most_probable_other_class_are_explained(
     options: dict[str, Any], expected: list[tuple[str, str]]
 ) -> None:
     assert [(shown.name, shown.role) for shown in explained(**options).classes] == expected
+
+
+@pytest.mark.parametrize(
+    ("score", "outputs", "expected"),
+    [("sigmoid", [18.0, 30.0, 20.0], [1, 2]), ("probability", [0.0, 150.0, 40.0], [1, 2])],
+)
+def test_probabilities_that_round_to_the_same_are_ranked_by_the_outputs(
+    score: Any, outputs: list[float], expected: list[int]
+) -> None:
+    pool, head = nn.AdaptiveAvgPool2d(1), nn.Linear(2, 3)
+    network = nn.Sequential(nn.Conv2d(3, 2, 3), nn.ReLU(), pool, nn.Flatten(), head).eval()
+    head.bias.data.copy_(torch.tensor(outputs))
+    classifier = Classifier("network", network, transforms.ToTensor(), score=score)
+    inputs = classifier.inputs(colour_classifier.red_and_green())
+    found = explain_image(classifier, find_layer(network, inputs, "1"), inputs, "image")
+    assert [shown.index for shown in found.classes] == expected
+
+
+def test_tokens_of_images_of_another_shape_form_another_grid() -> None:
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        classifier = Classifier("tokens", TokenNet(0).eval(), transforms.ToTensor())
+    wide, high = (torch.rand(1, 3, *size, generator=torch.Generator().manual_seed(1)) for size in ((32, 48), (48, 32)))
+    layer = find_layer(classifier.model, wide)
+    found, expected = (
+        explain_image(classifier, each, high, "image", target="1", compare=False).classes[0].maps
+        for each in (layer, find_layer(classifier.model, high))
+    )
+    for name, maps in expected.items():
+        torch.testing.assert_close(found[name], maps)
 
 
 def test_probabilities_are_the_softmax_over_the_scores() -> None:

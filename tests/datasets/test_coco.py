@@ -293,3 +293,10 @@ def test_the_text_of_boxes_has_every_corner_and_no_path(tmp_path: Path, monkeypa
     assert elsewhere.boxes_text(0) == moved.boxes_text(0)
     runs = [segmented(tmp_path, {**RLE, "counts": counts}) for counts in ([24], [23, 1])]
     assert runs[0].boxes_text(0) != runs[1].boxes_text(0)  # type: ignore[attr-defined]
+
+
+def test_images_are_found_from_the_folder_of_the_annotations(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = coco(tmp_path)
+    for folder, relative in ((path.parent, path.name), (tmp_path / "val2017", f"../annotations/{path.name}")):
+        monkeypatch.chdir(folder)
+        assert open_data(Path(relative))[0].image.size == (6, 4)

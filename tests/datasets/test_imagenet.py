@@ -9,7 +9,7 @@ import pytest
 import torch
 from PIL import Image
 
-from captum_scorecam.datasets import ImageDataset, open_data
+from captum_scorecam.datasets import ImageDataset, label_table, open_data, resolve_label
 
 WNIDS = {"n01440764": ("tench", "Tinca tinca"), "n01443537": ("goldfish",), "n01484850": ("great white shark",)}
 
@@ -19,7 +19,7 @@ def save(path: Path, size: tuple[int, int] = (6, 4), **options: Any) -> None:
     Image.new("RGB", size, (255, 0, 0)).save(path, **options)
 
 
-def listed(data: ImageDataset) -> list[tuple[str, object]]:
+def listed(data: ImageDataset) -> list[tuple[str, Any]]:
     return [(data.name(index), data.label(index)) for index in range(len(data))]
 
 
@@ -30,13 +30,25 @@ def imagenet(root: Path, split: str = "val") -> Path:
     return root
 
 
-def test_labels_are_class_indices_even_if_classes_are_missing(tmp_path: Path) -> None:
+def test_labels_are_wnids_and_their_order_is_that_of_all_wnids(tmp_path: Path) -> None:
     save(imagenet(tmp_path) / "val" / "n01440764" / "._hidden.JPEG", format="JPEG")
     data = open_data(tmp_path)
     first, third = "n01440764/ILSVRC2012_val_00000001.JPEG", "n01484850/ILSVRC2012_val_00000002.JPEG"
-    assert listed(data) == [(first, 0), (third, 2)]
+    assert listed(data) == [(first, "n01440764"), (third, "n01484850")]
+    assert data.classes == sorted(WNIDS)
+    for names in (None, ["tench", "goldfish", "great white shark"]):
+        table = label_table(data.classes, names, 3)
+        assert [resolve_label(label, names, 3, table) for _, label in listed(data)] == [0, 2]
     assert (data.has_labels, data.has_boxes) == (True, False)
     assert data[0].image.size == (6, 4)
+
+
+def test_a_model_of_other_classes_has_no_class_of_a_wnid(tmp_path: Path) -> None:
+    data = open_data(imagenet(tmp_path))
+    for names in (None, ["background", "tench", "goldfish", "great white shark"]):
+        table = label_table(data.classes, names, 4)
+        with pytest.raises(ValueError, match="one of the model's 4 classes, but 'n01440764' names none"):
+            resolve_label(str(data.label(0)), names, 4, table)
 
 
 def test_training_images_are_used_if_there_are_no_others(tmp_path: Path) -> None:

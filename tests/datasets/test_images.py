@@ -340,3 +340,24 @@ def test_an_image_too_large_for_memory_raises(tmp_path: Path, monkeypatch: pytes
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
     with pytest.raises(ValueError, match="exceeds limit"):
         read_image(tmp_path / "image.png")
+
+
+def test_damaged_pixels_of_a_png_raise(tmp_path: Path) -> None:
+    path, noise = tmp_path / "image.png", np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)
+    Image.fromarray(noise).save(path)
+    content = bytearray(path.read_bytes())
+    start = content.index(b"IDAT") + 4 + 6000
+    content[start : start + 50] = bytes(byte ^ 255 for byte in content[start : start + 50])
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match=r"image\.png' can't be read as one: "):
+        read_image(path)
+
+
+@pytest.mark.parametrize("suffix", ["jpg", "png", "webp"])
+def test_an_image_with_a_damaged_exif_block_is_not_turned(suffix: str, tmp_path: Path) -> None:
+    path, plain = tmp_path / f"damaged.{suffix}", tmp_path / f"plain.{suffix}"
+    image = Image.fromarray(np.arange(18, dtype=np.uint8).reshape(2, 3, 3))
+    image.save(path, exif=b"Exif\0\0not a TIFF header", dpi=(72, 72))
+    image.save(plain)
+    assert np.array_equal(np.asarray(read_image(path)), np.asarray(read_image(plain)))
+    assert upright_size(path) == (3, 2)

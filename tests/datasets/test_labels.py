@@ -72,6 +72,26 @@ def test_positions_are_indices_for_a_model_without_names() -> None:
     assert label_table(["Dogs", "cats"], None, 2) == {"Dogs": 0, "cats": 1}
 
 
+def test_numbers_are_indices_if_they_are_positions_too() -> None:
+    assert label_table([str(number) for number in range(10)], None, 10) == {}
+    assert label_table([f"{number:02}" for number in range(11)], None, 11) == {}
+    assert label_table(["1", "10", "2"], None, 11) == {}  # of a few classes only
+    assert label_table(["1", "10", "2"], ["a", "b", "c"], 3) == {}
+
+
+@pytest.mark.parametrize(
+    ("folders", "message"),
+    [
+        (sorted(map(str, range(11))), "since '10' may be class 10 or, .* ImageFolder, its position"),
+        (sorted(map(str, range(1, 103))), "since '10' may be class 10 or, .* ImageFolder, its position"),
+    ],
+)
+def test_numbers_that_are_other_positions_raise(folders: list[str], message: str) -> None:
+    table = label_table(folders, None, len(folders))
+    with pytest.raises(ValueError, match=f"Expected `labels` for classes named by numbers, {message}"):
+        resolve_label("10", None, len(folders), table)
+
+
 @pytest.mark.parametrize(
     "folders",
     [

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -174,12 +175,13 @@ def test_options_are_those_of_the_class(classifier: Classifier) -> None:
 
 def test_a_tolerance_overrides_the_budget_of_the_run(classifier: Classifier, tmp_path: Path) -> None:
     near = "near=score_cam:score=probability,channel_weighting=score,tolerance=0.01"
-    options = MethodOptions(max_forwards=2, error=0.5)
+    of_both = MethodOptions(perturbations_per_eval=4)
+    options = replace(of_both, max_forwards=2, error=0.5)
     evaluate(classifier, Pictures(2), tmp_path / "both", methods=["score_cam", near], metrics=METRIC, options=options)
     of_budget, of_tolerance, *_ = records = read_records(tmp_path / "both")
     assert [record.error for record in records] == [None] * 4
     assert (of_budget.forwards, of_budget.map_error is None) == (2, False)
-    evaluate(classifier, Pictures(2), tmp_path / "near", methods=[near], metrics=METRIC)
+    evaluate(classifier, Pictures(2), tmp_path / "near", methods=[near], metrics=METRIC, options=of_both)
     assert (of_tolerance.forwards, of_tolerance.map_error) == (4, None)
     assert read_records(tmp_path / "near") == records[1::2]
 

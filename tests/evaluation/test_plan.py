@@ -273,6 +273,19 @@ def test_a_data_set_without_images_is_refused(classifier: Classifier) -> None:
         plan_evaluation(classifier, Pictures(0, []), **QUICK)
 
 
+def test_numbers_that_may_be_positions_are_no_labels(classifier: Classifier) -> None:
+    class Numbered(Pictures):
+        classes = ("1", "2", "3", "4")  # type: ignore[assignment]
+
+    nameless, data = replace(classifier, class_names=None), Numbered(4, ["1", "2", "3", "4"])
+    with pytest.raises(ValueError, match="'1' may be class 1 or, as in torchvision's ImageFolder, its position"):
+        plan_evaluation(nameless, data, target="label")
+    with pytest.warns(UserWarning, match="4 of 4 images have no label .* Expected `labels` for classes named by numb"):
+        plan = plan_evaluation(nameless, data, metrics=["average_drop"])
+    with pytest.raises(ValueError, match="Expected `labels`"):
+        plan.class_of("2")
+
+
 def test_labels_that_are_no_classes_are_warned_of_at_the_callers_line(classifier: Classifier) -> None:
     with pytest.warns(
         UserWarning, match="1 of 2 images have no label that is a class .* picture 1: .*'violet'"

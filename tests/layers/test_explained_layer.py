@@ -198,6 +198,35 @@ def test_tokens_of_a_named_layer_become_maps(name: str, prefix_tokens: int) -> N
     )
 
 
+def test_a_transform_of_tokens_is_for_images_of_one_size() -> None:
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model = TokenNet(0).eval()
+    wide, high = torch.zeros(1, 3, 32, 48), torch.zeros(1, 3, 48, 32)
+    found = find_layer(model, wide)
+    assert found.image_size == (32, 48)
+    assert found.for_inputs(model, wide) is found
+    again = found.for_inputs(model, high)
+    assert (again.name, again.image_size) == (found.name, (48, 32))
+    assert isinstance(again.activation_transform, partial)
+    assert again.activation_transform.keywords["grid_size"] == (12, 8)
+
+
+def test_a_transform_of_tokens_of_a_signal_is_for_signals_of_one_length() -> None:
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model = TokenNet(0, rank=1).eval()
+    found = find_layer(model, torch.zeros(1, 3, 64))
+    assert found.image_size == (64,)
+    assert found.for_inputs(model, torch.zeros(1, 3, 96)).image_size == (96,)
+
+
+def test_a_transform_of_maps_is_for_images_of_any_size(resnet18: nn.Module) -> None:
+    found = find_layer(resnet18, torch.zeros(1, 3, 64, 64))
+    assert found.image_size is None
+    assert found.for_inputs(resnet18, torch.zeros(1, 3, 64, 96)) is found
+
+
 @pytest.mark.parametrize("name", ["matrix", "q_norm", "k_norm"])
 def test_an_attention_matrix_and_queries_are_no_maps(name: str) -> None:
     with torch.random.fork_rng():

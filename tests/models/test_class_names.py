@@ -49,6 +49,10 @@ def test_an_unknown_or_ambiguous_class_raises(target: str, message: str) -> None
         find_class(target, 1000, imagenet_class_names())
 
 
+def test_a_name_that_is_a_number_comes_before_an_index() -> None:
+    assert [find_class(target, 3, ["1", "2", "30"]) for target in ("1", "2", "30", "0")] == [0, 1, 2, 0]
+
+
 def test_classes_without_names_are_found_by_number() -> None:
     assert find_class("class 3", 5) == 3
 

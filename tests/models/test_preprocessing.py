@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -37,6 +39,14 @@ def test_pixels_do_not_depend_on_the_default_dtype(dtype: torch.dtype) -> None:
     expected = seen_pixels(inputs, preprocess)
     with default_dtype(dtype):
         assert torch.equal(seen_pixels(inputs, preprocess), expected)
+
+
+@pytest.mark.parametrize(("mean", "std"), [((0.5,), (0.25,)), (0.5, 0.25)])
+def test_one_mean_is_that_of_all_channels(mean: Any, std: Any) -> None:
+    preprocess = transforms.Compose([transforms.ToTensor(), transforms.Normalize(mean, std)])
+    image = Image.fromarray(np.arange(100, 112, dtype=np.uint8).reshape(2, 2, 3))
+    pixels = seen_pixels(preprocess(image)[None], preprocess)
+    torch.testing.assert_close(pixels, torch.from_numpy(np.array(image)) / 255, atol=1e-6, rtol=0)
 
 
 def test_values_without_normalisation_are_scaled() -> None:

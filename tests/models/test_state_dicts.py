@@ -298,3 +298,21 @@ def test_torchvisions_heads_for_training_may_be_missing(name: str) -> None:
     model = WithBranch(name)
     load_state_dict(model, {"head.weight": torch.ones(3, 2), "head.bias": torch.ones(3)}, "own")
     assert bool((model.head.weight == 1).all())
+
+
+class WithAuxiliaryHead(nn.Module):
+    """Named as Inception v3's heads are."""
+
+    def __init__(self, num_classes: int = 3) -> None:
+        super().__init__()
+        self.AuxLogits = nn.ModuleDict({"fc": nn.Linear(4, num_classes)})
+        self.fc = nn.Linear(4, num_classes)
+
+
+@pytest.mark.parametrize("prefix", ["", "module."])
+def test_the_classes_are_those_of_the_head_not_of_one_for_training(prefix: str) -> None:
+    tuned = WithAuxiliaryHead()
+    tuned.fc = nn.Linear(4, 2)
+    model = build_with_weights(WithAuxiliaryHead, prefixed(prefix, tuned.state_dict()), "inception_v3")
+    assert class_count(model) == 2
+    assert torch.equal(model.state_dict()["fc.weight"], tuned.fc.weight)

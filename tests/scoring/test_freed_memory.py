@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import ctypes
+import os
 import platform
+import subprocess
+import sys
 import threading
 
 import pytest
@@ -74,6 +77,35 @@ def test_an_attribution_changes_nothing_of_the_process(settings: list[dict[int, 
     model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Flatten(), nn.Linear(4 * 36, 2)).eval()
     ScoreCAM(model, model[0]).attribute(torch.rand(1, 3, 8, 8), target=1)
     assert settings == []
+
+
+IN_A_NEW_PROCESS = """
+import torch
+from torch import nn
+from captum_scorecam import ScoreCAM
+from tests.scoring.test_freed_memory import bytes_of_heap_and_of_own_mappings
+
+def is_mapped(n_bytes):
+    _, before = bytes_of_heap_and_of_own_mappings()
+    block = torch.empty(n_bytes, dtype=torch.uint8)
+    return bytes_of_heap_and_of_own_mappings()[1] > before
+
+torch.empty(2**20, dtype=torch.uint8)
+before = is_mapped(24 * 2**20)
+torch.empty(2**20, dtype=torch.uint8)
+model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Flatten(), nn.Linear(4 * 36, 2)).eval()
+ScoreCAM(model, model[0]).attribute(torch.rand(1, 3, 8, 8), target=1)
+print(before, is_mapped(31 * 2**20), is_mapped(48 * 2**20))
+"""
+
+
+@needs_mallinfo
+def test_after_an_attribution_large_blocks_are_reused_as_after_any_freed_tensor_of_their_size() -> None:
+    usual = {name: value for name, value in os.environ.items() if not name.startswith(("MALLOC_", "GLIBC_"))}
+    found = subprocess.run(
+        [sys.executable, "-c", IN_A_NEW_PROCESS], env=usual, capture_output=True, text=True, check=True
+    )
+    assert found.stdout.split() == ["True", "False", "True"]
 
 
 def test_contexts_within_others_and_in_other_threads_change_it_once(settings: list[dict[int, int]]) -> None:

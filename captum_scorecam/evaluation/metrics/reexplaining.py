@@ -46,7 +46,7 @@ class _MethodAttribution(Attribution):
         """Explains an image, or returns the given map if `fixed`; the result has the structure of `inputs`."""
         image = inputs[0] if isinstance(inputs, tuple) else inputs
         maps = self.metric_input.maps if self.fixed else self.metric_input.explain_again(image)
-        repeated = maps.to(image).expand_as(image).contiguous()
+        repeated = maps.to(image.device).expand_as(image).contiguous()
         return (repeated,) if isinstance(inputs, tuple) else repeated
 
 

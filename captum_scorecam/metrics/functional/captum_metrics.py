@@ -38,10 +38,12 @@ from captum_scorecam.metrics.functional.perturbations import (
 )
 from captum_scorecam.model_state import own_generator, unchanged_model_state
 from captum_scorecam.scoring.class_scores import output_score, row_scores
-from captum_scorecam.scoring.masked_forward import forward_of_rows
+from captum_scorecam.scoring.masked_forward import forward_of_rows, rows_of
 from captum_scorecam.scoring.memory_order import in_memory_order, memory_order
 from captum_scorecam.scoring.output_parts import tensor_or_logits
 from captum_scorecam.scoring.repeated_forward import is_reproducible
+
+_OF_EXAMPLES = {"baselines", "feature_mask"}  # options that may have a row per example
 
 
 def infidelity(
@@ -66,7 +68,8 @@ def infidelity(
         attribution (Attribution): The configured method, from this package or Captum; its ``forward_func`` is f.
         inputs (Tensor or tuple of Tensor): N examples.
         target: The class, in any form that Captum accepts.
-        additional_forward_args (optional): Arguments of ``forward_func`` after the inputs.
+        additional_forward_args (optional): Arguments of ``forward_func`` after the inputs. Tensors and NumPy arrays
+            with N rows, also in lists, tuples and dictionaries, follow their examples.
         perturb_func (callable, optional): As in Captum, takes the inputs and returns I and X − I. Default: None, normal
             noise.
         noise_std (float): Standard deviation of the noise, in the units of the inputs. Default: 0.1.
@@ -79,7 +82,7 @@ def infidelity(
         **attribute_options: Further arguments of ``attribution.attribute``.
 
     Returns:
-        Tensor: Shape N.
+        Tensor: Shape N, in float32 if the inputs are in half precision.
 
     Raises:
         TypeError, ValueError: If an option is invalid (before any forward pass); also the errors of
@@ -92,18 +95,18 @@ def infidelity(
         perturb_func = normal_noise(noise_std, draws)
     check_callable("perturb_func", perturb_func)
     tensors, rows = _checked_rows(inputs, n_perturb_samples, max_examples_per_batch)
-    explain = _explanation_function(attribution, attribute_options, tensors)
-    arguments = _forward_arguments(target, additional_forward_args)
-    with _unchanged_model(attribution, inputs, additional_forward_args):
+    arguments, target = _captum.format_forward_args(additional_forward_args), _captum.format_target(target)
+    explain = _explanation_function(attribution, attribute_options, tensors, arguments)
+    with _unchanged_model(attribution, tensors, arguments):
         values: Tensor = captum_infidelity(
-            _scoring_function(attribution, tensors),
+            _scoring_function(attribution, tensors, arguments),
             checked_results(perturb_func),
             inputs,
-            explain(inputs, **arguments),
+            explain(inputs, target),
+            target=target,
             n_perturb_samples=n_perturb_samples,
             max_examples_per_batch=rows,
             normalize=normalize,
-            **arguments,
         )
     if not values.isfinite().all():
         raise ValueError("Expected finite scores of the perturbed inputs, but got NaN or Inf.")
@@ -136,23 +139,21 @@ def sensitivity_max(
             for :func:`infidelity`, including the errors.
 
     Returns:
-        Tensor: Shape N. For a zero map, the largest ‖Φ(X + ε)‖, as in Captum.
+        Tensor: Shape N, as for :func:`infidelity`. For a zero map, the largest ‖Φ(X + ε)‖, as in Captum.
     """
     check_positive("perturb_radius", perturb_radius)
     draws = own_generator(generator)
     tensors, rows = _checked_rows(inputs, n_perturb_samples, max_examples_per_batch)
-    arguments = _forward_arguments(target, additional_forward_args)
-    if "baselines" in attribute_options:
-        arguments["baselines"] = attribute_options["baselines"]  # Captum repeats baselines for each sample.
-    explain = _explanation_function(attribution, attribute_options, tensors)
-    with _unchanged_model(attribution, inputs, additional_forward_args):
+    arguments, target = _captum.format_forward_args(additional_forward_args), _captum.format_target(target)
+    explain = _explanation_function(attribution, attribute_options, tensors, arguments)
+    with _unchanged_model(attribution, tensors, arguments):
         values: Tensor = captum_sensitivity_max(
             explain,
             inputs,
             perturb_func=uniform_noise(perturb_radius, draws),
             n_perturb_samples=n_perturb_samples,
             max_examples_per_batch=rows,
-            **arguments,
+            target=target,
         )
     return values
 
@@ -179,13 +180,14 @@ def _checked_rows(
     return tensors, min(most_rows, n_examples * n_perturb_samples)
 
 
-def _scoring_function(attribution: Attribution, inputs: Tensors) -> Callable[..., Tensor]:
+def _scoring_function(attribution: Attribution, inputs: Tensors, arguments: tuple[Any, ...]) -> Callable[..., Tensor]:
     """Returns ``attribution.forward_func`` for perturbed inputs, whose output is the tensor of scores or its logits."""
 
-    def scores(*arguments: Any) -> Tensor:
-        rows = tuple(row.clone() for row in _arranged(arguments[: len(inputs)], inputs))  # which the model may modify
+    def scores(*perturbed: Tensor) -> Tensor:
+        rows = tuple(row.clone() for row in _arranged(perturbed, inputs))  # which the model may modify
+        examples = _examples(rows, inputs)
         with _advice_on_rows(len(rows[0]), len(inputs[0])):
-            output = _captum.run_forward(attribution.forward_func, rows, arguments[len(inputs) :])
+            output = forward_of_rows(attribution.forward_func, arguments, len(inputs[0]), rows, examples)
         found = tensor_or_logits(output)
         if found is None:
             raise TypeError(
@@ -200,6 +202,12 @@ def _scoring_function(attribution: Attribution, inputs: Tensors) -> Callable[...
 def _arranged(rows: Tensors, inputs: Tensors) -> Tensors:
     """Returns rows of perturbed inputs in the memory format of the inputs, which Captum makes contiguous."""
     return tuple(in_memory_order(row, memory_order(x)) for row, x in zip(rows, inputs, strict=True))
+
+
+def _examples(rows: Tensors, inputs: Tensors) -> Tensor:
+    """Returns the example of each row of perturbed inputs, which Captum repeats as ``repeat_interleave`` does."""
+    n_examples = len(inputs[0])
+    return torch.arange(n_examples).repeat_interleave(len(rows[0]) // n_examples)
 
 
 @contextmanager
@@ -217,9 +225,12 @@ def _advice_on_rows(n_rows: int, n_examples: int) -> Iterator[None]:
 
 
 def _explanation_function(
-    attribution: Attribution, options: dict[str, Any], inputs: Tensors
+    attribution: Attribution, options: dict[str, Any], inputs: Tensors, arguments: tuple[Any, ...]
 ) -> Callable[..., Tensor | Tensors]:
     """Returns ``attribution.attribute`` with options bound, maps resized to the inputs and checked to be finite.
+
+    Perturbed inputs get the rows of their examples of additional arguments and baselines. Maps are contiguous, and in
+    float32 if they are in half precision, as Captum flattens and squares them.
 
     Raises:
         TypeError: If `attribution` is not an Attribution, or an option is not an argument of its ``attribute``.
@@ -238,39 +249,34 @@ def _explanation_function(
             )
     shaped = InputSpaceAttribution(attribution) if isinstance(attribution, LayerAttribution) else attribution
 
-    def explain(values: Tensor | Tensors, **kwargs: Any) -> Tensor | Tensors:
+    def explain(values: Tensor | Tensors, target: TargetType) -> Tensors:
         rows = _arranged(_captum.format_inputs(values), inputs)
+        examples, n_examples = _examples(rows, inputs), len(inputs[0])
+        of_examples = dict(options)
+        if arguments:
+            of_examples["additional_forward_args"] = rows_of(arguments, examples, n_examples)
+        for name_of_option in _OF_EXAMPLES & options.keys():
+            if n_examples > 1:  # a single row is broadcast
+                of_examples[name_of_option] = rows_of(options[name_of_option], examples, n_examples)
         with _advice_on_rows(len(rows[0]), len(inputs[0])):
-            maps: Tensor | Tensors = shaped.attribute(
-                rows if isinstance(values, tuple) else rows[0], **{**options, **kwargs}
-            )
-        for part in as_tensors(f"{name}.attribute(...)", maps):
+            maps = shaped.attribute(rows if isinstance(values, tuple) else rows[0], target=target, **of_examples)
+        parts = as_tensors(f"{name}.attribute(...)", maps)
+        for part in parts:
             check_finite(f"{name}.attribute(...)", part)
-        return maps
+        return tuple(part.to(working_dtype(part.dtype)).contiguous() for part in parts)
 
     return explain
 
 
-def _forward_arguments(target: TargetType, additional_forward_args: object | None) -> dict[str, Any]:
-    arguments: dict[str, Any] = {"target": _captum.format_target(target)}
-    if additional_forward_args is not None:
-        arguments["additional_forward_args"] = additional_forward_args
-    return arguments
-
-
 @contextmanager
-def _unchanged_model(
-    attribution: Attribution, inputs: Tensor | Tensors, additional_forward_args: object | None
-) -> Iterator[None]:
+def _unchanged_model(attribution: Attribution, inputs: Tensors, arguments: tuple[Any, ...]) -> Iterator[None]:
     """Leaves the model unchanged. Runs a forward pass before the body, to see what it changes."""
-    tensors = _captum.format_inputs(inputs)
-    arguments = _captum.format_forward_args(additional_forward_args)
-    run = partial(forward_of_rows, attribution.forward_func, arguments, len(tensors[0]))
-    with unchanged_model_state(attribution.forward_func, tensors) as state:
+    run = partial(forward_of_rows, attribution.forward_func, arguments, len(inputs[0]))
+    with unchanged_model_state(attribution.forward_func, inputs) as state:
         state.first_forward(
-            lambda: _captum.run_forward(attribution.forward_func, tuple(x.clone() for x in tensors), arguments),
+            lambda: _captum.run_forward(attribution.forward_func, tuple(x.clone() for x in inputs), arguments),
             lambda output, changed: (
-                not changed or is_reproducible(run, tensors, output, partial(row_scores, output_score))
+                not changed or is_reproducible(run, inputs, output, partial(row_scores, output_score))
             ),
         )
         yield

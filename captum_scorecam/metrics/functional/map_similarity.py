@@ -36,9 +36,11 @@ def structural_similarity(maps: Tensor, others: Tensor) -> Tensor:
     if maps.dim() == 3:  # torchmetrics supports 2-D and 3-D maps only
         maps, others = maps.unsqueeze(2), others.unsqueeze(2)
     window = [min(SSIM_WINDOW, size - 1 + size % 2) for size in maps.shape[2:]]
-    similarity = structural_similarity_index_measure(
-        maps, others, gaussian_kernel=False, kernel_size=window, data_range=1.0, reduction="none"
-    )
+    # Autocast would run the convolutions over the windows in half precision.
+    with torch.autocast(maps.device.type, enabled=False):
+        similarity = structural_similarity_index_measure(
+            maps, others, gaussian_kernel=False, kernel_size=window, data_range=1.0, reduction="none"
+        )
     return torch.as_tensor(similarity, device=maps.device).reshape(len(maps))
 
 

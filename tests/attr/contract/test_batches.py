@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -185,6 +186,31 @@ def test_additional_arguments_follow_their_example(method: Method, several: bool
     method.assert_close(actual, expected)
     alike = method.expected(model, model.net.relu, x, [2, 5, 0], additional_forward_args=scale[:1])
     assert float((alike[0][1] - expected[0][1]).abs().max()) > 1e-2 * float(expected[0].abs().max())
+
+
+@each(METHODS)
+@pytest.mark.parametrize("rows", [None, 1])
+@pytest.mark.parametrize(
+    "container",
+    [
+        lambda scale: {"scale": scale, "name": "left to right"},
+        lambda scale: ["left to right", (scale,)],
+        lambda scale: scale.numpy(),
+    ],
+    ids=["dict", "list", "array"],
+)
+def test_additional_arguments_in_containers_follow_their_example(method: Method, rows: Any, container: Any) -> None:
+    model, x, scale = WithArguments(), images(2), torch.tensor([0.5, 2.0], dtype=torch.float64)
+
+    def forward(x: Tensor, given: Any) -> Any:
+        while not isinstance(given, Tensor | np.ndarray):
+            given = given["scale"] if isinstance(given, dict) else given[-1]
+        return model(x, torch.as_tensor(given))
+
+    options = {"perturbations_per_eval": rows} if rows and method.takes("perturbations_per_eval") else {}
+    actual = method.explain(forward, model.net.relu, x, [2, 5], additional_forward_args=(container(scale),), **options)
+    expected = method.expected(model, model.net.relu, x, [2, 5], additional_forward_args=scale)
+    method.assert_close(actual, expected)
 
 
 # --- Layers and wrappers ---------------------------------------------------------------------------------------------

@@ -202,7 +202,7 @@ class OverwritingArguments(nn.Module):
 @pytest.mark.parametrize("batch", [1, 2])
 def test_model_that_overwrites_additional_arguments_gets_copies(method: Method, batch: int) -> None:
     net, careful, x = OverwritingArguments(in_place=True), OverwritingArguments(in_place=False), images(batch)
-    shift, scale = torch.rand(batch, 1, dtype=x.dtype, generator=seeded()) + 1, torch.tensor([0.5], dtype=x.dtype)
+    shift, scale = torch.rand(batch, 1, dtype=x.dtype, generator=seeded()) + 1, torch.tensor(0.5, dtype=x.dtype)
     arguments = (shift, {"scale": scale})
     with nothing_changes(net, x, shift, scale):
         actual = method.explain(net, net.relu, x, 2, additional_forward_args=arguments)

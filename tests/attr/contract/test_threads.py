@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import warnings
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -102,6 +103,35 @@ def test_a_model_that_trains_in_another_thread_is_not_touched(method: Method, wr
         assert torch.equal(trained.state_dict()[name], value), name
     for other in maps:
         torch.testing.assert_close(other, expected, rtol=1e-9, atol=1e-12)
+
+
+@each(ONE_OF_EACH)
+def test_a_function_may_hold_a_lock_while_it_runs_a_model_in_training_mode(method: Method) -> None:
+    net, x, lock = Net().train(), images(), threading.Lock()
+    net.norm.eval()
+    net.dropout.eval()
+
+    def forward(x: Tensor) -> Any:
+        with lock:
+            return net(x)
+
+    found: list[Any] = []
+
+    def explain() -> None:
+        found.extend(method.explain(forward, net.relu, x, 2) for _ in range(3))
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        with nothing_changes(net, x):
+            expected = method.explain(forward, net.relu, x, 2)
+            threads = [threading.Thread(target=explain, daemon=True) for _ in range(2)]
+            for thread in threads:
+                thread.start()
+            for thread in threads:
+                thread.join(60)
+    assert len(found) == 6
+    for maps in found:
+        torch.testing.assert_close(maps, expected, rtol=1e-9, atol=1e-12)
 
 
 @each(ONE_OF_EACH)

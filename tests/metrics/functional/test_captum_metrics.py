@@ -278,6 +278,49 @@ def test_baselines_for_each_example(metric: Any) -> None:
     assert not torch.allclose(metric(cam, x, 2, generator=seeded()), expected)
 
 
+@pytest.mark.parametrize("metric", METRICS)
+def test_a_baseline_for_all_pixels_of_each_example(metric: Any) -> None:
+    net, x = small_net(), images()
+    cam, colours = ScoreCAM(net, net[1]), images(2, 1, 1)
+    expected = metric(cam, x, 2, generator=seeded(), baselines=colours.expand_as(x).contiguous())
+    torch.testing.assert_close(metric(cam, x, 2, generator=seeded(), baselines=colours), expected)
+
+
+@pytest.mark.parametrize("metric", METRICS)
+@pytest.mark.parametrize("n", [1, 2])
+def test_arguments_without_a_row_per_example_are_not_repeated(metric: Any, n: int) -> None:
+    net, x, mixture = small_net(), images(n), torch.rand(4, 5, generator=seeded())
+
+    def of_texts(x: Tensor, texts: Tensor) -> Tensor:
+        assert texts.shape == (4, 5)
+        scores: Tensor = net(x) @ texts.T
+        return scores
+
+    found = metric(ScoreCAM(of_texts, net[1]), x, 3, mixture, generator=seeded())
+    bound = metric(ScoreCAM(lambda x: of_texts(x, mixture), net[1]), x, 3, generator=seeded())
+    torch.testing.assert_close(found, bound)
+
+
+@pytest.mark.parametrize("metric", METRICS)
+def test_arguments_may_have_a_gradient(metric: Any) -> None:
+    model, x = TwoInputs(), (images(2), images(2, 5, 4))
+    factor = torch.tensor([1.0, 2.0])
+    cam = ScoreCAM(model, model.net[1])
+    expected = metric(cam, x, 2, factor, generator=seeded())
+    found = metric(cam, x, 2, (factor.clone().requires_grad_() * 1), generator=seeded())
+    torch.testing.assert_close(found, expected)
+
+
+@pytest.mark.filterwarnings("ignore:Input Tensor 0 did not already require gradients")
+@pytest.mark.parametrize("metric", METRICS)
+@pytest.mark.parametrize("method", [captum.attr.Saliency, captum.attr.InputXGradient])
+def test_maps_may_be_channels_last(metric: Any, method: Any) -> None:
+    net, x = small_net(), images()
+    expected = metric(method(net), x, 2, generator=seeded())
+    found = metric(method(net), x.to(memory_format=torch.channels_last), 2, generator=seeded())
+    torch.testing.assert_close(found, expected)
+
+
 class WithLock(ConstantFactor):
     """Takes an option that cannot be copied."""
 
@@ -451,6 +494,15 @@ def test_infidelity_of_a_model_in_half_precision_is_computed_in_float32() -> Non
     found = infidelity(score_cam, x.half(), 2, normalize=False, noise_std=3.0, generator=seeded())
     assert found.dtype == torch.float32
     assert found.isfinite().all()
+
+
+@pytest.mark.parametrize("metric", METRICS)
+@pytest.mark.parametrize("factor", [8.0, 400.0, 1e-3])
+def test_maps_in_half_precision_are_squared_in_float32(metric: Any, factor: float) -> None:
+    x = (torch.rand(1, 3, 8, 8, generator=seeded()) - 0.5).half()
+    found, expected = (metric(ConstantFactor(factor), inputs, generator=seeded()) for inputs in (x, x.float()))
+    assert found.dtype == torch.float32
+    torch.testing.assert_close(found, expected, rtol=0.02, atol=1e-3)
 
 
 class Times(nn.Module):

@@ -68,6 +68,14 @@ def test_rank_correlation_agrees_with_scipy(side: int) -> None:
     assert similarity(maps, original)["spearman"] == [pytest.approx(expected, abs=1e-6)]
 
 
+def test_similarity_has_full_precision_under_autocast() -> None:
+    ramp = torch.linspace(0.5, 1, 400).reshape(1, 1, 20, 20)
+    maps, original = ramp, ramp + 0.01 * torch.rand(1, 1, 20, 20, generator=seeded(0))
+    expected = similarity(maps, original)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert similarity(maps, original) == expected
+
+
 def test_the_similarity_does_not_depend_on_the_scale() -> None:
     maps, original = (torch.randn(1, 1, 9, 9, generator=seeded(seed)) for seed in (1, 2))
     tiny = similarity(1e-30 * maps, 1e25 * original)
