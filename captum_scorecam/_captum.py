@@ -8,6 +8,7 @@ import reprlib
 from collections.abc import Callable
 from typing import Any, TypeAlias
 
+import numpy as np
 import torch
 from captum._utils.common import (
     _format_additional_forward_args,
@@ -20,10 +21,11 @@ from captum._utils.typing import BaselineType, TargetType
 from captum.attr._core.deep_lift import SUPPORTED_NON_LINEAR
 from torch import Tensor
 from torch.nn import Parameter
-from torch.utils._pytree import tree_leaves, tree_map_only
+from torch.utils._pytree import tree_structure
 
 from captum_scorecam._kept_buffers import same_values
 from captum_scorecam._messages import check_dense, type_of
+from captum_scorecam._nested import leaves, mapped, opened
 
 __all__ = [
     "MODULES_OF_DEEP_LIFT",
@@ -33,7 +35,7 @@ __all__ = [
     "Tensors",
     "are_written",
     "as_tensors",
-    "copies_of_tensors",
+    "copies_of_arguments",
     "format_forward_args",
     "format_inputs",
     "format_output",
@@ -99,12 +101,12 @@ def run_forward(
         forward_func (callable): The model, or any function of its inputs.
         inputs (tuple of Tensor): The inputs, which it may modify in place.
         additional_forward_args (tuple): Arguments after the inputs.
-        copy (bool): Whether it gets copies of these, as `copies_of_tensors` makes them. Default: True.
+        copy (bool): Whether it gets copies of these, as `copies_of_arguments` makes them. Default: True.
 
     Raises:
         TypeError: If it takes its arguments by keyword only.
     """
-    arguments = copies_of_tensors(additional_forward_args) if copy else additional_forward_args
+    arguments = copies_of_arguments(additional_forward_args) if copy else additional_forward_args
     try:
         return _call(forward_func, inputs, arguments)
     except TypeError as error:
@@ -120,34 +122,41 @@ def _call(forward_func: ForwardFunction, inputs: Tensors, arguments: tuple[Any, 
     return _run_forward(forward_func, inputs, None, arguments)
 
 
-def copies_of_tensors(arguments: tuple[Any, ...]) -> tuple[Any, ...]:
-    """Returns arguments with copies of the tensors in them, in lists and dictionaries too; others as they are."""
-    return tuple(
-        tree_map_only(Tensor, _copy, argument)
-        if any(isinstance(x, Tensor) for x in tree_leaves(argument))
-        else argument
-        for argument in arguments
-    )
+def copies_of_arguments(arguments: tuple[Any, ...]) -> tuple[Any, ...]:
+    """Returns arguments with copies of the tensors and arrays in them, in new lists and dictionaries."""
+    return tuple(mapped(_copy, argument) for argument in arguments)
 
 
 def are_written(copies: tuple[Any, ...], arguments: tuple[Any, ...]) -> bool:
-    """Checks whether copies that `copies_of_tensors` made were written to, or differ from the arguments.
+    """Checks whether copies that `copies_of_arguments` made were written to, or differ from the arguments.
 
     True if that is unknown. A write that changes nothing in one pass may change something in the next one.
     """
-    tensors = [x for x in tree_leaves(copies) if isinstance(x, Tensor)]
-    if any(x.is_inference() or x._version > 0 for x in tensors):
+    found = leaves(copies)
+    if any(x.is_inference() or x._version > 0 for x in found if isinstance(x, Tensor)):
         return True
-    pairs = zip(tree_leaves(copies), tree_leaves(arguments), strict=True)
     try:
-        return not all(same_values(copied, x) for copied, x in pairs if isinstance(x, Tensor))
+        same_leaves = all(_is_same(copied, x) for copied, x in zip(found, leaves(arguments), strict=True))
+        return not same_leaves or tree_structure(opened(copies)) != tree_structure(opened(arguments))
     except (RuntimeError, NotImplementedError, ValueError):  # of a layout or dtype, or other leaves after a change
         return True
 
 
-def _copy(tensor: Tensor) -> Tensor:
-    copied = tensor.detach().clone()
-    return Parameter(copied, tensor.requires_grad) if isinstance(tensor, Parameter) else copied
+def _is_same(copied: Any, value: Any) -> bool:
+    if isinstance(copied, Tensor) and isinstance(value, Tensor):
+        return same_values(copied, value)
+    if isinstance(copied, np.ndarray) and isinstance(value, np.ndarray):
+        return np.array_equal(copied, value, equal_nan=value.dtype.kind in "fc")
+    return copied is value
+
+
+def _copy(value: Any) -> Any:
+    if isinstance(value, np.ndarray):
+        return value.copy()
+    if not isinstance(value, Tensor):
+        return value
+    copied = value.detach().clone()
+    return Parameter(copied, value.requires_grad) if isinstance(value, Parameter) else copied
 
 
 def _check_positional(forward_func: Any, error: TypeError) -> None:

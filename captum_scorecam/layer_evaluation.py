@@ -174,7 +174,7 @@ class _Recorder:
                 )
             if self.by_device or getattr(module, "_is_replica", False):
                 index = tensors[0].device.index
-            kept = tuple(_in_graph(x) for x in tensors) if self.with_graph else tuple(x.clone() for x in tensors)
+            kept = tuple(_in_graph(x) if self.with_graph else x.detach().clone() for x in tensors)
             returned = _like(value, [x.clone() for x in kept]) if self.with_graph else value
         with self._lock:
             self._values[index] = kept

@@ -61,20 +61,6 @@ def effective_channels(weights: Tensor) -> Tensor:
     return torch.where(squares == 0, 0.0, 1 / squares)
 
 
-def score_spans(scores: Tensor, masked: Tensor) -> Tensor:
-    """Computes the difference between the largest and the smallest score of the channels that have a mask.
-
-    Args:
-        scores (Tensor): S, N×K×T.
-        masked (Tensor): N×K, bool; True for channels that have a mask.
-
-    Returns:
-        Tensor: N×T; −∞ without a mask.
-    """
-    unmasked = ~masked.unsqueeze(-1)
-    return scores.masked_fill(unmasked, -torch.inf).amax(1) - scores.masked_fill(unmasked, torch.inf).amin(1)
-
-
 def weighted_maps(activations: Tensor, weights: Tensor, summed: bool = True, relu: bool = False) -> Tensor:
     """Computes the weighted sum of the channels for each target: L = Σ_k α_k A_k.
 

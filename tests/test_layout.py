@@ -15,7 +15,17 @@ FILES = [path.relative_to(PACKAGE) for path in sorted(PACKAGE.rglob("*.py"))]
 
 # Lowest first. A file imports from its own part and from lower layers; `captum_scorecam` is the package's own exports.
 LAYERS = [
-    {"_environment", "_extras", "_held_modules", "_kept_buffers", "_messages", "_palette", "_random_draws", "_threads"},
+    {
+        "_environment",
+        "_extras",
+        "_held_modules",
+        "_kept_buffers",
+        "_messages",
+        "_nested",
+        "_palette",
+        "_random_draws",
+        "_threads",
+    },
     {"model_state"},
     {"_captum"},
     {"layer_evaluation", "masking", "weighting"},

@@ -19,7 +19,14 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from captum_scorecam import RISE, InputSpaceAttribution, LayerGradCamPlusPlus, MeaningfulPerturbation, ScoreCAM
+from captum_scorecam import (
+    RISE,
+    InputSpaceAttribution,
+    LayerGradCamPlusPlus,
+    MeaningfulPerturbation,
+    ScoreCAM,
+    _random_draws,
+)
 from captum_scorecam._held_modules import held_modules
 from captum_scorecam.layers import find_layer
 from captum_scorecam.metrics.functional import infidelity
@@ -443,6 +450,13 @@ class DroppingAtRandom(nn.Module):
         return self.net(F.dropout(x, 0.1) if drops else x)
 
 
+@pytest.fixture
+def _without_other_threads(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No thread that another test has left counts as one that may draw random numbers."""
+    monkeypatch.setattr(_random_draws, "_others_may_draw", lambda: False)
+
+
+@pytest.mark.usefixtures("_without_other_threads")
 def test_random_numbers_drawn_after_the_first_forward_are_noticed() -> None:
     model = DroppingAtRandom()
     model.net.norm.eval()
@@ -452,6 +466,7 @@ def test_random_numbers_drawn_after_the_first_forward_are_noticed() -> None:
     assert torch.equal(torch.get_rng_state(), state)
 
 
+@pytest.mark.usefixtures("_without_other_threads")
 def test_the_random_state_is_restored_if_the_warning_is_an_error() -> None:
     model = DroppingAtRandom()
     model.net.norm.eval()

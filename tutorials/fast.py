@@ -78,7 +78,8 @@ def correlation(first: Tensor, second: Tensor) -> float:
 #
 # We compare a map that uses all channels, a gradient map, and bare forwards: the same number of rows through the model,
 # without masks. The difference between the first and the last is the overhead of the method itself. (All weightings
-# cost the same. This tutorial uses that of the released code, because ``tolerance`` requires it.)
+# cost the same, but ``"increase"`` runs one more row per image. This tutorial uses that of the released code, because
+# ``tolerance`` requires it.)
 
 released = partial(ScoreCAM, model, layer, score="probability", channel_weighting="score")
 
@@ -268,8 +269,8 @@ else:
 #
 # Masked inputs exist one chunk at a time. ``perturbations_per_eval`` limits how many of them each example has in a
 # forward. By default the size is tuned on the actual work: chunks start small and double as long as that is worthwhile.
-# The ``ScoreCAM`` object keeps the result, so reuse the object. Set a number if memory is short. A chunk that does not
-# fit into memory is halved and retried in either case.
+# The ``ScoreCAM`` object keeps the result, so reuse the object. Set a number if memory is short. On a GPU, a chunk that
+# does not fit into memory is halved and retried in either case; on a CPU, Linux usually ends the process instead.
 #
 # The peak below is what PyTorch allocated during the call, according to its profiler.
 
@@ -368,7 +369,7 @@ print(finished.stdout)
 # ``max_channels``                      an approximation     exploring; check the number of channels
 # ``max_forwards``, ``error``           predicted, ± error   a few per cent of the passes
 # ``masked_forward_func``               the same, rounding   ONNX Runtime or OpenVINO on a CPU
-# ``freed_memory_kept()``               the same             eager forwards on a CPU under Linux
+# ``freed_memory_kept()``               the same             Linux, CPU, outputs beyond 32 MiB
 # ====================================  ===================  ============================================
 #
 # The last three are not timed here: :ref:`sphx_glr_tutorials_in_a_second.py` shows ``max_forwards`` and ``error``,

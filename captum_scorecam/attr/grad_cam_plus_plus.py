@@ -186,7 +186,7 @@ class LayerGradCamPlusPlus(LayerAttribution, GradientAttribution):
                     layer.module,
                     # The model may modify them, and autograd does not accept tensors made in ``inference_mode``.
                     tuple(x.detach().clone() for x in inputs),
-                    _captum.copies_of_tensors(arguments),
+                    _captum.copies_of_arguments(arguments),
                     self.device_ids,
                     of_input,
                     with_graph=True,

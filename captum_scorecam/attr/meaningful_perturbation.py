@@ -181,7 +181,7 @@ def _differentiable(forward: MaskedForward) -> MaskedForward:
     """Returns the forward pass of copies that autograd accepts, also of tensors made in ``inference_mode``."""
     inputs = tuple(x.contiguous() for x in forward.inputs)
     inputs, baselines = (tuple(x.detach().clone() for x in values) for values in (inputs, forward.baselines))
-    arguments = _captum.copies_of_tensors(forward.additional_forward_args)
+    arguments = _captum.copies_of_arguments(forward.additional_forward_args)
     return replace(forward, inputs=inputs, baselines=baselines, additional_forward_args=arguments)
 
 

@@ -7,6 +7,7 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
+import torch
 from captum.attr import LayerAttribution, PerturbationAttribution
 from captum.log import log_usage
 from torch import Tensor
@@ -42,7 +43,7 @@ from captum_scorecam.scoring.memory_format import MemoryFormats
 from captum_scorecam.scoring.process_group import check_process_group, failing_together, from_first_rank
 from captum_scorecam.scoring.tolerance import scores_within_tolerance
 from captum_scorecam.scoring.twin import Twins
-from captum_scorecam.weighting import ChannelWeighting, score_spans
+from captum_scorecam.weighting import ChannelWeighting
 
 NARROW = 1.0  # scores that span less are nearly equal after the softmax
 
@@ -270,7 +271,8 @@ class ScoreCAM(LayerAttribution, PerturbationAttribution):
         """Computes the map and its standard error from the same forward passes; arguments as for :meth:`attribute`.
 
         The error is that of the scores which `max_forwards` or `error` left to be predicted, before the ReLU; 0 where
-        the map is exact. Errors of neighbouring positions are correlated.
+        the map is exact, or all scores that were run equal that of the unmasked input. Errors of neighbouring positions
+        are correlated.
 
         Returns:
             tuple: The result of :meth:`attribute`, and the standard error of each value, in the same shape.
@@ -438,8 +440,8 @@ class ScoreCAM(LayerAttribution, PerturbationAttribution):
             evaluation = evaluate_layer(self.forward_func, layer.module, inputs, arguments, self.device_ids, of_input)
         maps = checked_activation_maps(evaluation.activations, forward.inputs, layer.activation_transform)
         forward.class_scores.select_examples(evaluation.output)
-        (output,) = _captum.copies_of_tensors((evaluation.output,))  # the model may reuse the memory of its output
-        return tuple(x.to(forward.device) for x in maps), output
+        (output,) = _captum.copies_of_arguments((evaluation.output,))  # the model may reuse the memory of its output
+        return tuple(x.detach().to(forward.device) for x in maps), output
 
 
 def _check_options(
@@ -489,7 +491,11 @@ def warn_of_narrow_scores(scored: ChannelScores, weighting: ChannelWeighting, sc
     """Warns if the softmax of scores hardly differs from channel to channel."""
     if weighting != "softmax" or score == "probability":  # of which the constructor has warned
         return
-    if (score_spans(scored.scores, scored.has_mask)[scored.has_mask.sum(1) > 1] < NARROW).any():
+    examples = scored.masks.examples
+    run = torch.ones_like(examples, dtype=torch.bool) if scored.prediction is None else scored.prediction.run
+    of_examples = [scored.mask_scores[run & (examples == number)] for number in range(len(scored.activations))]
+    spans = [scores.amax(0) - scores.amin(0) for scores in of_examples if len(scores) > 1]
+    if spans and (torch.stack(spans) < NARROW).any():
         warn_caller(
             "The scores of the masked inputs differ by less than 1, so their softmax is nearly uniform and the map is "
             "close to the plain sum of the channels (see `last_run.effective_channels`). For probabilities and other "

@@ -86,7 +86,8 @@ class ChannelScores:
     def weights(self, channel_weighting: ChannelWeighting = "softmax") -> Tensor:
         """Computes α, N×K×T.
 
-        The softmax of a predicted score uses the expectation of its exponential, S + variance / 2.
+        The softmax of a predicted score uses the expectation of its exponential, S + variance / 2, with a variance of
+        at most 2.
 
         Args:
             channel_weighting (str): As for :class:`ScoreCAM`. Default: ``"softmax"``.
@@ -139,8 +140,8 @@ class ChannelScores:
     def standard_errors(self, channel_weighting: ChannelWeighting = "softmax") -> Tensor:
         """Computes the standard error of each value of the maps; 0 where they are exact.
 
-        The errors of neighbouring positions are correlated. If the scores of all masks that were run are equal, the
-        others are taken to equal them too, without error.
+        The errors of neighbouring positions are correlated. If the scores of all masks that were run equal that of the
+        unmasked input, the others are taken to equal them too, without error.
 
         Args:
             channel_weighting (str): As for :class:`ScoreCAM`. Default: ``"softmax"``.

@@ -14,6 +14,7 @@ from captum_scorecam.weighting import ChannelWeighting
 
 WIDENING = 1.8  # of the standard errors of scores and maps, and further of maps, in `map_widening`; see the method page
 MOST_CHANGES = 2**24  # of values of maps by scores of masks, that are held at once
+LEAST_SHARE = 0.05  # of the masks; the factor of a softmax was not measured for fewer
 MOST_LOG_VARIANCE = 2.0  # of a score in an exponent; the lognormal mean of a wider one would decide the map
 
 
@@ -82,7 +83,7 @@ def map_widening(weighting: ChannelWeighting, n_run: int, n_masks: int) -> float
         n_masks (int): Number of its masks.
     """
     if weighting == "softmax":
-        return widening(n_run) * 1.08 * math.pow(n_run / (0.1 * n_masks), 0.28)
+        return widening(n_run) * 1.08 * math.pow(max(n_run / n_masks, LEAST_SHARE) / 0.1, 0.28)
     return widening(n_run) * 1.24 * (1 + 9 / n_run)
 
 

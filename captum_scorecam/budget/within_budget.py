@@ -21,7 +21,7 @@ from captum_scorecam.masking.channel_masks import ChannelMasks
 from captum_scorecam.masking.scaling import precise
 from captum_scorecam.scoring.chunks import MaskRows, Masks
 from captum_scorecam.scoring.process_group import from_first_rank
-from captum_scorecam.weighting import ChannelWeighting
+from captum_scorecam.weighting import ChannelWeighting, weighted_maps
 
 # Of the masks after the first stage, how many are drawn at random. They show where predictions are biased for the masks
 # that would never be chosen, and their scores matter most where weights are linear in scores.
@@ -283,7 +283,7 @@ def remaining_errors(scores: ChannelScores, weighting: ChannelWeighting) -> Tens
     will stay so, and the error is a share of the largest absolute value; else its largest value is unknown, and the
     share infinite.
     """
-    maps = scores.maps(weighting, relu_attributions=False).flatten(2)
+    maps = weighted_maps(precise(scores.activations), scores.weights(weighting)).flatten(2)
     errors = scores.standard_errors(weighting).flatten(2)
     stays_zero = (maps + 2 * errors <= 0).all(2)
     largest = torch.where(stays_zero, maps.abs().amax(2), maps.amax(2).clamp_min(0).abs())  # abs: −0 is 0

@@ -46,6 +46,7 @@ from captum_scorecam.evaluation.method_choice import (
 )
 from captum_scorecam.evaluation.methods import DEFAULT_METHODS
 from captum_scorecam.evaluation.request import DEFAULT_OPTIONS
+from captum_scorecam.evaluation.settings import digest_of_weights
 from captum_scorecam.models import Classifier, ExplainedLayer, check_model_name
 
 MOST_IMAGES = 50  # in one picture
@@ -131,8 +132,8 @@ def explain(
         names = (printable(image.name) for image in images)
         explanations = [explain_one(inputs_of_image, name) for inputs_of_image, name in zip(inputs, names, strict=True)]
         if save_maps is not None:
-            weights_name = Path(weights).name
-            explained = Explained(classifier.name, weights_name, explained_layer.name, methods, options, engine)
+            digest = digest_of_weights(classifier.model)
+            explained = Explained(classifier.name, weights, digest, explained_layer.name, methods, options, engine)
             write_maps(save_maps, images, explanations, explained)
         show_explanations(explanations, heading_of(classifier, weights, explained_layer, engine), output)
         if save_maps is not None:

@@ -14,6 +14,7 @@ from captum_scorecam.evaluation.method_choice import chosen_methods
 from captum_scorecam.evaluation.methods import DEFAULT_METHODS
 from captum_scorecam.evaluation.request import DEFAULT_OPTIONS
 from captum_scorecam.models import Classifier, ExplainedLayer, class_name, find_class, seen_pixels
+from captum_scorecam.scoring.class_scores import NamedScore
 
 Role: TypeAlias = Literal["predicted", "chosen", "runner-up"]
 PREDICTED: Final = "predicted"
@@ -68,12 +69,14 @@ class ImageExplanation:
         pixels (Tensor): The image as seen by the model, H×W×3 in [0, 1].
         classes (tuple of ClassExplanation): The target, then the other class if there is one.
         runs (dict of str to MethodRun): Statistics of each method's run, by name, in display order.
+        score (str): The `score` of the maps, unless their method's options have one, as in `Prediction`.
     """
 
     image_name: str
     pixels: Tensor
     classes: tuple[ClassExplanation, ...]
     runs: dict[str, MethodRun]
+    score: NamedScore
 
 
 def explain_image(
@@ -134,7 +137,8 @@ def explain_image(
         for position, (index, role) in enumerate(roles.items())
     )
     runs = {method: run for method, (_, run) in results.items()}
-    return ImageExplanation(image_name, seen_pixels(inputs, classifier.preprocess), classes, runs)
+    pixels = seen_pixels(inputs, classifier.preprocess)
+    return ImageExplanation(image_name, pixels, classes, runs, prediction.score)
 
 
 def check_target(classifier: Classifier, inputs: Tensor, target: str) -> None:

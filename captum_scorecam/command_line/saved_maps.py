@@ -24,7 +24,7 @@ from captum_scorecam.evaluation.method import ChosenMethod
 MANIFEST = "manifest.json"
 _WRITER = "captum-scorecam explain"
 _LONGEST_STEM = 80
-_OPTIONS = ("n_masks", "mask_iterations", "max_forwards", "error", "seed")
+_OPTIONS = ("n_masks", "mask_iterations", "perturbations_per_eval", "max_forwards", "error", "seed")
 
 
 class Explained(NamedTuple):
@@ -32,7 +32,8 @@ class Explained(NamedTuple):
 
     Attributes:
         model (str): The model's name.
-        weights (str): Its weights.
+        weights (str): Its weights, as given.
+        weights_digest (str): Their digest.
         layer (str): The layer that methods of a layer explain.
         methods (mapping of str to ChosenMethod): The methods by name.
         options (MethodOptions): Options of the methods that were given none of their own.
@@ -41,6 +42,7 @@ class Explained(NamedTuple):
 
     model: str
     weights: str
+    weights_digest: str
     layer: str
     methods: Mapping[str, ChosenMethod]
     options: MethodOptions
@@ -97,12 +99,13 @@ def write_maps(
         for shown in explanation.classes:
             for entry, arrays in _maps_of(shown, prefix, explained):
                 files |= arrays
-                entries.append({"image": str(image), **entry})
+                entries.append({"image": str(image), "score": explanation.score, **entry})
     manifest = {
         "written_by": _WRITER,
         "version": __version__,
         "model": explained.model,
         "weights": explained.weights,
+        "weights_digest": explained.weights_digest,
         "engine": explained.engine,
         "options": {name: getattr(explained.options, name) for name in _OPTIONS},
         "maps": entries,

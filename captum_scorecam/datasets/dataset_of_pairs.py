@@ -18,8 +18,8 @@ class DatasetOfPairs:
     Args:
         dataset (torch.utils.data.Dataset): Returns (PIL image, label) for an index. It must not have a transform that
             converts images to tensors. A label is a class index or a string.
-        labels (sequence, optional): The labels, such as the ``targets`` attribute of many torchvision data sets.
-            Default: None, labels are read together with their images.
+        labels (sequence, optional): The labels, in place of those in the pairs, such as the ``targets`` attribute of
+            many torchvision data sets. Default: None, labels are read together with their images.
         names (sequence of str, optional): A unique name for each image. Default: None, the index.
 
     Raises:
@@ -71,6 +71,7 @@ class DatasetOfPairs:
             raise TypeError(
                 f"Expected a data set that returns PIL images, but got {type(image).__name__}. Remove its transform."
             )
+        label = label if self._labels is None else self._labels[index]
         return Sample(self.name(index), upright_rgb(image, self.name(index)), _label(label))
 
 

@@ -134,7 +134,7 @@ def _bits(image: Image.Image) -> int:
     if "I;12" in raw_mode:
         return 12
     of_pgm = image.format == "PPM" and image.mode == "I"  # scaled by Pillow to 65535
-    return 16 if of_pgm or any(deep in raw_mode for deep in (";16B", ";16L", ";16N")) else 8
+    return 16 if of_pgm or any(deep in raw_mode for deep in (";16B", ";16L", ";16N", ";16S")) else 8
 
 
 def _rgb(image: Image.Image, stored: _Stored, name: str) -> Image.Image:

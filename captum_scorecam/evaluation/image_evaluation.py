@@ -132,7 +132,7 @@ def classify(plan: Plan, loaded: Loaded) -> Subject:
     with _stage("image"):
         inputs = plan.classifier.batch(loaded.image.values)
         pixels = seen_pixels(inputs, plan.classifier.preprocess)
-        prediction = plan.classifier.predict(inputs)
+        prediction = replace(plan.classifier.predict(inputs), score=plan.read_as)
         if not prediction.scores.isfinite().all():
             raise ValueError("Expected finite scores, but the model returned NaN or Inf for this image.")
     target = label if plan.target == "label" and label is not None else int(prediction.scores.argmax())
@@ -259,7 +259,7 @@ def _record(
     chunk_rows: Mapping[str, tuple[int, ...]],
 ) -> Record:
     target, predicted = subject.views["image"].target, int(subject.prediction.scores.argmax())
-    without_probabilities = plan.classifier.score == "output" and not subject.prediction.has_probabilities
+    without_probabilities = plan.read_as == "output" and not subject.prediction.has_probabilities
     return Record(
         image=loaded.name,
         index=loaded.index,

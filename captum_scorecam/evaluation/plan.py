@@ -21,6 +21,7 @@ from captum_scorecam.evaluation.request import MethodOptions
 from captum_scorecam.evaluation.settings import digest_of_lines, digest_of_weights, inputs_text
 from captum_scorecam.evaluation.sources import digests_of_sources
 from captum_scorecam.models import Classifier, ExplainedLayer
+from captum_scorecam.scoring.class_scores import NamedScore
 
 
 class Provenance(TypedDict, total=False):
@@ -67,6 +68,8 @@ class Plan:
         gallery (int): Number of images, from the first on, whose pictures and maps are saved.
         provenance (Provenance): The source of data and weights.
         engine (str): What runs masked inputs. Default: "eager".
+        read_as (str): How the outputs of all images become probabilities: the classifier's ``score`` or, if it has
+            none, the one that fits the outputs of `example`. Default: "probability".
         unbounded (bool): Whether the score ``output`` may leave [0, 1], as that of an image on which the plan was tried
             does, so that Score-CAM weights channels by its softmax. Default: False.
         twin (nn.Module, optional): The engine's twin of the model, which a run makes. Default: None.
@@ -87,6 +90,7 @@ class Plan:
     gallery: int
     provenance: Provenance = field(default_factory=Provenance)
     engine: EngineName = "eager"
+    read_as: NamedScore = "probability"
     unbounded: bool = False
     twin: nn.Module | None = None
 
@@ -209,6 +213,7 @@ class Plan:
             seed=self.options.seed,
             engine=self.engine,
             unbounded=self.unbounded,
+            read_as=self.read_as,
         )
 
     def _digests_of_sources(self) -> dict[str, str]:

@@ -103,6 +103,7 @@ def plan_evaluation(
         gallery=gallery,
         provenance=provenance,
         engine=engine,
+        read_as=prediction.score,
     )
     _check(plan)
     check_methods_run(chosen, classifier.model, plan.layer, example, n_classes)

@@ -63,10 +63,16 @@ def budget_texts(summary: Summary) -> list[str]:
     return [
         f"{method_title(method)} ran {cost.forwards:,.1f} masks per image on average, at most {cost.most_forwards:,}. "
         f"The largest standard error of a map is {_percent(cost.map_error)} of its maximum on average, "
-        f"at most {_percent(cost.largest_map_error)}."
+        f"at most {_percent(cost.largest_map_error)}.{_of_unknown(cost.unknown_map_errors)}"
         for method, cost in summary.costs.items()
         if cost.map_error is not None and cost.largest_map_error is not None
     ]
+
+
+def _of_unknown(n_maps: int) -> str:
+    if n_maps == 0:
+        return ""
+    return f" It is unknown for {n_maps:,} other {'map, which is' if n_maps == 1 else 'maps, which are'} zero."
 
 
 def decimals(values: Iterable[float | None]) -> int:

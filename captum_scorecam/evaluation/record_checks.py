@@ -72,7 +72,7 @@ def _check_result(record: Record, settings: RunSettings) -> None:
     for name in _OF_EVERY_RESULT:
         if getattr(record, name) is None:
             raise ValueError(f"it has neither an error nor `{name}`")
-    if record.probability is None and settings.score != "output":
+    if record.probability is None and (settings.read_as or settings.score) != "output":
         raise ValueError("`probability` is None")
     for name in ("target", "label", "predicted"):
         if (getattr(record, name) or 0) >= settings.classes:

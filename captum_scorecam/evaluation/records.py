@@ -93,7 +93,7 @@ class Record:
             `measure_forwards` counts all rows instead.
         map_error (float, optional): With the settings `max_forwards` or `error`, the largest standard error of
             Score-CAM's map as a share of its largest value; 0 if the map is exact. None without these settings, for
-            other methods, and for a map that is zero.
+            other methods, and if it is unknown, since the map is zero but may not stay so.
         region (str, optional): How the object of the label is known: by its ``boxes`` or by a ``mask``, which metrics
             that compare the map with its pixels use instead; None if it is not. Missing in older records.
         values (mapping of str to float): Values by metric name, in the metric's unit; None if undefined, if the metric
@@ -175,7 +175,7 @@ class RunSettings:
         data (str, optional): Path of the data set; None if unknown.
         data_format (str, optional): Format of the data set, as accepted by `open_data`; None if unknown.
         weights (str, optional): Source of the weights, as accepted by `load_classifier`; None if unknown.
-        score (str, optional): How outputs become probabilities, as in `Classifier`; None if it depends on the outputs.
+        score (str, optional): How outputs become probabilities, as in `Classifier`; None if it was not given.
         sources (mapping of str to str): Digests of the source code of plugins, registered methods and metrics, and the
             model's factory, by module; ``unknown`` for a module without a file.
         method_options (mapping of str to str): For methods with options or another name, the name in `METHODS`, or
@@ -190,6 +190,8 @@ class RunSettings:
             standard deviation of each channel. Default: None, unknown.
         unbounded (bool, optional): Whether outputs that are explained as they are may leave [0, 1], so that Score-CAM
             weights channels by their softmax instead of the outputs themselves. Default: None, unknown.
+        read_as (str, optional): How outputs became probabilities: `score` or, if that is None, ``probability`` or
+            ``output``, chosen by the outputs of a synthetic image. Default: None, unknown.
         command (str, optional): The command that started the run, for information; None if there was none.
     """
 
@@ -223,6 +225,7 @@ class RunSettings:
     engine: EngineName = "eager"
     inputs: str | None = field(default=None, metadata=MAY_BE_MISSING)
     unbounded: bool | None = field(default=None, metadata=MAY_BE_MISSING)
+    read_as: NamedScore | None = field(default=None, metadata=MAY_BE_MISSING)
     command: str | None = None
 
 

@@ -35,6 +35,7 @@ from captum_scorecam.evaluation.settings import (
     CONFIGURATION,
     check_same_settings,
     find_versions,
+    packages_of,
     read_configuration,
     read_settings,
     warn_of_other_versions,
@@ -232,9 +233,11 @@ def _make_folders(folder: Path) -> None:
 
 
 def _versions(plan: Plan) -> dict[str, str | None]:
-    of_engine = (plan.engine,) if plan.engine in ("onnxruntime", "openvino") else ()
+    of_engine = (plan.engine, "onnx", "onnxscript") if plan.engine in ("onnxruntime", "openvino") else ()
     of_metrics = ("quantus",) if any(metric.text is not None for metric in plan.chosen_metrics()) else ()
-    return find_versions(plan.device, *of_engine, *of_metrics)
+    has_lime = not {"captum:Lime", "captum:KernelShap"}.isdisjoint(each.base for each in plan.methods.values())
+    of_methods = ("scikit-learn",) if has_lime else ()
+    return find_versions(plan.device, *packages_of(plan.classifier.model), *of_engine, *of_metrics, *of_methods)
 
 
 def _warn_of_changes(plan: Plan, folder: Path, with_files: bool) -> None:

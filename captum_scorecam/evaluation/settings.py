@@ -9,6 +9,7 @@ import platform
 import subprocess
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
+from functools import cache
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -112,6 +113,8 @@ def check_same_settings(before: RunSettings, now: RunSettings) -> None:
     """
     if before.inputs is None:  # of an earlier version, which recorded neither
         before = replace(before, inputs=now.inputs, unbounded=now.unbounded)
+    if before.read_as is None:
+        before = replace(before, read_as=now.read_as)
     if before.weights_digest == now.weights_digest:
         before = replace(before, weights=now.weights)
     changes = _changes(*map(_by_parameter, (before, now)))
@@ -183,6 +186,17 @@ def cpu_name() -> str:
     return str(capabilities.get("cpu_name") or platform.processor() or platform.machine())
 
 
+def packages_of(model: nn.Module) -> list[str]:
+    """Returns the names of the installed packages whose classes the model's modules are."""
+    imported = {type(module).__module__.partition(".")[0] for module in model.modules()}
+    return sorted({package for name in imported for package in _providers().get(name, [name]) if _version(package)})
+
+
+@cache
+def _providers() -> Mapping[str, list[str]]:
+    return metadata.packages_distributions()
+
+
 def _version(package: str) -> str | None:
     try:
         return metadata.version(package)
@@ -201,7 +215,8 @@ def _git_revision() -> str | None:
 
 def digest_of_weights(model: nn.Module) -> str:
     """Returns the first 16 hex digits of the SHA-256 of all parameters, buffers and extra state."""
-    state = sorted(model.state_dict().items())
+    buffers = dict(model.named_buffers(remove_duplicate=False))  # a state dict lacks those that are not persistent
+    state = sorted({**buffers, **model.state_dict()}.items())
     return _digest(part for name, value in state for part in (name.encode(), *_parts(value)))
 
 

@@ -79,12 +79,14 @@ class Cost:
         most_forwards (int): Its largest value.
         map_error (float, optional): The mean of `Record.map_error`; None if no map has one.
         largest_map_error (float, optional): Its largest value.
+        unknown_map_errors (int): Maps without one, though others have one. Default: 0.
     """
 
     forwards: float
     most_forwards: int
     map_error: float | None
     largest_map_error: float | None
+    unknown_map_errors: int = 0
 
 
 @dataclass(frozen=True)
@@ -166,7 +168,9 @@ def _of_method(records: Sequence[Record], method: str) -> list[Record]:
 def _cost(records: Sequence[Record]) -> Cost:
     forwards = [record.forwards or 0 for record in records]
     errors = [record.map_error for record in records if record.map_error is not None]
-    return Cost(fmean(forwards), max(forwards), fmean(errors) if errors else None, max(errors, default=None))
+    if not errors:
+        return Cost(fmean(forwards), max(forwards), None, None)
+    return Cost(fmean(forwards), max(forwards), fmean(errors), max(errors), len(records) - len(errors))
 
 
 def _checked_reference(reference: str | None, methods: Sequence[str]) -> str:

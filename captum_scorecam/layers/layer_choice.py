@@ -6,6 +6,7 @@ from collections.abc import Hashable
 from functools import partial
 from typing import Any
 
+from torch import Tensor
 from torch.nn import DataParallel, Module
 from torch.nn.parallel import DistributedDataParallel
 
@@ -13,8 +14,12 @@ from captum_scorecam._captum import ForwardFunction, Tensors
 from captum_scorecam._messages import check_callable, check_layer
 from captum_scorecam.layers.activations import INPUT
 from captum_scorecam.layers.explained_layer import ExplainedLayer, check_name, find_layer
-from captum_scorecam.layers.layout import ActivationTransform
-from captum_scorecam.masking.activation_maps import check_activation_transform
+from captum_scorecam.layers.layout import ActivationTransform, has_one_stride
+from captum_scorecam.masking.activation_maps import (
+    check_activation_transform,
+    swin_activation_maps,
+    vit_activation_maps,
+)
 from captum_scorecam.scoring.chunk_size import kind_of_inputs
 from captum_scorecam.scoring.class_scores import Score
 
@@ -73,8 +78,11 @@ class FoundLayers:
 
         Raises:
             TypeError: If the model's output has not the named score.
-            ValueError: If a named layer has no maps, or ``auto`` finds no layer that is certain to be right.
+            ValueError: If a named layer has no maps, or ``auto`` finds no layer that is certain to be right. The
+                transform raises it if it makes a square of an oblong image's tokens though no grid was given.
         """
+        if activation_transform is not None and activation_transform in (vit_activation_maps, swin_activation_maps):
+            activation_transform = partial(_maps_of_one_stride, transform=activation_transform, inputs=inputs)
         if not isinstance(layer, str):
             return ExplainedLayer("", layer, activation_transform)
         model = _unwrapped(forward_func)
@@ -88,6 +96,20 @@ class FoundLayers:
             name = find(layer).name if layer == AUTO and of_input else layer
             found[key] = find(f"{name.removesuffix(INPUT)}{INPUT}" if of_input else name)
         return found[key]
+
+
+def _maps_of_one_stride(tokens: Tensor, transform: ActivationTransform, inputs: Tensors) -> Tensor:
+    """Converts tokens to maps; refuses flat ones of a square grid for inputs that are not square."""
+    maps = transform(tokens)
+    images = [x for x in inputs if x.dim() == 4]
+    if tokens.dim() == 3 and images and not any(has_one_stride(maps.shape[2:], x.shape[2:]) for x in images):
+        (height, width), cells = images[0].shape[2:], maps[0, 0].numel()
+        name = "vit_activation_maps" if transform is vit_activation_maps else "swin_activation_maps"
+        raise ValueError(
+            f"Expected `grid_size` for images of {height}×{width} pixels, since their {cells} patch tokens may be no "
+            f"square. Pass activation_transform=functools.partial({name}, grid_size=(h, w))."
+        )
+    return maps
 
 
 def _is_part(layer: ExplainedLayer, model: Module) -> bool:

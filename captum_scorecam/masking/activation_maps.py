@@ -20,7 +20,8 @@ def vit_activation_maps(tokens: Tensor, prefix_tokens: int = 1, grid_size: Seque
             order.
         prefix_tokens (int): P, the number of tokens before the patches. Default: 1, the class token.
         grid_size (sequence of int, optional): The patches along each spatial dimension of the input, whose product is
-            the number of cells: (h, w), (t, h, w) for video, (t,) for signals. Default: None, a square (h, h).
+            the number of cells: (h, w), (t, h, w) for video, (t,) for signals. Default: None, a square (h, h), which
+            attributions refuse for images that are not square.
 
     Returns:
         Tensor: N×K×grid.

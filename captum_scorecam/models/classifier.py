@@ -64,8 +64,8 @@ class Classifier:
         layer (str, optional): The layer that ``auto`` selects, as accepted by `find_layer`. Default: "auto".
         score (str, optional): How outputs become probabilities: ``"probability"`` (softmax: one class per image),
             ``"sigmoid"`` (several labels per image, or one logit), or ``"output"`` (they are probabilities, or have
-            none). Default: None, ``"output"`` if they come from a sigmoid, or are non-negative and sum to 1, else
-            ``"probability"``.
+            none). Default: None, ``"output"`` if they come from a sigmoid or a softmax, or are non-negative and sum to
+            1, else ``"probability"``.
 
     Raises:
         TypeError: If `class_names` is of another type.
@@ -149,7 +149,7 @@ class Classifier:
 
 def _fitting_score(scores: Tensor, origin: LastOperation | None) -> NamedScore:
     """Returns how to read a model's outputs, if the user does not say it."""
-    return "output" if are_probabilities(scores) or origin == "sigmoid" else "probability"
+    return "output" if are_probabilities(scores) or origin in ("sigmoid", "softmax") else "probability"
 
 
 def _all_in_unit_range(values: Tensor) -> bool:

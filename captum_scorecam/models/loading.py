@@ -64,7 +64,7 @@ def load_classifier(name: str, weights: Weights = "DEFAULT", score: NamedScore |
     check_model_name(name)
     _check_weights(weights)
     classifier = _loader(name)(name, str(weights))
-    classifier.model.eval()
+    _evaluate(classifier.model)
     return classifier if score is None else replace(classifier, score=score)
 
 
@@ -95,6 +95,15 @@ def _check_torchvision_name(name: str) -> None:
             f"Expected `name` to be a torchvision classifier, efficientnet_lite0 to efficientnet_lite2, timm/NAME, "
             f"hf/FOLDER or package.module:factory, but got {name!r}.{closest_matches(name, names)}"
         )
+
+
+def _evaluate(model: nn.Module) -> None:
+    """Sets the evaluation mode, where `torch.export`'s programs have a fixed one."""
+    try:
+        model.eval()
+    except NotImplementedError:
+        for module in model.modules():
+            module.training = False
 
 
 def _check_weights(weights: object) -> None:

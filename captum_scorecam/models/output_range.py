@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from captum_scorecam.scoring.class_scores import output_score
 
-LastOperation = Literal["sigmoid", "linear"]
+LastOperation = Literal["sigmoid", "softmax", "linear"]
 
 _SIGMOIDS = {"Sigmoid", "Hardsigmoid"}
 _LINEAR = {"Addmm", "Mm", "Mv", "Convolution"}
@@ -22,13 +22,13 @@ _SUMS = {"Add", "Sub", "Mul", "Div"}
 
 
 def last_operation(model: nn.Module, inputs: Tensor) -> LastOperation | None:
-    """Returns what the model's outputs come from: a sigmoid, or a layer with weights, whose outputs are unbounded.
+    """Returns what the model's outputs come from: a sigmoid, a softmax, or a layer with weights, which are unbounded.
 
     Autograd records the operations of one forward pass.
 
     Returns:
-        str or None: ``"sigmoid"``, ``"linear"``, or None if they come from something else, or autograd does not tell:
-        the model leaves PyTorch, or is compiled.
+        str or None: ``"sigmoid"``, ``"softmax"``, ``"linear"``, or None if they come from something else, or autograd
+        does not tell: the model leaves PyTorch, or is compiled.
     """
     try:
         with torch.inference_mode(False), torch.enable_grad():
@@ -43,6 +43,8 @@ def _origin(node: Any) -> LastOperation | None:
     name = _operation(node)
     if name in _SIGMOIDS:
         return "sigmoid"
+    if name == "Softmax":
+        return "softmax"
     if name in _LINEAR:
         return "linear" if any(map(_is_weight, _sources(node))) else None
     computed = [source for source in _sources(node) if not _is_weight(source)]

@@ -64,6 +64,11 @@ class ChunkSize:
         return self._tuner.timing
 
     @property
+    def largest_that_worked(self) -> int:
+        """The most rows of a timed chunk; 0 before any."""
+        return self._tuner.largest_that_worked
+
+    @property
     def rows_per_second(self) -> float:
         """The last rate measured at the size to use; 0 before it is known."""
         return self._tuner.rows_per_second

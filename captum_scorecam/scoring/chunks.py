@@ -7,8 +7,10 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from operator import itemgetter
+from types import NoneType
 from typing import Protocol
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.distributed import ProcessGroup
@@ -20,6 +22,8 @@ from captum_scorecam.masking.channel_masks import ChannelMasks
 from captum_scorecam.scoring.chunk_size import ChunkSize
 from captum_scorecam.scoring.masked_forward import MaskedForward, has_rows
 from captum_scorecam.scoring.process_group import gather_rows, rows_of_rank
+
+PLAIN = (NoneType, bool, int, float, str, Tensor, np.ndarray)
 
 
 class Masks(Protocol):
@@ -131,8 +135,8 @@ def run_chunk(
 ) -> tuple[Tensors, Tensor] | None:
     """Returns the masks and scores of the rows, or None if they are to be run again in smaller chunks.
 
-    That is so if memory ran out, or any error came with the first chunk of a larger size that the tuner tried: some
-    kernels take no tensor with as many elements.
+    That is so if memory ran out, or any error came with the first chunk of a larger size that the tuner tried, unless
+    additional arguments may have a value for each example.
     """
     try:
         with chunk_size.timed(len(rows), forward.device):
@@ -157,9 +161,18 @@ def _make_smaller(chunk_size: ChunkSize, n_rows: int, forward: MaskedForward, er
     proven = len(forward.inputs[0])  # rows, of the unmasked forward pass
     if is_out_of_memory(error) or (n_rows > proven and may_be_out_of_memory(error)):
         chunk_size.halve(n_rows, error)
-    elif not chunk_size.retreat(n_rows):
+    elif _may_have_unseen_rows(forward, chunk_size) or not chunk_size.retreat(n_rows):
         _advise(error, n_rows, forward)
         raise error
+
+
+def _may_have_unseen_rows(forward: MaskedForward, chunk_size: ChunkSize) -> bool:
+    """Whether additional arguments may have a value per example, as a list has: no more rows than these worked."""
+    n_examples = len(forward.inputs[0])
+    return chunk_size.largest_that_worked == n_examples > 1 and any(
+        not has_rows(argument, n_examples) and not isinstance(argument, PLAIN)
+        for argument in forward.additional_forward_args
+    )
 
 
 def is_out_of_memory(error: Exception) -> bool:
@@ -177,11 +190,13 @@ def is_out_of_memory(error: Exception) -> bool:
 def may_be_out_of_memory(error: Exception) -> bool:
     """Checks for errors of CUDA's libraries that stand for missing memory if fewer rows worked.
 
-    For want of memory, cuDNN finds no algorithm, and neither it nor cuBLAS can set itself up.
+    For want of memory, cuDNN finds no algorithm, and neither it nor cuBLAS can set itself up. Some kernels take no
+    tensor with as many elements.
     """
     texts = (
         "(GET|FIND) was unable to find an engine|unable to find a valid cuDNN algorithm|no valid execution plans"
         "|(CUBLAS|CUDNN)_STATUS_NOT_INITIALIZED|CUDNN_STATUS_INTERNAL_ERROR"
+        "|less than INT_MAX elements"
     )
     return _engine_says(texts, error)
 
@@ -205,6 +220,11 @@ def _advise(error: Exception, n_rows: int, forward: MaskedForward) -> None:
         advice += (
             f" An additional argument with {n_examples} {'row' if n_examples == 1 else 'rows'} gets one for each "
             "masked input; bind one that belongs to no example to `forward_func` with functools.partial."
+        )
+    elif forward.additional_forward_args:
+        advice += (
+            " Additional arguments other than tensors and arrays (in lists and dictionaries, too) are passed as they "
+            "are, so they can't have a value for each example."
         )
     add_note(error, advice)
 

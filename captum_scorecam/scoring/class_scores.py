@@ -152,6 +152,7 @@ class ClassScores:
         self._targets = [_on_device(target, device) for target in formatted]
         self._positions = [_positions(target, device) for target in self._targets]
         self._n_examples = n_examples
+        self._dtype: torch.dtype | None = None
 
     @property
     def by_callable(self) -> bool:
@@ -170,6 +171,7 @@ class ClassScores:
         selected = _side_by_side([_captum.select_target(scores, target) for target in self._targets], scores)
         if not selected.isfinite().all():
             raise ValueError("Expected finite scores of the inputs, but got NaN or Inf.")
+        self._dtype = selected.dtype
         return selected
 
     def all_of_rows(self, output: Any, n_rows: int) -> Tensor:
@@ -193,7 +195,9 @@ class ClassScores:
 
     def zeros(self, n_rows: int, inputs: Tensor) -> Tensor:
         """Returns zeros of shape n_rows×T on the device and with the dtype of the scores of `inputs`."""
-        return inputs.new_zeros(n_rows, len(self._targets), dtype=working_dtype(inputs.dtype))
+        dtype = working_dtype(inputs.dtype)
+        dtype = dtype if self._dtype is None else torch.promote_types(dtype, self._dtype)
+        return inputs.new_zeros(n_rows, len(self._targets), dtype=dtype)
 
 
 def _side_by_side(columns: Sequence[Tensor], scores: Tensor) -> Tensor:

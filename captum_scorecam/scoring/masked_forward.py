@@ -11,11 +11,12 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils._pytree import tree_leaves, tree_map
+from torch.utils._pytree import tree_leaves
 
 from captum_scorecam import _captum
 from captum_scorecam._captum import BaselineType, ForwardFunction, TargetType, Tensors
 from captum_scorecam._messages import check_finite
+from captum_scorecam._nested import leaves, mapped, opened
 from captum_scorecam.masking.baselines import baseline_tensors, blend
 from captum_scorecam.scoring.class_scores import ClassScores, Score, score_function
 from captum_scorecam.scoring.freed_memory import reuse_large_blocks
@@ -68,7 +69,7 @@ class MaskedForward:
         Raises:
             TypeError: If an input is not a floating-point tensor, or baselines or targets have another type.
             ValueError: If inputs have no spatial dimension or different numbers of examples, baselines do not match
-                them, or an option is unknown.
+                them, an option is unknown, or additional arguments have one string for each of several examples.
             AssertionError: Captum's errors for targets.
         """
         inputs = checked_inputs(inputs)
@@ -77,11 +78,14 @@ class MaskedForward:
         orders = tuple(map(memory_order, inputs))
         inputs = tuple(in_memory_order(x, order) for x, order in zip(inputs, orders, strict=True))
         class_scores = ClassScores(score_function(score), _as_list(targets), len(inputs[0]), inputs[0].device)
+        arguments = _captum.format_forward_args(additional_forward_args)
+        for argument in arguments:
+            _check_texts(argument, len(inputs[0]))
         return cls(
             forward_func,
             inputs,
             baseline_tensors(baselines, inputs),
-            _captum.format_forward_args(additional_forward_args),
+            arguments,
             class_scores,
             orders,
         )
@@ -135,7 +139,7 @@ class MaskedForward:
     @contextmanager
     def copied_arguments(self) -> Iterator[tuple[Any, ...]]:
         """Yields copies of the additional arguments for one forward pass, and notes whether it has modified them."""
-        copies = _captum.copies_of_tensors(self.additional_forward_args)
+        copies = _captum.copies_of_arguments(self.additional_forward_args)
         yield copies
         self.writes_arguments = _captum.are_written(copies, self.additional_forward_args)
 
@@ -193,14 +197,27 @@ def rows_of(value: Any, examples: Tensor, n_examples: int) -> Any:
         return value[examples.to(value.device)]  # which need not be that of the inputs
     if isinstance(value, np.ndarray):
         return value[examples.cpu().numpy()]
-    return tree_map(lambda leaf: rows_of(leaf, examples, n_examples), value)
+    return mapped(lambda leaf: rows_of(leaf, examples, n_examples), value)
 
 
 def has_rows(value: Any, n_examples: int) -> bool:
     """Checks whether a value is a tensor or an array with one row per example, or one is in it."""
-    if isinstance(value, Tensor | np.ndarray):
-        return value.ndim > 0 and len(value) == n_examples
-    return any(has_rows(leaf, n_examples) for leaf in tree_leaves(value) if leaf is not value)
+    arrays = (leaf for leaf in leaves(value) if isinstance(leaf, Tensor | np.ndarray))
+    return any(array.ndim > 0 and len(array) == n_examples for array in arrays)
+
+
+def _check_texts(argument: Any, n_examples: int) -> None:
+    """Refuses as many strings as there are examples, which may belong to them, or all to each."""
+
+    def may_be_rows(value: Any) -> bool:
+        return isinstance(value, list | tuple) and len(value) == n_examples and all(isinstance(x, str) for x in value)
+
+    if n_examples > 1 and any(map(may_be_rows, tree_leaves(opened(argument), is_leaf=may_be_rows))):
+        raise ValueError(
+            f"Expected `additional_forward_args` without a list of {n_examples} strings for {n_examples} examples. If "
+            "each belongs to one of them, explain these one by one; if all belong to each, bind them to `forward_func` "
+            "with functools.partial."
+        )
 
 
 def forward_of_rows(
@@ -215,7 +232,7 @@ def forward_of_rows(
     rows = (rows_of(value, examples, n_examples) for value in arguments)
     if not copy and n_examples == 1:  # expanded rows have no memory of their own, so they can't be viewed as copies can
         pairs = zip(rows, arguments, strict=True)
-        rows = (row if row is value else _captum.copies_of_tensors((row,))[0] for row, value in pairs)
+        rows = (row if row is value else _captum.copies_of_arguments((row,))[0] for row, value in pairs)
     return _captum.run_forward(forward_func, inputs, tuple(rows), copy)
 
 

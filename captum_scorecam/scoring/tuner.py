@@ -58,6 +58,11 @@ class Tuner:
         self._start(self.rows)
 
     @property
+    def largest_that_worked(self) -> int:
+        """The largest number of rows that was added; 0 before any."""
+        return max(self._worked, default=0)
+
+    @property
     def rows_per_second(self) -> float:
         """The last rate measured at the size to use; 0 before it is known."""
         return self._rates.get(self.rows, 0.0)

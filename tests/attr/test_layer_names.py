@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import pytest
@@ -9,7 +10,13 @@ import torch
 from captum.attr import LayerGradCam
 from torch import Tensor, nn
 
-from captum_scorecam import InputSpaceAttribution, LayerGradCamPlusPlus, ScoreCAM, vit_activation_maps
+from captum_scorecam import (
+    InputSpaceAttribution,
+    LayerGradCamPlusPlus,
+    ScoreCAM,
+    swin_activation_maps,
+    vit_activation_maps,
+)
 from captum_scorecam.metrics.functional import infidelity
 from tests.naive_reference import naive_score_cam
 from tests.support.small_net import Net, assert_close, images
@@ -159,3 +166,34 @@ def test_a_session_is_no_function() -> None:
         TypeError, match=r"but got Session\. Wrap its `run` in a function that also returns the activat"
     ):
         ScoreCAM(Session(), "auto")  # type: ignore[arg-type]
+
+
+class Patches(nn.Module):
+    """Tokens of square patches of 4 pixels, in row-major order, as a Vision Transformer has them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = nn.Conv2d(3, 6, 4, stride=4)
+        self.norm = nn.LayerNorm(6)
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        pooled: Tensor = self.norm(self.stem(inputs).flatten(2).mT).mean(1)
+        return pooled
+
+
+@BOTH
+@pytest.mark.parametrize("by_name", [False, True])
+def test_tokens_of_an_oblong_image_are_no_square(attribution: Any, by_name: bool) -> None:
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model, x = Patches().double().eval(), torch.rand(2, 3, 8, 32, dtype=torch.float64)
+    layer: Any = "norm" if by_name else model.norm
+
+    def explained(transform: Any) -> Tensor:
+        maps: Tensor = attribution(model, layer, activation_transform=transform).attribute(x, 1)
+        return maps
+
+    with pytest.raises(ValueError, match="Expected `grid_size` for images of 8×32 pixels, since their 16 patch"):
+        explained(swin_activation_maps)
+    assert explained(partial(swin_activation_maps, grid_size=(2, 8))).shape == (2, 1, 2, 8)
+    assert explained(partial(swin_activation_maps, grid_size=(4, 4))).shape == (2, 1, 4, 4)  # if that is what they are

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import re
+import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -349,3 +350,32 @@ def test_masks_that_share_channels_are_summed() -> None:
             torch.testing.assert_close(masks.sums(maps.flatten(2))[row], expected[n, k].flatten())
             assert int(masks.n_sharing[row]) == 2
             assert int(row) in masks.rows_of(n).tolist()
+
+
+class OfManyChannels(nn.Module):
+    """Scores the negative mean of its inputs, which are the layer's maps."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.maps = nn.Identity()
+
+    def forward(self, x: Tensor) -> Tensor:
+        return -self.maps(x).float().mean((1, 2, 3)).unsqueeze(1)
+
+
+@pytest.mark.parametrize("options", [{}, {"max_forwards": 10}, {"max_forwards": 100}, {"error": 0.2}])
+def test_sums_beyond_the_range_of_float16_are_zero_after_the_relu(options: dict[str, Any]) -> None:
+    net = OfManyChannels()
+    x = 300 * torch.rand(1, 64, 6, 6, generator=torch.Generator().manual_seed(0)).half()
+    maps = ScoreCAM(net, net.maps, channel_weighting="score", **options).attribute(x, 0)
+    assert not maps.any()
+    assert maps.dtype == torch.float16
+
+
+@pytest.mark.parametrize("max_forwards", [1, 2, 9])
+def test_scores_that_were_not_run_do_not_warn_of_narrow_scores(max_forwards: int) -> None:
+    net, x = CountingNet(channels=48, gain=2000.0), noise(2)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        ScoreCAM(net, net.maps, max_forwards=max_forwards).attribute(x, 1, torch.arange(2))
+    assert not [each for each in caught if "differ by less than 1" in str(each.message)]

@@ -245,7 +245,7 @@ def test_additional_forward_args_follow_their_example(perturbations_per_eval: in
     for call in net.calls:
         assert call[2] is None
         assert call[3] == 7
-        assert call[4] is words
+        assert call[4] == words
 
 
 BASELINES: dict[str, Any] = {

@@ -231,6 +231,7 @@ def test_few_scores_widen_the_errors_as_students_t_does(n_run: int) -> None:
 def test_errors_of_maps_are_wider_where_their_cells_share_an_error() -> None:
     assert map_widening("softmax", 57, 570) == pytest.approx(1.08 * widening(57))
     assert map_widening("softmax", 228, 570) == pytest.approx(1.08 * 4**0.28 * widening(228))
+    assert map_widening("softmax", 57, 5700) == pytest.approx(1.08 * 0.5**0.28 * widening(57))  # not measured below 5 %
     assert map_widening("score", 9, 570) == map_widening("increase", 9, 90) == pytest.approx(2.48 * widening(9))
 
 

@@ -79,7 +79,9 @@ def test_a_long_value_is_shortened_in_the_middle() -> None:
 
 def test_parameters_that_no_command_has_are_left_out() -> None:
     def body() -> None:
-        scored = Mock(scores=torch.tensor([[[0.25], [0.5]]]), has_mask=torch.ones(1, 2, dtype=torch.bool))
+        examples = torch.zeros(2, dtype=torch.long)
+        scores = torch.tensor([[0.25], [0.5]])
+        scored = Mock(mask_scores=scores, masks=Mock(examples=examples), activations=[None], prediction=None)
         score_cam.warn_of_narrow_scores(scored, "softmax", "output")
 
     line = "Warning: The scores of the masked inputs differ by less than 1, so their softmax is nearly uniform"

@@ -42,7 +42,7 @@ def class_explanation(name: str = "cat", **changes: Any) -> ClassExplanation:
 
 def image_explanation(*classes: ClassExplanation, name: str = "image.png", height: int = 40) -> ImageExplanation:
     pixels = torch.full((height, 40, 3), 0.5)
-    return ImageExplanation(name, pixels, classes or (class_explanation(),), RUNS)
+    return ImageExplanation(name, pixels, classes or (class_explanation(),), RUNS, "probability")
 
 
 def texts(figure: Figure) -> list[Text]:

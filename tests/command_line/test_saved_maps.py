@@ -15,6 +15,8 @@ from captum_scorecam import __version__
 from captum_scorecam.command_line import explain, saved_maps
 from captum_scorecam.command_line.explanation import ImageExplanation, explain_image
 from captum_scorecam.evaluation.durable_files import write_durably
+from captum_scorecam.evaluation.settings import digest_of_weights
+from captum_scorecam.models import load_classifier
 from tests.support import colour_classifier
 from tests.support.command_line import COLOURS, invoke, options_of
 
@@ -52,9 +54,18 @@ def test_every_map_is_saved_and_listed(folder: Path, explanations: list[ImageExp
         "version": __version__,
         "model": COLOURS[1],
         "weights": "DEFAULT",
+        "weights_digest": digest_of_weights(load_classifier(COLOURS[1]).model),
         "engine": "eager",
-        "options": {"n_masks": 20, "mask_iterations": 300, "max_forwards": None, "error": None, "seed": 0},
+        "options": {
+            "n_masks": 20,
+            "mask_iterations": 300,
+            "perturbations_per_eval": None,
+            "max_forwards": None,
+            "error": None,
+            "seed": 0,
+        },
     }
+    assert {entry["score"] for entry in entries} == {"probability"}
     assert [(e["image"], e["class_index"], e["class_name"], e["role"], e["method"], e["layer"]) for e in entries] == [
         (image, *shown, method, layer)
         for image in ("colours.png", "a b.png")

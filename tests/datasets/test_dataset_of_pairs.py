@@ -44,6 +44,12 @@ def test_given_labels_and_names_are_known_without_reading() -> None:
     assert DatasetOfPairs(pairs(0, 1), names=np.array(["a", "b"])).name(1) == "b"  # type: ignore[arg-type]
 
 
+def test_given_labels_replace_those_of_the_pairs() -> None:
+    images = [(Image.new("L", (2, 2), 200), label) for label in ({"annotation": 1}, 7)]
+    data = DatasetOfPairs(images, labels=[3, "cat"])
+    assert [data[index].label for index in range(2)] == [data.label(index) for index in range(2)] == [3, "cat"]
+
+
 def test_invalid_labels_names_and_images_raise() -> None:
     with pytest.raises(ValueError, match="Expected `labels` to have 2 entries, but got 1"):
         DatasetOfPairs(pairs(0, 1), labels=[0])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import struct
+import warnings
 import zlib
 from pathlib import Path
 from typing import Any
@@ -240,6 +241,18 @@ def test_signed_integers_of_8_bits_are_not_read_as_unsigned(tmp_path: Path) -> N
         assert pixels_of(image, tmp_path / "image.tiff", tiffinfo={339: 2})[0, :, 0].tolist() == [0, 128, 255]
     positive = Image.fromarray(np.array([[0, 64, 127]], dtype=np.uint8))
     assert pixels_of(positive, tmp_path / "positive.tiff", tiffinfo={339: 2})[0, :, 0].tolist() == [0, 64, 127]
+
+
+@pytest.mark.parametrize(("highest", "expected"), [(255, 1), (300, 1), (32767, 127)])
+def test_signed_integers_of_16_bits_have_one_scale(highest: int, expected: int, tmp_path: Path) -> None:
+    image = Image.fromarray(np.array([[0, highest]], dtype=np.uint16))
+    path = tmp_path / "image.tiff"
+    image.save(path, tiffinfo={339: 2})
+    with Image.open(path) as opened:
+        assert opened.mode == "I"
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # those of dark images
+        assert np.asarray(read_image(path))[0, :, 0].tolist() == [0, expected]
 
 
 @pytest.mark.parametrize(

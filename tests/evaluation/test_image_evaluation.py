@@ -239,7 +239,8 @@ def test_outputs_that_are_no_probabilities_have_no_range(classifier: Classifier,
     (record,) = read_records(tmp_path)
     assert (record.error, record.probability) == (None, None)
     assert (record.values["insertion"] or 0) > 90
-    with pytest.raises(ValueError, match='different settings: `score`: "output" -> null'):
+    changes = '`read_as`: "output" -> "probability"; `score`: "output" -> null; `unbounded`: true -> false'
+    with pytest.raises(ValueError, match=f"different settings: {changes}"):
         evaluate(classifier, Pictures(1), tmp_path, **arguments)
 
 

@@ -25,6 +25,8 @@ from captum_scorecam.evaluation import (
     read_settings,
     register_metric,
 )
+from captum_scorecam.evaluation.image_evaluation import classify
+from captum_scorecam.evaluation.loading import load_some
 from captum_scorecam.evaluation.settings import write_configuration
 from captum_scorecam.models import Classifier
 from tests.support import tiny_classifier
@@ -82,6 +84,7 @@ def test_the_settings_are_those_of_the_arguments(classifier: Classifier) -> None
         dtype="float32",
         inputs=found.inputs,
         unbounded=False,
+        read_as="probability",
         device="cpu",
         threads=2,
         classes=4,
@@ -393,3 +396,28 @@ class Damaged(Pictures):
 def test_without_readable_images_the_weighting_is_that_of_the_synthetic_one(classifier: Classifier) -> None:
     plan = plan_evaluation(replace(classifier, score="output"), Damaged(4), **(QUICK | {"metrics": ["sparseness"]}))
     assert plan.unbounded
+
+
+class Probabilities(nn.Module):
+    """Returns values that sum to 1 by chance for a dark image, and logits for others."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.features = nn.Conv2d(3, 2, 3)
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        values = self.features(inputs).abs().mean((2, 3))
+        is_dark = inputs.mean((1, 2, 3)).unsqueeze(1) < 0
+        return torch.where(is_dark, values / values.sum(1, keepdim=True), 100 * values)
+
+
+def test_outputs_of_all_images_are_read_alike() -> None:
+    torch.manual_seed(0)
+    own, data = Classifier("own", Probabilities().eval(), tiny_classifier.preprocess), Pictures(4, [0, 1, 0, 1])
+    plan = plan_evaluation(own, data, methods=["score_cam"], metrics=["insertion"], layer="features")
+    images = [data[index].image for index in range(4)]
+    assert plan.read_as == own.predict(plan.example).score == "probability"
+    assert "output" in {own.predict(own.inputs(image)).score for image in images}
+    scores = {classify(plan, loaded).prediction.score for loaded in load_some(plan)}
+    assert scores == {"probability"}
+    assert plan.with_rows(4).settings(threads=1).read_as == "probability"

@@ -201,7 +201,15 @@ def test_versions_include_that_of_the_engine(classifier: Classifier) -> None:
     plan = plan_evaluation(classifier, Pictures(1), methods=["grad_cam"], metrics=["average_drop"])
     eager = _versions(plan)
     assert _versions(replace(plan, engine="compile")) == eager
-    assert _versions(replace(plan, engine="onnxruntime")) == {**eager, "onnxruntime": metadata.version("onnxruntime")}
+    of_engine = {name: metadata.version(name) for name in ("onnxruntime", "onnx", "onnxscript")}
+    assert _versions(replace(plan, engine="onnxruntime")) == {**eager, **of_engine}
+
+
+def test_versions_include_that_of_what_fits_linear_models(classifier: Classifier) -> None:
+    plan = plan_evaluation(
+        classifier, Pictures(1), methods=["fast=captum:Lime:patches=2,n_samples=5"], metrics=["average_drop"]
+    )
+    assert _versions(plan)["scikit-learn"] == metadata.version("scikit-learn")
 
 
 def test_other_versions_are_warned_of_at_the_callers_line(classifier: Classifier, tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ from typing import Any, cast
 import pytest
 import torch
 from torch import nn
+from torchvision import models
 
 from captum_scorecam.evaluation import read_records, read_settings
 from captum_scorecam.evaluation.settings import (
@@ -21,6 +22,7 @@ from captum_scorecam.evaluation.settings import (
     digest_of_weights,
     find_versions,
     inputs_text,
+    packages_of,
     read_configuration,
     write_configuration,
 )
@@ -93,6 +95,13 @@ def test_inputs_that_a_run_has_not_recorded_are_not_compared(tmp_path: Path) -> 
         check_same_settings(now, replace(now, inputs="(3, 9, 9), mean 0.00, deviation 1.00"))
 
 
+def test_how_outputs_are_read_is_a_setting() -> None:
+    now = replace(SETTINGS, read_as="output")
+    check_same_settings(SETTINGS, now)  # of an earlier version
+    with pytest.raises(ValueError, match='settings: `read_as`: "output" -> "probability"'):
+        check_same_settings(now, replace(now, read_as="probability"))
+
+
 def test_a_budget_is_a_setting() -> None:
     with pytest.raises(ValueError, match=r"settings: `error`: null -> 0\.1; `max_forwards`: 57 -> null\."):
         check_same_settings(replace(SETTINGS, max_forwards=57), replace(SETTINGS, error=0.1))
@@ -117,6 +126,22 @@ def test_the_digest_of_weights_changes_with_any_parameter_or_buffer() -> None:
     assert digest_of_weights(nn.BatchNorm1d(3)) == before
     model.get_buffer("running_mean")[2] = 1e-6
     assert digest_of_weights(model) != before
+
+
+def test_the_digest_of_weights_has_buffers_that_are_not_saved() -> None:
+    model = nn.Linear(2, 2)
+    model.register_buffer("mean", torch.zeros(3), persistent=False)
+    before = digest_of_weights(model)
+    model.get_buffer("mean").add_(1)
+    assert digest_of_weights(model) != before
+
+
+def test_packages_of_a_model_are_those_of_its_modules() -> None:
+    class Own(nn.Module):
+        """Of a module that belongs to no package."""
+
+    assert packages_of(nn.Sequential(Own(), nn.ReLU())) == ["torch"]
+    assert packages_of(models.resnet18()) == ["torch", "torchvision"]
 
 
 class WithExtraState(nn.Linear):

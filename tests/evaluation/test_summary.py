@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from captum_scorecam.evaluation import Cost, Record, RunSettings, summarize
+from captum_scorecam.evaluation.presentation import budget_texts
 from captum_scorecam.evaluation.statistics import Difference, Estimate
 from captum_scorecam.evaluation.summary import class_names, write_summary
 from tests.support.evaluation_run import CLASSES, METHODS, METRICS, make_records
@@ -171,13 +172,18 @@ def test_costs_are_means_and_largest_values_of_what_the_records_say(tmp_path: Pa
         for index, (forwards, error) in enumerate(of_score_cam)
     ]
     summary = summarize([*records, result(0, "grad_cam", 0.5)], replace(SETTINGS, max_forwards=57))
-    assert summary.costs == {"grad_cam": Cost(1.0, 1, None, None), "score_cam": Cost(49.0, 57, 0.375, 0.5)}
+    assert summary.costs == {"grad_cam": Cost(1.0, 1, None, None), "score_cam": Cost(49.0, 57, 0.375, 0.5, 1)}
+    assert budget_texts(summary) == [
+        "Score-CAM ran 49.0 masks per image on average, at most 57. The largest standard error of a map is 38% of its "
+        "maximum on average, at most 50%. It is unknown for 1 other map, which is zero."
+    ]
     write_summary(summary, tmp_path)
     assert json.loads((tmp_path / "summary.json").read_text())["costs"]["score_cam"] == {
         "forwards": 49.0,
         "most_forwards": 57,
         "map_error": 0.375,
         "largest_map_error": 0.5,
+        "unknown_map_errors": 1,
     }
 
 

@@ -92,6 +92,14 @@ def test_outputs_of_a_sigmoid_are_probabilities(probabilities: Tensor, frozen: b
     torch.testing.assert_close(prediction.probabilities, probabilities)
 
 
+def test_outputs_of_a_softmax_in_bfloat16_are_probabilities() -> None:
+    model = nn.Sequential(Head(torch.tensor([1.7, 0.3, 0.2, 0.1])), nn.Softmax(1)).bfloat16()
+    inputs = torch.zeros(1, 2, 4, 4, dtype=torch.bfloat16)
+    with torch.no_grad():
+        assert abs(float(model(inputs).float().sum()) - 1) > 1e-3
+    assert own(model).predict(inputs).score == "output"
+
+
 @pytest.mark.parametrize("frozen", [False, True])
 @pytest.mark.parametrize("logits", [OUTPUTS, SMALL])
 def test_small_logits_of_a_linear_layer_get_the_softmax(logits: Tensor, frozen: bool) -> None:

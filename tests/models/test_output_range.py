@@ -64,6 +64,8 @@ CASES: dict[str, tuple[Callable[[Tensor], Tensor], str | None]] = {
     "sigmoid of a part": (lambda x: FEATURES(pooled(x)).sigmoid()[:, :2].contiguous(), "sigmoid"),
     "mean of sigmoids": (lambda x: pooled(CONVOLUTION(x).sigmoid()), "sigmoid"),
     "hard sigmoid": (lambda x: F.hardsigmoid(FEATURES(pooled(x))), "sigmoid"),
+    "softmax": (lambda x: FEATURES(pooled(x)).softmax(1), "softmax"),
+    "mean of softmaxes": (lambda x: CONVOLUTION(x).softmax(1).mean((2, 3)), "softmax"),
     "in place": (in_place, "sigmoid"),
     "double": (lambda x: FEATURES(pooled(x)).sigmoid().double(), "sigmoid"),
     "relu": (lambda x: F.relu(FEATURES(pooled(x))), None),

@@ -30,6 +30,7 @@ MAYBE_MEMORY = [
     RuntimeError("Unable to find a valid cuDNN algorithm to run convolution"),
     RuntimeError("CUDA error: CUBLAS_STATUS_NOT_INITIALIZED when calling `cublasCreate(handle)`"),
     RuntimeError("cuDNN error: CUDNN_STATUS_INTERNAL_ERROR"),
+    RuntimeError("upsample_nearest_nhwc only supports output tensors with less than INT_MAX elements"),
 ]
 
 
@@ -142,7 +143,7 @@ def test_other_errors_are_raised(error: Exception) -> None:
 
 
 def test_a_larger_size_that_was_tried_for_speed_is_given_up_if_it_fails() -> None:
-    error = RuntimeError("output tensors with less than INT_MAX elements")
+    error = RuntimeError("no kernel for so many rows")
     inputs, masks = torch.rand(1, 1, 4), random_masks(1, 90, (4,))
     model = OutOfMemoryAbove(5, error)
     chunk_size = ChunkSize(3, 6, 12)
@@ -151,14 +152,29 @@ def test_a_larger_size_that_was_tried_for_speed_is_given_up_if_it_fails() -> Non
     assert model.rows == [*GROUP * [3], 6, *25 * [3]]
     assert (chunk_size.rows, chunk_size.timing) == (3, False)
     model.limit = 2  # what has worked fails for another reason
-    with pytest.raises(RuntimeError, match="INT_MAX"):
+    with pytest.raises(RuntimeError, match="so many rows"):
         score_masked_inputs(forward_of(model, inputs), masks, chunk_size)
+
+
+def test_values_that_cannot_follow_their_example_are_not_hidden_by_a_smaller_size() -> None:
+    def model(x: Tensor, shifts: list[float]) -> Tensor:
+        return x.flatten(1) + torch.tensor(shifts).unsqueeze(1)  # also two rows of one example
+
+    inputs, masks = torch.rand(2, 1, 4), random_masks(2, 30, (4,))
+    forward = forward_of(model, inputs, additional_forward_args=([1.0, 2.0],))
+    with pytest.raises(RuntimeError, match="must match the size") as caught:
+        score_masked_inputs(forward, masks, ChunkSizes().get(model, (inputs,), None))
+    assert "can't have a value for each example" in "".join(getattr(caught.value, "__notes__", [])) or (
+        sys.version_info < (3, 11)
+    )
+    shared = forward_of(lambda x, shift: x.flatten(1) + shift[0], inputs, additional_forward_args=([1.0, 2.0],))
+    assert len(score_masked_inputs(shared, masks, ChunkSizes().get(model, (inputs,), None))) == 60
 
 
 @pytest.mark.parametrize("sizes", [(6,), (6, 12)])
 def test_the_least_size_and_a_given_one_have_nothing_to_fall_back_on(sizes: tuple[int, ...]) -> None:
-    model = OutOfMemoryAbove(5, RuntimeError("output tensors with less than INT_MAX elements"))
-    with pytest.raises(RuntimeError, match="INT_MAX"):
+    model = OutOfMemoryAbove(5, RuntimeError("no kernel for so many rows"))
+    with pytest.raises(RuntimeError, match="so many rows"):
         score_masked_inputs(forward_of(model, torch.rand(1, 1, 4)), random_masks(1, 90, (4,)), ChunkSize(*sizes))
     assert model.rows == [6]
 

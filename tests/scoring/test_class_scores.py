@@ -304,6 +304,12 @@ def test_zeros_have_the_scores_dtype() -> None:
         assert (zeros.shape, zeros.dtype, float(zeros.abs().sum())) == ((3, 2), expected, 0.0)
 
 
+def test_zeros_have_the_dtype_of_scores_that_are_more_precise_than_inputs() -> None:
+    scores = scores_of(0)
+    scores.select_examples(OUTPUT[:2].double())
+    assert scores.zeros(3, torch.empty(2, 3, 4)).dtype == torch.float64
+
+
 @pytest.mark.parametrize("target", [1, [1, 2]])
 def test_scores_on_another_device_than_the_inputs_are_moved_to_it(target: Any) -> None:
     with FakeTensorMode():

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections import UserDict
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -215,3 +217,77 @@ def test_a_function_written_in_c_is_called_and_its_type_error_is_raised() -> Non
     assert forward_of(torch.relu, torch.ones(2, 1, 1), (0, 0)).unmasked_output().tolist() == [[[1]], [[1]]]
     with pytest.raises(TypeError, match="relu"):
         forward_of(torch.relu, torch.ones(2, 1, 1), None, additional_forward_args="text").unmasked_output()
+
+
+class Batch(UserDict[str, Any]):
+    """Like Hugging Face's BatchEncoding."""
+
+    def __init__(self, data: dict[str, Any], encoding: str) -> None:
+        super().__init__(data)
+        self.encoding = encoding
+
+
+def test_rows_in_a_user_dict_follow_their_example() -> None:
+    def model(x: Tensor, batch: Batch) -> Tensor:
+        assert batch.encoding == "fast"
+        shifts: Tensor = batch["shift"].add_(1)  # of a copy
+        return total(x) + shifts
+
+    batch = Batch({"shift": torch.tensor([1.0, 2.0])}, "fast")
+    forward = forward_of(model, torch.zeros(2, 1, 2), None, additional_forward_args=batch)
+    assert forward.unmasked_output().tolist() == [2, 3]
+    for _ in range(2):
+        assert forward((torch.ones(3, 1, 2),), torch.tensor([1, 1, 0])).tolist() == [[3], [3], [2]]
+    assert batch["shift"].tolist() == [1, 2]
+
+
+def pop(options: dict[str, Any]) -> float:
+    return float(options.pop("shift", 0))
+
+
+def rename(options: dict[str, Any]) -> float:
+    shift = float(options.get("shift", 0))
+    options["shifted"] = options.pop("shift", None)
+    return shift
+
+
+def count(options: dict[str, Any]) -> float:
+    options["shift"] += 1
+    return float(options["shift"] - 1)
+
+
+def divide(options: dict[str, Any]) -> float:
+    options["array"] /= 2
+    return 10 * float(options["array"][0])
+
+
+@pytest.mark.parametrize("change", [pop, rename, count, divide])
+@pytest.mark.parametrize("with_tensor", [False, True])
+def test_arguments_without_tensors_are_copied_too(change: Callable[[dict[str, Any]], float], with_tensor: bool) -> None:
+    def model(x: Tensor, options: dict[str, Any]) -> Tensor:
+        return total(x) + change(options)
+
+    options = {"shift": 5, "array": np.ones(3)} | ({"tensor": torch.ones(3)} if with_tensor else {})
+    forward = forward_of(model, torch.tensor([[[4.0, 8.0]]]), None, additional_forward_args=(options,))
+    assert forward.unmasked_output().tolist() == [17]
+    assert forward.writes_arguments
+    for _ in range(2):
+        assert forward((torch.ones(3, 1, 2),), torch.zeros(3, dtype=torch.long)).tolist() == [[17], [17], [17]]
+    assert options["shift"] == 5
+    assert np.array_equal(options["array"], np.ones(3))  # type: ignore[arg-type]
+
+
+def test_containers_that_are_only_read_are_not_copied() -> None:
+    arguments = ({"sizes": (2, 2), "mean": np.ones(3)}, [torch.ones(3), None])
+    forward = forward_of(lambda x, *_: total(x), torch.ones(1, 1, 2), None, additional_forward_args=arguments)
+    forward.unmasked_output()
+    assert not forward.writes_arguments
+
+
+@pytest.mark.parametrize("argument", [["cat", "dog"], ("cat", "dog"), {"prompts": ["cat", "dog"]}])
+def test_as_many_texts_as_examples_are_an_error(argument: Any) -> None:
+    with pytest.raises(ValueError, match="Expected `additional_forward_args` without a list of 2 strings for 2"):
+        forward_of(total, torch.rand(2, 1, 2), None, additional_forward_args=(argument,))
+    for n_examples in (1, 3):
+        forward_of(total, torch.rand(n_examples, 1, 2), None, additional_forward_args=(argument,))
+    forward_of(total, torch.rand(2, 1, 2), None, additional_forward_args=("cat", "dog"))  # two arguments

@@ -51,6 +51,20 @@ def test_result_of_inputs_that_require_gradients_is_detached(method: Method) -> 
     assert [(tensor.requires_grad, tensor.is_leaf) for tensor in actual] == [(False, True)] * len(actual)
 
 
+@each(OURS)
+def test_a_model_that_enables_gradients_itself_gets_a_detached_map(method: Method) -> None:
+    class Enabling(Net):
+        def forward(self, x: Tensor) -> Tensor:
+            with torch.enable_grad():
+                out: Tensor = super().forward(x)
+            return out
+
+    net = Enabling()
+    actual = method.explain(net, net.relu, images(), 2)
+    assert [(tensor.requires_grad, tensor.is_leaf) for tensor in actual] == [(False, True)] * len(actual)
+    method.assert_close(actual, method.expected(net, net.relu, images(), 2))
+
+
 @each(OURS, lambda method: not method.gradients)
 def test_no_forward_builds_a_graph(method: Method) -> None:
     class Watching(Net):
