@@ -360,7 +360,8 @@ class OfManyChannels(nn.Module):
         self.maps = nn.Identity()
 
     def forward(self, x: Tensor) -> Tensor:
-        return -self.maps(x).float().mean((1, 2, 3)).unsqueeze(1)
+        means: Tensor = self.maps(x).float().mean((1, 2, 3))
+        return -means.unsqueeze(1)
 
 
 @pytest.mark.parametrize("options", [{}, {"max_forwards": 10}, {"max_forwards": 100}, {"error": 0.2}])
