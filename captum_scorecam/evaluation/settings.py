@@ -9,7 +9,6 @@ import platform
 import subprocess
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
-from functools import cache
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -187,14 +186,8 @@ def cpu_name() -> str:
 
 
 def packages_of(model: nn.Module) -> list[str]:
-    """Returns the names of the installed packages whose classes the model's modules are."""
-    imported = {type(module).__module__.partition(".")[0] for module in model.modules()}
-    return sorted({package for name in imported for package in _providers().get(name, [name]) if _version(package)})
-
-
-@cache
-def _providers() -> Mapping[str, list[str]]:
-    return metadata.packages_distributions()
+    """Returns the installed packages of the model's modules, of those that are imported by their own name."""
+    return sorted({name for module in model.modules() if _version(name := type(module).__module__.partition(".")[0])})
 
 
 def _version(package: str) -> str | None:
