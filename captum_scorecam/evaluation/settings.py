@@ -187,7 +187,8 @@ def cpu_name() -> str:
 
 def packages_of(model: nn.Module) -> list[str]:
     """Returns the installed packages of the model's modules, of those that are imported by their own name."""
-    return sorted({name for module in model.modules() if _version(name := type(module).__module__.partition(".")[0])})
+    imported = {type(module).__module__.partition(".")[0] for module in model.modules()}
+    return sorted(filter(_version, imported))
 
 
 def _version(package: str) -> str | None:
