@@ -236,14 +236,16 @@ def released_loop(subject: Subject) -> Explain:
 
 
 def naive(subject: Subject) -> Explain:
-    """The naive reference of the tests, one forward per channel, in float32."""
+    """The naive reference of the tests, one forward per channel, in float64, so that it adds no rounding of its own."""
     from tests.naive_reference import naive_score_cam
+
+    model = subject.model.double()
 
     def explain(x: Tensor, target: int) -> Result:
         # The reference creates tensors on the default device.
         with computing_in("float32", subject.device), torch.device(subject.device):
-            maps = naive_score_cam(subject.model, subject.layer, x, target)
+            maps = naive_score_cam(model, subject.layer, x.double(), target)
         assert isinstance(maps, Tensor)
-        return Result(maps[0, 0].float(), 0, 1)
+        return Result(maps[0, 0], 0, 1)
 
     return explain
