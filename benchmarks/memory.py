@@ -39,7 +39,7 @@ def network() -> nn.Sequential:
 
 def resident_mebibytes() -> float:
     """The resident memory of this process, as Linux counts it."""
-    pages = int(Path("/proc/self/statm").read_text().split()[1])
+    pages = int(Path("/proc/self/statm").read_text(encoding="utf-8").split()[1])
     return pages * 4096 / 2**20
 
 

@@ -19,7 +19,7 @@ from captum._utils.common import (
 from captum._utils.progress import progress
 from captum._utils.typing import BaselineType, TargetType
 from captum.attr._core.deep_lift import SUPPORTED_NON_LINEAR
-from torch import Tensor
+from torch import Generator, Tensor
 from torch.nn import Parameter
 from torch.utils._pytree import tree_structure
 
@@ -123,7 +123,7 @@ def _call(forward_func: ForwardFunction, inputs: Tensors, arguments: tuple[Any, 
 
 
 def copies_of_arguments(arguments: tuple[Any, ...]) -> tuple[Any, ...]:
-    """Returns arguments with copies of the tensors and arrays in them, in new lists and dictionaries."""
+    """Returns arguments with copies of the tensors, arrays and generators in them, in new lists and dictionaries."""
     return tuple(mapped(_copy, argument) for argument in arguments)
 
 
@@ -147,12 +147,16 @@ def _is_same(copied: Any, value: Any) -> bool:
         return same_values(copied, value)
     if isinstance(copied, np.ndarray) and isinstance(value, np.ndarray):
         return np.array_equal(copied, value, equal_nan=value.dtype.kind in "fc")
+    if isinstance(copied, Generator) and isinstance(value, Generator):
+        return torch.equal(copied.get_state(), value.get_state())
     return copied is value
 
 
 def _copy(value: Any) -> Any:
     if isinstance(value, np.ndarray):
         return value.copy()
+    if isinstance(value, Generator):
+        return value.clone_state()
     if not isinstance(value, Tensor):
         return value
     copied = value.detach().clone()

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import functools
 import inspect
+import itertools
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from types import FunctionType, MethodType, ModuleType
@@ -54,20 +56,24 @@ def _inside(value: Any, levels: int = _MOST_LEVELS) -> Iterator[Module]:
 
 def _parts(value: Any) -> Iterable[Any]:
     kind = type(value)
-    if kind in (list, tuple):
-        return list(value[:_MOST_LISTED])
-    if kind is dict:
-        return list(value.values())[:_MOST_LISTED]
+    if issubclass(kind, (list, tuple, deque)):
+        return [*itertools.islice(value, _MOST_LISTED), *_attributes(value)]
+    if issubclass(kind, dict):
+        return [*itertools.islice(dict.values(value), _MOST_LISTED), *_attributes(value)]
     if kind is functools.partial:
         return (value.func, *value.args, *value.keywords.values())
     if kind is MethodType:
         return (value.__self__,)
     if issubclass(kind, (type, ModuleType, Tensor, *ProxyTypes)):
         return ()
+    return _attributes(value)
+
+
+def _attributes(value: Any) -> list[Any]:
     try:
         return list(vars(value).values())
     except Exception:  # it has none, or is an object of the user's, which may raise anything
-        return ()
+        return []
 
 
 def _code_of(function: Any) -> list[FunctionType]:

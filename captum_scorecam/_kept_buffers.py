@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable
 from contextlib import nullcontext
+from types import NoneType
 from typing import Any
 
 import torch
@@ -17,6 +18,7 @@ from torch.nn.modules.instancenorm import _InstanceNorm
 from torch.nn.parameter import is_lazy
 
 _FEW_ELEMENTS = 2**16  # of buffers that are compared together
+_OF_EACH_MODULE = frozenset(vars(Module()))  # parameters, buffers, hooks, children and flags
 
 
 class KeptBuffer:
@@ -35,7 +37,12 @@ class KeptBuffer:
         self._content = None if is_lazy(buffer) else buffer.clone()  # a lazy module has yet to make it
         self._version = None if is_lazy(buffer) or buffer.is_inference() else buffer._version
         self._data = buffer.data  # the storage, since `buffer.data = ...` gives the buffer another one
-        self._described = _plain_attributes(module)
+        self._attributes, self._described = {*vars(module)}, _plain_attributes(module)
+
+    @property
+    def module(self) -> Module:
+        """The module that has it."""
+        return self._module
 
     @property
     def may_be_statistics(self) -> bool:
@@ -50,11 +57,22 @@ class KeptBuffer:
         """The number of elements of a changed one."""
         return 0 if isinstance(self._module, _InstanceNorm) else self._buffer.numel()
 
-    def restore(self) -> None:
+    @property
+    def stays(self) -> bool:
+        """Whether it is now a cache: replaced in evaluation mode by another size or dtype, or described anew."""
+        if self._content is None:  # of a lazy module, whose attributes describe what it has made
+            return True
+        is_replaced = self.replaced and not is_training(self._module)
+        return is_replaced and (not self._is_alike(current_buffer(self._module, self._name)) or self._is_described_anew)
+
+    def restore(self, with_attributes: bool = True) -> None:
         """Restores the content of a buffer that was changed, and the buffer itself if the module has replaced it.
 
-        In evaluation mode, a cache stays: a buffer of another size or dtype, or one that attributes describe which have
-        changed, too. In training mode, a buffer that was replaced takes these attributes back with it.
+        A cache stays (see `stays`).
+
+        Args:
+            with_attributes (bool): Whether attributes that may describe it are restored with it: not where another one
+                of the module's buffers stays. Default: True.
         """
         if self._content is None:
             if not is_lazy(self._buffer):
@@ -65,18 +83,26 @@ class KeptBuffer:
                 self._buffer.data = self._data
                 # A graph of the user's that has the buffer needs this content, and tells by its version if it has it.
                 self._buffer.data.copy_(self._content)
-        if self.bound and self._module.training:
-            if self.replaced:
-                vars(self._module).update(self._described)
+        if self.stays:
+            return
+        if self.bound:
             self._module._buffers[self._name] = self._buffer
-        elif self.bound and not self._is_cache:
-            self._module._buffers[self._name] = self._buffer
+        if with_attributes and self._is_described_anew:
+            for name in self._describing():
+                if name in self._described:
+                    vars(self._module)[name] = self._described[name]
+                else:
+                    delattr(self._module, name)
 
     @property
-    def _is_cache(self) -> bool:
-        """Whether the module has replaced it by one that does not fit what its attributes said before."""
-        current = current_buffer(self._module, self._name)
-        return not self._is_alike(current) or _plain_attributes(self._module) != self._described
+    def _is_described_anew(self) -> bool:
+        now = self._describing()
+        return now != {name: self._described[name] for name in now if name in self._described}
+
+    def _describing(self) -> dict[str, Any]:
+        """The attributes that may describe it now: those that may have before, and new ones."""
+        plain = _plain_attributes(self._module).items()
+        return {name: value for name, value in plain if name in self._described or name not in self._attributes}
 
     def _is_alike(self, other: Tensor | None) -> bool:
         content = self._content
@@ -163,14 +189,20 @@ def current_buffer(module: Module, name: str) -> Tensor | None:
 
 
 def _plain_attributes(module: Module) -> dict[str, Any]:
-    """The attributes that may describe a cache, such as its size."""
-    return {name: value for name, value in list(vars(module).items()) if _is_plain(value)}
+    """The attributes that may describe a buffer, such as the size of a cache, or whether it is ready."""
+    attributes = list(vars(module).items())  # other threads may add some
+    return {name: value for name, value in attributes if name not in _OF_EACH_MODULE and _is_plain(value)}
 
 
 def _is_plain(value: object) -> bool:
     if type(value) is tuple:
         return all(map(_is_plain, value))
-    return type(value) in (int, float, str, torch.Size, torch.dtype, torch.device)
+    return type(value) in (NoneType, bool, int, float, str, torch.Size, torch.dtype, torch.device)
+
+
+def is_training(module: Module) -> bool:
+    """Whether a module is in training mode; a frozen one of TorchScript has none."""
+    return bool(getattr(module, "training", False))
 
 
 def is_mapped(tensor: Tensor) -> bool:

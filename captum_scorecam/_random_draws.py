@@ -15,6 +15,7 @@ from torch import Generator, Tensor
 from torch._ops import OpOverload
 from torch.utils._python_dispatch import TorchDispatchMode
 
+_PROBABILITIES, _MODES = ("dropout_p", "dropout"), ("train", "training", "is_training")  # arguments of operations
 _GlobalGenerator: TypeAlias = tuple[Callable[[], Tensor], Callable[[Tensor], None]]  # gets its state, and sets it
 
 
@@ -122,7 +123,13 @@ def draws_from_global(func: Any, args: Any, kwargs: Any) -> bool:
         return True  # a higher-order operator, such as flex attention, may
     if torch.Tag.nondeterministic_seeded not in func.tags:
         return False
-    passed = [value for value in (*args, *kwargs.values()) if isinstance(value, Generator)]
+    names = [argument.name for argument in func._schema.arguments]
+    given = {each.name: each.default_value for each in func._schema.arguments if each.has_default_value()}
+    given |= dict(zip(names, args, strict=False)) | kwargs
+    probabilities = [given[name] for name in _PROBABILITIES if isinstance(given.get(name), int | float)]
+    if 0 in probabilities or any(given.get(name) is False for name in _MODES):
+        return False  # as attention without dropout, or a recurrent layer in evaluation mode
+    passed = [value for value in given.values() if isinstance(value, Generator)]
     of_all = [_address(generator) for generator in (torch.default_generator, *torch.cuda.default_generators)]
     return all(_address(generator) in of_all for generator in passed)
 

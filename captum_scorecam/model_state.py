@@ -25,6 +25,7 @@ from captum_scorecam._kept_buffers import (
     KeptBuffer,
     changed_buffers,
     current_buffer,
+    is_training,
     plain_tensor,
     uses_batch_statistics,
 )
@@ -127,10 +128,11 @@ class ModelState:
     def restore(self) -> None:
         """Restores the saved buffers and the random state."""
         try:
-            places = {kept.memory for kept in changed_buffers(self._kept.values())}
+            changed = changed_buffers(self._kept.values())
+            places, described = {kept.memory for kept in changed}, {kept.module for kept in changed if kept.stays}
             for kept in reversed(self._kept.values()):  # the first of several views has the first content
                 if kept.memory in places:
-                    kept.restore()
+                    kept.restore(with_attributes=kept.module not in described)
             late = self._draws_only_in_forwards and self._draws.look_again()
             self._draws.undo()
             if late and (self._draws.any or self._training):
@@ -146,8 +148,8 @@ class ModelState:
 
     def _trains(self, module: Module) -> bool:
         """Whether a module's training mode matters. That of a loss in an attribute does not."""
-        if not module.training or not isinstance(self._forward_func, Module):
-            return module.training
+        if not is_training(module) or not isinstance(self._forward_func, Module):
+            return is_training(module)
         held = [*module._parameters.values(), *module._buffers.values()]
         may_run = any(tensor is not None for tensor in held) or isinstance(module, _DropoutNd)
         return may_run or module in self._submodules
@@ -185,7 +187,7 @@ class ModelState:
 
     def _keep(self, modules: Iterable[Module], bound: bool) -> None:
         """Saves the buffers of modules; `bound` before the forward pass, when it may wait for other threads."""
-        for module in sorted(modules, key=lambda module: not module.training):
+        for module in sorted(modules, key=is_training, reverse=True):
             if self._trains(module) and not self._has_lock and not getattr(module, "_is_replica", False):
                 self._has_lock = TRAINING_MODE_LOCK.acquire(blocking=bound)
                 if not self._has_lock:

@@ -43,7 +43,7 @@ def overlay(image: Any, attribution: Any, *, alpha: float = 0.6) -> Image.Image:
 
     Raises:
         TypeError: If `image`, `attribution` or `alpha` is of another type, such as a path, complex or sparse.
-        ValueError: If `image` is no image, `attribution` is not one finite map, or `alpha` is out of range.
+        ValueError: If `image` is not an image, `attribution` is not one finite map, or `alpha` is out of range.
 
     Example:
         >>> import torch

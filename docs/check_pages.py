@@ -29,7 +29,7 @@ NOT_READ = ("genindex", "py-modindex", "search", "_modules")
 SEARCHED = ("insertion", "IntegratedGradients", "LayerCAM", "timm", "YOLO", "Hugging Face")
 INSTALLS = "%pip install"
 
-LOOK = Path(__file__).with_name("check_pages.js").read_text()  # what a browser finds wrong with a page
+LOOK = Path(__file__).with_name("check_pages.js").read_text(encoding="utf-8")  # what a browser finds wrong with a page
 
 
 def main() -> int:
@@ -52,7 +52,7 @@ def main() -> int:
 
 def broken_links(root: Path, pages: list[str]) -> Iterator[str]:
     """Follows every link, picture and script within the pages to its file and its anchor."""
-    soups = {page: BeautifulSoup((root / page).read_text(), "html.parser") for page in pages}
+    soups = {page: BeautifulSoup((root / page).read_text(encoding="utf-8"), "html.parser") for page in pages}
     anchors = {page: {str(tag["id"]) for tag in soup.find_all(id=True)} for page, soup in soups.items()}
     for page, soup in ((page, soups[page]) for page in pages if not page.startswith(NOT_READ)):
         links = {str(tag.get("href") or tag.get("src")) for tag in soup.find_all(["a", "img", "link", "script"])}
@@ -69,14 +69,14 @@ def broken_links(root: Path, pages: list[str]) -> Iterator[str]:
 
 def wrong_beside_pages(root: Path, pages: list[str]) -> Iterator[str]:
     """Checks that llms.txt leads to every page that people read, and that notebooks begin with their installation."""
-    listed = re.findall(r"\]\(([^)]+)\)", (root / "llms.txt").read_text())
+    listed = re.findall(r"\]\(([^)]+)\)", (root / "llms.txt").read_text(encoding="utf-8"))
     read = {page for page in pages if not page.startswith(NOT_READ)} - {"index.html"}
     yield from (f"llms.txt: {page} is missing or no page" for page in sorted(read ^ set(listed)))
     notebooks = sorted(root.glob("_downloads/*/*.ipynb"))
     if not notebooks:
         yield "no notebooks"
     for path in notebooks:
-        first = json.loads(path.read_text())["cells"][0]
+        first = json.loads(path.read_text(encoding="utf-8"))["cells"][0]
         if first["cell_type"] != "code" or INSTALLS not in "".join(first["source"]):
             yield f"{path.name}: no installation in the first cell"
 

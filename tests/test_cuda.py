@@ -202,7 +202,7 @@ def test_the_commands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         result = invoke(*arguments, *COLOURS, "--layer", "features", "--device", "cuda")
         assert result.exit_code == 0, result.output
     assert (tmp_path / "a.png").is_file()
-    assert len((tmp_path / "run" / "summary.json").read_text()) > 2
+    assert len((tmp_path / "run" / "summary.json").read_text(encoding="utf-8")) > 2
 
 
 def test_scores_and_layer_on_other_devices_than_the_inputs() -> None:

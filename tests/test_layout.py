@@ -62,7 +62,7 @@ def layer_of(part: str) -> int:
 
 def imports(path: Path) -> Iterator[str]:
     """The full name of everything that a file imports, wherever in it."""
-    for node in ast.walk(ast.parse((PACKAGE / path).read_text())):
+    for node in ast.walk(ast.parse((PACKAGE / path).read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
@@ -105,7 +105,7 @@ def test_docs_import_what_packages_export() -> None:
     not_exported = [
         f"{page}: {module}.{name}"
         for page in PAGES
-        for module, several, one_line in IMPORT.findall((ROOT / page).read_text())
+        for module, several, one_line in IMPORT.findall((ROOT / page).read_text(encoding="utf-8"))
         for name in re.findall(r"(\w+)(?: as \w+)?", several or one_line)
         if module not in PUBLIC or name not in {*importlib.import_module(module).__all__, *SUBPACKAGES}
     ]

@@ -9,9 +9,10 @@ import subprocess
 import sys
 import threading
 import weakref
+from collections import OrderedDict, deque
 from collections.abc import Callable
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 import torch
@@ -220,6 +221,10 @@ class Hiding(nn.Module):
         return self.hidden[0](x)
 
 
+class Nets(NamedTuple):
+    a: nn.Module
+
+
 class HidingAnywhere(nn.Module):
     """Calls a network in training mode that it hides in an attribute, in evaluation mode."""
 
@@ -235,6 +240,9 @@ HIDDEN: dict[str, Callable[[nn.Module], nn.Module]] = {
     "dict": lambda net: HidingAnywhere({"a": net}, lambda nets: nets["a"]),
     "object": lambda net: HidingAnywhere(SimpleNamespace(net=net), lambda holder: holder.net),
     "partial": lambda net: HidingAnywhere(functools.partial(net), lambda call: call),
+    "OrderedDict": lambda net: HidingAnywhere(OrderedDict(a=net), lambda nets: nets["a"]),
+    "namedtuple": lambda net: HidingAnywhere(Nets(net), lambda nets: nets.a),
+    "deque": lambda net: HidingAnywhere(deque([net]), lambda nets: nets[0]),
 }
 
 
@@ -245,6 +253,19 @@ def test_buffers_of_modules_in_attributes_of_any_kind_are_restored(form: str) ->
     model = HIDDEN[form](net).eval()
     with nothing_changes(net):
         ScoreCAM(model, net.relu).attribute(images(), 1)
+
+
+@pytest.mark.filterwarnings("ignore:`torch.jit:DeprecationWarning", "ignore:`torch.jit:FutureWarning")
+def test_frozen_torchscript_has_no_mode() -> None:
+    net = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 3)).double()
+    jit: Any = torch.jit
+    frozen = jit.freeze(jit.script(net.eval()))
+    expected = RISE(net, n_masks=9).attribute(images(1), 1)
+    within, wrapped = (nn.Sequential(*parts, frozen).double().eval() for parts in ([nn.Conv2d(3, 3, 3), nn.ReLU()], []))
+    del frozen.training  # which the modules around it have set
+    for model in (frozen, wrapped, lambda x: frozen(x)):
+        torch.testing.assert_close(RISE(model, n_masks=9).attribute(images(1), 1), expected)
+    assert ScoreCAM(within, "1").attribute(images(1), 1).shape[:2] == (1, 1)
 
 
 @pytest.mark.filterwarnings("ignore:`torch.jit:DeprecationWarning", "ignore:`torch.jit:FutureWarning")
@@ -294,12 +315,52 @@ def test_a_cache_and_the_attribute_that_describes_it_stay_together(same_size: bo
     assert torch.equal(model(images()), fresh(images()))
 
 
-def test_a_tuple_of_tensors_in_an_attribute_describes_no_cache() -> None:
+def fill(module: nn.Module, value: float) -> None:
+    module.get_buffer("scale").fill_(value)
+
+
+def replace(module: nn.Module, value: float) -> None:
+    module.scale = torch.full_like(module.get_buffer("scale"), value)
+
+
+class ReadyAtFirst(nn.Module):
+    """Computes a buffer in the first forward pass, and notes in an attribute that it has."""
+
+    def __init__(self, update: Callable[[nn.Module, float], None], flag: str, before: Any, after: Any) -> None:
+        super().__init__()
+        self.net, self.update, self.flag, self.after = Net().eval(), update, flag, after
+        self.register_buffer("scale", torch.zeros(2).double())
+        if before is not ...:
+            setattr(self, flag, before)
+
+    def forward(self, x: Tensor) -> Tensor:
+        if getattr(self, self.flag, None) != self.after:
+            self.update(self, 2.0)
+            setattr(self, self.flag, self.after)
+        return self.net(x * self.get_buffer("scale")[0])  # type: ignore[no-any-return]
+
+
+@pytest.mark.filterwarnings("ignore:The model is in training mode")
+@pytest.mark.parametrize("training", [False, True])
+@pytest.mark.parametrize(("before", "after"), [(False, True), (None, 3), (2, 3), (..., True)])
+@pytest.mark.parametrize("update", [fill, replace])
+def test_a_buffer_and_the_attribute_that_says_it_is_ready_stay_together(
+    update: Any, before: Any, after: Any, training: bool
+) -> None:
+    model, fresh = (ReadyAtFirst(update, "ready", before, after) for _ in range(2))
+    fresh.net.load_state_dict(model.net.state_dict())
+    model.training = training
+    ScoreCAM(model, model.net.relu).attribute(images(), 1)
+    assert torch.equal(model(images()), fresh(images()))
+
+
+@pytest.mark.parametrize("hidden", [None, (torch.zeros(7), torch.zeros(7))])
+def test_a_tuple_of_tensors_in_an_attribute_describes_no_cache(hidden: Any) -> None:
     class Recurrent(nn.Module):
         def __init__(self) -> None:
             super().__init__()
             self.net = Net()
-            self.hidden = (torch.zeros(7), torch.zeros(7))
+            self.hidden = hidden
             self.calls: Tensor
             self.register_buffer("calls", torch.zeros(1))
 

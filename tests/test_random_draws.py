@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn import functional
 
 from captum_scorecam import ScoreCAM, _random_draws
-from captum_scorecam._random_draws import RandomDraws, draws_undone
+from captum_scorecam._random_draws import RandomDraws, _RandomOperations, draws_undone
 from tests.support.small_net import Net, images
 
 NET = Net()
@@ -83,3 +86,27 @@ def test_mps_is_watched_where_inputs_are_on_it(generators: Generators) -> None:
             generators.states["mps"] += 1
         draws.undo()
         assert (draws.any, generators.states["mps"]) == (expected == 30, expected)
+
+
+@pytest.mark.parametrize("dropout", [0.0, 0.5])
+def test_attention_draws_numbers_only_for_dropout(dropout: float) -> None:
+    x = torch.rand(1, 2, 4, 8)
+    with _RandomOperations() as operations:
+        functional.scaled_dot_product_attention(x, x, x, dropout_p=dropout)
+    assert operations.seen == (dropout > 0)
+
+
+@pytest.mark.parametrize("training", [False, True])
+def test_dropout_and_recurrent_layers_draw_numbers_only_in_training_mode(training: bool) -> None:
+    recurrent = nn.LSTM(8, 8, num_layers=2, dropout=0.5).train(training)
+    runs = (partial(functional.dropout, training=training), partial(functional.rrelu, training=training), recurrent)
+    for run in runs:
+        with _RandomOperations() as operations, torch.no_grad():
+            run(torch.rand(1, 4, 8) - 0.5)
+        assert operations.seen == training
+
+
+def test_numbers_of_probability_0_are_drawn() -> None:
+    with _RandomOperations() as operations:
+        torch.bernoulli(torch.zeros(3), p=0.0)
+    assert operations.seen

@@ -14,10 +14,11 @@ from torch import Tensor, nn
 from captum_scorecam.app.layers import layers_by_depth
 from captum_scorecam.engines.by_name import EngineName, check_engine, twin_by_name
 from captum_scorecam.models import Classifier, ExplainedLayer
+from captum_scorecam.models.hugging_face import HUGGING_FACE
 
 DEMO_MODELS = ("efficientnet_lite0", "efficientnet_lite1", "efficientnet_lite2")
 _ENGINES: tuple[EngineName, ...] = ("onnxruntime", "openvino")  # the fastest first
-_MOST_MODELS = 2
+_MOST_OTHERS = 2  # models that are not offered
 _MOST_SIZES = 2
 
 
@@ -66,7 +67,7 @@ def _fastest(model: nn.Module, inputs: Tensor) -> tuple[EngineName, nn.Module | 
 
 
 class Models:
-    """Loads models by name and keeps the last ones.
+    """Loads models by name and keeps those that are offered, and the last ones of others.
 
     Args:
         load (callable): Loads a classifier by name, with the arguments of `load_classifier`.
@@ -102,12 +103,14 @@ class Models:
             ModuleNotFoundError, OSError: If a package or weights are missing.
         """
         name = name.strip()
-        if name not in self.offered and (":" in name or not self.any_name):
+        is_module = ":" in name and not name.startswith(HUGGING_FACE)
+        if name not in self.offered and (is_module or not self.any_name):
             others = ", a torchvision classifier, timm/NAME or hf/NAME" if self.any_name else ""
             raise ValueError(f"Expected one of the models {', '.join(self.offered)}{others}, but got {name!r}.")
         if name not in self._loaded:
             self._loaded[name] = LoadedModel(self._load(name, **self.offered.get(name, {})))
         self._loaded.move_to_end(name)
-        while len(self._loaded) > _MOST_MODELS:
-            self._loaded.popitem(last=False)
+        not_offered = [each for each in self._loaded if each not in self.offered]
+        for each in not_offered[:-_MOST_OTHERS]:
+            del self._loaded[each]
         return self._loaded[name]

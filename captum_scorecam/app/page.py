@@ -35,7 +35,7 @@ SHOW_CHANNELS = """() => requestAnimationFrame(() => {
   const still = matchMedia("(prefers-reduced-motion: reduce)").matches;
   document.getElementById("strongest-channels")?.scrollIntoView({behavior: still ? "instant" : "smooth"});
 })"""
-CSS = Path(__file__).with_name("page.css").read_text()
+CSS = Path(__file__).with_name("page.css").read_text(encoding="utf-8")
 _QUIET: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}
 # Models run one at a time.
 _IN_TURN = _QUIET | {"show_progress": "minimal", "concurrency_id": "model", "concurrency_limit": 1}

@@ -12,7 +12,7 @@ from captum_scorecam.evaluation.presentation import method_title
 
 TITLE = """<div class="app-title"><h1>Score-CAM</h1>
 <p>Which parts of a picture drive a class score? Choose classes, layers and methods; maps are refined while they
-run. Pictures stay in memory and are gone when you leave.</p></div>"""
+run. Pictures are kept in memory only, until the server stops.</p></div>"""
 CLICKS = """element.addEventListener("click", (event) => {
   const chosen = event.target.closest("[data-map]");
   if (chosen) trigger("click", {map: chosen.dataset.map});

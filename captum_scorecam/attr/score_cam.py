@@ -69,7 +69,7 @@ class ScoreCAM(LayerAttribution, PerturbationAttribution):
         device_ids (list of int, optional): The devices of a DataParallel model that `forward_func` wraps.
         score (str or callable): f: ``"output"`` (default), ``"probability"`` (softmax over dim 1), ``"sigmoid"``, or a
             callable that converts the output of `forward_func` to scores, one row per input row. The named scores read
-            ``logits`` of an output that is no tensor.
+            ``logits`` of an output that is not a tensor.
         channel_weighting (str): α from S: ``"softmax"`` (default), ``"increase"`` (S − f(B)) or ``"score"`` (S).
         activation_transform (callable, optional): Converts the layer's activation to maps N×K×spatial.
         max_channels (int, optional): Use only the channels with the largest standard deviation (Faster-Score-CAM).

@@ -28,7 +28,8 @@ class Prediction:
 
     Attributes:
         run (Tensor): Shape P, bool; True for the masks that were run.
-        deviations (Tensor): P×T, the standard deviation of each score; 0 for the masks that were run.
+        deviations (Tensor): P×T, the standard deviation of each score as the Gaussian process gives it, which is too
+            narrow: :meth:`ChannelScores.plot` and the errors of maps widen it. 0 for the masks that were run.
         kernels (Tensor): N×3, the `Kernel` of each example's scores.
     """
 

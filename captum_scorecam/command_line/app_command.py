@@ -41,13 +41,16 @@ def app(
             show_default=False,
         ),
     ] = None,
+    offered_only: Annotated[
+        bool, typer.Option("--offered-only", help="Let nobody name other models, as behind a proxy on this machine.")
+    ] = False,
 ) -> None:
     """Open a page in the browser to explore maps.
 
     Drop a picture, choose a model, classes, layers and methods, and see maps
-    side by side, refined while they run. Visitors from other machines choose
-    among this model and the demo models; on this machine, any model can be
-    named, except for modules. Pictures stay in memory.
+    side by side, refined while they run. If other machines are let in, visitors
+    choose among this model and the demo models; else any model can be named,
+    except for modules. Pictures stay in memory.
     """
     with plain_messages(context, if_stopped="The page is closed; no picture is kept."):
         from captum_scorecam.app import Models, served
@@ -57,7 +60,8 @@ def app(
         given = {"weights": weights, "score": score}
         arguments = {name: value for name, value in given.items() if value not in (None, "DEFAULT")}
         offered = {model: arguments} | {name: {} for name in DEMO_MODELS if name != model}
-        models = Models(partial(load_on_device, device=device), offered, any_name=host in _THIS_MACHINE)
+        any_name = host in _THIS_MACHINE and not offered_only
+        models = Models(partial(load_on_device, device=device), offered, any_name=any_name)
         typer.echo(f"Loading {model} …")
         with served(models, host, port) as address:
             typer.echo(f"The page is open at {address} (Ctrl-C closes it)")

@@ -197,7 +197,8 @@ def evaluate(
             ),
         )
         if dry_run:
-            print_plan(plan, output, threads, retry_errors)
+            if first_rank:
+                print_plan(plan, output, threads, retry_errors)
             return
         with shown_progress(first_rank) as on_image:
             summary = run_evaluation(

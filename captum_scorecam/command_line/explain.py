@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import warnings
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Annotated
 
 import typer
 
+from captum_scorecam._messages import warn_caller
 from captum_scorecam.command_line.explanation import PREDICTED, ImageExplanation, check_target, explain_image
 from captum_scorecam.command_line.explanation_table import print_explanations
 from captum_scorecam.command_line.messages import plain_messages
@@ -38,6 +40,7 @@ from captum_scorecam.command_line.tables import printable
 from captum_scorecam.datasets import read_image
 from captum_scorecam.engines.by_name import EngineName, check_engine, twin_by_name
 from captum_scorecam.evaluation import MethodOptions, layer_to_explain
+from captum_scorecam.evaluation.captum_methods import CaptumMethod
 from captum_scorecam.evaluation.method_choice import (
     check_methods_run,
     check_options_of_run,
@@ -108,6 +111,12 @@ def explain(
         )
         check_options_of_run(methods, options)
         warn_of_unused_options(methods, options)
+        masks = any(each.method.in_chunks for each in methods.values())
+        takes_rows = masks or any(isinstance(each.method.explain, CaptumMethod) for each in methods.values())
+        if engine != "eager" and not masks:
+            warn_caller("`engine` has no effect: none of `methods` runs masked inputs.")
+        if perturbations_per_eval is not None and not takes_rows:
+            warn_caller("`perturbations_per_eval` has no effect: none of `methods` runs masked inputs.")
         check_writable(output, ".png")
         if save_maps is not None:
             check_maps_folder(save_maps)
@@ -157,7 +166,9 @@ def show_explanations(explanations: Sequence[ImageExplanation], heading: str, ou
     Raises:
         OSError: If the picture can't be written.
     """
-    write_png(draw_explanations(explanations, heading), output)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph .* missing")  # of names of images and classes; the table has them
+        write_png(draw_explanations(explanations, heading), output)
     print_explanations(explanations, heading)
     typer.echo(f"Picture: {output}")
 

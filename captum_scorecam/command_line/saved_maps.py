@@ -158,7 +158,7 @@ def _npy(values: Tensor) -> bytes:
 def _written(folder: Path) -> set[str]:
     """Returns the names of the files that a manifest lists, and its own; none if there is no such manifest."""
     try:
-        manifest = json.loads((folder / MANIFEST).read_text())
+        manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
         if manifest["written_by"] != _WRITER:
             return set()
         files = {entry[key] for entry in manifest["maps"] for key in ("file", "error_file") if key in entry}

@@ -65,7 +65,7 @@ def _failures(summary: Summary) -> Iterator[str]:
         yield f"Failed: {len(failures)}"
         yield from (f"  {_failure(*failed)}" for failed in failures[:_MOST_FAILURES])
         if len(failures) > _MOST_FAILURES:
-            yield f"  and {len(failures) - _MOST_FAILURES} more, listed in the report"
+            yield f"  and {len(failures) - _MOST_FAILURES} more; `captum-scorecam report --format csv` lists all"
     yield "To try again, run the same command with --retry-errors."
 
 

@@ -12,6 +12,7 @@ from captum_scorecam.datasets.sample import Label
 
 _NO_TABLE: Mapping[str, int | None] = {}
 _WNID = re.compile(r"n\d{8}")
+_IMAGENET = 1000  # classes, in the order of their wnids
 
 
 def resolve_label(
@@ -69,13 +70,13 @@ def label_table(
 
     Returns:
         dict of str to int: The position of each class, if there are `n_classes` classes, `resolve_label` can resolve
-        none of their names, and the model has no names or the classes are wnids, whose order is ImageNet's; otherwise
-        empty, since other names in alphabetical order need not be the model's classes. None for each class if the
-        model has no names, and theirs are numbers other than their positions.
+        none of their names, and the model has no names or the classes are ImageNet's 1000 wnids, which have the order
+        of its classes; otherwise empty, since other names in alphabetical order need not be the model's classes. None
+        for each class if the model has no names, and theirs are numbers other than their positions.
     """
     if classes is None or len(classes) != n_classes:
         return {}
-    if class_names is not None and not all(map(_WNID.fullmatch, classes)):
+    if class_names is not None and not (n_classes == _IMAGENET and all(map(_WNID.fullmatch, classes))):
         return {}
     if class_names is None and all(map(str.isdecimal, classes)):
         agree = all(int(name) == index for index, name in enumerate(classes))

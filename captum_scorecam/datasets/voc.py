@@ -22,16 +22,18 @@ def open_voc(path: Path) -> ImageFiles:
     including truncated and difficult objects.
 
     Args:
-        path (Path): The list of a split, a text file in ``ImageSets/Main``; or a folder ``VOC2012`` (or another year),
-            one that contains it, or one that contains ``VOCdevkit``. For a folder, the latest year is opened, and the
-            first split among val, trainval, test and train.
+        path (Path): The list of a split, a text file in ``ImageSets/Main``, without the images that the list of a class
+            marks with −1; or a folder ``VOC2012`` (or another year), one that contains it, or one that contains
+            ``VOCdevkit``. For a folder, the latest year is opened, and the first split among val, trainval, test and
+            train.
 
     Raises:
         ValueError: If there is no such data set, or an annotation can't be read or is malformed; the message names it.
     """
     split = path if path.is_file() else _split(path)
     root = split.absolute().parent.parent.parent
-    names = [line.split()[0] for line in read_text(split, "a list of images").splitlines() if line.strip()]
+    lines = [line.split() for line in read_text(split, "a list of images").splitlines() if line.strip()]
+    names = [name for name, *flag in lines if flag != ["-1"]]
     if not names:
         raise ValueError(f"Expected image names in {str(split)!r}, but found none.")
     return ImageFiles([_image_file(root, name) for name in names])

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from torch.jit import ScriptModule
 
 from captum_scorecam._extras import import_extra
+from captum_scorecam._kept_buffers import is_training
 from captum_scorecam.engines.arguments import Arguments
 from captum_scorecam.scoring.output_parts import output_type, tensor_or_logits
 
@@ -68,7 +69,7 @@ def export(model: nn.Module, arguments: Arguments) -> ExportedModel:
         arguments (Arguments): Examples of its arguments; any number of rows, any values.
 
     Raises:
-        TypeError: If `model` is no module.
+        TypeError: If `model` is not a module.
         ValueError: If the model is in training mode, returns something else, is too large, or can't be exported.
         ModuleNotFoundError: If onnxscript or onnx is missing.
     """
@@ -132,7 +133,7 @@ class _OfTensors(nn.Module):
 
 
 def _check(model: nn.Module, name: str) -> None:
-    if any(module.training for module in model.modules()):
+    if any(map(is_training, model.modules())):
         raise ValueError(f"Expected `model` in evaluation mode, but {name} is in training mode. Call `model.eval()`.")
     if any(isinstance(module, ScriptModule) for module in model.modules()):
         _refuse(name, "it is TorchScript, which the exporter does not read")

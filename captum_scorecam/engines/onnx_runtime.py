@@ -39,7 +39,7 @@ def onnx_runtime(
         nn.Module: Takes the same arguments with any number of rows, and returns the model's output, or its ``logits``.
 
     Raises:
-        TypeError: If `model` is no module, or an input no tensor.
+        TypeError: If `model` is not a module, or an input not a tensor.
         ValueError: If the model is in training mode, can't be exported, or does not run in ONNX Runtime or on
             its GPU.
         ModuleNotFoundError: If a package of the extra ``onnx`` is missing.

@@ -32,7 +32,7 @@ def openvino(model: nn.Module, inputs: Tensor | Tensors, additional_forward_args
         nn.Module: Takes the same arguments with any number of rows, and returns the model's output, or its ``logits``.
 
     Raises:
-        TypeError: If `model` is no module, or an input no tensor.
+        TypeError: If `model` is not a module, or an input not a tensor.
         ValueError: If the model is in training mode, can't be exported, is not on a CPU, or does not run in OpenVINO.
         ModuleNotFoundError: If a package of the extra ``openvino`` is missing.
     """

@@ -23,6 +23,7 @@ from captum_scorecam.evaluation.request import (
     merged_options,
     options_of_run,
 )
+from captum_scorecam.layers.explained_layer import NO_LAYER
 from captum_scorecam.models import Classifier, ExplainedLayer, find_layer
 from captum_scorecam.scoring.class_scores import NamedScore
 
@@ -183,7 +184,9 @@ def layer_to_explain(
     chosen = methods if isinstance(methods, Mapping) else chosen_methods(methods)
     if any(method.method.of_layer for method in chosen.values()):
         return find_layer(classifier.model, inputs, classifier.layer if layer == "auto" else layer)
-    return ExplainedLayer("none", classifier.model)
+    if layer != "auto":
+        warn_caller("`layer` has no effect: none of `methods` explains a layer.")
+    return ExplainedLayer(NO_LAYER, classifier.model)
 
 
 def check_methods_run(

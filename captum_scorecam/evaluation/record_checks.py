@@ -108,7 +108,7 @@ def _check_numbers(record: Record, settings: RunSettings) -> None:
 
 def _check_keys(name: str, keys: Collection[str], known: set[str]) -> None:
     if unknown := {*keys} - known:
-        raise ValueError(f"`{name}` has {min(unknown)!r}, which is no metric of the run")
+        raise ValueError(f"`{name}` has {min(unknown)!r}, which is not a metric of the run")
 
 
 def _check_chunk_rows(record: Record) -> None:

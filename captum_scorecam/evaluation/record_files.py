@@ -243,6 +243,11 @@ def missing_methods(records: Iterable[Record], methods: Sequence[str]) -> dict[i
     }
 
 
+def unfinished_images(records: Iterable[Record], settings: RunSettings) -> int:
+    """Returns the number of a run's images on which not all methods have run."""
+    return settings.images - sum(not methods for methods in missing_methods(records, settings.methods).values())
+
+
 def remove_failures(run: Path) -> None:
     """Removes the records with failures from a run, and their times, so that they are run again.
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
@@ -63,7 +63,8 @@ def run_evaluation(
 ) -> Summary | None:
     """Runs an evaluation, or resumes an interrupted one, and writes its summary.
 
-    Processes started by ``torchrun`` share the images.
+    Processes started by ``torchrun`` share the images. So do the ranks of a default process group that the caller has
+    initialised: all of them must make this call, since each waits for the others.
 
     Args:
         plan (Plan): The evaluation, from `plan_evaluation`.
@@ -101,7 +102,7 @@ def run_evaluation(
             locks.enter_context(_locked(folder, 0))
             return rows_of_run(plan, folder) or tuned_rows(plan)
 
-        def start() -> tuple[RunSettings, Todo]:
+        def start() -> tuple[RunSettings, Todo, Mapping[str, str | None]]:
             resumes = (folder / CONFIGURATION).exists()
             if resumes:
                 check_same_settings(read_settings(folder), settings)
@@ -113,15 +114,16 @@ def run_evaluation(
             todo = left_to_do(plan, folder)
             if resumes:
                 _warn_of_changes(plan, folder, with_files=bool(todo))
-            return settings, todo
+            return settings, todo, _versions(plan)
 
         ranks.from_first(check)  # before the work of making a twin
         plan = plan.with_twin()
         plan = plan.with_rows(ranks.from_first(prepare))
         settings = plan.settings(threads)
-        first_settings, todo = ranks.from_first(start)
+        first_settings, todo, versions = ranks.from_first(start)
         if ranks.rank > 0:
             check_same_settings(first_settings, settings)
+            warn_of_other_versions(versions, _versions(plan), "The first rank has")
             locks.enter_context(_locked(folder, ranks.rank))
         share = {index: todo[index] for index in ranks.share(list(todo))}
         _run_images(plan, folder, ranks.rank, share, workers, on_image)
@@ -248,7 +250,7 @@ def _warn_of_changes(plan: Plan, folder: Path, with_files: bool) -> None:
     before, now = read_configuration(folder).versions, _versions(plan)
     if with_files and _FILES in before and before[_FILES] != plan.digest_of_files():
         warn_caller("Image files have changed since the run in this folder was started.")
-    compared = before.keys() & now.keys() - {"cpu_cores"}
+    compared = before.keys() & now.keys()
     warn_of_other_versions({key: before[key] for key in compared}, {key: now[key] for key in compared})
 
 

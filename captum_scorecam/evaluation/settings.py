@@ -143,11 +143,15 @@ def _by_parameter(settings: RunSettings) -> dict[str, Any]:
     return named | {"number of classes": classes}
 
 
-def warn_of_other_versions(before: Mapping[str, str | None], now: Mapping[str, str | None]) -> None:
-    """Warns if a run is resumed with versions other than those it was started with."""
-    changes = _changes(before, now)
-    if changes:
-        warn_caller(f"The run in this folder was started with other versions, so numbers may differ: {changes}.")
+def warn_of_other_versions(
+    before: Mapping[str, str | None],
+    now: Mapping[str, str | None],
+    what: str = "The run in this folder was started with",
+) -> None:
+    """Warns if a run is resumed, or joined by a rank, with versions other than those it was started with."""
+    before, now = ({key: value for key, value in each.items() if key != "cpu_cores"} for each in (before, now))
+    if changes := _changes(before, now):
+        warn_caller(f"{what} other versions, so numbers may differ: {changes}.")
 
 
 def _changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:

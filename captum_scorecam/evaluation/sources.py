@@ -31,30 +31,30 @@ def digests_of_sources(modules: Iterable[str], functions: Iterable[Callable[...,
     Returns:
         dict: 16 hex digits of a SHA-256 by module, or by function of a script; `UNKNOWN` without source code.
     """
-    of_script, names = {}, {*modules}
+    of_script: dict[str, list[Callable[..., Any]]] = {}
+    names = {*modules}
     for function in map(_unwrapped, functions):
         if function.__module__ == _SCRIPT:
-            of_script[f"{_SCRIPT}.{getattr(function, '__qualname__', type(function).__qualname__)}"] = function
+            name = f"{_SCRIPT}.{getattr(function, '__qualname__', type(function).__qualname__)}"
+            of_script.setdefault(name, []).append(function)  # all lambdas have the same name
         else:
             names.add(function.__module__)
     left_out = {_OWN_PACKAGE, "captum", *sys.stdlib_module_names}
     digests = {name: _digest_of_module(name) for name in sorted(names) if _top(name) not in left_out}
-    return digests | {name: _digest_of_function(function) for name, function in sorted(of_script.items())}
+    return digests | {name: _digest_of_functions(found) for name, found in sorted(of_script.items())}
 
 
 def _unwrapped(function: Callable[..., Any]) -> Callable[..., Any]:
-    while isinstance(function, partial):
-        function = function.func
-    unwrapped: Callable[..., Any] = inspect.unwrap(function)
-    return unwrapped
+    inner = function.func if isinstance(function, partial) else inspect.unwrap(function)
+    return function if inner is function else _unwrapped(inner)
 
 
-def _digest_of_function(function: Callable[..., Any]) -> str:
+def _digest_of_functions(functions: Iterable[Callable[..., Any]]) -> str:
     try:
-        source = inspect.getsource(function if hasattr(function, "__qualname__") else type(function))
+        sources = [inspect.getsource(each if hasattr(each, "__qualname__") else type(each)) for each in functions]
     except (OSError, TypeError):
         return UNKNOWN
-    return _digest({"": source.encode()})
+    return _digest({"": "".join(dict.fromkeys(sources)).encode()})
 
 
 def _digest_of_module(module: str) -> str:

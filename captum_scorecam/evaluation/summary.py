@@ -16,6 +16,7 @@ import numpy as np
 
 from captum_scorecam.evaluation.durable_files import write_durably
 from captum_scorecam.evaluation.mean_curves import at_best_points, best_of_curves, best_points
+from captum_scorecam.evaluation.metric_choice import add_known_metrics
 from captum_scorecam.evaluation.metrics.registry import range_of
 from captum_scorecam.evaluation.records import Failure, Record, RunSettings
 from captum_scorecam.evaluation.statistics import (
@@ -147,6 +148,7 @@ def summarize(records: Sequence[Record], settings: RunSettings, reference: str |
     Raises:
         ValueError: If the reference is not one of the run's methods.
     """
+    add_known_metrics(settings.metric_options)  # whose directions count
     methods, metrics = settings.methods, settings.metrics
     reference = _checked_reference(reference, methods)
     results = [record for record in records if record.error is None]

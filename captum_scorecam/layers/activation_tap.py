@@ -13,9 +13,9 @@ class ActivationTap(nn.Module):
     """A layer to explain in a function: the function calls it with the activation.
 
     Attributions read a layer through hooks. TorchScript modules, exported programs and ONNX sessions have none, and a
-    functional ``relu`` is no module. If the activation is among their outputs, or at hand in Python, pass it to a tap,
-    and pass the tap as ``layer``. The tap returns the activation as tensors and has no parameters, so a model may also
-    contain one: ``z = self.tap(F.relu(z))``.
+    functional ``relu`` is not a module. If the activation is among their outputs, or at hand in Python, pass it to a
+    tap, and pass the tap as ``layer``. The tap returns the activation as tensors and has no parameters, so a model may
+    also contain one: ``z = self.tap(F.relu(z))``.
 
     Call the tap once in each forward pass, in the thread that runs it, with an activation on the inputs' device.
     Gradient methods such as :class:`LayerGradCamPlusPlus` need an activation that requires a gradient, or scores that

@@ -33,7 +33,10 @@ class AutomaticChoice:
     def __init__(self, probe: Probe) -> None:
         self.probe = probe
         activations = probe.record()
-        self.activations = [a for a in activations if not a.is_vector and a.shape[1:] != probe.input_shape]
+        first_use = min((time for time, _ in probe.parameter_uses), default=math.inf)
+        self.activations = [
+            a for a in activations if not a.is_vector and (a.shape[1:] != probe.input_shape or a.time > first_use)
+        ]
         self.trunk = Trunk(probe, activations)
         self._share_after = self._shares_after()
         self._branches: list[tuple[int, int]] = []  # the calls of modules whose output is not of the trunk

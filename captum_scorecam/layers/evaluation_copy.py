@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.jit import ScriptModule
 from torch.nn.parameter import is_lazy
 
+from captum_scorecam._kept_buffers import is_training
 from captum_scorecam._threads import CallingThread, hooks
 from captum_scorecam.model_state import TRAINING_MODE_LOCK
 
@@ -26,7 +27,7 @@ def in_evaluation_mode(model: nn.Module) -> Iterator[nn.Module]:
     Raises:
         ValueError: If the model cannot be copied, or its copy calls modules of the model itself.
     """
-    in_training = [module for module in model.modules() if module.training]
+    in_training = [module for module in model.modules() if is_training(module)]
     if not in_training:
         yield model
         return

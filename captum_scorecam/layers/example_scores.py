@@ -34,7 +34,7 @@ def reader_of_scores(output: Any, score: Score | None) -> Callable[[Any], Tensor
 
 def scores_of_examples(output: Any, read: Callable[[Any], Tensor]) -> Rows:
     """The scores of the two examples: of a list with one entry per example, or as `read`."""
-    if isinstance(output, (list, tuple)) and len(output) == 2 and all(isinstance(row, Mapping) for row in output):
+    if isinstance(output, list) and len(output) == 2 and all(isinstance(row, Mapping) for row in output):
         first, second = (torch.cat([tensor.flatten() for tensor in _logits_or_tensors(row)]) for row in output)
         return first, second
     found = read(output)

@@ -22,14 +22,16 @@ from captum_scorecam.scoring.class_scores import Score
 
 _MAPS = {1: "N×K×t", 2: "N×K×h×w", 3: "N×K×d×h×w"}
 
+NO_LAYER = "none"  # the name where no method explains a layer
+
 
 @dataclass(frozen=True)
 class ExplainedLayer:
     """A module whose output or input is explained.
 
     Attributes:
-        name (str): The module's dotted path, followed by ``:input`` if its input is explained.
-        module (nn.Module): The module.
+        name (str): The module's dotted path, followed by ``:input`` if its input is explained; `NO_LAYER` if none is.
+        module (nn.Module): The module; the model if no layer is explained.
         activation_transform (callable, optional): Converts the layer's activation to maps. Default: None.
         image_size (tuple of int, optional): The spatial size of the inputs that the transform is for, if it depends on
             that, as for tokens. Default: None, any.
@@ -47,7 +49,8 @@ class ExplainedLayer:
 
     def of_copy(self, model: nn.Module) -> ExplainedLayer:
         """Returns the layer of the same name in a copy of the model."""
-        return replace(self, module=model.get_submodule(self.name.removesuffix(INPUT)))
+        name = self.name.removesuffix(INPUT)
+        return replace(self, module=model if name == NO_LAYER else model.get_submodule(name))
 
     def for_inputs(self, model: nn.Module, inputs: Tensor) -> ExplainedLayer:
         """Returns the layer with a transform for inputs of this size, for which it is probed again if needed."""

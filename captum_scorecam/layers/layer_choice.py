@@ -58,7 +58,7 @@ def check_layer_choice(
 
 
 class FoundLayers:
-    """The layers found for ``auto`` and for names, remembered for each kind of inputs."""
+    """The layers found for ``auto`` and for names, for each kind of inputs and the numbers and texts after them."""
 
     def __init__(self) -> None:
         self._found: dict[Hashable, ExplainedLayer] = {}
@@ -77,7 +77,7 @@ class FoundLayers:
         """Returns the layer of a score and the transform of its activation, or with `of_input` of the layer's input.
 
         Raises:
-            TypeError: If the model's output has not the named score.
+            TypeError: If the model's output does not have the named score.
             ValueError: If a named layer has no maps, or ``auto`` finds no layer that is certain to be right. The
                 transform raises it if it makes a square of an oblong image's tokens though no grid was given.
         """
@@ -90,7 +90,8 @@ class FoundLayers:
             return ExplainedLayer(layer, model.get_submodule(layer.removesuffix(INPUT)), activation_transform)
         if score is not self._score:
             self._found, self._score = {}, score
-        found, key = self._found, (layer, of_input, *kind_of_inputs(inputs))
+        options = tuple(x if isinstance(x, bool | int | float | str) else None for x in additional_forward_args)
+        found, key = self._found, (layer, of_input, options, *kind_of_inputs(inputs))
         if key not in found or not _is_part(found[key], model):
             find = partial(find_layer, model, inputs, additional_forward_args=additional_forward_args, score=score)
             name = find(layer).name if layer == AUTO and of_input else layer
@@ -106,8 +107,8 @@ def _maps_of_one_stride(tokens: Tensor, transform: ActivationTransform, inputs: 
         (height, width), cells = images[0].shape[2:], maps[0, 0].numel()
         name = "vit_activation_maps" if transform is vit_activation_maps else "swin_activation_maps"
         raise ValueError(
-            f"Expected `grid_size` for images of {height}×{width} pixels, since their {cells} patch tokens may be no "
-            f"square. Pass activation_transform=functools.partial({name}, grid_size=(h, w))."
+            f"Expected `grid_size` for images of {height}×{width} pixels, since their {cells} patch tokens may "
+            f"not form a square. Pass activation_transform=functools.partial({name}, grid_size=(h, w))."
         )
     return maps
 

@@ -93,7 +93,8 @@ class Probe:
         def note(name: str, of_input: bool, call: int, values: list[Any], alone: Tensor | None) -> None:
             for index, value in enumerate(values):
                 if isinstance(value, Tensor) and value.dim() > 1 and (value.is_floating_point() or value.is_quantized):
-                    key = (numbers.setdefault(value, next(counter)), value._version)
+                    version = 0 if value.is_inference() else value._version
+                    key = (numbers.setdefault(value, next(counter)), version)
                     activation = found.setdefault(key, Activation(value.shape, next(clock)))
                     activation.points.append(Point(name, call, of_input, index, value is alone))
 

@@ -53,9 +53,9 @@ def plot_curves(
         Figure: The figure of the axes.
 
     Raises:
-        TypeError: If `curves` is no mapping, or a curve has no points.
-        ValueError: If there is no curve, a curve has not as many ``x`` as ``y``, or some curves are over numbers and
-            others over names.
+        TypeError: If `curves` is not a mapping, or a curve has no points.
+        ValueError: If there is no curve, a curve does not have as many ``x`` as ``y``, or some curves are over numbers
+            and others over names.
     """
     if not isinstance(curves, Mapping):
         raise TypeError(f"Expected `curves` to be a mapping of names to curves, but got {type_of(curves)}.")

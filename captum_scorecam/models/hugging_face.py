@@ -65,10 +65,16 @@ def check_hugging_face_name(name: str) -> None:
             raise ValueError(f"Expected `name` to be hf/FOLDER or hf/OWNER/NAME, but there is no folder {source!r}.")
         return
     for file, saved_by in (("config.json", "model"), ("preprocessor_config.json", "image_processor")):
-        if not (Path(source) / file).is_file():
+        if not (Path(source) / file).is_file() and not _is_of_timm(Path(source)):
             raise ValueError(
                 f"Expected the folder {source!r} to contain {file}: {saved_by}.save_pretrained({source!r}) writes it."
             )
+
+
+def _is_of_timm(folder: Path) -> bool:
+    """Whether a folder's config.json holds the preprocessing too, as that of a timm model does."""
+    config = folder / "config.json"
+    return config.is_file() and '"pretrained_cfg"' in config.read_text(encoding="utf-8", errors="replace")
 
 
 def hugging_face_classifier(name: str, weights: str) -> Classifier:
@@ -137,7 +143,7 @@ def _with_weights(model: nn.Module, state: StateDict, name: str) -> nn.Module:
         )
         if any(info[keys] for keys in ("missing_keys", "unexpected_keys", "mismatched_keys")):
             raise
-        return converted
+        load_state_dict(model, converted.state_dict(), name)
     return model
 
 

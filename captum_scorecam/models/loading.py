@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -27,6 +28,11 @@ from captum_scorecam.models.timm_models import TIMM, check_timm_name, timm_class
 from captum_scorecam.scoring.class_scores import NamedScore
 
 EFFICIENTNET_LITE_SIZES = {"efficientnet_lite0": 224, "efficientnet_lite1": 240, "efficientnet_lite2": 260}
+_EARLIER_NAMES = (  # of tensors in torchvision's files of DenseNets and Vision Transformers, and those of its models
+    (r"(\.denselayer\d+\.(?:norm|conv))\.([12]\.)", r"\1\2"),
+    (r"\.mlp\.linear_1\.", ".mlp.0."),
+    (r"\.mlp\.linear_2\.", ".mlp.3."),
+)
 
 Weights: TypeAlias = Literal["DEFAULT", "none"] | str | Path
 
@@ -152,8 +158,15 @@ def _with_weights(
     """Builds a model with random weights, or with the weights and the number of classes of a file."""
     if weights.lower() == "none":
         return Classifier(name, build(), preprocess, names, layer)
-    model = build_with_weights(build, read_state_dict(Path(weights)), name)
+    state = {_present_name(tensor): value for tensor, value in read_state_dict(Path(weights)).items()}
+    model = build_with_weights(build, state, name)
     return Classifier(name, model, preprocess, names if class_count(model) == len(names) else None, layer)
+
+
+def _present_name(name: str) -> str:
+    for earlier, present in _EARLIER_NAMES:
+        name = re.sub(earlier, present, name)
+    return name
 
 
 def _efficientnet_lite(name: str, weights: str) -> Classifier:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import torch
 from PIL import Image
-from torch import Tensor
+from torch import Tensor, nn
 
 from captum_scorecam.models.classifier import Preprocess
 
@@ -60,14 +60,19 @@ def seen_pixels(inputs: Tensor, preprocess: object) -> Tensor:
     statistics = _normalisation(preprocess)
     if statistics is not None and all(each.numel() in (1, len(pixels)) for each in statistics):
         mean, std = (each.to(pixels).view(-1, 1, 1) for each in statistics)
-        pixels = (pixels * std + mean).clamp(0, 1)
+        whitest = 255 if float((mean + std).max()) > 2 else 1
+        pixels = ((pixels * std + mean) / whitest).clamp(0, 1)
     else:
         pixels = (pixels - pixels.min()) / (pixels.max() - pixels.min()).clamp_min(torch.finfo(torch.float32).tiny)
     return (pixels if len(pixels) == 3 else pixels[:1].expand(3, -1, -1)).permute(1, 2, 0).contiguous()
 
 
 def _normalisation(preprocess: object) -> tuple[Tensor, Tensor] | None:
-    for step in getattr(preprocess, "transforms", [preprocess]):
-        if hasattr(step, "mean") and hasattr(step, "std"):
-            return torch.as_tensor(step.mean, dtype=torch.float32), torch.as_tensor(step.std, dtype=torch.float32)
-    return None
+    if hasattr(preprocess, "mean") and hasattr(preprocess, "std"):
+        return (
+            torch.as_tensor(preprocess.mean, dtype=torch.float32),
+            torch.as_tensor(preprocess.std, dtype=torch.float32),
+        )
+    steps = preprocess if isinstance(preprocess, nn.Sequential) else getattr(preprocess, "transforms", ())
+    steps = steps if isinstance(steps, Iterable) else (steps,)  # as in presets of torchvision's training scripts
+    return next(filter(None, map(_normalisation, steps)), None)

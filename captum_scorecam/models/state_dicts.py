@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 
 from captum_scorecam._messages import warn_caller
 from captum_scorecam.models.weight_files import SAVE_STATE_DICT, StandIn, read_weight_file
@@ -173,7 +176,7 @@ def load_state_dict(model: nn.Module, state: StateDict, model_name: str) -> None
             quantised, sparse, complex or a parameter in whole numbers, unlike the model's, or contains NaN.
     """
     own = model.state_dict()
-    wrapper = _common_prefix(own)
+    versions, wrapper = getattr(own, "_metadata", {}), _common_prefix(own)
     own = {name.removeprefix(wrapper): value for name, value in own.items()}
     prefix = _prefix(own, state, model_name)
     outside = [name for name in state if not name.startswith(prefix) and name != _OF_AVERAGED_MODEL]
@@ -187,11 +190,14 @@ def load_state_dict(model: nn.Module, state: StateDict, model_name: str) -> None
         problem = _problem_of_values(own[name], value, name in parameters) if isinstance(value, Tensor) else None
         if problem:
             raise ValueError(f"Expected `weights` to match {model_name}, but {prefix + name!r} {problem}.")
-    model.load_state_dict({wrapper + name: value for name, value in fitting.items()}, strict=False)
+    full = OrderedDict((wrapper + name, value) for name, value in fitting.items())
+    full._metadata = versions  # type: ignore[attr-defined]  # which some modules ask for
+    model.load_state_dict(full, strict=False)
 
 
 def _problem_of_values(own: Tensor, value: Tensor, is_parameter: bool) -> str | None:
     """Returns why a tensor can't take the place of the model's own, or None if it can."""
+    own = torch.empty(0) if is_lazy(own) else own  # which has no layout or dtype yet
     if value.is_quantized and not own.is_quantized:
         return f"is quantised ({value.dtype})"
     if value.layout != own.layout:
@@ -261,7 +267,8 @@ def _may_differ(name: str) -> bool:
 
 
 def _fits(own: object, value: object) -> bool:
-    return getattr(own, "shape", None) == getattr(value, "shape", None)
+    is_open = isinstance(own, Tensor) and is_lazy(own)
+    return is_open or getattr(own, "shape", None) == getattr(value, "shape", None)
 
 
 def listed_names(names: list[str]) -> str:

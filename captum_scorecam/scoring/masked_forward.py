@@ -80,7 +80,7 @@ class MaskedForward:
         class_scores = ClassScores(score_function(score), _as_list(targets), len(inputs[0]), inputs[0].device)
         arguments = _captum.format_forward_args(additional_forward_args)
         for argument in arguments:
-            _check_texts(argument, len(inputs[0]))
+            _check_not_of_examples(argument, len(inputs[0]))
         return cls(
             forward_func,
             inputs,
@@ -206,17 +206,22 @@ def has_rows(value: Any, n_examples: int) -> bool:
     return any(array.ndim > 0 and len(array) == n_examples for array in arrays)
 
 
-def _check_texts(argument: Any, n_examples: int) -> None:
-    """Refuses as many strings as there are examples, which may belong to them, or all to each."""
+def _check_not_of_examples(argument: Any, n_examples: int) -> None:
+    """Refuses a list of as many strings or numbers as there are examples, which may belong to them, or all to each.
+
+    Numbers in a tuple, such as a size, belong to each.
+    """
 
     def may_be_rows(value: Any) -> bool:
-        return isinstance(value, list | tuple) and len(value) == n_examples and all(isinstance(x, str) for x in value)
+        if not isinstance(value, list | tuple) or len(value) != n_examples:
+            return False
+        return all(isinstance(x, str if isinstance(value, tuple) else str | int | float) for x in value)
 
     if n_examples > 1 and any(map(may_be_rows, tree_leaves(opened(argument), is_leaf=may_be_rows))):
         raise ValueError(
-            f"Expected `additional_forward_args` without a list of {n_examples} strings for {n_examples} examples. If "
-            "each belongs to one of them, explain these one by one; if all belong to each, bind them to `forward_func` "
-            "with functools.partial."
+            f"Expected `additional_forward_args` without a list of {n_examples} strings or numbers for {n_examples} "
+            "examples. If each belongs to one of them, pass numbers as a tensor, and with strings explain the examples "
+            "one by one; if all belong to each, bind them to `forward_func` with functools.partial."
         )
 
 

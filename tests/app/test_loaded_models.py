@@ -20,11 +20,11 @@ def load() -> Mock:
     return Mock(side_effect=lambda name, **_: Classifier(name, TinyClassifier().eval(), preprocess))
 
 
-def test_models_are_loaded_once_with_their_arguments_and_the_last_two_are_kept(load: Mock) -> None:
-    models = Models(load, {"a": {"weights": "w.pt"}, "b": {}, "c": {}})
-    for name in ("a", "b", " a ", "c", "a", "b"):
+def test_models_are_loaded_once_with_their_arguments_and_of_others_the_last_two_are_kept(load: Mock) -> None:
+    models = Models(load, {"a": {"weights": "w.pt"}, "b": {}, "c": {}}, any_name=True)
+    for name in ("a", "b", " a ", "c", "d", "e", "d", "f", "d", "a", "b", "c", "e"):
         assert models.get(name).classifier.name == name.strip()
-    assert load.call_args_list == [call("a", weights="w.pt"), call("b"), call("c"), call("b")]
+    assert load.call_args_list == [call("a", weights="w.pt"), *(call(name) for name in ("b", "c", "d", "e", "f", "e"))]
 
 
 @pytest.mark.parametrize(("name", "any_name"), [("resnet18", False), ("os:getcwd", True), ("", False)])
@@ -39,6 +39,7 @@ def test_other_models_are_refused(load: Mock, name: str, any_name: bool) -> None
 def test_on_this_machine_any_model_can_be_named_and_an_offered_factory(load: Mock) -> None:
     models = Models(load, {"mine:model": {}}, any_name=True)
     assert models.get("timm/resnet18").classifier.name == "timm/resnet18"
+    assert models.get("hf/C:\\models\\mine").classifier.name == "hf/C:\\models\\mine"
     assert models.get("mine:model").classifier.name == "mine:model"
 
 

@@ -77,7 +77,7 @@ def ended(messages: list[dict[str, Any]]) -> bool:
 
 def memory(process: subprocess.Popen[str]) -> int:
     """The resident memory of a process, in kB."""
-    status = Path(f"/proc/{process.pid}/status").read_text()
+    status = Path(f"/proc/{process.pid}/status").read_text(encoding="utf-8")
     return int(status.split("VmRSS:")[1].split()[0])
 
 

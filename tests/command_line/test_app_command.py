@@ -48,6 +48,11 @@ def test_by_default_this_machine_is_served_with_the_demo_models(servings: list[t
     assert list(models.offered) == ["efficientnet_lite0", "efficientnet_lite1", "efficientnet_lite2"]
 
 
+def test_behind_a_proxy_on_this_machine_only_offered_models_can_be_named(servings: list[tuple[Any, ...]]) -> None:
+    invoke("app", "--offered-only")
+    assert not servings[0][0].any_name
+
+
 def test_an_own_model_comes_first_with_its_arguments(servings: list[tuple[Any, ...]]) -> None:
     invoke("app", *COLOURS, "--score", "sigmoid", "--host", "0.0.0.0", "--port", "8000", "--device", "cpu")
     ((models, host, port),) = servings
@@ -79,7 +84,7 @@ def test_the_folder_for_a_hosted_space_lets_everybody_in(
         runpy.run_path(str(ROOT / "hosted_app" / "app.py"), run_name="__main__")
     ((models, host, port),) = servings
     assert (exit_.value.code, host, port, models.any_name) == (130, "0.0.0.0", 7860, False)
-    assert "captum-scorecam[app,onnx]" in (ROOT / "hosted_app" / "requirements.txt").read_text().split()
+    assert "captum-scorecam[app,onnx]" in (ROOT / "hosted_app" / "requirements.txt").read_text(encoding="utf-8").split()
 
 
 def test_without_gradio_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:

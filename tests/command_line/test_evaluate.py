@@ -76,7 +76,7 @@ def test_a_budget_is_printed_recorded_and_cannot_change(folder: Path) -> None:
     assert sentence in result.stdout
     assert f"at most {max(errors):.0%}.\n" in result.stdout
     assert invoke("report", "run").exit_code == 0
-    assert sentence in (folder / "run" / "report.html").read_text()
+    assert sentence in (folder / "run" / "report.html").read_text(encoding="utf-8")
     for budget, difference in (
         ([], "`--max-forwards`: 2 -> null"),
         (["--max-forwards", "2", "--error", "0.5"], "`--error`: null -> 0.5"),
@@ -87,7 +87,8 @@ def test_a_budget_is_printed_recorded_and_cannot_change(folder: Path) -> None:
 
 def test_the_times_are_of_the_records(folder: Path) -> None:
     assert evaluate("data", "--output", "run", *QUICK).exit_code == 0
-    times = [json.loads(line) for line in (folder / "run" / "times" / "rank-000.jsonl").read_text().splitlines()]
+    lines = (folder / "run" / "times" / "rank-000.jsonl").read_text(encoding="utf-8").splitlines()
+    times = [json.loads(line) for line in lines]
     assert [(time["index"], time["method"]) for time in times] == [(index, "grad_cam") for index in range(8)]
     assert all(time["attribution"] > 0 and time["metrics"]["average_drop"] > 0 for time in times)
 
@@ -436,7 +437,7 @@ def test_a_run_of_an_earlier_version_is_resumed_without_a_warning(folder: Path) 
     records = folder / "run" / "records" / "rank-000.jsonl"
     expected = records.read_bytes()
     configuration = folder / "run" / "configuration.json"
-    content = json.loads(configuration.read_text())
+    content = json.loads(configuration.read_text(encoding="utf-8"))
     for key in ("cpu", "cpu_cores", "image_files_digest"):
         del content["versions"][key]
     content["versions"]["image_file_sizes"] = "0123456789abcdef"

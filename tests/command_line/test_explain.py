@@ -188,6 +188,33 @@ def test_a_constant_map_gives_a_warning_and_is_drawn(folder: Path) -> None:
     assert (folder / "scorecam.png").exists()
 
 
+@pytest.mark.parametrize(
+    ("options", "warnings"),
+    [
+        (["--method", "grad_cam", "--perturbations-per-eval", "8"], ["`--perturbations-per-eval` has no effect"]),
+        (["--method", "grad_cam", "--engine", "compile"], ["`--engine` has no effect"]),
+        (["--method", "rise", "--n-masks", "9", "--layer", "nonsense"], ["`--layer` has no effect"]),
+        (["--method", "rise", "--n-masks", "9", "--perturbations-per-eval", "8"], []),
+        (["--method", "captum:LayerIntegratedGradients", "--perturbations-per-eval", "8"], []),
+    ],
+)
+def test_an_option_that_nothing_uses_is_warned_of(
+    options: list[str], warnings: list[str], folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(explain, "twin_by_name", lambda *_: None)
+    Image.new("RGB", (10, 10), "blue").save(folder / "blue.png")
+    result = invoke("explain", "blue.png", *COLOURS, *options)
+    assert result.exit_code == 0
+    found = [line for line in result.output.splitlines() if line.startswith("Warning: ")]
+    assert [line.removeprefix("Warning: ").partition(":")[0] for line in found] == warnings
+
+
+def test_characters_that_the_font_lacks_are_not_warned_of(folder: Path) -> None:
+    Image.new("RGB", (10, 10), "blue").save(folder / "\u732b.png")
+    result = invoke("explain", "\u732b.png", *COLOURS)
+    assert (result.exit_code, "Glyph" in result.output) == (0, False)
+
+
 @pytest.mark.parametrize("mode", ["RGB", "RGBA", "L", "P", "CMYK", "I;16"])
 def test_every_kind_of_image_is_explained(mode: str, folder: Path) -> None:
     picture = colour_classifier.red_and_green()

@@ -21,13 +21,13 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_the_report_is_in_the_folder_of_the_run(folder: Path) -> None:
     result = invoke("report", "run")
     assert (result.exit_code, result.output) == (0, "Report: run/report.html\n")
-    assert (folder / "run" / "report.html").read_text().lower().startswith("<!doctype html>")
+    assert (folder / "run" / "report.html").read_text(encoding="utf-8").lower().startswith("<!doctype html>")
 
 
 def test_output_and_reference_are_used(folder: Path) -> None:
     result = invoke("report", "run", "--output", "page.html", "--reference", "grad_cam")
     assert (result.exit_code, result.output) == (0, "Report: page.html\n")
-    assert "Grad-CAM" in (folder / "page.html").read_text()
+    assert "Grad-CAM" in (folder / "page.html").read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize(

@@ -41,7 +41,7 @@ def saved(folder: Path, *arguments: str, images: tuple[str, ...] = ("colours.png
     result = invoke("explain", *images, *COLOURS, "--save-maps", "maps", *arguments)
     assert result.exit_code == 0, result.output
     assert "Maps: maps" in result.output
-    manifest: dict[str, Any] = json.loads((folder / "maps" / "manifest.json").read_text())
+    manifest: dict[str, Any] = json.loads((folder / "maps" / "manifest.json").read_text(encoding="utf-8"))
     return manifest
 
 
@@ -186,4 +186,4 @@ def test_an_interrupted_call_can_be_repeated(folder: Path, monkeypatch: pytest.M
     assert before < {*os.listdir("maps")}
     after = {entry["file"] for entry in saved(folder, *options_of("grad_cam"))["maps"]}
     assert set(os.listdir("maps")) == {*after, "manifest.json"}
-    assert "replaced" not in json.loads((folder / "maps" / "manifest.json").read_text())
+    assert "replaced" not in json.loads((folder / "maps" / "manifest.json").read_text(encoding="utf-8"))

@@ -66,7 +66,7 @@ def test_a_few_failures_are_named_and_the_others_counted(capsys: pytest.CaptureF
         "  4.png: reason 4?[2J",
         "  5.png, Grad-CAM: reason 5?[2J",
         *(f"  {index}.png: reason {index}?[2J" for index in (6, 7, 8)),
-        "  and 3 more, listed in the report",
+        "  and 3 more; `captum-scorecam report --format csv` lists all",
         "To try again, run the same command with --retry-errors.",
     ]
 

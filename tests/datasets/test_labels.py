@@ -64,8 +64,8 @@ def test_the_table_comes_first() -> None:
 
 
 def test_positions_are_indices_of_as_many_unknown_labels_as_classes() -> None:
-    folders = [f"n{index:08}" for index in range(7)]
-    assert label_table(folders, NAMES, 7) == {name: index for index, name in enumerate(folders)}
+    folders, names = [f"n{index:08}" for index in range(1000)], [f"class {index}" for index in range(1000)]
+    assert label_table(folders, names, 1000) == {name: index for index, name in enumerate(folders)}
 
 
 def test_positions_are_indices_for_a_model_without_names() -> None:
@@ -98,6 +98,7 @@ def test_numbers_that_are_other_positions_raise(folders: list[str], message: str
         None,
         ["Barsch", "Elster", "Hund", "Katze", "Kranich", "Strauss", "Wolf"],  # whose order is not that of the names
         [f"n{index:08}" for index in range(6)],
+        [f"n{index:08}" for index in range(7)],  # of Tiny ImageNet, for example, whose models have other orders
         [*(f"n{index:08}" for index in range(6)), "tench"],
         [*(f"n{index:08}" for index in range(6)), "3"],
     ],

@@ -143,7 +143,7 @@ def test_an_invalid_annotation_raises_with_its_file(annotation: str | None, mess
 
 def test_a_declared_encoding_is_followed(voc: Path) -> None:
     path = voc / "Annotations" / "2007_000001.xml"
-    text = path.read_text().replace("dog", "épagneul")
+    text = path.read_text(encoding="utf-8").replace("dog", "épagneul")
     path.write_text(f"<?xml version='1.0' encoding='latin-1'?>{text}", encoding="latin-1")
     assert open_data(voc).label(0) == "épagneul"
 
@@ -178,3 +178,9 @@ def test_missing_splits_and_images_raise(voc: Path) -> None:
         open_data(voc)
     with pytest.raises(ValueError, match="Expected a folder VOC2012 with ImageSets/Main in"):
         open_data(splits, "voc")
+
+
+def test_the_list_of_a_class_is_read_without_the_images_that_it_excludes(voc: Path) -> None:
+    path = voc / "ImageSets" / "Main" / "dog_val.txt"
+    path.write_text("2007_000002 -1\n2007_000001  1\n")
+    assert [name for name, _ in listed(open_data(path))] == ["2007_000001.jpg"]

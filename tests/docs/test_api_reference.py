@@ -37,7 +37,8 @@ def spelled_out(page: str) -> str:
     """A page of the reference with what its tables' templates write on the pages of classes."""
 
     def pages(table: re.Match[str]) -> str:
-        template = (TEMPLATES / table["template"]).read_text().partition("{{ objname }}")[2].removeprefix("()")
+        text = (TEMPLATES / table["template"]).read_text(encoding="utf-8")
+        template = text.partition("{{ objname }}")[2].removeprefix("()")
         return "".join(f".. autoclass:: {name}{template}" for name in table["names"].split())
 
     return TABLE.sub(pages, page)
@@ -48,7 +49,7 @@ def reference() -> dict[str, list[str]]:
     documented: dict[str, list[str]] = {}
     for page in PAGES:
         module = name = ""
-        for match in filter(None, map(LINE.match, spelled_out(page.read_text()).splitlines())):
+        for match in filter(None, map(LINE.match, spelled_out(page.read_text(encoding="utf-8")).splitlines())):
             if match["kind"] == "currentmodule":
                 module = match["name"]
             elif match["members"] is not None:
@@ -69,7 +70,7 @@ def named(name: str) -> Any:
 
 def names_in_the_source() -> set[str]:
     """Every name that the package's code uses, among them the type aliases in its annotations."""
-    trees = [ast.parse(path.read_text()) for path in (ROOT / "captum_scorecam").rglob("*.py")]
+    trees = [ast.parse(path.read_text(encoding="utf-8")) for path in (ROOT / "captum_scorecam").rglob("*.py")]
     return {node.id for tree in trees for node in ast.walk(tree) if isinstance(node, ast.Name)}
 
 
@@ -164,7 +165,7 @@ PYTHON_BLOCK = re.compile(
 @pytest.mark.parametrize("page", ["README.md", "docs/index.rst"])
 def test_imports_of_the_first_examples_exist(page: str) -> None:
     """They need images and weights that are not available here, so only their imports are checked."""
-    blocks = PYTHON_BLOCK.findall((ROOT / page).read_text())
+    blocks = PYTHON_BLOCK.findall((ROOT / page).read_text(encoding="utf-8"))
     assert blocks
     for node in ast.walk(ast.parse("".join(map(textwrap.dedent, blocks)))):
         if isinstance(node, ast.ImportFrom):

@@ -6,7 +6,8 @@ import re
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
-PATHS = sorted(set(re.findall(r"`([\w./-]+(?:/|\.(?:py|rst|txt)))`", (ROOT / "CONTRIBUTING.md").read_text())))
+TEXT = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+PATHS = sorted(set(re.findall(r"`([\w./-]+(?:/|\.(?:py|rst|txt)))`", TEXT)))
 
 
 def test_the_page_names_paths() -> None:

@@ -36,7 +36,7 @@ def cell(kind: str, text: str) -> dict[str, Any]:
 
 def text_of(tutorial: Path) -> str:
     """What stands in the cells of text: the docstring and the blocks of comments."""
-    script = tutorial.read_text()
+    script = tutorial.read_text(encoding="utf-8")
     comments = re.findall(r"^# ?(.*)$", script, re.MULTILINE)
     return "\n".join([ast.get_docstring(ast.parse(script)) or "", *comments])
 
@@ -67,7 +67,7 @@ def test_no_role_is_left(tutorial: Path) -> None:
 
 @pytest.mark.parametrize("tutorial", TUTORIALS, ids=lambda path: path.stem)
 def test_all_that_a_notebook_imports_is_installed(tutorial: Path) -> None:
-    script = tutorial.read_text()
+    script = tutorial.read_text(encoding="utf-8")
     imported = {
         name.partition(".")[0]
         for node in ast.parse(script).body

@@ -22,7 +22,7 @@ from captum_scorecam.metrics import functional as F
 from tests.support.small_net import Net, images
 
 ROOT = Path(__file__).parents[2]
-PAGE = (ROOT / "docs/guide/troubleshooting.rst").read_text()
+PAGE = (ROOT / "docs/guide/troubleshooting.rst").read_text(encoding="utf-8")
 QUOTED = re.findall(r"^``(.+)``$", PAGE, re.MULTILINE)
 NOT_ALL_QUOTED = ("app", "command_line", "models", "datasets", "evaluation", "_environment.py")
 
@@ -39,7 +39,7 @@ def text_of(node: ast.expr) -> str:
 def messages_of(path: Path) -> list[str]:
     """The messages of a file's errors and warnings."""
     calls = []
-    for node in ast.walk(ast.parse(path.read_text())):
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Raise) and isinstance(node.exc, ast.Call) and node.exc.args:
             calls.append(node.exc)
         elif isinstance(node, ast.Call) and ast.unparse(node.func) == "warn_caller":
@@ -53,7 +53,7 @@ MESSAGES = {path.relative_to(ROOT / "captum_scorecam"): messages_of(path) for pa
 
 def test_every_warning_goes_through_one_function() -> None:
     """Ensures that the search above finds every message."""
-    assert [path.name for path in FILES if "warnings.warn(" in path.read_text()] == ["_messages.py"]
+    assert [path.name for path in FILES if "warnings.warn(" in path.read_text(encoding="utf-8")] == ["_messages.py"]
 
 
 def test_the_page_quotes_messages() -> None:

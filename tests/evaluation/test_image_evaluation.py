@@ -199,7 +199,7 @@ def test_chunks_that_memory_halved_are_in_the_records_of_maps_and_metrics(
         if len(inputs[0]) > 2:
             raise error("out of memory")
 
-    arguments = QUICK | {"methods": ["rise"], "metrics": ["insertion", "deletion"]}
+    arguments = QUICK | {"methods": ["rise"], "metrics": ["insertion", "deletion"], "layer": "auto"}
     evaluate(classifier, Pictures(2), tmp_path / "whole", **arguments)
     with warnings.catch_warnings(), classifier.model.register_forward_pre_hook(run_out):
         warnings.simplefilter("ignore")

@@ -293,6 +293,14 @@ def test_a_layer_that_returns_several_tensors_is_refused() -> None:
         run_method("two", request_of_colours())
 
 
+def test_a_layer_that_no_method_explains_is_warned_of() -> None:
+    classifier = load_classifier("tests.support.colour_classifier:with_names")
+    inputs = classifier.inputs(colour_classifier.red_and_green())
+    with pytest.warns(UserWarning, match="`layer` has no effect: none of `methods` explains a layer"):
+        found = layer_to_explain(["rise"], classifier, inputs, "nonsense")
+    assert found.of_copy(classifier.model).module is classifier.model
+
+
 def test_the_layer_is_the_classifiers_own_unless_it_is_named() -> None:
     classifier = replace(load_classifier("tests.support.colour_classifier:with_names"), layer="features:input")
     inputs = classifier.inputs(colour_classifier.red_and_green())

@@ -87,9 +87,8 @@ def test_the_fastest_of_several_chunks_counts(classifier: Classifier, clocked: C
 def test_a_run_of_few_masks_is_not_tuned(
     methods: list[str], metrics: list[str], rows: int, classifier: Classifier, clocked: Callable[..., Any]
 ) -> None:
-    plan = plan_evaluation(
-        classifier, Pictures(3), **(TUNED | {"methods": methods, "metrics": metrics, "target": "label"})
-    )
+    options = {"methods": methods, "metrics": metrics, "target": "label", "layer": "auto"}
+    plan = plan_evaluation(classifier, Pictures(3), **(TUNED | options))
     with clocked(by_rates) as shapes:
         assert tuned_rows(plan) == rows
     assert (shapes == []) == (rows == 4)

@@ -214,7 +214,7 @@ def test_versions_include_that_of_what_fits_linear_models(classifier: Classifier
 
 def test_other_versions_are_warned_of_at_the_callers_line(classifier: Classifier, tmp_path: Path) -> None:
     evaluate(classifier, Pictures(1), tmp_path, **QUICK)
-    configuration = json.loads((tmp_path / "configuration.json").read_text())
+    configuration = json.loads((tmp_path / "configuration.json").read_text(encoding="utf-8"))
     configuration["versions"]["torch"] = "1.0"
     (tmp_path / "configuration.json").write_text(json.dumps(configuration))
     with pytest.warns(UserWarning, match=r'started with other versions, .*: torch: "1\.0" -> "2') as found:
@@ -450,7 +450,7 @@ def test_a_configuration_that_is_edited_meanwhile_does_not_end_a_run_well(
     path = tmp_path / "configuration.json"
 
     def edit(*_: int) -> None:
-        path.write_text(path.read_text().replace('"seed": 3', '"seed": 4'))
+        path.write_text(path.read_text(encoding="utf-8").replace('"seed": 3', '"seed": 4'))
 
     with pytest.raises(ValueError, match="different settings: `seed`: 4 -> 3"):
         evaluate(classifier, Pictures(1), tmp_path, **QUICK, on_image=edit)

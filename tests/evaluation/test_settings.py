@@ -24,6 +24,7 @@ from captum_scorecam.evaluation.settings import (
     inputs_text,
     packages_of,
     read_configuration,
+    warn_of_other_versions,
     write_configuration,
 )
 from tests.support.run_records import SETTINGS
@@ -54,7 +55,7 @@ def test_a_folder_without_a_run_of_this_format_is_refused(
 def test_settings_that_lack_one_name_it(tmp_path: Path) -> None:
     write_configuration(tmp_path, SETTINGS, {})
     path = tmp_path / "configuration.json"
-    content = json.loads(path.read_text())
+    content = json.loads(path.read_text(encoding="utf-8"))
     del content["settings"]["seed"]
     path.write_text(json.dumps(content))
     with pytest.raises(ValueError, match=r"^Expected a configuration in '.*', but `settings` lacks the key 'seed'\.$"):
@@ -63,7 +64,7 @@ def test_settings_that_lack_one_name_it(tmp_path: Path) -> None:
 
 def test_the_configuration_is_readable_json(tmp_path: Path) -> None:
     write_configuration(tmp_path, SETTINGS, {"torch": "2.6"})
-    assert json.loads((tmp_path / "configuration.json").read_text()) == {
+    assert json.loads((tmp_path / "configuration.json").read_text(encoding="utf-8")) == {
         "format_version": 3,
         "settings": asdict(SETTINGS) | {"methods": ["grad_cam", "score_cam"], "metrics": ["insertion", "average_drop"]},
         "versions": {"torch": "2.6"},
@@ -87,7 +88,7 @@ def test_inputs_that_a_run_has_not_recorded_are_not_compared(tmp_path: Path) -> 
     now = replace(SETTINGS, inputs="(3, 8, 8), mean 0.00, deviation 1.00")
     write_configuration(tmp_path, SETTINGS, {})
     path = tmp_path / "configuration.json"
-    content = json.loads(path.read_text())
+    content = json.loads(path.read_text(encoding="utf-8"))
     del content["settings"]["inputs"], content["settings"]["unbounded"]
     path.write_text(json.dumps(content))
     check_same_settings(read_settings(tmp_path), replace(now, unbounded=True))
@@ -215,8 +216,15 @@ def test_settings_out_of_their_range_are_refused_with_the_file_and_the_key(
 ) -> None:
     write_configuration(tmp_path, SETTINGS, {})
     path = tmp_path / "configuration.json"
-    content = json.loads(path.read_text())
+    content = json.loads(path.read_text(encoding="utf-8"))
     content["settings"] |= changed
     path.write_text(json.dumps(content))
     with pytest.raises(ValueError, match=re.escape(f"Expected a configuration in {str(path)!r}, but {message}.")):
         read_settings(tmp_path)
+
+
+def test_other_versions_of_a_rank_are_warned_of_and_other_numbers_of_cores_are_not() -> None:
+    before = {"torch": "2.9.0", "cpu_cores": "2"}
+    with pytest.warns(UserWarning, match=r'The first rank has other versions, .*: torch: "2\.9\.0" -> "2\.8\.0"\.$'):
+        warn_of_other_versions(before, {"torch": "2.8.0", "cpu_cores": "4"}, "The first rank has")
+    warn_of_other_versions(before, before | {"cpu_cores": "4"})

@@ -16,6 +16,7 @@ import pytest
 from captum_scorecam.evaluation import METHODS, Method, Provenance, register_method
 from captum_scorecam.evaluation.sources import UNKNOWN, digests_of_sources
 from captum_scorecam.models import Classifier, load_classifier
+from tests.support.command_line import invoke
 from tests.support.tiny_classifier import Pictures
 from tests.support.tiny_evaluation import QUICK, contents, evaluate
 
@@ -57,7 +58,7 @@ def test_a_digest_covers_the_module_and_what_it_imports_from_beside_it(name: str
     assert digest("plug") == before
     assert before.keys() == {"plug"}
     path = project / name
-    path.write_text(f"{path.read_text()}# edited\n")
+    path.write_text(path.read_text(encoding="utf-8") + "# edited\n", encoding="utf-8")
     assert (digest("plug") == before) == ("unused" in name)
 
 
@@ -106,6 +107,21 @@ def test_of_a_script_the_function_counts_and_not_the_rest(monkeypatch: pytest.Mo
     assert len(before) == 16
     made = eval("lambda request: None", {"__name__": "__main__"})
     assert digests_of_sources([], [made]) == {"__main__.<lambda>": UNKNOWN}
+
+
+def test_each_of_several_lambdas_of_a_script_counts(monkeypatch: pytest.MonkeyPatch) -> None:
+    first = lambda request: METHODS["grad_cam"].explain(request)  # noqa: E731
+    second = lambda request: METHODS["rise"].explain(request)  # noqa: E731
+    for each in (first, second):
+        monkeypatch.setattr(each, "__module__", "__main__")
+        monkeypatch.setattr(each, "__qualname__", "<lambda>")
+    found = [digests_of_sources([], given)["__main__.<lambda>"] for given in ([first], [second], [first, second])]
+    assert len({*found}) == 3
+
+
+def test_a_partial_that_is_wrapped_counts_as_its_function() -> None:
+    wrapper: Any = types.SimpleNamespace(__wrapped__=functools.partial(invoke, "evaluate"))
+    assert digests_of_sources([], [wrapper]).keys() == {"tests.support.command_line"}
 
 
 PLUGIN = """
@@ -170,4 +186,5 @@ def test_a_run_is_not_resumed_with_edited_code(
 
 def test_methods_and_metrics_of_the_package_need_no_source(classifier: Classifier, tmp_path: Path) -> None:
     evaluate(classifier, Pictures(1), tmp_path, **QUICK)
-    assert '"sources": {\n      "tests.support.tiny_classifier"' in (tmp_path / "configuration.json").read_text()
+    configuration = (tmp_path / "configuration.json").read_text(encoding="utf-8")
+    assert '"sources": {\n      "tests.support.tiny_classifier"' in configuration

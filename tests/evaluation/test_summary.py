@@ -116,7 +116,7 @@ def test_without_labels_the_classes_are_the_targets() -> None:
 def test_the_files_hold_the_same_numbers_and_no_times(tmp_path: Path) -> None:
     summary = summarize(make_records(), settings(METHODS, METRICS))
     write_summary(summary, tmp_path)
-    plain = json.loads((tmp_path / "summary.json").read_text())
+    plain = json.loads((tmp_path / "summary.json").read_text(encoding="utf-8"))
     with (tmp_path / "summary.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
     assert plain["errors"] == 2
@@ -137,7 +137,8 @@ def test_the_files_hold_the_same_numbers_and_no_times(tmp_path: Path) -> None:
         "correction": "holm",
         "comparisons": 8,  # of 2 methods and 6 metrics; two of these have fewer than 10 pairs
     }
-    assert "second" not in (tmp_path / "summary.json").read_text() + (tmp_path / "summary.csv").read_text()
+    for name in ("summary.json", "summary.csv"):
+        assert "second" not in (tmp_path / name).read_text(encoding="utf-8")
 
 
 def test_intervals_of_means_end_at_the_bounds_of_their_metric_and_those_of_differences_do_not() -> None:
@@ -178,7 +179,7 @@ def test_costs_are_means_and_largest_values_of_what_the_records_say(tmp_path: Pa
         "maximum on average, at most 50%. It is unknown for 1 other map, which is zero."
     ]
     write_summary(summary, tmp_path)
-    assert json.loads((tmp_path / "summary.json").read_text())["costs"]["score_cam"] == {
+    assert json.loads((tmp_path / "summary.json").read_text(encoding="utf-8"))["costs"]["score_cam"] == {
         "forwards": 49.0,
         "most_forwards": 57,
         "map_error": 0.375,

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from captum_scorecam import vit_activation_maps
 from captum_scorecam.layers import ExplainedLayer, find_layer
+from captum_scorecam.layers.layer_choice import FoundLayers
 from tests.support.token_nets import (
     ChannelsLastNet,
     ClassAttentionNet,
@@ -278,3 +279,50 @@ def test_maps_of_classes_for_every_pixel_are_not_explained() -> None:
         lambda: nn.Sequential(nn.Conv2d(3, 8, 3, stride=2), nn.ReLU(), nn.Conv2d(8, 5, 1), nn.Upsample((17, 17)))
     )
     assert find_layer(model, torch.zeros(1, 3, 17, 17)).name == "1"
+
+
+def test_the_last_maps_may_have_the_shape_of_the_input() -> None:
+    convolutions = (nn.Conv1d(8, 32, 7, padding=3), nn.ReLU(), nn.Conv1d(32, 8, 3, padding=1), nn.ReLU())
+    model = seeded(lambda: nn.Sequential(*convolutions, nn.AdaptiveAvgPool1d(1), nn.Flatten(), nn.Linear(8, 5)))
+    assert find_layer(model, torch.rand(1, 8, 64)).name == "3"
+
+
+def test_what_is_done_to_the_input_before_any_parameter_is_not_explained() -> None:
+    model = seeded(lambda: nn.Sequential(nn.Dropout(), nn.Identity(), nn.Flatten(), nn.Linear(3 * 64, 5)))
+    with pytest.raises(ValueError, match="no activation with spatial dimensions was seen"):
+        find_layer(model, torch.rand(1, 3, 8, 8))
+
+
+class InInferenceMode(nn.Module):
+    """Runs without gradients in a way that its tensors remember."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.net = seeded(DeadBranchNet)
+
+    @torch.inference_mode()
+    def forward(self, inputs: Tensor) -> Any:
+        return self.net(inputs)
+
+
+@pytest.mark.parametrize("layer", ["auto", "net.features"])
+def test_a_model_may_run_in_inference_mode(layer: str) -> None:
+    assert find_layer(InInferenceMode().eval(), torch.zeros(1, 3, 17, 17), layer).name == "net.features"
+
+
+class OfTasks(nn.Module):
+    """A branch of convolutions for each task."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.branches = nn.ModuleList(nn.Sequential(nn.Conv2d(3, 8, 3, 2), nn.ReLU()) for _ in range(2))
+        self.heads = nn.ModuleList(nn.Linear(8, 4) for _ in range(2))
+
+    def forward(self, x: Tensor, task: int) -> Any:
+        return self.heads[task](self.branches[task](x).mean((2, 3)))
+
+
+def test_the_layer_is_that_of_each_additional_argument() -> None:
+    model, inputs, layers = seeded(OfTasks), (torch.rand(1, 3, 16, 16),), FoundLayers()
+    names = [layers.find(model, "auto", None, inputs, (task,), "output").name for task in (0, 1, 0)]
+    assert names == ["branches.0", "branches.1", "branches.0"]

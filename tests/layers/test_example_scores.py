@@ -51,6 +51,7 @@ def two_heads(form: Callable[[Tensor, Tensor], Any] = lambda a, b: (a, b)) -> nn
         (lambda a, b: SimpleNamespace(logits=(a, b)), lambda output: output.logits[1], "second"),
         (lambda _, b: b.numpy(), torch.from_numpy, "second"),
         (lambda _, b: (b[:, :0], b), lambda output: output[1], "second"),
+        (lambda a, b: ({"logits": a}, {"features": b}), lambda output: output[0]["logits"], "first"),
     ],
 )
 def test_auto_selects_the_layer_of_what_the_score_reads(

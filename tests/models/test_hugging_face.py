@@ -207,6 +207,31 @@ def test_a_missing_or_damaged_file_raises(
         load_classifier("hf/model")
 
 
+def test_a_saved_model_of_timm_has_its_preprocessing_in_its_configuration(
+    transformers: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    config = transformers.TimmWrapperConfig(
+        architecture="resnet18",
+        num_labels=3,
+        model_args={},
+        pretrained_cfg={"input_size": (3, 64, 64), "mean": (0.5, 0.5, 0.5), "std": (0.25, 0.25, 0.25), "crop_pct": 1.0},
+    )
+    model = transformers.TimmWrapperForImageClassification(config).eval()
+    model.save_pretrained("model")
+    classifier = load_classifier("hf/model")
+    inputs = classifier.inputs(red())
+    assert inputs.shape == (1, 3, 64, 64)
+    assert [round(float(value), 3) for value in inputs[0].amax((1, 2))] == [2.0, -2.0, round((127 / 255 - 0.5) * 4, 3)]
+    torch.testing.assert_close(outputs_of(classifier), expected(model, inputs))
+
+
+def test_weights_with_nan_are_refused(save: Callable[..., Any]) -> None:
+    torch.save({name: value * torch.nan for name, value in save().state_dict().items()}, "weights.pt")
+    with pytest.raises(ValueError, match="contains NaN"):
+        load_classifier("hf/model", "weights.pt")
+
+
 @pytest.mark.parametrize("source", ["", "./nowhere", "no/where/at/all", "/nowhere", "C:\\nowhere"])
 def test_a_missing_folder_raises(source: str, transformers: Any) -> None:
     assert transformers.__name__ == "transformers"

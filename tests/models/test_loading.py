@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from pathlib import Path
+from typing import Any
 from urllib.error import URLError
 
 import pytest
@@ -71,6 +73,27 @@ def test_auxiliary_heads_may_be_missing_in_a_file(tmp_path: Path) -> None:
     model = load_classifier("googlenet", str(tmp_path / "weights.pt")).model
     assert torch.equal(model.state_dict()["fc.weight"], googlenet.state_dict()["fc.weight"])
     assert model.transform_input  # as torchvision sets it for its own weights
+
+
+def _name_of_linear(found: re.Match[str]) -> str:
+    return f".mlp.linear_{1 + int(found[1]) // 3}."
+
+
+@pytest.mark.parametrize(
+    ("name", "present", "earlier"),
+    [
+        ("mnasnet0_5", "", ""),  # which asks for the version of its file
+        ("densenet121", r"(denselayer\d+\.(?:norm|conv))([12])\.", r"\1.\2."),
+        pytest.param("vit_b_32", r"\.mlp\.([03])\.", _name_of_linear, marks=pytest.mark.slow),
+    ],
+)
+def test_torchvisions_own_files_are_read(name: str, present: str, earlier: Any, tmp_path: Path) -> None:
+    model = get_model(name, weights=None).eval()
+    state = {re.sub(present, earlier, tensor): value for tensor, value in model.state_dict().items()}
+    assert (state.keys() == model.state_dict().keys()) == (present == "")
+    torch.save(state, tmp_path / "weights.pth")
+    loaded = load_classifier(name, tmp_path / "weights.pth").model.state_dict()
+    assert all(torch.equal(loaded[tensor], value) for tensor, value in model.state_dict().items())
 
 
 def test_a_file_for_another_model_raises(resnet18_of_7_classes: nn.Module, tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ import torch
 from PIL import Image, ImageOps
 from torch import Tensor
 from torchvision import transforms
+from torchvision.transforms import v2
 from torchvision.transforms._presets import ImageClassification
 
 from captum_scorecam.models import Preprocess, seen_pixels, seen_region
@@ -17,17 +18,32 @@ from tests.support.default_dtype import default_dtype, other_default_dtypes
 
 to_tensor: Preprocess = transforms.ToTensor()
 to_bytes: Preprocess = transforms.PILToTensor()
+NORMALIZE = transforms.Normalize((0.2, 0.5, 0.6), (0.1, 0.3, 0.5))
+
+
+class OfTransforms:
+    """Like the presets of torchvision's training scripts."""
+
+    def __init__(self, composed: Preprocess) -> None:
+        self.transforms = composed
+
+    def __call__(self, image: Image.Image) -> Tensor:
+        return self.transforms(image)
 
 
 @pytest.mark.parametrize(
     "preprocess",
     [
         ImageClassification(crop_size=8, resize_size=8),
-        transforms.Compose([transforms.ToTensor(), transforms.Normalize((0.2, 0.5, 0.6), (0.1, 0.3, 0.5))]),
+        transforms.Compose([transforms.ToTensor(), NORMALIZE]),
+        torch.nn.Sequential(v2.PILToTensor(), transforms.ConvertImageDtype(torch.float32), NORMALIZE),
+        transforms.Compose([transforms.Compose([transforms.ToTensor()]), transforms.Compose([NORMALIZE])]),
+        OfTransforms(transforms.Compose([transforms.ToTensor(), NORMALIZE])),
+        transforms.Compose([to_bytes, torch.Tensor.float, transforms.Normalize((120.0, 110.0, 100.0), (60.0,) * 3)]),
     ],
-    ids=["preset", "Compose"],
+    ids=["preset", "Compose", "Sequential", "nested", "in an attribute", "0 to 255"],
 )
-def test_the_normalisation_is_undone(preprocess: transforms.Compose) -> None:
+def test_the_normalisation_is_undone(preprocess: Any) -> None:
     image = Image.linear_gradient("L").resize((8, 8)).convert("RGB")
     pixels = seen_pixels(preprocess(image)[None], preprocess)
     torch.testing.assert_close(pixels, torch.from_numpy(np.array(image)) / 255, atol=1e-6, rtol=0)

@@ -316,3 +316,19 @@ def test_the_classes_are_those_of_the_head_not_of_one_for_training(prefix: str) 
     model = build_with_weights(WithAuxiliaryHead, prefixed(prefix, tuned.state_dict()), "inception_v3")
     assert class_count(model) == 2
     assert torch.equal(model.state_dict()["fc.weight"], tuned.fc.weight)
+
+
+def test_lazy_layers_get_the_shapes_of_the_file() -> None:
+    model = nn.Sequential(nn.Flatten(), nn.LazyLinear(2), nn.LazyBatchNorm1d())
+    made = nn.Sequential(nn.Flatten(), nn.Linear(3, 2), nn.BatchNorm1d(2))
+    load_state_dict(model, made.state_dict(), "lazy")
+    model.eval(), made.eval()
+    assert torch.equal(model(torch.ones(4, 3)), made(torch.ones(4, 3)))
+
+
+@pytest.mark.filterwarnings("ignore:torch.*deprecated")
+def test_a_quantised_model_gets_the_packed_weights_of_a_file(tmp_path: Path) -> None:
+    quantise: Any = torch.ao.quantization.quantize_dynamic
+    model, other = (quantise(nn.Sequential(nn.Linear(4, 3)), {nn.Linear}) for _ in range(2))
+    load_state_dict(model, read_state_dict(saved(other.state_dict(), tmp_path)), "quantised")
+    assert torch.equal(model(torch.ones(1, 4)), other(torch.ones(1, 4)))

@@ -157,17 +157,17 @@ def test_a_larger_size_that_was_tried_for_speed_is_given_up_if_it_fails() -> Non
 
 
 def test_values_that_cannot_follow_their_example_are_not_hidden_by_a_smaller_size() -> None:
-    def model(x: Tensor, shifts: list[float]) -> Tensor:
+    def model(x: Tensor, shifts: tuple[float, ...]) -> Tensor:
         return x.flatten(1) + torch.tensor(shifts).unsqueeze(1)  # also two rows of one example
 
     inputs, masks = torch.rand(2, 1, 4), random_masks(2, 30, (4,))
-    forward = forward_of(model, inputs, additional_forward_args=([1.0, 2.0],))
+    forward = forward_of(model, inputs, additional_forward_args=((1.0, 2.0),))
     with pytest.raises(RuntimeError, match="must match the size") as caught:
         score_masked_inputs(forward, masks, ChunkSizes().get(model, (inputs,), None))
     assert "can't have a value for each example" in "".join(getattr(caught.value, "__notes__", [])) or (
         sys.version_info < (3, 11)
     )
-    shared = forward_of(lambda x, shift: x.flatten(1) + shift[0], inputs, additional_forward_args=([1.0, 2.0],))
+    shared = forward_of(lambda x, shift: x.flatten(1) + shift[0], inputs, additional_forward_args=((1.0, 2.0),))
     assert len(score_masked_inputs(shared, masks, ChunkSizes().get(model, (inputs,), None))) == 60
 
 

@@ -241,6 +241,64 @@ def test_rows_in_a_user_dict_follow_their_example() -> None:
     assert batch["shift"].tolist() == [1, 2]
 
 
+class Options(dict[str, Any]):
+    """A dictionary with attributes, as EasyDict and the settings of many programs."""
+
+    def __getattr__(self, name: str) -> Any:
+        if name in self:
+            return self[name]
+        raise AttributeError(name)
+
+
+class Frozen(dict[str, Any]):
+    """A dictionary that can't be changed, as the configurations of some libraries."""
+
+    def __setitem__(self, *_: object) -> None:
+        raise TypeError("frozen")
+
+
+class Shifts(list[Any]):
+    """A list with methods of its own."""
+
+
+@pytest.mark.parametrize(
+    ("wrap", "read"), [(lambda x: Options(shift=x), lambda x: x.shift), (lambda x: Shifts([x]), lambda x: x[0])]
+)
+def test_rows_in_subclasses_of_dict_and_list_follow_their_example(wrap: Any, read: Any) -> None:
+    def model(x: Tensor, argument: Any) -> Tensor:
+        assert type(argument) is type(given)
+        shifts: Tensor = read(argument).add_(1)  # of a copy
+        return total(x) + shifts
+
+    given = wrap(torch.tensor([1.0, 2.0]))
+    forward = forward_of(model, torch.zeros(2, 1, 2), None, additional_forward_args=given)
+    assert forward.unmasked_output().tolist() == [2, 3]
+    for _ in range(2):
+        assert forward((torch.ones(3, 1, 2),), torch.tensor([1, 1, 0])).tolist() == [[3], [3], [2]]
+    assert read(given).tolist() == [1, 2]
+
+
+def test_a_dictionary_that_refuses_changes_is_passed_as_it_is() -> None:
+    given = Frozen(scale=2)
+    forward = forward_of(lambda x, o: o["scale"] * total(x), torch.ones(1, 1, 2), additional_forward_args=given)
+    assert forward.unmasked_output().tolist() == [4]
+
+
+def test_a_generator_starts_each_forward_pass_in_the_same_state() -> None:
+    generator = torch.Generator().manual_seed(0)
+    expected = float(torch.rand(1, generator=generator))
+    generator.manual_seed(0)
+
+    def model(x: Tensor, generator: torch.Generator) -> Tensor:
+        return total(x) + torch.rand(1, generator=generator)
+
+    forward = forward_of(model, torch.zeros(1, 1, 2), None, additional_forward_args=generator)
+    assert forward.unmasked_output().tolist() == [pytest.approx(expected)]
+    for _ in range(2):
+        assert forward((torch.ones(2, 1, 2),), torch.tensor([0, 0])).tolist() == [[pytest.approx(expected)]] * 2
+    assert float(torch.rand(1, generator=generator)) == expected
+
+
 def pop(options: dict[str, Any]) -> float:
     return float(options.pop("shift", 0))
 
@@ -284,10 +342,14 @@ def test_containers_that_are_only_read_are_not_copied() -> None:
     assert not forward.writes_arguments
 
 
-@pytest.mark.parametrize("argument", [["cat", "dog"], ("cat", "dog"), {"prompts": ["cat", "dog"]}])
-def test_as_many_texts_as_examples_are_an_error(argument: Any) -> None:
-    with pytest.raises(ValueError, match="Expected `additional_forward_args` without a list of 2 strings for 2"):
+@pytest.mark.parametrize(
+    "argument", [["cat", "dog"], ("cat", "dog"), {"prompts": ["cat", "dog"]}, [0.5, 2], [[0.5, 2]]]
+)
+def test_as_many_texts_or_numbers_as_examples_are_an_error(argument: Any) -> None:
+    message = "Expected `additional_forward_args` without a list of 2 strings or numbers for 2"
+    with pytest.raises(ValueError, match=message):
         forward_of(total, torch.rand(2, 1, 2), None, additional_forward_args=(argument,))
     for n_examples in (1, 3):
         forward_of(total, torch.rand(n_examples, 1, 2), None, additional_forward_args=(argument,))
     forward_of(total, torch.rand(2, 1, 2), None, additional_forward_args=("cat", "dog"))  # two arguments
+    forward_of(total, torch.rand(2, 1, 2), None, additional_forward_args=((224, 224),))  # a size

@@ -14,7 +14,6 @@ from captum_scorecam._extras import import_extra
 from captum_scorecam._messages import check_choice
 from captum_scorecam.evaluation.durable_files import write_durably
 from captum_scorecam.evaluation.mean_curves import mean_curves
-from captum_scorecam.evaluation.metric_choice import add_known_metrics
 from captum_scorecam.evaluation.presentation import (
     decimals,
     interval_text,
@@ -23,7 +22,7 @@ from captum_scorecam.evaluation.presentation import (
     number_text,
     unmarked_text,
 )
-from captum_scorecam.evaluation.record_files import iterate_records, read_records, read_times
+from captum_scorecam.evaluation.record_files import iterate_records, read_records, read_times, unfinished_images
 from captum_scorecam.evaluation.records import Record, RunSettings
 from captum_scorecam.evaluation.report.curves import draw_curves
 from captum_scorecam.evaluation.settings import CONFIGURATION, read_configuration
@@ -106,7 +105,6 @@ def export_run(run: Path | str, file_format: Format, output: Path | str | None =
     if output.name == "summary.csv" and (output.parent / CONFIGURATION).exists():
         raise ValueError(f"Expected `output` to be another file than the summary of a run, but got {str(output)!r}.")
     settings = read_configuration(run).settings
-    add_known_metrics(settings.metric_options)
     records = read_records(run, curves=False)
     if not records:
         raise ValueError(f"Expected a run with records, but {str(run)!r} has none yet.")
@@ -164,15 +162,15 @@ def _table(records: Sequence[Record], settings: RunSettings, file_format: Litera
         metrics=[(metric_title(metric), higher_is_better(metric)) for metric in settings.metrics],
         rows=rows,
         has_leading=any(summary.leading.values()),
-        notes=_notes_on_n(summary, settings),
+        notes=_notes_on_n(records, summary, settings),
     )
 
 
-def _notes_on_n(summary: Summary, settings: RunSettings) -> list[str]:
+def _notes_on_n(records: Sequence[Record], summary: Summary, settings: RunSettings) -> list[str]:
     """Says which means are over fewer images than the run has."""
     images, notes = summary.overall.images, []
-    if images < settings.images:
-        notes.append(f"Not finished: {images} of {settings.images} images.")
+    if unfinished := unfinished_images(records, settings):
+        notes.append(f"Not finished: {settings.images - unfinished} of {settings.images} images.")
     if text := unmarked_text(summary.metrics):
         notes.append(text)
     if summary.errors:

@@ -27,7 +27,7 @@ from captum_scorecam.evaluation.presentation import (
     title_and_unit,
     unmarked_text,
 )
-from captum_scorecam.evaluation.record_files import iterate_records, missing_methods, read_records
+from captum_scorecam.evaluation.record_files import iterate_records, read_records, unfinished_images
 from captum_scorecam.evaluation.records import Configuration, Record, Stage
 from captum_scorecam.evaluation.report.curves import make_charts
 from captum_scorecam.evaluation.report.gallery import (
@@ -123,13 +123,12 @@ def render_report(
 
 def _run_context(configuration: Configuration, records: Sequence[Record]) -> dict[str, Any]:
     settings = configuration.settings
-    missing = missing_methods(records, settings.methods)
     return {
         "settings": compared_settings(settings) | {"command": settings.command},
         "versions": configuration.versions,
         "data_name": _data_name(settings.data),
         "accuracy": _accuracy(records),
-        "unfinished": settings.images - sum(not methods for methods in missing.values()),
+        "unfinished": unfinished_images(records, settings),
     }
 
 

@@ -8,7 +8,7 @@ from captum_scorecam._messages import check_dense, type_of
 
 
 def check_tensor(name: str, value: object, shape: str) -> None:
-    """Raises TypeError if an argument is no dense floating-point tensor; `shape` is expected, for the message."""
+    """Raises TypeError if an argument is not a dense floating-point tensor; `shape` is expected, for the message."""
     if not isinstance(value, Tensor):
         raise TypeError(f"Expected `{name}` to be a tensor {shape}, but got {type_of(value)}.")
     if not value.is_floating_point():

@@ -138,7 +138,8 @@ def _layers(model: Module, names: Sequence[str] | None) -> list[tuple[str, list[
 
 
 def _parametrized(model: Module, name: str) -> list[Module]:
-    module = dict(model.named_modules()).get(name) if isinstance(name, str) else None
+    modules = dict(model.named_modules(remove_duplicate=False))
+    module = modules.get(name) if isinstance(name, str) else None
     if module is None:
         raise ValueError(f"Expected `layers` to be names of modules of the model, but got {reprlib.repr(name)}.")
     parametrized = [part for part in module.modules() if own_parameters(part)]

@@ -229,3 +229,4 @@ def test_a_lazy_model_in_training_mode_is_explained_and_keeps_fresh_statistics(m
         assert int(state["num_batches_tracked"]) == 0
         assert torch.equal(state["running_mean"], torch.zeros(4))
         assert torch.equal(state["running_var"], torch.ones(4))
+        assert net[1].num_features == 4

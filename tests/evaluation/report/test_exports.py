@@ -58,7 +58,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_the_latex_table_has_a_cell_for_each_mean(run: Path) -> None:
-    text = export_run(run, "latex").read_text()
+    text = export_run(run, "latex").read_text(encoding="utf-8")
     columns, rows = tabular_of(text)
     assert columns == "{lrrr}"
     metrics = [r"Average drop, \% $\downarrow$", r"Deletion, AUC $\downarrow$", r"Sparseness $\uparrow$"]
@@ -121,7 +121,7 @@ def test_text_of_the_run_is_escaped(run: Path) -> None:
 
 
 def test_the_markdown_table_has_a_row_for_each_method(run: Path) -> None:
-    lines = export_run(run, "markdown").read_text().splitlines()
+    lines = export_run(run, "markdown").read_text(encoding="utf-8").splitlines()
     assert [line.count("|") for line in lines[:5]] == [5] * 5
     assert lines[0] == "| Method | Average drop, % ↓ | Deletion, AUC ↓ | Sparseness ↑ |"
     assert lines[1] == "|---|---:|---:|---:|"
@@ -132,7 +132,8 @@ def test_the_markdown_table_has_a_row_for_each_method(run: Path) -> None:
 def test_bold_marks_the_leading_methods(run: Path) -> None:
     leading = summarize(read_records(run), read_settings(run)).leading
     assert any(leading.values())
-    latex, markdown = export_run(run, "latex").read_text(), export_run(run, "markdown").read_text()
+    formats: tuple[Any, ...] = ("latex", "markdown")
+    latex, markdown = (export_run(run, each).read_text(encoding="utf-8") for each in formats)
     n_leading = sum(map(len, leading.values()))
     assert latex.count(r"\textbf{") == n_leading
     assert markdown.count("**") == 2 * n_leading
@@ -267,10 +268,17 @@ def test_tables_say_which_means_are_of_fewer_images(run: Path, classifier: Class
     metrics = ["average_drop", "sparseness"]
     evaluate(classifier, Pictures(12), folder, methods=["failing", "grad_cam"], metrics=metrics, options=OPTIONS)
     notes = ["Failures, which are left out: 3.", "Average drop, %: n 9–12.", "Sparseness: n 9–12."]
-    assert export_run(folder, "markdown").read_text().splitlines()[-3:] == notes
-    assert "Average drop, %: n 9–12. Sparseness: n 9–12." in caption_of(export_run(folder, "latex").read_text())
-    assert "n 12" not in export_run(run, "markdown").read_text()
-    settings = replace(read_settings(run), images=20)
+    assert export_run(folder, "markdown").read_text(encoding="utf-8").splitlines()[-3:] == notes
+    latex = export_run(folder, "latex").read_text(encoding="utf-8")
+    assert "Average drop, %: n 9–12. Sparseness: n 9–12." in caption_of(latex)
+    assert "n 12" not in export_run(run, "markdown").read_text(encoding="utf-8")
+    assert "Not finished" not in export_run(folder, "markdown").read_text(encoding="utf-8")
+    records = read_records(run, curves=False)
+    failed = replace(records[0], method=None, values={}, error=Failure("E", "", "image"))
+    unread = [replace(failed, index=index) for index in (12, 13)]
+    settings = replace(read_settings(run), images=14)
+    assert "Not finished" not in _table([*records, *unread], settings, "markdown")
+    settings = replace(settings, images=20)
     assert "Not finished: 12 of 20 images." in _table(read_records(run, curves=False), settings, "markdown")
 
 
@@ -284,7 +292,7 @@ def test_a_title_that_begins_with_a_bracket_is_no_option_of_the_line_before(run:
 
 def test_the_seconds_are_of_the_attempt_that_succeeded(run: Path, tmp_path: Path) -> None:
     folder = Path(shutil.copytree(run, tmp_path / "run"))
-    of_first = (folder / "times" / "rank-000.jsonl").read_text().splitlines()[0]
+    of_first = (folder / "times" / "rank-000.jsonl").read_text(encoding="utf-8").splitlines()[0]
     failed = {**json.loads(of_first), "attribution": None, "metrics": {}}
     (folder / "times" / "rank-001.jsonl").write_text(f"{json.dumps(failed)}\n")
     with export_run(folder, "csv").open(encoding="utf-8") as file:

@@ -334,7 +334,7 @@ def test_hostile_names_stay_text_in_elements_attributes_and_data(tmp_path: Path)
 def test_a_name_that_is_no_text_is_shown_as_far_as_it_is(tmp_path: Path) -> None:
     run = write_run(tmp_path / "run")
     path = run / "records" / "rank-000.jsonl"
-    path.write_text(path.read_text().replace("photo_02.jpg", "photo_\\udcff.jpg"))
+    path.write_text(path.read_text(encoding="utf-8").replace("photo_02.jpg", "photo_\\udcff.jpg"))
     assert "/photo_?.jpg" in write_report(run).read_text(encoding="utf-8")
 
 

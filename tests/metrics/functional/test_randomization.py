@@ -165,6 +165,16 @@ def test_chosen_layers_with_all_their_submodules() -> None:
     assert differing[1] == differing[0] | {f"stem.{name}" for name in CONV | NORM}
 
 
+def test_a_layer_may_have_two_names() -> None:
+    states: States = []
+    model = small_net()
+    model.add_module("head", model.get_submodule("6"))  # the usual wrapper also names a part of the net
+    explain = recorder(model, states)
+    (record,) = cascading_parameter_randomization(model, explain, images(), layers=["head"], generator=seeded())
+    assert record.layer == "head"
+    assert not torch.equal(states[0]["6.weight"], states[1]["6.weight"])
+
+
 def test_a_model_of_one_layer() -> None:
     model = nn.Conv2d(3, 2, 3)
     records = cascading_parameter_randomization(model, lambda x: model(x), images(), generator=seeded())
