@@ -260,9 +260,9 @@ def test_frozen_torchscript_has_no_mode() -> None:
     net = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 3)).double()
     jit: Any = torch.jit
     frozen = jit.freeze(jit.script(net.eval()))
-    expected = RISE(net, n_masks=9).attribute(images(1), 1)
     within, wrapped = (nn.Sequential(*parts, frozen).double().eval() for parts in ([nn.Conv2d(3, 3, 3), nn.ReLU()], []))
     del frozen.training  # which the modules around it have set
+    expected = RISE(net, n_masks=9).attribute(images(1), 1)
     for model in (frozen, wrapped, lambda x: frozen(x)):
         torch.testing.assert_close(RISE(model, n_masks=9).attribute(images(1), 1), expected)
     assert ScoreCAM(within, "1").attribute(images(1), 1).shape[:2] == (1, 1)

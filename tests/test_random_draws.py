@@ -101,8 +101,9 @@ def test_dropout_and_recurrent_layers_draw_numbers_only_in_training_mode(trainin
     recurrent = nn.LSTM(8, 8, num_layers=2, dropout=0.5).train(training)
     runs = (partial(functional.dropout, training=training), partial(functional.rrelu, training=training), recurrent)
     for run in runs:
+        x = torch.rand(1, 4, 8) - 0.5
         with _RandomOperations() as operations, torch.no_grad():
-            run(torch.rand(1, 4, 8) - 0.5)
+            run(x)
         assert operations.seen == training
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Iterator
 from contextlib import contextmanager
-from functools import partial
 from threading import Lock
 from time import perf_counter
 from typing import Any
@@ -20,7 +19,6 @@ from captum_scorecam.scoring.tuner import Tuner
 
 SIZES = {"cpu": (2, 4, 8, 16, 32), "cuda": (64, 128, 256, 512, 1024, 2048)}
 COMPILED_SIZES = {"cpu": (8, 16, 32), "cuda": (128, 256, 512)}
-LEAST_GAINS = {"cpu": 1.12, "cuda": 1.08}  # of a larger size; on a CPU, all programs share the memory that it takes
 COMPILATION_SECONDS = 10.0  # at least, as of a size that another object compiled for, whose first chunk is fast
 MOST_PADDING = 1 / 40  # of the rows of a call
 
@@ -37,24 +35,16 @@ class ChunkSize:
         pad (bool): Whether to fill every short chunk, up to a size that has already run if there is one, so that no
             other shape is ever run. Default: False.
         least (int): The smallest chunk; a shorter last one is padded. Default: 1.
-        least_gain (float): The factor by which a larger size has to promise to raise rows per second. Default: 1.08.
         setup_seconds (float): What trying another size costs at least. Default: 0.
     """
 
-    def __init__(
-        self,
-        *sizes: int,
-        pad: bool = False,
-        least: int = 1,
-        least_gain: float = 1.08,
-        setup_seconds: float = 0.0,
-    ) -> None:
-        self._new_tuner = partial(Tuner, *sizes, least_gain=least_gain, setup_seconds=setup_seconds)
-        self._tuner = self._new_tuner()
+    def __init__(self, *sizes: int, pad: bool = False, least: int = 1, setup_seconds: float = 0.0) -> None:
+        self._sizes, self._setup_seconds = sizes, setup_seconds
+        self._tuner = Tuner(*sizes, setup_seconds=setup_seconds)
         self._pad = pad
         self._least = least
         self._lock = Lock()
-        self._largest = self._tuner.rows
+        self._largest = sizes[0]
         self._reduced_in_vain = False
 
     def __getstate__(self) -> dict[str, Any]:
@@ -140,8 +130,8 @@ class ChunkSize:
         """Forgets what was measured if the size was reduced and no forward pass has worked since: it did not help."""
         with self._lock:
             if self._reduced_in_vain:
-                self._tuner = self._new_tuner()
-                self._largest, self._reduced_in_vain = self._tuner.rows, False
+                self._tuner = Tuner(*self._sizes, setup_seconds=self._setup_seconds)
+                self._largest, self._reduced_in_vain = self._sizes[0], False
 
     def retreat(self, rows: int) -> bool:
         """Keeps a smaller size after a forward pass failed that had more rows only in the hope of a gain.
@@ -228,8 +218,7 @@ def _chunk_size(
 
 def _eager(device: torch.device, least: int, tuned: bool) -> ChunkSize:
     sizes = SIZES.get(device.type, SIZES["cuda"])
-    least_gain = LEAST_GAINS.get(device.type, LEAST_GAINS["cuda"])
-    return ChunkSize(*(sizes if tuned else sizes[:1]), least=least, least_gain=least_gain)
+    return ChunkSize(*(sizes if tuned else sizes[:1]), least=least)
 
 
 def _compiled(device: torch.device, least: int, tuned: bool) -> ChunkSize:

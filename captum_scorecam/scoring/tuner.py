@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 TIMED_CHUNKS = 4
-NEAR = 1.08
+WORTHWHILE_GAIN = 1.08
 CLEAR_DIFFERENCE = 1.25
 WORK_PER_SETUP = 4
 FREE_SETUP = 1.0  # seconds
@@ -13,9 +13,9 @@ FIRST_PAUSE = 16
 class Tuner:
     """Chooses among chunk sizes while they run.
 
-    The next larger size is tried as long as it promises to raise rows per second by a factor of at least `least_gain`,
-    since memory use grows too; the fastest size is then kept. What it promises is known from the sizes before: a chunk
-    takes a time for each row, and one for itself. At each size, the first chunk is not counted
+    The next larger size is tried as long as it promises to raise rows per second by a factor of at least
+    `WORTHWHILE_GAIN`, since memory use grows too; the fastest size is then kept. What it promises is known from the
+    sizes before: a chunk takes a time for each row, and one for itself. At each size, the first chunk is not counted
     (it compiles or selects kernels, and allocates memory), and the fastest of the next four is used, since other
     processes only slow chunks down. What the first chunk takes longer is the cost of trying a size: the next one is
     tried only if it fits into the rows known to follow, and these and the work at this size take at least
@@ -25,13 +25,12 @@ class Tuner:
     Rates that were measured before a larger size was first tried are out of date: other processes come and go, and what
     larger chunks leave behind in the allocator can slow smaller ones down or speed them up. So before yet another size
     is tried, the second fastest is timed again. Once the search ends, and then after pauses that double, the fastest
-    size is timed again, and with it each one that is out of date and slower by a factor of at most `NEAR`.
+    size is timed again, and with it each one that is out of date and slower by a factor of at most `WORTHWHILE_GAIN`.
     If a rate is higher than the last one of its size by more than a factor of `CLEAR_DIFFERENCE`, the machine was busy,
     or allocation slow, and all sizes that fit are timed again.
 
     Args:
         sizes (int): Rows per chunk, in ascending order. A single size is kept.
-        least_gain (float): The factor by which a larger size has to promise to raise rows per second. Default: 1.08.
         setup_seconds (float): What trying a size costs at least. Default: 0.
 
     Attributes:
@@ -40,12 +39,11 @@ class Tuner:
         tried (set of int): The sizes that were begun.
     """
 
-    def __init__(self, *sizes: int, least_gain: float = 1.08, setup_seconds: float = 0.0) -> None:
+    def __init__(self, *sizes: int, setup_seconds: float = 0.0) -> None:
         self.rows = sizes[0]
         self.timing = False
         self.tried: set[int] = set()
         self._sizes = sizes
-        self._least_gain = least_gain
         self._larger: int | None = None
         self._rates: dict[int, float] = {}
         self._up_to_date: set[int] = set()
@@ -143,7 +141,7 @@ class Tuner:
         self._up_to_date.add(self.rows)
         fastest, *others = sorted(self._rates, key=self._rates.__getitem__, reverse=True)
         larger = self._next_size(fastest, others)
-        near = [size for size in others if NEAR * self._rates[size] >= self._rates[fastest]]
+        near = [size for size in others if WORTHWHILE_GAIN * self._rates[size] >= self._rates[fastest]]
         rivals = others if self._all_doubtful else near if larger is None else others[:1]
         doubtful = [size for size in (fastest, *rivals) if size not in self._up_to_date and size <= self._left]
         if doubtful:
@@ -160,7 +158,7 @@ class Tuner:
         larger = next((size for size in self._sizes if size > fastest), None)
         if larger is None or any(size > fastest for size in others):
             return None
-        worthwhile = self._least_gain * self._rates[fastest]
+        worthwhile = WORTHWHILE_GAIN * self._rates[fastest]
         return larger if all(self._promised(larger, size, fastest) >= worthwhile for size in others) else None
 
     def _promised(self, rows: int, smaller: int, fastest: int) -> float:

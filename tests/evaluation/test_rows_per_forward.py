@@ -210,12 +210,14 @@ def test_every_rank_uses_the_number_of_the_first(
     (tmp_path / "records" / "rank-000.jsonl").unlink()
     monkeypatch.setattr(run, "tuned_rows", lambda _: pytest.fail("tuned by another rank"))
     todo = dict.fromkeys(range(4), ("grad_cam", "score_cam"))
-    ranks = SecondRank(None, 5, (read_settings(tmp_path), todo))
+    versions = run._versions(plan_evaluation(classifier, Pictures(4), **INSERTION)) | {"torch": "1.0"}
+    ranks = SecondRank(None, 5, (read_settings(tmp_path), todo, versions))
     monkeypatch.setattr(run, "joined_ranks", lambda: nullcontext(ranks))
     options = {"options": replace(OPTIONS, perturbations_per_eval=given)}
     if given == 6:
         with pytest.raises(ValueError, match="different settings: `perturbations_per_eval`: 5 -> 6"):
             evaluate(classifier, Pictures(4), tmp_path, **(INSERTION | options))
     else:
-        assert evaluate(classifier, Pictures(4), tmp_path, **(INSERTION | options)) is None
+        with pytest.warns(UserWarning, match=r'The first rank has other versions, .*: torch: "1\.0" -> "2'):
+            assert evaluate(classifier, Pictures(4), tmp_path, **(INSERTION | options)) is None
         assert read_records(tmp_path) == [record for record in records if record.index in (1, 3)]

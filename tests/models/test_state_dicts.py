@@ -326,7 +326,7 @@ def test_lazy_layers_get_the_shapes_of_the_file() -> None:
     assert torch.equal(model(torch.ones(4, 3)), made(torch.ones(4, 3)))
 
 
-@pytest.mark.filterwarnings("ignore:torch.*deprecated")
+@pytest.mark.filterwarnings("ignore:.*deprecated")
 def test_a_quantised_model_gets_the_packed_weights_of_a_file(tmp_path: Path) -> None:
     quantise: Any = torch.ao.quantization.quantize_dynamic
     model, other = (quantise(nn.Sequential(nn.Linear(4, 3)), {nn.Linear}) for _ in range(2))

@@ -280,7 +280,7 @@ def test_rows_in_subclasses_of_dict_and_list_follow_their_example(wrap: Any, rea
 
 def test_a_dictionary_that_refuses_changes_is_passed_as_it_is() -> None:
     given = Frozen(scale=2)
-    forward = forward_of(lambda x, o: o["scale"] * total(x), torch.ones(1, 1, 2), additional_forward_args=given)
+    forward = forward_of(lambda x, o: o["scale"] * total(x), torch.ones(1, 1, 2), None, additional_forward_args=given)
     assert forward.unmasked_output().tolist() == [4]
 
 
