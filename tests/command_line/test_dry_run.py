@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from captum_scorecam.command_line import evaluate
 from captum_scorecam.scoring import chunk_size
 from tests.support.command_line import invoke
 from tests.support.tiny_classifier import write_folder
@@ -40,6 +41,13 @@ def test_forwards_are_counted_and_nothing_is_written(folder: Path, monkeypatch: 
     assert (rows["total"], rows["images"]) == (["110", "126"], ["left", "3", "3"])
     assert "Forwards left: about 711, " in result.stdout  # 3 · (1 + 110 + 126)
     assert not (folder / "run").exists()
+
+
+@pytest.mark.usefixtures("folder")
+def test_of_several_processes_the_first_prints_the_plan(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(evaluate, "is_first_rank", lambda: False)
+    result = invoke("evaluate", "data", "--output", "run", *QUICK, "--dry-run")
+    assert (result.exit_code, result.stdout) == (0, "")
 
 
 @pytest.mark.usefixtures("folder")

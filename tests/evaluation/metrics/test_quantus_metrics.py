@@ -22,6 +22,7 @@ from captum_scorecam.evaluation import (
     plan_evaluation,
     read_records,
     read_settings,
+    run_evaluation,
     write_report,
 )
 from captum_scorecam.evaluation.metric_choice import check_metrics_run, chosen_metrics
@@ -197,6 +198,17 @@ def test_what_gives_no_number_for_an_image_is_refused_before_the_run(classifier:
 def test_trying_a_metric_does_not_depend_on_the_default_dtype(given: MetricInput, dtype: torch.dtype) -> None:
     with default_dtype(dtype):
         check_metrics_run(chosen_metrics(["quantus:Sparseness"]).values(), given.request)
+
+
+def test_a_plan_with_another_metric_of_the_same_name_leaves_a_runs_direction(
+    classifier: Classifier, tmp_path: Path
+) -> None:
+    options: dict[str, Any] = {"methods": ["grad_cam", "rise"], "options": OPTIONS}
+    lower = plan_evaluation(classifier, Pictures(1), metrics=["x=quantus:MaxSensitivity:nr_samples=2"], **options)
+    plan_evaluation(classifier, Pictures(1), metrics=["x=quantus:Sparseness"], **options)
+    assert METRICS["x"].higher_is_better
+    run_evaluation(lower, tmp_path)
+    assert METRICS["x"].higher_is_better is False
 
 
 def test_a_run_records_resumes_and_reports(classifier: Classifier, tmp_path: Path) -> None:
