@@ -103,18 +103,17 @@ def run_evaluation(
             return rows_of_run(plan, folder) or tuned_rows(plan)
 
         def start() -> tuple[RunSettings, Todo, Mapping[str, str | None]]:
-            resumes = (folder / CONFIGURATION).exists()
+            resumes, versions = (folder / CONFIGURATION).exists(), _versions(plan)
             if resumes:
                 check_same_settings(read_settings(folder), settings)
             else:
-                versions = _versions(plan) | {_FILES: plan.digest_of_files()}
-                write_configuration(folder, settings, versions)
+                write_configuration(folder, settings, versions | {_FILES: plan.digest_of_files()})
             if retry_errors:
                 remove_failures(folder)
             todo = left_to_do(plan, folder)
             if resumes:
-                _warn_of_changes(plan, folder, with_files=bool(todo))
-            return settings, todo, _versions(plan)
+                _warn_of_changes(plan, folder, versions, with_files=bool(todo))
+            return settings, todo, versions
 
         ranks.from_first(check)  # before the work of making a twin
         plan = plan.with_twin()
@@ -242,12 +241,12 @@ def _versions(plan: Plan) -> dict[str, str | None]:
     return find_versions(plan.device, *packages_of(plan.classifier.model), *of_engine, *of_metrics, *of_methods)
 
 
-def _warn_of_changes(plan: Plan, folder: Path, with_files: bool) -> None:
+def _warn_of_changes(plan: Plan, folder: Path, now: Mapping[str, str | None], with_files: bool) -> None:
     """Warns if image files, packages or the machine are others than when the run was started.
 
     Runs of earlier versions do not know all of these.
     """
-    before, now = read_configuration(folder).versions, _versions(plan)
+    before = read_configuration(folder).versions
     if with_files and _FILES in before and before[_FILES] != plan.digest_of_files():
         warn_caller("Image files have changed since the run in this folder was started.")
     compared = before.keys() & now.keys()

@@ -17,7 +17,6 @@ from captum_scorecam._messages import warn_caller
 from captum_scorecam._palette import CURVE_COLORS, MAP_COLORS
 from captum_scorecam.evaluation.durable_files import write_durably
 from captum_scorecam.evaluation.mean_curves import mean_curves
-from captum_scorecam.evaluation.metric_choice import add_known_metrics
 from captum_scorecam.evaluation.presentation import (
     budget_texts,
     decimals,
@@ -77,7 +76,6 @@ def write_report(run: Path | str, output: Path | str | None = None, reference: s
     run = Path(run)
     output = run / "report.html" if output is None else Path(output)
     configuration = read_configuration(run)
-    add_known_metrics(configuration.settings.metric_options)
     _check_output(output)
     records = read_records(run, curves=False)
     if not records:
